@@ -1,0 +1,23 @@
+# Libraries from Debian packages (tools/manifest), linked statically where an archive exists.
+function(drupe_static_lib TARGET ARCHIVE HEADER)
+  find_library(${TARGET}_LIB NAMES lib${ARCHIVE}.a ${ARCHIVE})
+  if(DRUPE_DIST_INCLUDE) # tools/dist: links to these headers alone
+    set(${TARGET}_INC ${DRUPE_DIST_INCLUDE})
+  else()
+    find_path(${TARGET}_INC ${HEADER})
+  endif()
+  if(NOT ${TARGET}_LIB OR NOT ${TARGET}_INC)
+    message(FATAL_ERROR "lib${ARCHIVE} or ${HEADER} is missing: run `make setup`")
+  endif()
+  add_library(${TARGET} INTERFACE)
+  target_link_libraries(${TARGET} INTERFACE ${${TARGET}_LIB})
+  target_include_directories(${TARGET} SYSTEM INTERFACE ${${TARGET}_INC})
+endfunction()
+
+find_package(Threads REQUIRED)
+drupe_static_lib(dep_jansson jansson jansson.h)
+drupe_static_lib(dep_nettle nettle nettle/sha2.h)
+drupe_static_lib(dep_pcre2 pcre2-8 pcre2.h)
+drupe_static_lib(dep_utf8proc utf8proc utf8proc.h)
+drupe_static_lib(dep_zlib z zlib.h)
+drupe_static_lib(dep_protobuf_c protobuf-c protobuf-c/protobuf-c.h)

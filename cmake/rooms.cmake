@@ -1,0 +1,29 @@
+# drupe_room(NAME nn DEPS core hf SOURCES a.c b.c LIBS dep_x): one room as an object library.
+# DEPS are the rooms that it may call; tools/check/layers holds #includes to the same list.
+set(DRUPE_ROOMS "" CACHE INTERNAL "")
+function(drupe_room)
+  cmake_parse_arguments(R "" "NAME" "DEPS;SOURCES;LIBS" ${ARGN})
+  add_library(room_${R_NAME} OBJECT ${R_SOURCES})
+  target_link_libraries(room_${R_NAME} PRIVATE drupe_flags)
+  target_link_libraries(room_${R_NAME} PUBLIC ${R_LIBS} Threads::Threads m ${CMAKE_DL_LIBS})
+  add_library(drupe_${R_NAME} STATIC $<TARGET_OBJECTS:room_${R_NAME}>)
+  target_link_libraries(drupe_${R_NAME} PUBLIC drupe_flags)
+  foreach(dep ${R_DEPS})
+    target_link_libraries(drupe_${R_NAME} PUBLIC drupe_${dep})
+  endforeach()
+  target_link_libraries(drupe_${R_NAME} PUBLIC ${R_LIBS} Threads::Threads m ${CMAKE_DL_LIBS})
+endfunction()
+
+# drupe_test(NAME json_test ROOM core SOURCES json_test.c [LIBS drupe_nn] [LABELS slow]): a
+# program that ends in `N passed, N failed[, N skipped]` and exits 0 only when none failed.
+function(drupe_test)
+  cmake_parse_arguments(T "" "NAME;ROOM" "SOURCES;LIBS;LABELS;ENVIRONMENT" ${ARGN})
+  add_executable(${T_NAME} ${T_SOURCES})
+  target_link_libraries(${T_NAME} PRIVATE drupe_flags drupe_${T_ROOM} ${T_LIBS})
+  target_include_directories(${T_NAME} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_compile_definitions(${T_NAME} PRIVATE
+    DRUPE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" DRUPE_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  add_test(NAME ${T_ROOM}/${T_NAME} COMMAND ${T_NAME} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(${T_ROOM}/${T_NAME} PROPERTIES TIMEOUT 900
+    LABELS "${T_ROOM};${T_LABELS}" ENVIRONMENT "${T_ENVIRONMENT}")
+endfunction()

@@ -1,0 +1,129 @@
+/*
+ * api_doctor.c - what this machine offers.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/drupe_impl.h"
+#include "core/file.h"
+#include "core/mem.h"
+#include "core/pool.h"
+#include "ort/ort.h"
+
+/* The instruction sets that matter to quantized models. */
+static dr_status add_cpu(drupe_result *r)
+{
+    json_t *list = json_array();
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_buf_addf(&r->text, "processors     %d\n", dr_cpu_count()));
+    api_set_int(r->report, "processors", (uint64_t)dr_cpu_count());
+#if defined(__x86_64__)
+    static const char *const names[] = {"avx2", "fma", "avx512f", "avx512vnni", "avx512bf16"};
+    __builtin_cpu_init();
+    const bool have[] = {
+        __builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0,
+        __builtin_cpu_supports("avx512f") != 0, __builtin_cpu_supports("avx512vnni") != 0,
+        __builtin_cpu_supports("avx512bf16") != 0};
+    DR_TRY(dr_buf_adds(&r->text, "instructions  "));
+    for (size_t i = 0; i < DR_COUNT(names); i++) {
+        if (!have[i])
+            continue;
+        DR_TRY(dr_buf_addf(&r->text, " %s", names[i]));
+        json_array_append_new(list, json_string(names[i]));
+    }
+    DR_TRY(dr_buf_adds(&r->text, "\n"));
+#endif
+    json_object_set(r->report, "instructions", list);
+done:
+    json_decref(list);
+    return st;
+}
+
+static dr_status add_runtime(drupe_result *r, const char *label, const char *key, bool found,
+                             const char *version, const char *path, const char *why)
+{
+    json_t *j = json_object();
+    dr_status st = DR_OK;
+
+    json_object_set_new(r->report, key, j);
+    json_object_set_new(j, "found", json_boolean(found));
+    if (found) {
+        json_object_set_new(j, "version", version ? json_string(version) : json_null());
+        json_object_set_new(j, "path", path ? json_string(path) : json_null());
+        DR_TRY(dr_buf_addf(&r->text, "%-14s %s %s\n", label, version ? version : "found",
+                           path ? path : ""));
+    } else {
+        DR_TRY(dr_buf_addf(&r->text, "%-14s not found%s%s\n", label, why ? ": " : "",
+                           why ? why : ""));
+    }
+done:
+    return st;
+}
+
+static dr_status add_runtimes(drupe_result *r, dr_arena *a)
+{
+    ort_info info = {0};
+    json_t *providers = json_array();
+    dr_status st = DR_OK;
+
+    ort_probe(a, &info);
+    DR_TRY(add_runtime(r, "onnxruntime", "onnxruntime", info.ort_found, info.ort_version,
+                       info.ort_path, info.why));
+    DR_TRY(add_runtime(r, "genai", "onnxruntime_genai", info.genai_found, info.genai_version,
+                       info.genai_path, info.why));
+    for (size_t i = 0; i < info.provider_count; i++) {
+        DR_TRY(dr_buf_addf(&r->text, "%s%s", i ? ", " : "providers      ",
+                           info.providers[i]));
+        json_array_append_new(providers, json_string(info.providers[i]));
+    }
+    if (info.provider_count > 0)
+        DR_TRY(dr_buf_adds(&r->text, "\n"));
+    json_object_set(r->report, "providers", providers);
+done:
+    json_decref(providers);
+    return st;
+}
+
+static dr_status add_disk(drupe_result *r, dr_arena *a)
+{
+    const char *hf_home = getenv("HF_HOME"), *cache = getenv("HF_HUB_CACHE");
+    const char *home = getenv("HOME");
+    uint64_t free_bytes = dr_disk_free(".");
+    dr_status st = DR_OK;
+
+    if (hf_home == NULL)
+        hf_home = dr_path_join(a, home != NULL ? home : "/", ".cache/huggingface");
+    if (cache == NULL)
+        cache = dr_path_join(a, hf_home, "hub");
+    DR_TRY(dr_buf_addf(&r->text, "free disk      %.1f GB here\n", (double)free_bytes / 1e9));
+    DR_TRY(dr_buf_addf(&r->text, "hub cache      %s%s\n", cache,
+                       dr_is_dir(cache) ? "" : " (none yet)"));
+    api_set_int(r->report, "free_disk_bytes", free_bytes);
+    json_object_set_new(r->report, "hub_cache", json_string(cache));
+done:
+    return st;
+}
+
+drupe_status drupe_doctor(drupe_result **out)
+{
+    drupe_result *r = api_result_new();
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    DR_TRY(dr_buf_addf(&r->text, "drupe          %s\n", DRUPE_VERSION));
+    json_object_set_new(r->report, "drupe", json_string(DRUPE_VERSION));
+    DR_TRY(add_cpu(r));
+    DR_TRY(add_runtimes(r, &a));
+    DR_TRY(add_disk(r, &a));
+    api_result_seal(r);
+    *out = r;
+    r = NULL;
+done:
+    drupe_result_free(r);
+    dr_arena_release(&a);
+    return (drupe_status)st;
+}

@@ -1,0 +1,270 @@
+/*
+ * api_run.c - errors, results, jobs and tokens of the public header.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/drupe_impl.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "flow/flow.h"
+#include "hf/hf.h"
+#include "pass/pass.h"
+
+_Static_assert((int)DRUPE_ECANCELLED == (int)DR_ECANCELLED, "public and inner codes agree");
+
+const char *drupe_version(void)
+{
+    return DRUPE_VERSION;
+}
+
+const char *drupe_error_message(void)
+{
+    const dr_trail *t = dr_trail_get();
+
+    return t->count > 0 ? t->frames[0].text : dr_status_text(t->status);
+}
+
+size_t drupe_error_context_count(void)
+{
+    int n = dr_trail_get()->count;
+
+    return n > 1 ? (size_t)n - 1 : 0;
+}
+
+const char *drupe_error_context(size_t i)
+{
+    return i < drupe_error_context_count() ? dr_trail_get()->frames[i + 1].text : "";
+}
+
+const char *drupe_error_hint(void)
+{
+    return dr_trail_get()->hint;
+}
+
+void drupe_log_level(int at_least)
+{
+    dr_log_level(at_least < 0 ? DR_DEBUG : at_least > 4 ? DR_CRITICAL : (dr_level)at_least);
+}
+
+void drupe_cancel(void)
+{
+    dr_cancel();
+}
+
+/* ---- results ---- */
+
+drupe_result *api_result_new(void)
+{
+    drupe_result *r = dr_calloc(1, sizeof(*r));
+
+    dr_buf_init(&r->text, (size_t)64 << 20);
+    r->report = json_object();
+    return r;
+}
+
+void api_result_seal(drupe_result *r)
+{
+    r->json = json_dumps(r->report, JSON_INDENT(2));
+    DR_BUG_IF(r->json == NULL);
+}
+
+void api_set_int(json_t *j, const char *key, uint64_t v)
+{
+    json_object_set_new(j, key, json_integer((json_int_t)v));
+}
+
+const char *drupe_result_text(const drupe_result *r)
+{
+    return r->text.data;
+}
+
+const char *drupe_result_json(const drupe_result *r)
+{
+    return r->json;
+}
+
+void drupe_result_free(drupe_result *r)
+{
+    if (r == NULL)
+        return;
+    dr_buf_release(&r->text);
+    json_decref(r->report);
+    free(r->json);
+    free(r);
+}
+
+/* ---- jobs ---- */
+
+const char *const *drupe_pass_names(void)
+{
+    static const char *names[64]; /* filled with the same values whoever comes first */
+    size_t n = 0;
+    const pass_def *const *list = pass_list(&n);
+
+    DR_BUG_IF(n >= DR_COUNT(names));
+    for (size_t i = 0; i < n; i++)
+        names[i] = list[i]->name;
+    return names;
+}
+
+static dr_status read_steps(flow_step *steps, json_t **configs, const drupe_job *job)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < job->pass_count; i++) {
+        const drupe_pass *p = &job->passes[i];
+        if (p->config_json != NULL)
+            DR_TRY(dr_json_parse(&configs[i], p->config_json, strlen(p->config_json),
+                                 p->name));
+        steps[i] = (flow_step){p->name, configs[i]};
+    }
+done:
+    return st;
+}
+
+static dr_status check_job(const drupe_job *job)
+{
+    if (job->model == NULL || *job->model == '\0')
+        return dr_fail(DR_EUSAGE, "no model was named");
+    if (job->output == NULL || *job->output == '\0')
+        return dr_fail(DR_EUSAGE, "no output folder was named");
+    if (job->pass_count == 0)
+        return dr_fail(DR_EUSAGE, "a job has at least one pass");
+    return DR_OK;
+}
+
+drupe_status drupe_run(drupe_result **out, const drupe_job *job)
+{
+    flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
+    json_t **configs = dr_calloc(job->pass_count, sizeof(json_t *));
+    const drupe_data *d = &job->data;
+    flow_result made = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    DR_TRY(check_job(job));
+    DR_TRY(read_steps(steps, configs, job));
+    const flow_spec spec = {
+        .model = job->model,
+        .adapters = job->adapters,
+        .output = job->output,
+        .steps = steps,
+        .step_count = job->pass_count,
+        .data = {.data_name = d->name,
+                 .data_files = d->files,
+                 .text_field = d->text_field,
+                 .text_template = d->text_template,
+                 .use_chat_template = d->use_chat_template,
+                 .add_special_tokens = d->add_special_tokens,
+                 .max_seq_len = d->max_seq_len,
+                 .max_samples = d->max_samples,
+                 .strategy = d->line_by_line ? DATA_LINE_BY_LINE : DATA_JOIN},
+        .device = job->device,
+        .threads = job->threads,
+        .evaluate = job->evaluate,
+        .check = job->check};
+    DR_TRY(flow_run(&made, &spec));
+
+    drupe_result *r = api_result_new();
+    *out = r;
+    json_object_update(r->report, made.report);
+    DR_TRY(dr_buf_add(&r->text, made.text.data, made.text.len));
+    DR_TRY(dr_buf_addf(&r->text, "model          %s\n", made.model_path));
+    if (made.adapter_path != NULL)
+        DR_TRY(dr_buf_addf(&r->text, "adapter        %s\n", made.adapter_path));
+    api_result_seal(r);
+done:
+    flow_result_release(&made);
+    for (size_t i = 0; i < job->pass_count; i++)
+        json_decref(configs[i]);
+    free(configs);
+    free(steps);
+    if (st != DR_OK) {
+        drupe_result_free(*out);
+        *out = NULL;
+    }
+    return (drupe_status)st;
+}
+
+/* ---- tokens ---- */
+
+struct drupe_tokenizer {
+    tok_tokenizer *tok; /* owned */
+};
+
+/* The folder that holds tokenizer.json: path, or what hf_resolve makes of it. */
+static dr_status open_tok(tok_tokenizer **out, dr_arena *a, const char *model)
+{
+    const char *path = model, *inside = api_genai_folder(a, model);
+    json_t *tokenizer = NULL, *config = NULL;
+    hf_model *m = NULL;
+    dr_status st = DR_OK;
+
+    if (inside != NULL)
+        return tok_open(out, inside);
+    if (dr_exists(dr_path_join(a, model, "tokenizer.json")))
+        return tok_open(out, model);
+    DR_TRY(hf_resolve(a, &path, model));
+    if (dr_is_dir(path))
+        return tok_open(out, path);
+    DR_TRY(hf_model_open(&m, path));
+    DR_TRY(hf_model_tokenizer(m, &tokenizer, &config));
+    DR_TRY(tok_open_json(out, tokenizer, config, path));
+done:
+    json_decref(tokenizer);
+    json_decref(config);
+    hf_model_close(m);
+    return st;
+}
+
+drupe_status drupe_tokenizer_open(drupe_tokenizer **out, const char *model)
+{
+    drupe_tokenizer *t = dr_calloc(1, sizeof(*t));
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    DR_TRY(open_tok(&t->tok, &a, model));
+    *out = t;
+    t = NULL;
+done:
+    dr_arena_release(&a);
+    drupe_tokenizer_close(t);
+    return (drupe_status)st;
+}
+
+void drupe_tokenizer_close(drupe_tokenizer *t)
+{
+    if (t == NULL)
+        return;
+    tok_close(t->tok);
+    free(t);
+}
+
+drupe_status drupe_tokenizer_encode(const drupe_tokenizer *t, int32_t **ids, size_t *count,
+                                    const char *text, size_t bytes, bool add_special_tokens)
+{
+    tok_ids list = {0};
+    dr_status st = DR_OK;
+
+    *ids = NULL;
+    *count = 0;
+    dr_trail_clear();
+    DR_TRY(tok_encode(t->tok, &list, text, bytes, add_special_tokens));
+    *ids = list.ids;
+    *count = list.count;
+    list = (tok_ids){0};
+done:
+    tok_ids_release(&list);
+    return (drupe_status)st;
+}
+
+const char *drupe_tokenizer_piece(const drupe_tokenizer *t, int32_t id)
+{
+    return tok_piece(t->tok, id);
+}

@@ -1,0 +1,31 @@
+/*
+ * drupe_impl.h - what the public functions share.
+ */
+#ifndef DRUPE_API_DRUPE_IMPL_H
+#define DRUPE_API_DRUPE_IMPL_H
+
+#include <jansson.h>
+
+#include "core/arena.h"
+#include "core/buf.h"
+#include "drupe/drupe.h"
+#include "tok/tok.h"
+
+struct drupe_result {
+    dr_buf text;
+    json_t *report; /* owned */
+    char *json;     /* owned: report as text */
+};
+
+/* An empty result with an object for the report. */
+drupe_result *api_result_new(void);
+/* The report as text; then the result is ready to be handed out. */
+void api_result_seal(drupe_result *r);
+
+/* The folder with genai_config.json: dir itself, or its model/. */
+const char *api_genai_folder(dr_arena *a, const char *dir);
+
+/* An integer into the report. */
+void api_set_int(json_t *j, const char *key, uint64_t v);
+
+#endif

@@ -1,0 +1,133 @@
+/*
+ * cli_impl.h - what the verbs share: option rows that many of them have, the frame that
+ * parses, runs and prints.
+ */
+#ifndef DRUPE_CLI_CLI_IMPL_H
+#define DRUPE_CLI_CLI_IMPL_H
+
+#include <jansson.h>
+
+#include "core/arena.h"
+#include "core/param.h"
+#include "core/status.h"
+#include "drupe/drupe.h"
+
+/* One command.  config begins with cli_common. */
+typedef struct {
+    const char *usage; /* "drupe quantize -m MODEL [options]" */
+    size_t config_size;
+    const dr_param *params;
+    size_t params_count;
+    dr_status (*run)(const void *config, const unsigned char *given, dr_arena *a);
+} cli_verb;
+
+/* First member of every verb's config. */
+typedef struct {
+    int log_level;
+    bool json;
+    int threads;
+} cli_common;
+
+/* Row names come from field names; nested structs are reached by their offset. */
+#define CLI_ROW(s, member, option, kind, ...)                                              \
+    {                                                                                      \
+        .name = option, .offset = offsetof(s, member), .type = kind, __VA_ARGS__           \
+    }
+
+#define CLI_COMMON(s)                                                                      \
+    CLI_ROW(s, common.log_level, "log_level", DR_PARAM_INT, .dflt = "3", .max = 4,         \
+            .help = "0 debug, 1 info, 2 warning, 3 error, 4 critical"),                    \
+        CLI_ROW(s, common.json, "json", DR_PARAM_BOOL, .dflt = "false",                    \
+                .help = "the result as one JSON object")
+
+#define CLI_THREADS(s)                                                                     \
+    CLI_ROW(s, common.threads, "threads", DR_PARAM_INT, .dflt = "0", .max = 4096,          \
+            .help = "threads to use; 0: all")
+
+/* Options of Olive that every model verb has and that come later. */
+#define CLI_REFUSED_COMMON                                                                 \
+    DR_REFUSED("save_config_file", "workflow files come with the workflow engine", NULL),  \
+        DR_REFUSED("dry_run", "plans come with the workflow engine", NULL),                \
+        DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),   \
+        DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
+        DR_REFUSED("account_name", "the shared cache comes with the workflow engine",      \
+                   NULL),                                                                  \
+        DR_REFUSED("container_name", "the shared cache comes with the workflow engine",    \
+                   NULL),                                                                  \
+        DR_REFUSED("model_variant", "diffusion models come later", NULL),                  \
+        DR_REFUSED("test", "comparison runs come with the evaluators", NULL),              \
+        DR_REFUSED("test_metrics", "comparison runs come with the evaluators", NULL)
+
+typedef struct {
+    const char *model_name_or_path;
+    const char *output_path;
+    int task;
+    bool trust_remote_code;
+    bool disable_telemetry;
+} cli_model;
+
+extern const char *const cli_tasks[];
+
+#define CLI_MODEL(s, output)                                                               \
+    CLI_ROW(s, model.model_name_or_path, "model_name_or_path", DR_PARAM_STR,               \
+            .short_name = 'm', .required = true,                                           \
+            .help = "folder, GGUF file, hub id, or an earlier result"),                    \
+        CLI_ROW(s, model.output_path, "output_path", DR_PARAM_STR, .short_name = 'o',      \
+                .dflt = output, .help = "folder for the result"),                          \
+        CLI_ROW(s, model.task, "task", DR_PARAM_CHOICE, .short_name = 't',                 \
+                .dflt = "text-generation-with-past", .choices = cli_tasks,                 \
+                .help = "what the model does"),                                            \
+        CLI_ROW(s, model.trust_remote_code, "trust_remote_code", DR_PARAM_BOOL,            \
+                .dflt = "false", .help = "accepted; code in model folders is never run"),  \
+        CLI_ROW(s, model.disable_telemetry, "disable_telemetry", DR_PARAM_BOOL,            \
+                .dflt = "false", .hidden = true, .help = "accepted; there is none")
+
+typedef struct {
+    const char *data_name, *data_files, *text_field, *text_template;
+    bool use_chat_template, add_special_tokens;
+    int max_seq_len, max_samples;
+} cli_data;
+
+#define CLI_DATA(s, seq_help, samples_help)                                                \
+    CLI_ROW(s, data.data_name, "data_name", DR_PARAM_STR, .short_name = 'd',               \
+            .help = "json or text"),                                                       \
+        CLI_ROW(s, data.data_files, "data_files", DR_PARAM_STR,                            \
+                .help = "comma list of files"),                                            \
+        CLI_ROW(s, data.text_field, "text_field", DR_PARAM_STR,                            \
+                .help = "the column with the text (default: text)"),                       \
+        CLI_ROW(s, data.text_template, "text_template", DR_PARAM_STR,                      \
+                .help = "text from columns: \"{prompt}\\n{response}\""),                   \
+        CLI_ROW(s, data.use_chat_template, "use_chat_template", DR_PARAM_BOOL,             \
+                .dflt = "false", .help = "the model's template over column messages"),     \
+        CLI_ROW(s, data.add_special_tokens, "add_special_tokens", DR_PARAM_BOOL,           \
+                .dflt = "false", .help = "begin and end of text around each row"),         \
+        CLI_ROW(s, data.max_seq_len, "max_seq_len", DR_PARAM_INT, .dflt = "0", .min = 0,   \
+                .max = 1 << 20, .help = seq_help),                                         \
+        CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .dflt = "0", .min = 0,   \
+                .max = 1 << 24, .help = samples_help),                                     \
+        DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
+        DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
+        DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \
+        DR_REFUSED("split", "data sets of the hub are not read yet", "data_files"),        \
+        DR_REFUSED("eval_subset", "evaluation sets come later", NULL),                     \
+        DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
+        DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
+
+drupe_data cli_data_of(const cli_data *d);
+/* What --trust_remote_code and the like say once. */
+void cli_model_notes(const cli_model *m);
+
+/* Runs the job with one pass and prints the result.  config is taken over. */
+DR_MUST_USE dr_status cli_run_job(const cli_common *c, drupe_job *job, const char *pass,
+                                  json_t *config, const char *done);
+/* Prints a result as asked: text or JSON. */
+DR_MUST_USE dr_status cli_print(const cli_common *c, const drupe_result *r);
+/* Writes to stdout; a failure (a closed pipe, a full disk) is DR_EIO. */
+DR_MUST_USE dr_status cli_write(const char *text, size_t n);
+
+/* Help for the program, and for one verb. */
+DR_MUST_USE dr_status cli_help_main(void);
+DR_MUST_USE dr_status cli_help_verb(const cli_verb *v, const char *name,
+                                    const char *summary);
+
+#endif

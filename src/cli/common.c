@@ -1,0 +1,71 @@
+/*
+ * common.c - what the verbs share.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli_impl.h"
+#include "core/log.h"
+
+const char *const cli_tasks[] = {"text-generation-with-past", "text-generation", NULL};
+
+drupe_data cli_data_of(const cli_data *d)
+{
+    return (drupe_data){.name = d->data_name,
+                        .files = d->data_files,
+                        .text_field = d->text_field,
+                        .text_template = d->text_template,
+                        .use_chat_template = d->use_chat_template,
+                        .add_special_tokens = d->add_special_tokens,
+                        .max_seq_len = (size_t)d->max_seq_len,
+                        .max_samples = (size_t)d->max_samples};
+}
+
+void cli_model_notes(const cli_model *m)
+{
+    if (m->trust_remote_code)
+        dr_log(DR_INFO, "--trust_remote_code: accepted; code in model folders is never run");
+}
+
+dr_status cli_write(const char *text, size_t n)
+{
+    if (fwrite(text, 1, n, stdout) != n || fflush(stdout) != 0)
+        return dr_fail(DR_EIO, "cannot write the result to standard output: %s",
+                       strerror(errno));
+    return DR_OK;
+}
+
+dr_status cli_print(const cli_common *c, const drupe_result *r)
+{
+    const char *text = c->json ? drupe_result_json(r) : drupe_result_text(r);
+    dr_status st = DR_OK;
+
+    DR_TRY(cli_write(text, strlen(text)));
+    if (c->json)
+        DR_TRY(cli_write("\n", 1));
+done:
+    return st;
+}
+
+dr_status cli_run_job(const cli_common *c, drupe_job *job, const char *pass, json_t *config,
+                      const char *done)
+{
+    char *text = json_dumps(config, JSON_COMPACT);
+    const drupe_pass step = {pass, text};
+    drupe_result *r = NULL;
+    dr_status st = DR_OK;
+
+    job->passes = &step;
+    job->pass_count = 1;
+    job->threads = c->threads;
+    DR_TRY((dr_status)drupe_run(&r, job));
+    DR_TRY(cli_print(c, r));
+    dr_log(DR_INFO, "%s: %s", done, job->output);
+done:
+    drupe_result_free(r);
+    free(text);
+    json_decref(config);
+    return st;
+}

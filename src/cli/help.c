@@ -1,0 +1,48 @@
+/*
+ * help.c - --help, made from the tables.
+ */
+#include <string.h>
+
+#include "cli/cli_impl.h"
+#include "core/buf.h"
+
+enum { HELP_MAX = 1 << 20 };
+
+dr_status cli_help_main(void)
+{
+    dr_buf b;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&b, HELP_MAX);
+    DR_TRY(dr_buf_addf(&b,
+                       "drupe %s - optimises models for ONNX Runtime\n\n"
+                       "usage: drupe COMMAND [options]\n\n"
+                       "commands:\n",
+                       drupe_version()));
+#define VERB(symbol, name, summary) DR_TRY(dr_buf_addf(&b, "  %-20s %s\n", name, summary));
+#define LATER_VERB(name, reason)
+#include "cli/verbs.def"
+#undef VERB
+#undef LATER_VERB
+    DR_TRY(dr_buf_adds(&b, "\n`drupe COMMAND --help` lists a command's options.\n"
+                           "`drupe --version` prints the version.\n"));
+    DR_TRY(cli_write(b.data, b.len));
+done:
+    dr_buf_release(&b);
+    return st;
+}
+
+dr_status cli_help_verb(const cli_verb *v, const char *name, const char *summary)
+{
+    dr_buf b;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&b, HELP_MAX);
+    DR_TRY(dr_buf_addf(&b, "drupe %s - %s\n\nusage: %s\n\noptions:\n", name, summary,
+                       v->usage));
+    DR_TRY(dr_params_help(&b, v->params, v->params_count));
+    DR_TRY(cli_write(b.data, b.len));
+done:
+    dr_buf_release(&b);
+    return st;
+}

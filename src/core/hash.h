@@ -1,0 +1,17 @@
+/*
+ * hash.h - SHA-256, from nettle.
+ */
+#ifndef DRUPE_CORE_HASH_H
+#define DRUPE_CORE_HASH_H
+
+#include <stddef.h>
+
+#include "core/status.h"
+
+enum { DR_SHA256_HEX = 65 };
+
+void dr_sha256(char hex[DR_SHA256_HEX], const void *data, size_t n);
+/* Of a whole file, read through; DR_EIO names the file. */
+DR_MUST_USE dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * mem.c - heap allocation, with a fault to inject: DR_FAULT=big:n fails the n-th block
+ * sized by a model.
+ */
+#include "core/mem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/fault.h"
+
+bool dr_mul(size_t *out, size_t a, size_t b)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+void *dr_calloc(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size ? size : 1);
+
+    if (p == NULL)
+        dr_oom(count * size);
+    return p;
+}
+
+void *dr_realloc(void *p, size_t count, size_t size)
+{
+    size_t bytes = 0;
+
+    if (!dr_mul(&bytes, count, size))
+        dr_oom(SIZE_MAX);
+    void *q = realloc(p, bytes ? bytes : 1);
+    if (q == NULL)
+        dr_oom(bytes);
+    return q;
+}
+
+char *dr_strndup(const char *s, size_t n)
+{
+    char *p = dr_calloc(n + 1, 1);
+
+    memcpy(p, s, n);
+    return p;
+}
+
+char *dr_strdup(const char *s)
+{
+    return dr_strndup(s, strlen(s));
+}
+
+char *dr_asprintf(const char *fmt, ...)
+{
+    va_list va;
+    char *p = NULL;
+
+    va_start(va, fmt);
+    int n = vasprintf(&p, fmt, va);
+    va_end(va);
+    if (n < 0)
+        dr_oom(0);
+    return p;
+}
+
+dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
+{
+    size_t bytes = 0;
+    void *p = NULL;
+
+    *out = NULL;
+    if (!dr_mul(&bytes, count, size) || bytes > SIZE_MAX - 64)
+        return dr_fail(DR_ENOMEM, "%s: %zu x %zu bytes do not fit the address space", what,
+                       count, size);
+    bytes = bytes ? (bytes + 63) / 64 * 64 : 64;
+    if (!dr_fault_hit(DR_FAULT_BIG))
+        p = aligned_alloc(64, bytes);
+    if (p == NULL)
+        return dr_fail(DR_ENOMEM, "%s: cannot allocate %zu bytes", what, bytes);
+    memset(p, 0, bytes);
+    *out = p;
+    return DR_OK;
+}
+
+void dr_big_free(void *p)
+{
+    free(p);
+}

@@ -1,0 +1,79 @@
+/*
+ * data.h - text for training and calibration: from files, from templates, built in.
+ *
+ * Rows become texts (a field, a template, or the model's chat template), texts become ids,
+ * ids become blocks of equal length ("join", as Olive: texts are joined by a blank line,
+ * tokenized without special tokens, cut, the remainder dropped) or rows ("line-by-line").
+ */
+#ifndef DRUPE_DATA_H
+#define DRUPE_DATA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/buf.h"
+#include "core/status.h"
+#include "tok/tok.h"
+
+typedef enum { DATA_JOIN, DATA_LINE_BY_LINE } data_strategy;
+
+/* Olive's dataset options.  NULL or 0 where not given; strings are borrowed. */
+typedef struct {
+    const char *data_name;     /* "json", "text": the kind of data_files; NULL: built-in text */
+    const char *data_files;    /* comma-separated paths */
+    const char *text_field;    /* one column */
+    const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
+    bool use_chat_template;    /* column "messages" */
+    bool add_special_tokens;
+    size_t max_seq_len;        /* tokens a block; 0: 1024 */
+    size_t max_samples;        /* blocks; 0: all */
+    data_strategy strategy;
+    bool held_out;             /* built-in text only: the half that judges */
+} data_options;
+
+/* Texts as rendered, before tokens.  Everything lives in the arena. */
+typedef struct {
+    char **columns;      /* names found, in order of first appearance */
+    size_t column_count;
+    char **texts;        /* one a row, UTF-8, rendered */
+    size_t *text_bytes;
+    size_t count;
+    const char *source;  /* "data/travel.jsonl", "built-in text" */
+} data_texts;
+
+/* DR_EUSAGE: options that contradict each other; DR_EFORMAT: file, line and column name;
+ * DR_EUNSUPPORTED: parquet and the like, with the line that converts it. */
+DR_MUST_USE dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
+                                const tok_tokenizer *t);
+
+/* Blocks of ids. */
+typedef struct {
+    int32_t *ids;        /* owned: [count][seq_len], padded with pad where shorter */
+    size_t *lengths;     /* owned: tokens of each block that are real */
+    size_t count;
+    size_t seq_len;
+    size_t tokens;       /* in all, before cutting */
+    size_t dropped;      /* tokens cut off: the remainder, or rows past seq_len */
+} data_blocks;
+
+/* DR_EFORMAT: not one whole block (names the tokens had and the tokens needed). */
+DR_MUST_USE dr_status data_tokenize(data_blocks *out, const data_texts *texts,
+                                    const data_options *o, const tok_tokenizer *t);
+void data_blocks_release(data_blocks *b);
+
+/* What a person sees before training: columns, rows, a rendered sample with its special
+ * tokens visible, tokens, blocks, what is cut. */
+DR_MUST_USE dr_status data_preview(dr_buf *out, const data_texts *texts,
+                                   const data_blocks *blocks, const data_options *o,
+                                   const tok_tokenizer *t);
+
+/* Python's str.format over named columns with {{ and }} escapes, and backslash escapes
+ * (\n, \t, \\) decoded first when decode_escapes.  DR_EFORMAT names a column that is not
+ * there, with the nearest. */
+DR_MUST_USE dr_status data_format(dr_buf *out, const char *template_text, bool decode_escapes,
+                                  const char *const *names, const char *const *values,
+                                  size_t count);
+
+#endif

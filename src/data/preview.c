@@ -1,0 +1,61 @@
+/*
+ * preview.c - what a person sees of the data before an hour is spent on it.
+ */
+#include <string.h>
+
+#include "data/data.h"
+
+enum { SAMPLE_TOKENS = 96 };
+
+/* The sample's tokens, special ones in guillemets, line ends as they are. */
+static dr_status sample(dr_buf *out, const data_blocks *b, const tok_tokenizer *t)
+{
+    size_t n = b->lengths[0] < SAMPLE_TOKENS ? b->lengths[0] : SAMPLE_TOKENS, from = 0;
+    dr_buf text;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&text, (size_t)1 << 20);
+    for (size_t i = 0; i <= n; i++) {
+        bool special = i < n && tok_is_special(t, b->ids[i]);
+        if (i < n && !special)
+            continue;
+        if (i > from)
+            DR_TRY(tok_decode(t, &text, b->ids + from, i - from, false));
+        if (special)
+            DR_TRY(dr_buf_addf(&text, "\xc2\xab%s\xc2\xbb", tok_piece(t, b->ids[i])));
+        from = i + 1;
+    }
+    for (const char *s = text.data; *s;) { /* indent every line */
+        size_t line = strcspn(s, "\n");
+        DR_TRY(dr_buf_addf(out, "    %.*s\n", (int)line, s));
+        s += line + (s[line] == '\n');
+    }
+    if (n < b->lengths[0])
+        DR_TRY(dr_buf_addf(out, "    ... (%zu tokens in this block)\n", b->lengths[0]));
+done:
+    dr_buf_release(&text);
+    return st;
+}
+
+dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *blocks,
+                       const data_options *o, const tok_tokenizer *t)
+{
+    const char *how = o->strategy == DATA_JOIN ? "rows joined by a blank line, prompts too"
+                                               : "one row a block";
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_buf_addf(out, "data     %s\n", texts->source));
+    DR_TRY(dr_buf_adds(out, "columns "));
+    for (size_t i = 0; i < texts->column_count; i++)
+        DR_TRY(dr_buf_addf(out, "%s %s", i ? "," : "", texts->columns[i]));
+    DR_TRY(dr_buf_addf(out, "\nrows     %zu\n", texts->count));
+    DR_TRY(dr_buf_addf(out, "tokens   %zu (%s)\n", blocks->tokens, how));
+    DR_TRY(dr_buf_addf(out, "blocks   %zu of %zu tokens\n", blocks->count, blocks->seq_len));
+    DR_TRY(dr_buf_addf(out, "cut off  %zu tokens\n", blocks->dropped));
+    if (blocks->count > 0) {
+        DR_TRY(dr_buf_adds(out, "sample   special tokens between \xc2\xab and \xc2\xbb\n"));
+        DR_TRY(sample(out, blocks, t));
+    }
+done:
+    return st;
+}

@@ -1,0 +1,469 @@
+/*
+ * adapter.c - LoRA adapters as PEFT keeps them: adapter_config.json and
+ * adapter_model.safetensors.
+ *
+ * Tensors name the modules (base_model.model.<module>.lora_A.weight [r, in], lora_B.weight
+ * [out, r]); the config gives rank and scale, for single modules through rank_pattern and
+ * alpha_pattern, whose keys are regular expressions that match the end of a module's name
+ * (peft.utils.other.get_pattern_key).  target_modules is not needed for reading.
+ *
+ * What changes the result and is not done here is refused by name: DoRA, other adapter
+ * types, biases, whole modules saved along, and starts that alter the base (PiSSA, ...).
+ */
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/mem.h"
+#include "hf/roles_impl.h"
+#include "hf/st_impl.h"
+
+static const char prefix[] = "base_model.model.";
+
+/* ---- adapter_config.json ---- */
+
+struct settings {
+    const json_t *rank_pattern, *alpha_pattern; /* borrowed */
+    int r;
+    double alpha, dropout;
+    bool rslora;
+};
+
+/* Keys that must be absent, null, false or empty. */
+static dr_status refuse_extras(const json_t *o, const char *where)
+{
+    static const struct {
+        const char *key, *what;
+    } extras[] = {
+        {"use_dora", "DoRA"},
+        {"modules_to_save", "modules saved whole (modules_to_save)"},
+        {"lora_bias", "a bias of lora_B (lora_bias)"},
+        {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
+        {"use_qalora", "QALoRA"},
+        {"use_bdlora", "block-diagonal LoRA"},
+        {"layer_replication", "layer_replication"},
+        {"trainable_token_indices", "trainable_token_indices"},
+        {"target_parameters", "target_parameters"},
+        {"alora_invocation_tokens", "activated LoRA"},
+        {"arrow_config", "Arrow"},
+        {"velora_config", "VeLoRA"},
+        {"monteclora_config", "MonteCLoRA"},
+        {"kasa_config", "KaSA"},
+    };
+
+    for (size_t i = 0; i < DR_COUNT(extras); i++) {
+        const json_t *v = dr_json_get(o, extras[i].key);
+        bool empty = v == NULL || json_is_false(v) ||
+                     (json_is_array(v) && json_array_size(v) == 0) ||
+                     (json_is_object(v) && json_object_size(v) == 0);
+        if (!empty)
+            return dr_fail(DR_EUNSUPPORTED, "%s: %s is not supported", where,
+                           extras[i].what);
+    }
+    return DR_OK;
+}
+
+/* init_lora_weights that take something out of the base weights. */
+static dr_status refuse_inits(const json_t *o, const char *where)
+{
+    static const char *const names[] = {"pissa", "olora", "corda", "loftq", "lora_ga"};
+    const char *init = json_string_value(dr_json_get(o, "init_lora_weights"));
+    dr_status st;
+
+    for (size_t i = 0; i < DR_COUNT(names) && init != NULL; i++) {
+        if (strncmp(init, names[i], strlen(names[i])) != 0)
+            continue;
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "%s: init_lora_weights %s changes the base model: not "
+                     "supported",
+                     where, init);
+        dr_hint("save it with PEFT's path_initial_model_for_weight_conversion");
+        return st;
+    }
+    return DR_OK;
+}
+
+static dr_status read_numbers(struct settings *s, const json_t *o, const char *where)
+{
+    int64_t r = 8; /* PEFT's defaults */
+    dr_status st = DR_OK;
+
+    s->alpha = 8;
+    DR_TRY(dr_json_int(o, "r", &r, where));
+    if (r < 1 || r > 1 << 16)
+        DR_FAIL(DR_EFORMAT, "%s: r: %lld is not between 1 and %d", where, (long long)r,
+                1 << 16);
+    s->r = (int)r;
+    DR_TRY(dr_json_real(o, "lora_alpha", &s->alpha, where));
+    DR_TRY(dr_json_real(o, "lora_dropout", &s->dropout, where));
+    if (!(fabs(s->alpha) <= 1e9) || !(s->dropout >= 0 && s->dropout <= 1))
+        DR_FAIL(DR_EFORMAT, "%s: lora_alpha %g or lora_dropout %g is out of range", where,
+                s->alpha, s->dropout);
+    DR_TRY(dr_json_bool(o, "use_rslora", &s->rslora, where));
+    s->rank_pattern = dr_json_get(o, "rank_pattern");
+    s->alpha_pattern = dr_json_get(o, "alpha_pattern");
+done:
+    return st;
+}
+
+static dr_status read_settings(struct settings *s, const json_t *o, const char *where)
+{
+    const char *type = NULL, *bias = "none";
+    dr_status st = DR_OK;
+
+    if (!json_is_object(o))
+        DR_FAIL(DR_EFORMAT, "%s: expected an object, found %s", where, dr_json_type(o));
+    DR_TRY(dr_json_str(o, "peft_type", &type, where));
+    if (type == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: peft_type is missing", where);
+    if (strcmp(type, "LORA") != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: adapters of type %s are not supported, only LORA",
+                where, type);
+    DR_TRY(dr_json_str(o, "bias", &bias, where));
+    if (strcmp(bias, "none") != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: bias %s is not supported, only none", where, bias);
+    DR_TRY(refuse_extras(o, where));
+    DR_TRY(refuse_inits(o, where));
+    DR_TRY(read_numbers(s, o, where));
+done:
+    return st;
+}
+
+/* The value of the first key that matches the end of the module's name. */
+static dr_status by_pattern(double *out, const json_t *patterns, const char *module,
+                            const char *where)
+{
+    dr_arena a = {0};
+    const char *key;
+    json_t *value, *list = json_deep_copy(patterns);
+    dr_status st = DR_OK;
+
+    json_object_foreach(list, key, value)
+    {
+        bool hit = false;
+        const char *whole = dr_arena_printf(&a, "(?:.*\\.)?(?:%s)", key);
+        DR_TRY(hf_pattern_match(&hit, whole, true, module, where));
+        if (!hit)
+            continue;
+        if (!json_is_number(value))
+            DR_FAIL(DR_EFORMAT, "%s: %s: expected a number, found %s", where, key,
+                    dr_json_type(value));
+        *out = json_number_value(value);
+        break;
+    }
+done:
+    json_decref(list);
+    dr_arena_release(&a);
+    return st;
+}
+
+static dr_status module_scale(hf_lora_module *mod, const struct settings *s,
+                              const char *where)
+{
+    double r = s->r, alpha = s->alpha;
+    dr_status st = DR_OK;
+
+    DR_TRY(by_pattern(&r, s->rank_pattern, mod->module, where));
+    DR_TRY(by_pattern(&alpha, s->alpha_pattern, mod->module, where));
+    if (r != (double)mod->r)
+        DR_FAIL(DR_EFORMAT, "%s: rank of %s: %g here, %d in its tensors", where,
+                mod->module, r, mod->r);
+    mod->scale = (float)(s->rslora ? alpha / sqrt(r) : alpha / r);
+done:
+    return st;
+}
+
+/* ---- adapter_model.safetensors ---- */
+
+/* Cuts "base_model.model.<module>.lora_A.weight"; *part is 'A' or 'B'. */
+static dr_status cut_name(dr_arena *a, const char **module, char *part, const char *name,
+                          const char *where)
+{
+    static const char tails[2][16] = {".lora_A.weight", ".lora_B.weight"};
+    size_t n = strlen(name), p = sizeof(prefix) - 1, t = strlen(tails[0]);
+
+    if (strstr(name, "lora_magnitude_vector") != NULL)
+        return dr_fail(DR_EUNSUPPORTED, "%s: %s: DoRA is not supported", where, name);
+    if (strstr(name, "lora_embedding_") != NULL)
+        return dr_fail(DR_EUNSUPPORTED, "%s: %s: adapters of embeddings are not supported",
+                       where, name);
+    for (int i = 0; i < 2; i++) {
+        if (n <= p + t || strncmp(name, prefix, p) != 0 ||
+            strcmp(name + n - t, tails[i]) != 0)
+            continue;
+        *module = dr_arena_strndup(a, name + p, n - p - t);
+        *part = i == 0 ? 'A' : 'B';
+        return DR_OK;
+    }
+    return dr_fail(DR_EUNSUPPORTED,
+                   "%s: %s: neither lora_A.weight nor lora_B.weight of a "
+                   "module",
+                   where, name);
+}
+
+static hf_lora_module *module_of(hf_adapter *out, const char *name)
+{
+    for (size_t i = 0; i < out->count; i++) {
+        if (strcmp(out->modules[i].module, name) == 0)
+            return &out->modules[i];
+    }
+    hf_lora_module *mod = &out->modules[out->count++];
+    mod->module = name;
+    return mod;
+}
+
+static dr_status take_tensor(hf_adapter *out, const dr_tensor *t, const char *where)
+{
+    const char *name = NULL;
+    char part = 0;
+    void *values = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(cut_name(&out->arena, &name, &part, t->name, where));
+    if (t->ndim != 2 || !dr_dtype_is_float(t->dtype) || t->dims[0] < 1 || t->dims[1] < 1)
+        DR_FAIL(DR_EFORMAT,
+                "%s: %s: expected a matrix of numbers, found %d dimensions of %s", where,
+                t->name, t->ndim, dr_dtype_name(t->dtype));
+    int64_t r = part == 'A' ? t->dims[0] : t->dims[1];
+    if (r > 1 << 16)
+        DR_FAIL(DR_EFORMAT, "%s: %s: a rank of %lld", where, t->name, (long long)r);
+    hf_lora_module *mod = module_of(out, name);
+    if (mod->r != 0 && mod->r != r)
+        DR_FAIL(DR_EFORMAT, "%s: %s: rank %lld, the other half has %d", where, t->name,
+                (long long)r, mod->r);
+    mod->r = (int)r;
+    DR_TRY(dr_arena_big(&out->arena, &values, dr_tensor_count(t), sizeof(float), t->name));
+    dr_to_f32(values, t->data, t->dtype, dr_tensor_count(t));
+    if (part == 'A') {
+        mod->a = values;
+        mod->n_in = (size_t)t->dims[1];
+    } else {
+        mod->b = values;
+        mod->n_out = (size_t)t->dims[0];
+    }
+done:
+    return st;
+}
+
+/* A number that sorts modules as a layer has them, those outside layers last. */
+static long rank_of(const char *module)
+{
+    static const char *const leaves[] = {"q_proj",   "k_proj",       "v_proj",
+                                         "qkv_proj", "o_proj",       "gate_proj",
+                                         "up_proj",  "gate_up_proj", "down_proj"};
+    const char *at = strstr(module, "layers."), *dot = strrchr(module, '.');
+    long layer = at != NULL ? strtol(at + 7, NULL, 10) : 1 << 20;
+    long leaf = 0;
+
+    while (leaf < (long)DR_COUNT(leaves) && dot != NULL &&
+           strcmp(leaves[leaf], dot + 1) != 0)
+        leaf++;
+    return layer * 16 + leaf;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const hf_lora_module *p = a, *q = b;
+    long x = rank_of(p->module), y = rank_of(q->module);
+
+    return x != y ? (x < y ? -1 : 1) : strcmp(p->module, q->module);
+}
+
+static const hf_linear *find_linear(const hf_model *m, const char *path)
+{
+    for (size_t i = 0; i + 1 < m->linear_count; i++) {
+        if (strcmp(m->linears[i].path, path) == 0)
+            return &m->linears[i];
+    }
+    return NULL;
+}
+
+static dr_status check_module(const hf_lora_module *mod, const hf_model *m,
+                              const char *where)
+{
+    dr_status st;
+
+    if (mod->a == NULL || mod->b == NULL)
+        return dr_fail(DR_EFORMAT, "%s: %s has no lora_%c", where, mod->module,
+                       mod->a == NULL ? 'A' : 'B');
+    if (m == NULL)
+        return DR_OK;
+    const hf_linear *l = find_linear(m, mod->module);
+    if (l == NULL) {
+        st = dr_fail(DR_EFORMAT, "%s: %s is no linear of %s", where, mod->module, m->path);
+        dr_hint("the adapter was trained on another model");
+        return st;
+    }
+    if (l->n_in != mod->n_in || l->n_out != mod->n_out)
+        return dr_fail(DR_EFORMAT, "%s: %s: made for [%zu, %zu], the model has [%zu, %zu]",
+                       where, mod->module, mod->n_out, mod->n_in, l->n_out, l->n_in);
+    return DR_OK;
+}
+
+static dr_status find_weights(dr_arena *a, const char **path, const char *dir)
+{
+    dr_status st;
+
+    *path = dr_path_join(a, dir, "adapter_model.safetensors");
+    if (dr_is_file(*path))
+        return DR_OK;
+    if (!dr_is_file(dr_path_join(a, dir, "adapter_model.bin")))
+        return dr_fail(DR_EIO, "%s: no such file", *path);
+    st = dr_fail(DR_EUNSUPPORTED,
+                 "%s/adapter_model.bin: pickled weights are not supported: "
+                 "opening them runs code",
+                 dir);
+    dr_hint("save the adapter again with a newer peft, which writes safetensors");
+    return st;
+}
+
+static dr_status read_weights(hf_adapter *out, const struct settings *s, const hf_model *m,
+                              const char *dir, const char *config_path)
+{
+    dr_map map = {0};
+    dr_tensor *tensors = NULL;
+    const char *path = NULL;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(find_weights(&out->arena, &path, dir));
+    DR_TRY(dr_map_open(&map, path));
+    DR_TRY(hf_st_parse(&out->arena, &tensors, &n, &map, path));
+    if (n == 0)
+        DR_FAIL(DR_EFORMAT, "%s: no tensors", path);
+    out->modules = dr_calloc(n, sizeof(*out->modules));
+    for (size_t i = 0; i < n; i++)
+        DR_TRY(take_tensor(out, &tensors[i], path));
+    qsort(out->modules, out->count, sizeof(*out->modules), by_place);
+    for (size_t i = 0; i < out->count; i++) {
+        DR_TRY(check_module(&out->modules[i], m, path));
+        DR_TRY(module_scale(&out->modules[i], s, config_path));
+    }
+done:
+    dr_map_close(&map);
+    return st;
+}
+
+dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m)
+{
+    struct settings s = {0};
+    json_t *config = NULL;
+    dr_status st = DR_OK;
+
+    *out = (hf_adapter){.path = dr_strdup(dir)};
+    const char *path = dr_path_join(&out->arena, dir, "adapter_config.json");
+    DR_TRY(dr_json_read(&config, path));
+    DR_TRY(read_settings(&s, config, path));
+    out->r = s.r;
+    out->alpha = s.alpha;
+    out->dropout = s.dropout;
+    out->rslora = s.rslora;
+    DR_TRY(read_weights(out, &s, m, dir, path));
+done:
+    json_decref(config);
+    if (st != DR_OK) {
+        dr_note_at(__FILE__, __LINE__, "opening the adapter %s", dir);
+        hf_adapter_release(out);
+    }
+    return st;
+}
+
+void hf_adapter_release(hf_adapter *a)
+{
+    free(a->path);
+    free(a->modules);
+    dr_arena_release(&a->arena);
+    *a = (hf_adapter){0};
+}
+
+/* ---- writing ---- */
+
+/* Whole numbers without a fraction, as PEFT writes lora_alpha. */
+static json_t *number(double v)
+{
+    return v == floor(v) && fabs(v) < 1e15 ? json_integer((json_int_t)v) : json_real(v);
+}
+
+/* Modules whose rank or alpha is not the adapter's. */
+static void put_patterns(json_t *config, const hf_adapter *a)
+{
+    json_t *ranks = json_object(), *alphas = json_object();
+
+    for (size_t i = 0; i < a->count; i++) {
+        const hf_lora_module *mod = &a->modules[i];
+        double r = mod->r;
+        double usual = a->rslora ? a->alpha / sqrt(r) : a->alpha / r;
+        if (mod->r != a->r)
+            json_object_set_new(ranks, mod->module, json_integer(mod->r));
+        if (mod->scale != (float)usual)
+            json_object_set_new(alphas, mod->module,
+                                number((double)mod->scale * (a->rslora ? sqrt(r) : r)));
+    }
+    json_object_set_new(config, "rank_pattern", ranks);
+    json_object_set_new(config, "alpha_pattern", alphas);
+}
+
+/* The keys that every PEFT of the last years knows; older ones refuse others. */
+static dr_status write_config(const hf_adapter *a, const char *path, const char *base_model,
+                              const char *const *targets, size_t target_count)
+{
+    json_t *list = json_array(), *config = NULL;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < target_count; i++)
+        json_array_append_new(list, json_string(targets[i]));
+    config = json_pack(
+        "{s:n, s:s?, s:s, s:b, s:b, s:b, s:n, s:n, s:o, s:o, s:n, s:s, s:i, s:n, s:o, s:s, "
+        "s:b, s:b}",
+        "auto_mapping", "base_model_name_or_path", base_model, "bias", "none",
+        "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern",
+        "layers_to_transform", "lora_alpha", number(a->alpha), "lora_dropout",
+        json_real(a->dropout), "modules_to_save", "peft_type", "LORA", "r", a->r,
+        "revision", "target_modules", list, "task_type", "CAUSAL_LM", "use_dora", 0,
+        "use_rslora", (int)a->rslora);
+    if (config == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: a name that is not UTF-8 cannot be written", path);
+    put_patterns(config, a);
+    DR_TRY(dr_json_write(path, config));
+done:
+    json_decref(config);
+    return st;
+}
+
+dr_status hf_adapter_write(const hf_adapter *a, const char *dir, const char *base_model,
+                           const char *const *targets, size_t target_count)
+{
+    dr_arena arena = {0};
+    dr_status st = DR_OK;
+
+    dr_tensor *t = dr_arena_alloc(&arena, 2 * a->count + 1, sizeof(*t));
+    for (size_t i = 0; i < a->count; i++) {
+        const hf_lora_module *mod = &a->modules[i];
+        size_t r = (size_t)mod->r;
+        t[2 * i] = (dr_tensor){
+            .name = dr_arena_printf(&arena, "%s%s.lora_A.weight", prefix, mod->module),
+            .dtype = DR_DTYPE_F32,
+            .ndim = 2,
+            .dims = {mod->r, (int64_t)mod->n_in},
+            .data = mod->a,
+            .bytes = r * mod->n_in * sizeof(float)};
+        t[2 * i + 1] = (dr_tensor){
+            .name = dr_arena_printf(&arena, "%s%s.lora_B.weight", prefix, mod->module),
+            .dtype = DR_DTYPE_F32,
+            .ndim = 2,
+            .dims = {(int64_t)mod->n_out, mod->r},
+            .data = mod->b,
+            .bytes = r * mod->n_out * sizeof(float)};
+    }
+    DR_TRY(dr_make_dirs(dir));
+    DR_TRY(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t,
+                       2 * a->count));
+    DR_TRY(write_config(a, dr_path_join(&arena, dir, "adapter_config.json"), base_model,
+                        targets, target_count));
+done:
+    dr_arena_release(&arena);
+    return st;
+}

@@ -1,0 +1,22 @@
+/*
+ * config_impl.h - what config.c and rope.c share.
+ */
+#ifndef DRUPE_HF_CONFIG_IMPL_H
+#define DRUPE_HF_CONFIG_IMPL_H
+
+#include "hf/hf.h"
+
+/* Limits of what a config may say; beyond them a file is taken for damaged. */
+enum { HF_ROPE_HALF_MAX = 512, HF_HEAD_DIM_MAX = 2 * HF_ROPE_HALF_MAX };
+#define HF_POSITION_MAX ((int64_t)1 << 30)
+
+/* Fills c from config.json and generation_config.json (may be NULL); lists go to a.  dtype
+ * is left at DR_DTYPE_COUNT when the config does not say it. */
+DR_MUST_USE dr_status hf_config_parse(dr_arena *a, hf_config *c, const json_t *config,
+                                      const json_t *generation, const char *where);
+
+/* c->rope; arch, arch_name, head_dim and max_position are set already. */
+DR_MUST_USE dr_status hf_rope_parse(dr_arena *a, hf_config *c, const json_t *config,
+                                    const char *where);
+
+#endif

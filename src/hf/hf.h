@@ -1,0 +1,272 @@
+/*
+ * hf.h - models as Hugging Face keeps them: folders, hub ids, GGUF files; read and written.
+ *
+ * An hf_model gives, whatever the source: a config (hf_config), a list of tensors by their
+ * Hugging Face names, and the decoder's parts by role (hf_linear).  Weights stay mapped in
+ * the file; they are converted when they are read.  Packed weights (AWQ, GPTQ, Olive's own)
+ * come out as dr_qtensor: this door is the only place where those layouts are known.
+ * Code in model folders is never run.
+ */
+#ifndef DRUPE_HF_H
+#define DRUPE_HF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/json.h"
+#include "core/pool.h"
+#include "core/qtensor.h"
+#include "core/status.h"
+#include "core/tensor.h"
+
+/* ---- where a model comes from ---- */
+
+/*
+ * Turns what the user typed (a folder, a .gguf file, a hub id such as
+ * HuggingFaceTB/SmolLM2-135M-Instruct, an https://huggingface.co/... link, a folder with
+ * model_config.json made by drupe or Olive) into a local path, downloading what is missing
+ * into the hub cache (HF_HOME, HF_HUB_CACHE; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE).
+ * DR_EUSAGE: neither a path nor an id; DR_EIO: network or disk, with what to do on 401/403;
+ * DR_EUNSUPPORTED: azureml:// and the like, by name.
+ */
+DR_MUST_USE dr_status hf_resolve(dr_arena *a, const char **path, const char *name);
+
+/* ---- config ---- */
+
+typedef enum {
+#define HF_ARCH(id, hf_name, model_type, genai_type, fused, qkv_bias) HF_ARCH_##id,
+#include "hf/arch.def"
+#undef HF_ARCH
+    HF_ARCH_COUNT
+} hf_arch;
+
+typedef enum {
+    HF_ROPE_DEFAULT,
+    HF_ROPE_LINEAR,
+    HF_ROPE_LLAMA3,
+    HF_ROPE_LONGROPE
+} hf_rope_kind;
+
+typedef struct {
+    hf_rope_kind kind;
+    double theta;
+    double factor;                            /* linear, llama3 */
+    double low_freq_factor, high_freq_factor; /* llama3 */
+    int64_t original_max; /* llama3, longrope: original_max_position_embeddings */
+    int rotary_dim;       /* even; head_dim unless partial */
+    const float *short_factor,
+        *long_factor;        /* longrope: rotary_dim/2 each; arena of the model */
+    double attention_factor; /* longrope: cos and sin are multiplied by it (mscale) */
+} hf_rope;
+
+enum { HF_EOS_MAX = 16 };
+
+typedef struct {
+    hf_arch arch;
+    const char *arch_name;  /* "LlamaForCausalLM" */
+    const char *model_type; /* "llama" */
+    int layers;             /* L */
+    int hidden;             /* D */
+    int intermediate;       /* I */
+    int heads, kv_heads;    /* H, G */
+    int head_dim;
+    int vocab; /* V */
+    int64_t max_position;
+    int64_t sliding_window; /* 0: none in use, or as long as the context */
+    int window_layer0;      /* first layer that has the window; those before see all */
+    double norm_eps;
+    hf_rope rope;
+    bool tied;  /* lm_head shares the embedding */
+    bool fused; /* qkv_proj and gate_up_proj are single linears (Phi-3) */
+    bool qkv_bias, o_bias, mlp_bias;
+    int eos[HF_EOS_MAX];
+    int eos_count;
+    int bos, pad;   /* -1: none */
+    dr_dtype dtype; /* torch_dtype of the file */
+} hf_config;
+
+/* ---- an open model ---- */
+
+typedef struct hf_model hf_model;
+
+/* path: a folder or a .gguf file (see hf_resolve).  Every tensor's size is checked against
+ * its file.  DR_EFORMAT, DR_EUNSUPPORTED (architecture: named, with the supported ones). */
+DR_MUST_USE dr_status hf_model_open(hf_model **out, const char *path);
+void hf_model_close(hf_model *m);
+const hf_config *hf_model_config(const hf_model *m);
+const char *hf_model_path(const hf_model *m);
+/* config.json as read (or rebuilt from a GGUF); borrowed. */
+const json_t *hf_model_config_json(const hf_model *m);
+/* generation_config.json, NULL when there is none; borrowed. */
+const json_t *hf_model_generation_json(const hf_model *m);
+bool hf_model_is_gguf(const hf_model *m);
+uint64_t hf_model_weight_bytes(const hf_model *m); /* bytes of all tensors in their files */
+/* How the file says its weights came to be: "bf16", "gguf Q4_1", "awq 4 bit group 64". */
+const char *hf_model_origin(const hf_model *m);
+
+/* tokenizer.json and tokenizer_config.json as JSON (files, or rebuilt from a GGUF);
+ * references that the caller must json_decref.  config may come back NULL. */
+DR_MUST_USE dr_status hf_model_tokenizer(const hf_model *m, json_t **tokenizer,
+                                         json_t **config);
+/* Writes tokenizer.json, tokenizer_config.json, special tokens, chat template,
+ * generation_config.json into dir: byte for byte from a folder, rebuilt from a GGUF. */
+DR_MUST_USE dr_status hf_model_copy_side_files(const hf_model *m, const char *dir);
+
+/* ---- tensors by name ---- */
+
+size_t hf_tensor_count(const hf_model *m);
+/* i-th tensor in file order, as stored: for GGUF block types dtype is DR_DTYPE_U8 over the
+ * raw bytes and hf_tensor_type names the type. */
+const dr_tensor *hf_tensor_at(const hf_model *m, size_t i);
+const char *hf_tensor_type(const hf_model *m, size_t i); /* "BF16", "Q4_1", ... */
+const dr_tensor *hf_tensor_find(const hf_model *m, const char *name); /* NULL: absent */
+
+/* ---- the decoder by role ---- */
+
+/*
+ * The four matrix products of a decoder layer.  QKV and GATE_UP are concatenations: their
+ * output is [q rows; k rows; v rows] and [gate rows; up rows], whether the file has one
+ * fused module or several; hf_linear.row0 says where a module's rows begin.
+ */
+typedef enum {
+    HF_SLOT_QKV,
+    HF_SLOT_O,
+    HF_SLOT_GATE_UP,
+    HF_SLOT_DOWN,
+    HF_SLOT_COUNT
+} hf_slot;
+
+typedef struct {
+    const char *path; /* module: "model.layers.0.self_attn.q_proj"; model's arena */
+    const char *leaf; /* "q_proj" */
+    int layer;
+    hf_slot slot;
+    size_t row0; /* first output row within the slot */
+    size_t n_out, n_in;
+    bool has_bias;
+    bool packed; /* stored quantized: hf_linear_packed, else hf_linear_read */
+} hf_linear;
+
+/* Output rows of a slot in all, and its inputs. */
+size_t hf_slot_out(const hf_config *c, hf_slot slot);
+size_t hf_slot_in(const hf_config *c, hf_slot slot);
+
+/* The modules of one layer in order of slot and row0 (7 for Llama, 4 for Phi-3). */
+size_t hf_layer_linears(const hf_model *m, int layer, const hf_linear **out);
+/* lm_head as a linear when untied, else NULL (the head is the embedding). */
+const hf_linear *hf_head_linear(const hf_model *m);
+
+/* dst[count][n_in] = rows row0.. of a linear as floats; a packed one is dequantized. */
+DR_MUST_USE dr_status hf_linear_read(const hf_model *m, const hf_linear *l, float *dst,
+                                     size_t row0, size_t count);
+/* dst[n_out]; zeros when there is no bias. */
+DR_MUST_USE dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst);
+/* A packed linear in drupe's layout; released with dr_qtensor_release. */
+DR_MUST_USE dr_status hf_linear_packed(const hf_model *m, const hf_linear *l,
+                                       dr_qtensor *out);
+
+typedef enum { HF_NORM_ATTN, HF_NORM_MLP, HF_NORM_FINAL } hf_norm;
+/* dst[D]; layer is ignored for HF_NORM_FINAL. */
+DR_MUST_USE dr_status hf_norm_read(const hf_model *m, hf_norm which, int layer, float *dst);
+/* dst[count][D] = rows (tokens) row0.. of the embedding. */
+DR_MUST_USE dr_status hf_embed_read(const hf_model *m, float *dst, size_t row0,
+                                    size_t count);
+
+/* cos/sin tables [rows][rotary_dim/2] for positions 0..rows-1, in float as transformers
+ * computes them; longrope: long_rope chooses the factor list.  Other kinds ignore it. */
+void hf_rope_tables(const hf_config *c, bool long_rope, size_t rows, float *cos_out,
+                    float *sin_out);
+
+/* ---- quantized checkpoints ---- */
+
+typedef enum { HF_QUANT_NONE, HF_QUANT_AWQ, HF_QUANT_GPTQ, HF_QUANT_OLIVE } hf_quant_method;
+
+typedef struct {
+    hf_quant_method method;
+    int bits;
+    int group; /* -1: a whole row */
+    bool symmetric;
+} hf_quant;
+
+/* What the checkpoint says; method HF_QUANT_NONE for a plain one. */
+hf_quant hf_model_quant(const hf_model *m);
+
+/* ---- writing a model folder ---- */
+
+/*
+ * Writes <dir>/ as a Hugging Face folder: config.json (with quantization_config when quant
+ * is not NULL), side files, model.safetensors (sharded above 5 GB with its index).  Tensors
+ * may come in any order and are written at once; their order in the file is the source's.
+ *
+ * With quant the linears of the layers are packed, and must be given so; what is not given
+ * is copied (a packed linear of a packed source too, converted to quant's format).  Without
+ * quant all linears are plain: one that is packed in the source is dequantized.
+ * A tensor given twice, or floats for a packed linear, is DR_EUSAGE.
+ */
+typedef struct hf_writer hf_writer;
+DR_MUST_USE dr_status hf_writer_open(hf_writer **out, const char *dir,
+                                     const hf_model *source, const hf_quant *quant);
+/* Before the first tensor: this linear's own format (other bits or group, the method being
+ * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL). */
+DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q);
+/* Before the first tensor: another limit of a shard than 5 GB. */
+void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
+/* A packed linear (its bias is copied).  Scales are stored as F16: round to it before
+ * choosing codes (dr_f32_to_f16).  DR_EUSAGE: not of the planned bits or groups. */
+DR_MUST_USE dr_status hf_writer_packed(hf_writer *w, const hf_linear *l,
+                                       const dr_qtensor *q);
+/* A plain linear in the source's dtype (scales folded, not quantized). */
+DR_MUST_USE dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows);
+/* A linear's bias, changed (scales folded into it). */
+DR_MUST_USE dr_status hf_writer_bias(hf_writer *w, const hf_linear *l, const float *bias);
+DR_MUST_USE dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer,
+                                     const float *v);
+/* Copies every tensor of the source that was not written yet, then closes the files. */
+DR_MUST_USE dr_status hf_writer_finish(hf_writer *w);
+void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
+
+/* model_config.json of Olive beside a result: type HfModel, model_path, adapter_path (may
+ * be NULL); paths relative to dir are stored as given. */
+DR_MUST_USE dr_status hf_write_model_config(const char *dir, const char *model_path,
+                                            const char *adapter_path);
+
+/* ---- safetensors ---- */
+
+/* Writes one file; tensors in the order given, header padded to 8 bytes. */
+DR_MUST_USE dr_status hf_st_write(const char *path, const dr_tensor *tensors, size_t count);
+
+/* ---- PEFT adapters ---- */
+
+typedef struct {
+    const char *module; /* "model.layers.0.self_attn.q_proj" */
+    int r;
+    float scale; /* alpha/r, or alpha/sqrt(r) with use_rslora; patterns honoured */
+    size_t n_in, n_out;
+    const float *a; /* [r][n_in]  */
+    const float *b; /* [n_out][r] */
+} hf_lora_module;
+
+typedef struct {
+    char *path; /* owned: folder */
+    int r;
+    double alpha;
+    double dropout;
+    bool rslora;
+    hf_lora_module *modules; /* owned, in order of layer, then of the layer's linears */
+    size_t count;
+    dr_arena arena; /* holds names and float values */
+} hf_adapter;
+
+/* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or .bin refused by
+ * name).  m (may be NULL) is what it must fit: every module checked by name and shape.
+ * DR_EUNSUPPORTED: DoRA, LoHa, LoKr, bias, modules_to_save - by name. */
+DR_MUST_USE dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m);
+void hf_adapter_release(hf_adapter *a);
+/* Writes adapter_config.json and adapter_model.safetensors (fp32, PEFT's names). */
+DR_MUST_USE dr_status hf_adapter_write(const hf_adapter *a, const char *dir,
+                                       const char *base_model, const char *const *targets,
+                                       size_t target_count);
+
+#endif

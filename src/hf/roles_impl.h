@@ -1,0 +1,76 @@
+/*
+ * roles_impl.h - the decoder's parts and the packed layouts, inside this room.
+ */
+#ifndef DRUPE_HF_ROLES_IMPL_H
+#define DRUPE_HF_ROLES_IMPL_H
+
+#include "hf/hf_impl.h"
+
+enum { HF_NAME_MAX = 256 }; /* bytes of a module or tensor name that is made up here */
+
+/* ---- roles.c ---- */
+
+/* m->linears, parts and the rest of their group; sets c.dtype from the embedding when the
+ * config did not say it.  Every part must be there and have the config's shape. */
+DR_MUST_USE dr_status hf_roles_build(hf_model *m);
+/* The parts of a linear that came from hf_layer_linears or hf_head_linear. */
+const hf_parts *hf_linear_parts(const hf_model *m, const hf_linear *l);
+/* The embedding as a linear of V outputs and D inputs. */
+const hf_linear *hf_embed_linear(const hf_model *m);
+/* "model.layers.3.input_layernorm.weight" into name. */
+void hf_norm_name(char name[HF_NAME_MAX], hf_norm which, int layer);
+
+/* ---- quant_config.c ---- */
+
+/* quantization_config of config.json; method HF_QUANT_NONE when there is none. */
+DR_MUST_USE dr_status hf_quant_parse(hf_quant *q, bool *gptq_v2, const json_t *config,
+                                     const char *where);
+/* The same for one module: Olive's overrides and GPTQ's dynamic honoured. */
+DR_MUST_USE dr_status hf_quant_of_module(hf_quant *out, const hf_model *m,
+                                         const char *module);
+/* quantization_config of a folder written from m: base, and formats[i] of m->linears[i]
+ * (method HF_QUANT_NONE: not packed).  A new reference. */
+json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *formats);
+/* "bf16", "awq 4 bit group 64"; arena or static. */
+const char *hf_quant_origin(dr_arena *a, const hf_quant *q, dr_dtype dtype);
+/* Bits and group in range for the method; what: what asks for it, for messages. */
+DR_MUST_USE dr_status hf_quant_check(const hf_quant *q, const char *what);
+
+/* ---- pattern.c ---- */
+
+/* Does the regular expression match name from its start, and with whole up to its end?
+ * One that does not compile is DR_EFORMAT, naming where it stands. */
+DR_MUST_USE dr_status hf_pattern_match(bool *out, const char *pattern, bool whole,
+                                       const char *name, const char *where);
+
+/* ---- unpack.c ---- */
+
+/* Is there a packed weight under this module?  Then fills p's packed entries, checked
+ * against l's sizes, and sets l->packed. */
+DR_MUST_USE dr_status hf_unpack_find(const hf_model *m, hf_linear *l, hf_parts *p);
+/* Rows row0 .. row0+count-1 in drupe's layout; released with dr_qtensor_release. */
+DR_MUST_USE dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
+                                     size_t row0, size_t count);
+
+/* ---- pack.c ---- */
+
+enum { HF_PACKED_PARTS = 4 };
+
+/* What a packed linear is in a file, before its data is there. */
+typedef struct {
+    dr_tensor part[HF_PACKED_PARTS]; /* name: arena; data NULL */
+    size_t count;
+} hf_packed;
+
+/* The tensors of l in q's format.  DR_EUNSUPPORTED: its sizes do not divide as the format
+ * wants. */
+DR_MUST_USE dr_status hf_pack_plan(dr_arena *a, hf_packed *out, const hf_linear *l,
+                                   const hf_quant *q);
+/* Can w be written so?  DR_EUSAGE: bits, sizes, blocks or zero points do not fit. */
+DR_MUST_USE dr_status hf_pack_check(const hf_linear *l, const hf_quant *q,
+                                    const dr_qtensor *w);
+/* The bytes of part i of the plan into dst, which is zeroed; w has been checked. */
+void hf_pack_part(void *dst, const hf_packed *plan, size_t i, const hf_linear *l,
+                  const hf_quant *q, const dr_qtensor *w);
+
+#endif

@@ -1,0 +1,297 @@
+/*
+ * rope.c - rotary position embedding: its config keys in all spellings, and the tables.
+ *
+ * transformers 4 writes rope_theta and rope_scaling at the top of config.json, transformers
+ * 5 one object rope_parameters that holds both; either may say `type` for rope_type, and
+ * Phi-3 has said "su" and "yarn" for longrope.  What is absent follows transformers 5.
+ *
+ * The tables follow transformers' float32 arithmetic operation by operation: torch computes
+ * `scalar / tensor` as reciprocal times scalar, converts Python numbers to float first, and
+ * rounds after each operation.  pow, cos and sin are taken in double and rounded once, which
+ * is the correct rounding; torch's own vector functions differ from that by one unit in the
+ * last place in about one value of 25, and from machine to machine.
+ *
+ * Longrope: Ding et al. 2024, arXiv:2402.13753; attention_factor as transformers computes it.
+ */
+#include "core/json.h"
+#include "hf/config_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { ROTARY_MAX = 2 * HF_ROPE_HALF_MAX };
+
+/* ---- config ---- */
+
+/* The object that has rope_type and its factors, NULL: none; and where the theta is. */
+static const json_t *rope_object(const json_t *config, const char **key)
+{
+    static const char *const keys[] = {"rope_scaling", "rope_parameters"};
+
+    for (size_t i = 0; i < DR_COUNT(keys); i++) {
+        const json_t *o = dr_json_get(config, keys[i]);
+        if (o != NULL && !(json_is_object(o) && json_object_size(o) == 0)) {
+            *key = keys[i];
+            return o;
+        }
+    }
+    *key = "rope_scaling";
+    return NULL;
+}
+
+static dr_status rope_kind(hf_rope *r, const json_t *o, const char *key, hf_arch arch,
+                           const char *where)
+{
+    static const struct {
+        const char *name;
+        hf_rope_kind kind;
+    } kinds[] = {
+        {"default", HF_ROPE_DEFAULT}, {"linear", HF_ROPE_LINEAR},
+        {"llama3", HF_ROPE_LLAMA3},   {"longrope", HF_ROPE_LONGROPE},
+        {"su", HF_ROPE_LONGROPE},
+    };
+    const char *name = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_str(o, "rope_type", &name, where));
+    if (name == NULL)
+        DR_TRY(dr_json_str(o, "type", &name, where));
+    if (name == NULL)
+        name = "default";
+    if (arch == HF_ARCH_PHI3 && strcmp(name, "yarn") == 0)
+        name = "longrope"; /* early Phi-3 files; transformers reads them so */
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        if (strcmp(kinds[i].name, name) == 0) {
+            r->kind = kinds[i].kind;
+            goto done;
+        }
+    }
+    st =
+        dr_fail(DR_EUNSUPPORTED, "%s: %s: rope type %s is not supported", where, key, name);
+    dr_hint("supported: default, linear, llama3, longrope");
+done:
+    return st;
+}
+
+/* A number that must be there and lie in [min, max]. */
+static dr_status need_real(double *out, const json_t *o, const char *key, double min,
+                           double max, const char *where)
+{
+    dr_status st = DR_OK;
+
+    *out = NAN;
+    DR_TRY(dr_json_real(o, key, out, where));
+    if (isnan(*out))
+        DR_FAIL(DR_EFORMAT, "%s: rope: %s is missing", where, key);
+    if (*out < min || *out > max)
+        DR_FAIL(DR_EFORMAT, "%s: rope: %s: %g is not between %g and %g", where, key, *out,
+                min, max);
+done:
+    return st;
+}
+
+/* short_factor and long_factor: one positive number for each pair of rotated values. */
+static dr_status factor_list(dr_arena *a, const float **out, const json_t *o,
+                             const char *key, int rotary_dim, const char *where)
+{
+    const json_t *list = dr_json_get(o, key);
+    size_t n = (size_t)rotary_dim / 2;
+    dr_status st = DR_OK;
+
+    if (list == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: rope: %s is missing", where, key);
+    if (!json_is_array(list))
+        DR_FAIL(DR_EFORMAT, "%s: rope: %s: expected an array, found %s", where, key,
+                dr_json_type(list));
+    if (json_array_size(list) != n)
+        DR_FAIL(DR_EFORMAT,
+                "%s: rope: %s: expected %zu numbers (half of the rotary size), "
+                "found %zu",
+                where, key, n, json_array_size(list));
+    float *f = dr_arena_alloc(a, n, sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        f[i] = json_is_number(v) ? (float)json_number_value(v) : -1.0f;
+        if (!(f[i] > 0) || isinf(f[i]))
+            DR_FAIL(DR_EFORMAT, "%s: rope: %s: number %zu is not above zero", where, key,
+                    i);
+    }
+    *out = f;
+done:
+    return st;
+}
+
+/* original_max_position_embeddings: Phi-3 has it at the top, and there it wins. */
+static dr_status original_max(hf_config *c, const json_t *config, const json_t *o,
+                              const char *where)
+{
+    static const char key[] = "original_max_position_embeddings";
+    int64_t n = c->max_position;
+    dr_status st = DR_OK;
+
+    if (c->arch == HF_ARCH_PHI3)
+        n = 4096; /* Phi3Config's default */
+    else
+        DR_TRY(dr_json_int(o, key, &n, where));
+    DR_TRY(dr_json_int(config, key, &n, where));
+    if (n < 2 || n > HF_POSITION_MAX)
+        DR_FAIL(DR_EFORMAT, "%s: %s: %lld is not between 2 and %lld", where, key,
+                (long long)n, (long long)HF_POSITION_MAX);
+    c->rope.original_max = n;
+done:
+    return st;
+}
+
+static dr_status longrope(dr_arena *a, hf_config *c, const json_t *config, const json_t *o,
+                          const char *where)
+{
+    hf_rope *r = &c->rope;
+    double factor = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(original_max(c, config, o, where));
+    DR_TRY(factor_list(a, &r->short_factor, o, "short_factor", r->rotary_dim, where));
+    DR_TRY(factor_list(a, &r->long_factor, o, "long_factor", r->rotary_dim, where));
+    if (dr_json_get(o, "factor") != NULL)
+        DR_TRY(need_real(&factor, o, "factor", 1e-6, 1e6, where));
+    else
+        factor = (double)c->max_position / (double)r->original_max;
+    r->factor = factor;
+    if (dr_json_get(o, "attention_factor") != NULL)
+        DR_TRY(need_real(&r->attention_factor, o, "attention_factor", 1e-6, 1e6, where));
+    else if (factor > 1)
+        r->attention_factor = sqrt(1 + log(factor) / log((double)r->original_max));
+done:
+    return st;
+}
+
+static dr_status llama3(hf_config *c, const json_t *config, const json_t *o,
+                        const char *where)
+{
+    hf_rope *r = &c->rope;
+    dr_status st = DR_OK;
+
+    DR_TRY(original_max(c, config, o, where));
+    DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
+    DR_TRY(need_real(&r->low_freq_factor, o, "low_freq_factor", 1e-6, 1e6, where));
+    DR_TRY(need_real(&r->high_freq_factor, o, "high_freq_factor", 1e-6, 1e6, where));
+    if (r->high_freq_factor <= r->low_freq_factor)
+        DR_FAIL(DR_EFORMAT, "%s: rope: high_freq_factor %g is not above low_freq_factor %g",
+                where, r->high_freq_factor, r->low_freq_factor);
+done:
+    return st;
+}
+
+/* partial_rotary_factor: the share of head_dim that is rotated. */
+static dr_status rotary_dim(hf_config *c, const json_t *config, const json_t *o,
+                            const char *where)
+{
+    double share = 1;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_real(config, "partial_rotary_factor", &share, where));
+    if (o != NULL)
+        DR_TRY(dr_json_real(o, "partial_rotary_factor", &share, where));
+    if (!(share > 0) || share > 1)
+        DR_FAIL(DR_EFORMAT, "%s: partial_rotary_factor: %g is not above 0 and at most 1",
+                where, share);
+    c->rope.rotary_dim = (int)((double)c->head_dim * share);
+    if (c->rope.rotary_dim < 2 || c->rope.rotary_dim % 2 != 0)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: partial_rotary_factor: %g of a head of %d is %d, "
+                "which is not an even number",
+                where, share, c->head_dim, c->rope.rotary_dim);
+    if (c->rope.rotary_dim != c->head_dim && c->arch != HF_ARCH_PHI3)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: partial_rotary_factor: %g is not supported for %s",
+                where, share, c->arch_name);
+done:
+    return st;
+}
+
+dr_status hf_rope_parse(dr_arena *a, hf_config *c, const json_t *config, const char *where)
+{
+    const char *key = NULL;
+    const json_t *o = rope_object(config, &key);
+    hf_rope *r = &c->rope;
+    dr_status st = DR_OK;
+
+    *r = (hf_rope){.theta = 10000, .factor = 1, .attention_factor = 1};
+    if (o != NULL && !json_is_object(o))
+        DR_FAIL(DR_EFORMAT, "%s: %s: expected an object, found %s", where, key,
+                dr_json_type(o));
+    if (json_is_object(dr_json_get(o, "full_attention")))
+        DR_FAIL(DR_EUNSUPPORTED, "%s: %s: parameters per layer type are not supported",
+                where, key);
+    DR_TRY(dr_json_real(config, "rope_theta", &r->theta, where));
+    if (o != NULL) {
+        DR_TRY(dr_json_real(o, "rope_theta", &r->theta, where));
+        DR_TRY(rope_kind(r, o, key, c->arch, where));
+    }
+    if (!(r->theta >= 1) || r->theta > 1e12)
+        DR_FAIL(DR_EFORMAT, "%s: rope_theta: %g is not between 1 and 1e12", where,
+                r->theta);
+    DR_TRY(rotary_dim(c, config, o, where));
+    if (r->kind == HF_ROPE_LINEAR)
+        DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
+    else if (r->kind == HF_ROPE_LLAMA3)
+        DR_TRY(llama3(c, config, o, where));
+    else if (r->kind == HF_ROPE_LONGROPE)
+        DR_TRY(longrope(a, c, config, o, where));
+done:
+    return st;
+}
+
+/* ---- tables ---- */
+
+static float llama3_freq(const hf_rope *r, float freq)
+{
+    float old = (float)r->original_max;
+    float low_wave = (float)((double)r->original_max / r->low_freq_factor);
+    float high_wave = (float)((double)r->original_max / r->high_freq_factor);
+    float factor = (float)r->factor;
+    float wave = 1.0f / freq * (float)(2 * 3.14159265358979323846);
+
+    if (wave > low_wave)
+        return freq / factor;
+    if (wave < high_wave)
+        return freq;
+    float smooth = (1.0f / wave * old - (float)r->low_freq_factor) /
+                   (float)(r->high_freq_factor - r->low_freq_factor);
+    return (1.0f - smooth) * freq / factor + smooth * freq;
+}
+
+/* freq[rotary_dim/2]: radians a position. */
+static void frequencies(const hf_rope *r, bool long_rope, float *freq)
+{
+    const float *ext = long_rope ? r->long_factor : r->short_factor;
+
+    for (int i = 0; i < r->rotary_dim / 2; i++) {
+        float e = (float)(2 * i) / (float)r->rotary_dim;
+        float p = (float)pow((double)(float)r->theta, (double)e);
+        if (r->kind == HF_ROPE_LONGROPE)
+            p = ext[i] * p;
+        freq[i] = 1.0f / p;
+        if (r->kind == HF_ROPE_LINEAR)
+            freq[i] /= (float)r->factor;
+        else if (r->kind == HF_ROPE_LLAMA3)
+            freq[i] = llama3_freq(r, freq[i]);
+    }
+}
+
+void hf_rope_tables(const hf_config *c, bool long_rope, size_t rows, float *cos_out,
+                    float *sin_out)
+{
+    float freq[ROTARY_MAX / 2];
+    size_t half = (size_t)c->rope.rotary_dim / 2;
+    float scale = (float)c->rope.attention_factor;
+
+    DR_BUG_IF(half > DR_COUNT(freq));
+    frequencies(&c->rope, long_rope, freq);
+    for (size_t pos = 0; pos < rows; pos++) {
+        for (size_t i = 0; i < half; i++) {
+            double angle = (double)((float)pos * freq[i]);
+            cos_out[pos * half + i] = (float)cos(angle) * scale;
+            sin_out[pos * half + i] = (float)sin(angle) * scale;
+        }
+    }
+}

@@ -1,0 +1,373 @@
+/*
+ * unpack.c - packed weights of Hugging Face checkpoints into drupe's layout.
+ *
+ * Three layouts of W[N, K] with G groups along K (bits b, words of 32 bits):
+ *
+ *            codes                       scales   zero points
+ *   awq      word [K, N/8], see          [G, N]   word [G, N/8], as the codes
+ *            packed_impl.h
+ *   gptq     word [K*b/32, N], inputs    [G, N]   word [G, N*b/32], in order; stored minus
+ *            in order, lowest first               1, but plain in gptq_v2
+ *   olive    byte [N, K*b/8], inputs     [N, G]   byte [N, G*b/8], in order; absent when
+ *            in order, lowest first               symmetric
+ *
+ * so awq is transposed nibble by nibble, gptq word by word, olive copied.  A group that is
+ * no power of two, or longer than 256, becomes several blocks with the same scale; a group
+ * of a whole row may leave a short last block, which is filled with its zero point.
+ */
+#include <stdlib.h>
+
+#include "core/mem.h"
+#include "hf/packed_impl.h"
+#include "hf/roles_impl.h"
+
+enum { BLOCK_MAX = 256, BLOCK_MIN = 16, ROW_BLOCK = 128, TILE_WORDS = 64 };
+
+/* ---- sizes ---- */
+
+/* Everything that the loops need to know of one packed linear. */
+struct view {
+    const hf_parts *p;
+    const hf_quant *quant;
+    bool v2;
+    size_t rows_all, cols; /* N, K */
+    size_t row0, rows;     /* those wanted */
+    size_t span, groups;   /* inputs of a group; G */
+};
+
+static size_t words(size_t count, int bits)
+{
+    return count * (size_t)bits / 32;
+}
+
+static size_t bytes_for(size_t count, int bits)
+{
+    return (count * (size_t)bits + 7) / 8;
+}
+
+/* The block that groups of span inputs are cut into; 0: cannot be. */
+static int block_for(size_t span, size_t cols)
+{
+    int block = BLOCK_MAX;
+
+    while (block >= BLOCK_MIN && span % (size_t)block != 0)
+        block /= 2;
+    if (block >= BLOCK_MIN)
+        return block;
+    return span >= cols ? ROW_BLOCK : 0;
+}
+
+static dr_status check_part(const hf_model *m, const hf_entry *e, size_t rows, size_t cols,
+                            dr_dtype dtype)
+{
+    bool type = dtype == DR_DTYPE_F32 ? dr_dtype_is_float(e->t.dtype) : e->t.dtype == dtype;
+
+    if (!type)
+        return dr_fail(DR_EFORMAT, "%s: %s: expected %s, found %s", m->path, e->t.name,
+                       dtype == DR_DTYPE_F32 ? "scales" : dr_dtype_name(dtype), e->type);
+    if (e->ndim != 2 || e->rows != rows || e->cols != cols)
+        return dr_fail(DR_EFORMAT, "%s: %s: expected [%zu, %zu], found [%zu, %zu]", m->path,
+                       e->t.name, rows, cols, e->rows, e->cols);
+    return DR_OK;
+}
+
+static dr_status check_shapes(const hf_model *m, const hf_linear *l, const hf_parts *p,
+                              const struct view *v)
+{
+    int bits = v->quant->bits;
+    size_t g = v->groups;
+    dr_status st = DR_OK;
+
+    if (v->quant->method == HF_QUANT_OLIVE) {
+        DR_TRY(check_part(m, p->qweight, l->n_out, bytes_for(l->n_in, bits), DR_DTYPE_U8));
+        DR_TRY(check_part(m, p->scales, l->n_out, g, DR_DTYPE_F32));
+        if (p->qzeros != NULL)
+            DR_TRY(check_part(m, p->qzeros, l->n_out, bytes_for(g, bits), DR_DTYPE_U8));
+        goto done;
+    }
+    if (v->quant->method == HF_QUANT_AWQ)
+        DR_TRY(check_part(m, p->qweight, l->n_in, words(l->n_out, bits), DR_DTYPE_I32));
+    else
+        DR_TRY(check_part(m, p->qweight, words(l->n_in, bits), l->n_out, DR_DTYPE_I32));
+    DR_TRY(check_part(m, p->scales, g, l->n_out, DR_DTYPE_F32));
+    if (p->qzeros != NULL)
+        DR_TRY(check_part(m, p->qzeros, g, words(l->n_out, bits), DR_DTYPE_I32));
+done:
+    return st;
+}
+
+/* g_idx says which group an input belongs to; only the plain order is read. */
+static dr_status check_order(const hf_model *m, const hf_entry *e, const struct view *v)
+{
+    const unsigned char *p = e->t.data;
+    dr_status st;
+
+    if (e->t.dtype != DR_DTYPE_I32 || e->rows * e->cols != v->cols)
+        return dr_fail(DR_EFORMAT, "%s: %s: expected %zu of I32, found %zu of %s", m->path,
+                       e->t.name, v->cols, e->rows * e->cols, e->type);
+    for (size_t k = 0; k < v->cols; k++) {
+        if (hf_load32(p + 4 * k) == k / v->span)
+            continue;
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "%s: %s: inputs are not in order (desc_act): not "
+                     "supported",
+                     m->path, e->t.name);
+        dr_hint("quantize with desc_act false");
+        return st;
+    }
+    return DR_OK;
+}
+
+static struct view view_of(const hf_model *m, const hf_linear *l, const hf_parts *p)
+{
+    size_t span = p->quant.group == -1 ? l->n_in : (size_t)p->quant.group;
+
+    return (struct view){
+        .p = p,
+        .quant = &p->quant,
+        .v2 = m->gptq_v2,
+        .rows_all = l->n_out,
+        .cols = l->n_in,
+        .rows = l->n_out,
+        .span = span,
+        .groups = (l->n_in + span - 1) / span,
+    };
+}
+
+static dr_status check_view(const hf_model *m, const hf_linear *l, const hf_parts *p)
+{
+    struct view v = view_of(m, l, p);
+    const hf_quant *q = &p->quant;
+    dr_status st = DR_OK;
+
+    if (l->n_in % v.span != 0 && q->method != HF_QUANT_GPTQ)
+        DR_FAIL(DR_EFORMAT, "%s: %s: %zu inputs are not a multiple of group_size %zu",
+                m->path, l->path, l->n_in, v.span);
+    if (block_for(v.span, l->n_in) == 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: %s: group_size %zu is not a multiple of %d", m->path,
+                l->path, v.span, BLOCK_MIN);
+    if (q->method != HF_QUANT_OLIVE && l->n_out % (size_t)(32 / q->bits) != 0)
+        DR_FAIL(DR_EFORMAT, "%s: %s: %zu outputs are not a multiple of %d", m->path,
+                l->path, l->n_out, 32 / q->bits);
+    if (q->method == HF_QUANT_GPTQ && l->n_in % (size_t)(32 / q->bits) != 0)
+        DR_FAIL(DR_EFORMAT, "%s: %s: %zu inputs are not a multiple of %d", m->path, l->path,
+                l->n_in, 32 / q->bits);
+    DR_TRY(check_shapes(m, l, p, &v));
+    if (p->g_idx != NULL)
+        DR_TRY(check_order(m, p->g_idx, &v));
+done:
+    return st;
+}
+
+static const hf_entry *find(const hf_model *m, const char *module, const char *prefix,
+                            const char *part)
+{
+    dr_arena a = {0};
+    const hf_entry *e =
+        hf_entry_find(m, dr_arena_printf(&a, "%s.%s%s", module, prefix, part));
+
+    dr_arena_release(&a);
+    return e;
+}
+
+dr_status hf_unpack_find(const hf_model *m, hf_linear *l, hf_parts *p)
+{
+    const char *prefix = "";
+    dr_status st = DR_OK;
+
+    if (m->quant.method == HF_QUANT_NONE)
+        goto done;
+    p->qweight = find(m, l->path, prefix, "qweight");
+    if (p->qweight == NULL && m->quant.method == HF_QUANT_OLIVE) {
+        prefix = "weight_"; /* Olive's newer names */
+        p->qweight = find(m, l->path, prefix, "qweight");
+    }
+    if (p->qweight == NULL)
+        goto done;
+    DR_TRY(hf_quant_of_module(&p->quant, m, l->path));
+    p->scales = find(m, l->path, prefix, "scales");
+    p->qzeros = find(m, l->path, prefix, "qzeros");
+    p->g_idx = find(m, l->path, prefix, "g_idx");
+    if (p->scales == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: tensor %s.%sscales is missing", m->path, l->path, prefix);
+    if (p->qzeros == NULL && !p->quant.symmetric)
+        DR_FAIL(DR_EFORMAT,
+                "%s: tensor %s.%sqzeros is missing, and config.json does not "
+                "call the weights symmetric",
+                m->path, l->path, prefix);
+    DR_TRY(check_view(m, l, p));
+    l->packed = true;
+done:
+    return st;
+}
+
+/* ---- codes ---- */
+
+/* 16 inputs from k0 of eight outputs (one word column): 8 bytes for each nibble. */
+static void awq_block(uint64_t x[8], const unsigned char *src, size_t stride, size_t k0,
+                      size_t cols)
+{
+    for (size_t i = 0; i < 8; i++) {
+        size_t k = k0 + 2 * i;
+        uint64_t lo = k < cols ? hf_spread(hf_load32(src + k * stride)) : 0;
+        uint64_t hi = k + 1 < cols ? hf_spread(hf_load32(src + (k + 1) * stride)) : 0;
+        x[i] = lo | hi << 4;
+    }
+    hf_transpose8(x);
+}
+
+static void awq_codes(dr_qtensor *out, const struct view *v)
+{
+    const unsigned char *src = v->p->qweight->t.data;
+    size_t stride = v->rows_all / 2, row_bytes = dr_qtensor_row_bytes(out);
+    size_t end = v->row0 + v->rows, word_end = (end + 7) / 8;
+    uint64_t x[8];
+
+    for (size_t w0 = v->row0 / 8; w0 < word_end; w0 += TILE_WORDS) {
+        size_t w1 = w0 + TILE_WORDS < word_end ? w0 + TILE_WORDS : word_end;
+        for (size_t k0 = 0; k0 < v->cols; k0 += 16) {
+            for (size_t w = w0; w < w1; w++) {
+                awq_block(x, src + 4 * w, stride, k0, v->cols);
+                for (size_t i = 0; i < 8; i++) {
+                    size_t row = 8 * w + (size_t)hf_awq_order[i];
+                    if (row >= v->row0 && row < end)
+                        memcpy(out->codes + (row - v->row0) * row_bytes + k0 / 2, &x[i], 8);
+                }
+            }
+        }
+    }
+}
+
+static void gptq_codes(dr_qtensor *out, const struct view *v)
+{
+    const unsigned char *src = v->p->qweight->t.data;
+    size_t row_bytes = dr_qtensor_row_bytes(out), n = words(v->cols, v->quant->bits);
+
+    for (size_t r0 = 0; r0 < v->rows; r0 += TILE_WORDS) {
+        size_t r1 = r0 + TILE_WORDS < v->rows ? r0 + TILE_WORDS : v->rows;
+        for (size_t i = 0; i < n; i++) {
+            const unsigned char *line = src + 4 * (i * v->rows_all + v->row0);
+            for (size_t r = r0; r < r1; r++)
+                memcpy(out->codes + r * row_bytes + 4 * i, line + 4 * r, 4);
+        }
+    }
+}
+
+static void olive_codes(dr_qtensor *out, const struct view *v)
+{
+    const unsigned char *src = v->p->qweight->t.data;
+    size_t row_bytes = dr_qtensor_row_bytes(out), n = bytes_for(v->cols, v->quant->bits);
+
+    for (size_t r = 0; r < v->rows; r++)
+        memcpy(out->codes + r * row_bytes, src + (v->row0 + r) * n, n);
+}
+
+/* Codes past the last input are the zero point of their block, so that they are worth 0. */
+static void pad_codes(dr_qtensor *q)
+{
+    size_t kb = dr_qtensor_blocks(q), end = kb * (size_t)q->block;
+
+    for (size_t r = 0; r < q->rows && q->cols < end; r++) {
+        int zero = dr_qtensor_zero(q, r, kb - 1);
+        for (size_t k = q->cols; k < end; k++)
+            dr_qtensor_set_code(q, r, k, zero);
+    }
+}
+
+/* ---- scales and zero points ---- */
+
+static dr_status read_scales(dr_qtensor *out, const struct view *v, const hf_model *m)
+{
+    bool by_row = v->quant->method == HF_QUANT_OLIVE; /* [N, G], else [G, N] */
+    size_t kb = dr_qtensor_blocks(out), block = (size_t)out->block;
+    float *line = NULL;
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&p, by_row ? v->groups : v->rows_all, sizeof(float), "scales"));
+    line = p;
+    for (size_t r = 0; by_row && r < v->rows; r++) {
+        DR_TRY(hf_entry_read(m, v->p->scales, line, v->row0 + r, 1));
+        for (size_t b = 0; b < kb; b++)
+            out->scales[r * kb + b] = line[b * block / v->span];
+    }
+    for (size_t b = 0, have = SIZE_MAX; !by_row && b < kb; b++) {
+        size_t g = b * block / v->span;
+        if (g != have)
+            DR_TRY(hf_entry_read(m, v->p->scales, line, g, 1));
+        have = g;
+        for (size_t r = 0; r < v->rows; r++)
+            out->scales[r * kb + b] = line[v->row0 + r];
+    }
+done:
+    dr_big_free(p);
+    return st;
+}
+
+/* The zero point of row n in group g as the file stores it. */
+static unsigned stored_zero(const struct view *v, size_t g, size_t n)
+{
+    const unsigned char *p = v->p->qzeros->t.data;
+    int bits = v->quant->bits;
+    unsigned mask = (1u << bits) - 1;
+
+    if (v->quant->method == HF_QUANT_OLIVE) {
+        size_t at = g * (size_t)bits;
+        return p[n * bytes_for(v->groups, bits) + at / 8] >> at % 8 & mask;
+    }
+    size_t per_word = (size_t)(32 / bits);
+    uint32_t word = hf_load32(p + 4 * (g * (v->rows_all / per_word) + n / per_word));
+    size_t place =
+        v->quant->method == HF_QUANT_AWQ ? (size_t)hf_awq_nibble[n % 8] : n % per_word;
+    unsigned z = word >> place * (size_t)bits & mask;
+    return v->quant->method == HF_QUANT_GPTQ && !v->v2 ? (z + 1) & mask : z;
+}
+
+/* out->zeros is zeroed storage.  A symmetric file may write its middle all the same. */
+static void read_zeros(dr_qtensor *out, const struct view *v)
+{
+    size_t kb = dr_qtensor_blocks(out), row_bytes = dr_qtensor_zero_bytes(out);
+    size_t block = (size_t)out->block, bits = (size_t)out->bits;
+    bool middle = true;
+
+    for (size_t r = 0; r < v->rows; r++) {
+        uint8_t *dst = out->zeros + r * row_bytes;
+        for (size_t b = 0; b < kb; b++) {
+            unsigned z = stored_zero(v, b * block / v->span, v->row0 + r);
+            dst[b * bits / 8] |= (uint8_t)(z << b * bits % 8);
+            middle = middle && z == 1u << (bits - 1);
+        }
+    }
+    if (v->quant->symmetric && middle) {
+        dr_big_free(out->zeros);
+        out->zeros = NULL;
+    }
+}
+
+dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
+                         size_t row0, size_t count)
+{
+    struct view v = view_of(m, l, hf_linear_parts(m, l));
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(row0 > l->n_out || count > l->n_out - row0);
+    v.row0 = row0;
+    v.rows = count;
+    DR_TRYF(dr_qtensor_new(out, v.quant->bits, block_for(v.span, v.cols), count, v.cols,
+                           v.p->qzeros == NULL),
+            "unpacking %s", l->path);
+    if (v.quant->method == HF_QUANT_AWQ)
+        awq_codes(out, &v);
+    else if (v.quant->method == HF_QUANT_GPTQ)
+        gptq_codes(out, &v);
+    else
+        olive_codes(out, &v);
+    DR_TRY(read_scales(out, &v, m));
+    if (out->zeros != NULL)
+        read_zeros(out, &v);
+    pad_codes(out);
+done:
+    if (st != DR_OK)
+        dr_qtensor_release(out);
+    return st;
+}

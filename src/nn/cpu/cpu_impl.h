@@ -1,0 +1,121 @@
+/*
+ * cpu_impl.h - inside of the cpu backend: kernel tables, workspace, task ranges.
+ *
+ * Kernels come in one table for each instruction set, compiled from the same body with its
+ * own flags (gemm_body.h, rows_body.h), and are picked once when the device opens:
+ *
+ *   tile rows x columns   avx512 8 x 32    avx2 6 x 16    Arm 8 x 12    else 4 x 8
+ *
+ * Products use fused multiply-add where the machine has it; avx2 and avx512 then give the
+ * same bytes, since both add the same terms in the same order.  Row kernels never fuse and
+ * sum in 16 lanes everywhere.
+ */
+#ifndef DRUPE_NN_CPU_CPU_IMPL_H
+#define DRUPE_NN_CPU_CPU_IMPL_H
+
+#include "nn/nn_impl.h"
+
+/* ---- kernels ---- */
+
+typedef struct {
+    const char *name;
+    size_t mr, nr; /* the register tile */
+    /* c[mr][nr] (rows ldc apart) = or += the sum over k < kc of a[k][mr] b[k][nr].
+     * b lies on a 64-byte boundary, or on one of its own rows from there. */
+    void (*tile)(float *c, size_t ldc, const float *a, const float *b, size_t kc, bool acc);
+    /* dst[c][r] = scale * src[r][c]; rows of dst ldd apart, of src lds apart. */
+    void (*transpose)(float *dst, size_t ldd, const float *src, size_t lds, size_t rows,
+                      size_t cols, float scale);
+} cpu_gemm_kernels;
+
+/* A block of attention scores, keys down, queries across (nr of them). */
+typedef struct {
+    float *s;         /* [keys][nr] scores in, exp(score - max) out */
+    size_t keys, nr;
+    float *max, *sum; /* [nr] running */
+    float *o;         /* [o_rows][nr] running output, rescaled when max grows */
+    size_t o_rows;
+    bool first; /* nothing before: max, sum and o are not read */
+} cpu_softmax;
+
+typedef struct {
+    void (*rmsnorm)(float *y, const float *x, const float *w, size_t m, size_t d, float eps);
+    void (*rmsnorm_back)(float *dx, const float *dy, const float *x, const float *w, size_t m,
+                         size_t d, float eps);
+    void (*swiglu)(float *act, const float *gate_up, size_t m, size_t i);
+    void (*swiglu_back)(float *dgate_up, const float *dact, const float *gate_up, size_t m,
+                        size_t i);
+    /* One head of one row: pairs (x[i], x[i + half]) turned by cos, sin. */
+    void (*rope)(float *x, const float *cos, const float *sin, size_t half, float sign);
+    void (*add)(float *y, const float *x, size_t count);
+    /* Elements first .. first + count - 1 of the mask; first is a multiple of 64. */
+    void (*dropout)(float *y, const float *x, size_t first, size_t count, const nn_mask *mask,
+                    bool acc);
+    double (*xent)(float *logits, size_t v, size_t target, float grad_scale);
+    void (*softmax)(const cpu_softmax *s);
+    /* p[keys][nr] = exp(p - lse); ds = p * (ds - delta); lse, delta [nr]. */
+    void (*softmax_back)(float *p, float *ds, size_t keys, size_t nr, const float *lse,
+                         const float *delta);
+    /* x[rows][nr] *= f[nr] */
+    void (*scale_lanes)(float *x, size_t rows, size_t nr, const float *f);
+    float (*dot)(const float *a, const float *b, size_t n);
+} cpu_row_kernels;
+
+extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;
+extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
+
+/* ---- the device's state ---- */
+
+typedef struct {
+    const cpu_gemm_kernels *gemm;
+    const cpu_row_kernels *rows;
+    float *work; /* owned: grows to the largest operation's need */
+    size_t work_floats;
+} cpu_state;
+
+static inline cpu_state *cpu_of(const nn_device *dev)
+{
+    return dev->state;
+}
+
+/* At least this many floats, 64-byte aligned, contents undefined; valid until the next
+ * call.  DR_ENOMEM. */
+DR_MUST_USE dr_status cpu_work(nn_device *dev, float **out, size_t floats);
+
+/* Tasks on the pool, or one after another in this thread when the work is too small to
+ * wake others for (work: rough count of multiply-adds; it decides nothing but that). */
+DR_MUST_USE dr_status cpu_tasks(nn_device *dev, size_t count, size_t work, dr_task_fn fn,
+                                void *ctx);
+
+static inline size_t cpu_ceil(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline size_t cpu_round(size_t a, size_t b)
+{
+    return cpu_ceil(a, b) * b;
+}
+
+static inline size_t cpu_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- packing (gemm_pack.c) ---- */
+
+/* One panel [kc][w] from `count` <= w rows of src that run along k (ld apart); the lanes
+ * past count are zero. */
+void cpu_pack_rows(const cpu_gemm_kernels *k, float *panel, size_t w, const float *src,
+                   size_t ld, size_t count, size_t kc, float scale);
+/* The same from kc rows of src that run across the panel. */
+void cpu_pack_cols(float *panel, size_t w, const float *src, size_t ld, size_t count,
+                   size_t kc);
+
+/* ---- operations, by file ---- */
+
+#define NN_OP(op, params, args) dr_status cpu_##op params;
+#include "nn/ops.def"
+#undef NN_OP
+
+#endif

@@ -1,0 +1,85 @@
+/*
+ * device.c - opening a device by its kind, and the operations, each one call through the
+ * device's table.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "nn/nn_impl.h"
+
+/* The first is what users are told of; the others are for tests and comparisons. */
+static const nn_backend *const backends[] = {&nn_backend_cpu, &nn_backend_cpu_avx2,
+                                             &nn_backend_cpu_plain, &nn_backend_ref};
+
+static const nn_backend *find(const char *kind)
+{
+    for (size_t i = 0; i < DR_COUNT(backends); i++)
+        if (strcmp(backends[i]->name, kind) == 0)
+            return backends[i];
+    return NULL;
+}
+
+static dr_status check_complete(const nn_backend *b)
+{
+#define NN_OP(op, params, args)                                                            \
+    if (b->op == NULL)                                                                     \
+        return dr_fail(DR_EUNSUPPORTED, "device %s has no %s", b->name, #op);
+#include "nn/ops.def"
+#undef NN_OP
+    return DR_OK;
+}
+
+dr_status nn_device_open(nn_device **out, const char *kind, int threads)
+{
+    dr_status st = DR_OK;
+    nn_device *dev = NULL;
+    const nn_backend *b = find(kind);
+
+    if (b == NULL) {
+        dr_status bad = dr_fail(DR_EUSAGE, "unknown device '%s'", kind);
+        dr_hint("known devices: cpu (fast), ref (slow and plain, to compare with)");
+        return bad;
+    }
+    dev = dr_calloc(1, sizeof(*dev));
+    dev->backend = b;
+    DR_TRY(check_complete(b));
+    DR_TRY(dr_pool_open(&dev->pool, threads));
+    int n = dr_pool_threads(dev->pool);
+    (void)snprintf(dev->text, sizeof(dev->text), "%s, %d thread%s", b->name, n,
+                   n == 1 ? "" : "s");
+    DR_TRYF(b->open(dev), "opening device %s", kind);
+    *out = dev;
+    dev = NULL;
+done:
+    nn_device_close(dev);
+    return st;
+}
+
+void nn_device_close(nn_device *dev)
+{
+    if (dev == NULL)
+        return;
+    dev->backend->close(dev);
+    dr_pool_close(dev->pool);
+    free(dev);
+}
+
+dr_pool *nn_device_pool(nn_device *dev)
+{
+    return dev->pool;
+}
+
+const char *nn_device_describe(const nn_device *dev)
+{
+    return dev->text;
+}
+
+#define NN_OP(op, params, args)                                                            \
+    dr_status nn_##op params                                                               \
+    {                                                                                      \
+        return dev->backend->op args;                                                      \
+    }
+#include "nn/ops.def"
+#undef NN_OP

@@ -1,0 +1,203 @@
+/*
+ * nn.h - decoder models on a device: forward, backward, and the operations under them.
+ *
+ * Shape letters mean one thing in drupe:
+ *   B sequences in a batch     T tokens of a sequence     M = B*T rows
+ *   D hidden size              I intermediate size        V vocabulary
+ *   H query heads  G key/value heads  C head size         L layers
+ *   K inputs of a linear       N outputs of a linear      R LoRA rank
+ *
+ * All sequences begin at position 0 and are causal; there is no key/value cache here (ONNX
+ * Runtime generates).  Activations and sums are float.  A layer's weights are floats in
+ * memory while the layer is in use; packed weights are dequantized on the way in.
+ *
+ * The same input and seed give the same bytes on one kind of device for any number of
+ * threads: work is cut into tiles of fixed size, each summed in a fixed order.
+ */
+#ifndef DRUPE_NN_H
+#define DRUPE_NN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/pool.h"
+#include "core/status.h"
+#include "hf/hf.h"
+
+/* ---- devices ---- */
+
+typedef struct nn_device nn_device;
+
+/*
+ * kind "cpu" (fast: oneDNN when it is found, else own kernels) or "ref" (plain loops, the
+ * oracle); threads 0: all.  DR_EUSAGE: an unknown kind, with the known ones.
+ */
+DR_MUST_USE dr_status nn_device_open(nn_device **out, const char *kind, int threads);
+void nn_device_close(nn_device *dev);
+dr_pool *nn_device_pool(nn_device *dev);
+const char *nn_device_describe(const nn_device *dev); /* "cpu, 2 threads, oneDNN 3.2" */
+
+/* ---- operations (nn/ops.def); pointers are row-major floats ---- */
+
+/* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
+DR_MUST_USE dr_status nn_matmul_nt(nn_device *dev, float *y, const float *x, const float *w,
+                                   const float *bias, size_t m, size_t n, size_t k,
+                                   size_t ldy, bool acc);
+/* Y[M][K] = X[M][N] W[N][K] (ldx: stride of X's rows); acc: Y +=. */
+DR_MUST_USE dr_status nn_matmul_nn(nn_device *dev, float *y, const float *x, const float *w,
+                                   size_t m, size_t k, size_t n, size_t ldx, bool acc);
+/* Y[N][K] = A[M][N]^T B[M][K] (lda, ldb: row strides); acc: Y +=. */
+DR_MUST_USE dr_status nn_matmul_tn(nn_device *dev, float *y, const float *a, const float *b,
+                                   size_t n, size_t k, size_t m, size_t lda, size_t ldb,
+                                   bool acc);
+/* y = x / sqrt(mean(x^2) + eps) * w, row by row. */
+DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
+                                 size_t m, size_t d, float eps);
+/* dx += gradient through nn_rmsnorm at x. */
+DR_MUST_USE dr_status nn_rmsnorm_back(nn_device *dev, float *dx, const float *dy,
+                                      const float *x, const float *w, size_t m, size_t d,
+                                      float eps);
+/* act[M][I] = silu(gate) * up from gate_up[M][2I]. */
+DR_MUST_USE dr_status nn_swiglu(nn_device *dev, float *act, const float *gate_up, size_t m,
+                                size_t i);
+/* dgate_up[M][2I] from dact[M][I]. */
+DR_MUST_USE dr_status nn_swiglu_back(nn_device *dev, float *dgate_up, const float *dact,
+                                     const float *gate_up, size_t m, size_t i);
+
+typedef struct {
+    size_t b, t;       /* sequences, tokens in each */
+    size_t heads, kv_heads, head_dim;
+    size_t rotary_dim; /* <= head_dim */
+    size_t window;     /* keys seen, itself included; 0: all */
+    float scale;       /* 1/sqrt(head_dim) */
+    const float *cos, *sin; /* [t][rotary_dim/2] */
+} nn_attn_shape;
+
+/* Rotates q and k inside qkv[M][(H+2G)C] in place (halves, as Hugging Face); sign -1 turns
+ * back (the backward of the rotation). */
+DR_MUST_USE dr_status nn_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign);
+/* out[M][H*C] from rotated qkv; lse[B][H][T] (log-sum-exp, may be NULL) for the backward. */
+DR_MUST_USE dr_status nn_attention(nn_device *dev, float *out, float *lse, const float *qkv,
+                                   const nn_attn_shape *s);
+/* dqkv (overwritten) from dout; T x T is never materialised whole. */
+DR_MUST_USE dr_status nn_attention_back(nn_device *dev, float *dqkv, const float *dout,
+                                        const float *out, const float *lse, const float *qkv,
+                                        const nn_attn_shape *s);
+
+/* ---- LoRA on a linear ---- */
+
+/*
+ * y[:, row0 : row0+n_out] += scale * (drop(x) A^T) B^T.  Gradients are added to da, db.
+ * drop keeps an element with probability 1 - dropout and divides by it; the mask is
+ * Philox(seed, stream), so the backward finds it again.
+ */
+typedef struct {
+    hf_slot slot;
+    size_t row0, n_out, n_in, r;
+    float scale;
+    const float *a; /* [R][K] */
+    const float *b; /* [N][R] */
+    float *da, *db; /* NULL: not trained */
+    float dropout;
+    uint64_t seed, stream;
+} nn_lora;
+
+/* ---- a decoder ---- */
+
+typedef struct nn_decoder nn_decoder;
+
+/* One layer's weights in memory; members of a slot that the model lacks are NULL. */
+typedef struct {
+    float *norm_attn, *norm_mlp;      /* [D] */
+    float *w[HF_SLOT_COUNT];          /* [N][K] of the slot */
+    float *bias[HF_SLOT_COUNT];       /* [N] or NULL */
+} nn_layer;
+
+/*
+ * m and dev are borrowed and outlive the decoder.  keep_bytes: layers stay in memory once
+ * loaded while all of them fit in that many bytes; else one is held at a time.
+ */
+DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
+                                      size_t keep_bytes);
+void nn_decoder_close(nn_decoder *d);
+const hf_config *nn_decoder_config(const nn_decoder *d);
+nn_device *nn_decoder_device(nn_decoder *d);
+
+/* The layer's weights, loaded if needed; valid until the next call (or the close, when all
+ * are kept). */
+DR_MUST_USE dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out);
+
+/* x[count][D] = embeddings of ids. */
+DR_MUST_USE dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids,
+                                       size_t count);
+
+/*
+ * What a layer computed on the way, each [M][...]; every pointer is set by the caller (see
+ * nn_acts_new) and filled by nn_layer_forward.
+ */
+typedef struct {
+    float *x;       /* [M][D]  the layer's input (a copy) */
+    float *norm1;   /* [M][D]  input of QKV */
+    float *qkv;     /* [M][(H+2G)C], rotated */
+    float *attn;    /* [M][H*C] input of O */
+    float *lse;     /* [B][H][T] */
+    float *mid;     /* [M][D]  residual after attention */
+    float *norm2;   /* [M][D]  input of GATE_UP */
+    float *gate_up; /* [M][2I] */
+    float *act;     /* [M][I]  input of DOWN */
+    float *lora_u;  /* LoRA's drop(x) A^T, modules one after another: [M][sum of R] */
+} nn_acts;
+
+/* One block for m rows (lora_rank: sum of R over the layer's modules); freed by
+ * dr_big_free(a->x).  nn_acts_bytes says how much that is. */
+size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_rank);
+DR_MUST_USE dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t,
+                                  size_t lora_rank);
+
+/*
+ * x[M][D] becomes the layer's output.  w: normally from nn_decoder_layer, or the caller's
+ * own (a quantizer's).  loras may be NULL.  acts is filled; nn keeps nothing.
+ */
+DR_MUST_USE dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
+                                       float *x, nn_acts *acts, const nn_lora *loras,
+                                       size_t lora_count);
+/*
+ * dx[M][D]: gradient at the output in, gradient at the input out; LoRA gradients are added
+ * to.  need_dx false: dx is left undefined (the lowest layer that trains).
+ */
+DR_MUST_USE dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
+                                        float *dx, const nn_acts *acts, const nn_lora *loras,
+                                        size_t lora_count, bool need_dx);
+
+/* The two halves of a layer without residuals, for quantizers that judge a module by its
+ * output: out[M][D] from the slot's input.  w_in is QKV (GATE_UP), w_out O (DOWN). */
+DR_MUST_USE dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1,
+                                    const float *w_qkv, const float *bias_qkv,
+                                    const float *w_o, const float *bias_o, size_t b,
+                                    size_t t);
+DR_MUST_USE dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2,
+                                   const float *w_gate_up, const float *bias_gate_up,
+                                   const float *w_down, const float *bias_down, size_t m);
+
+/* logits[count][V] from the last layer's output x[count][D] (final norm included). */
+DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x,
+                                     size_t count);
+/*
+ * Adds the cross entropy of targets (-100: ignored) to *loss_sum (a double, summed in row
+ * order) and the number of targets counted to *counted.  dx (may be NULL) [count][D]
+ * receives grad_scale * d(sum of losses)/dx.  V-sized rows exist for a chunk at a time.
+ */
+DR_MUST_USE dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets,
+                                   size_t count, double *loss_sum, size_t *counted, float *dx,
+                                   float grad_scale);
+
+/*
+ * All layers on b x t ids: x[M][D] is the last layer's output (before the final norm).
+ * Layers are streamed: each is loaded once for all rows.
+ */
+DR_MUST_USE dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t b,
+                                        size_t t);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * nn_impl.h - inside of nn: devices as tables of operations.
+ *
+ * An nn_backend holds one function for each row of ops.def; nn_<op>() calls it through the
+ * device.  Backends know nothing of models, decoders nothing of kernels.
+ *
+ * What must hold for every operation of a backend:
+ *   1. Sums in float or wider, in an order set by the shapes alone: the bytes do not depend
+ *      on the number of threads.
+ *   2. Outputs do not overlap inputs unless ops.def or nn.h says "in place".
+ *   3. Called from one thread at a time for one device.
+ */
+#ifndef DRUPE_NN_IMPL_H
+#define DRUPE_NN_IMPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/pool.h"
+#include "core/status.h"
+#include "nn/nn.h"
+
+/*
+ * Which elements a dropout keeps.  Elements go in chunks of 64; word j of Philox block
+ * 16*chunk + i (seed, stream) decides element 64*chunk + 16*j + i, so that 16 blocks are
+ * computed side by side.  Kept when the word is >= threshold.
+ */
+typedef struct {
+    uint64_t seed, stream;
+    uint32_t threshold; /* p * 2^32 */
+    float scale;        /* 1 / (1 - p) */
+} nn_mask;
+
+typedef struct nn_backend {
+    const char *name;
+    const char *what; /* for the list of kinds in an error message */
+    /* Sets dev->state and what follows the name in dev->text. */
+    dr_status (*open)(nn_device *dev);
+    void (*close)(nn_device *dev);
+#define NN_OP(op, params, args) dr_status(*op) params;
+#include "nn/ops.def"
+#undef NN_OP
+} nn_backend;
+
+struct nn_device {
+    const nn_backend *backend; /* borrowed */
+    dr_pool *pool;             /* owned */
+    void *state;               /* owned by the backend */
+    char text[128];            /* "cpu, 2 threads, avx512" */
+};
+
+extern const nn_backend nn_backend_ref, nn_backend_cpu, nn_backend_cpu_avx2,
+    nn_backend_cpu_plain;
+
+#define NN_OP(op, params, args) DR_MUST_USE dr_status nn_##op params;
+#include "nn/ops.def"
+#undef NN_OP
+
+#endif

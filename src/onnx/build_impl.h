@@ -1,0 +1,91 @@
+/*
+ * build_impl.h - a decoder as a graph, part by part.
+ *
+ *   build_model.c      the files of a model folder        build_attention.c  q, k, v to o
+ *   build_decoder.c    inputs, mask, layers, norms        build_mlp.c        gate, up, down
+ *   build_embedding.c  embedding and head                 build_rope.c       cos and sin
+ *   build_linear.c     one product: weight, bias, adapter
+ *
+ * Nodes and weights are made in one pass over the model: when a part returns, its weights
+ * are in the file.  A part is named by its node path ("/model/layers.0/attn/qkv_proj"); its
+ * initializers have the same name with dots ("model.layers.0.attn.qkv_proj.MatMul.weight").
+ */
+#ifndef DRUPE_ONNX_BUILD_IMPL_H
+#define DRUPE_ONNX_BUILD_IMPL_H
+
+#include "onnx/data_impl.h"
+#include "onnx/graph_impl.h"
+#include "onnx/onnx.h"
+#include "onnx/weight_impl.h"
+
+typedef struct {
+    dr_arena *arena; /* borrowed: names and graph */
+    onnx_graph g;
+    onnx_data data;
+    const hf_model *m;
+    const hf_config *c;
+    const onnx_options *o;
+    onnx_report *report;
+    const char **lora; /* modules that some adapter changes, sorted */
+    size_t lora_count;
+    onnx_packed_init tied; /* the head's weight, when the embedding is cut from it */
+    const onnx_init *table; /* the float embedding, where it is there */
+    bool told_packed, told_split;
+    /* values that all layers use */
+    const char *lengths, *total, *cos, *sin;
+} onnx_builder;
+
+/* Onnxruntime 1.20 is to load it: 4-bit weights only, an older window and Gather. */
+bool onnx_old(const onnx_builder *b);
+/* What the user should know. */
+void onnx_note(onnx_report *r, const char *fmt, ...) DR_PRINTF(2, 3);
+
+DR_MUST_USE dr_status onnx_build_decoder(onnx_builder *b);
+
+/* Sets b->cos and b->sin; total1: the length with the past, int64 [1]. */
+DR_MUST_USE dr_status onnx_build_rope(onnx_builder *b, const char *total1);
+
+/* Token ids to [batch, sequence, D]; the last hidden state to logits. */
+DR_MUST_USE dr_status onnx_build_embedding(onnx_builder *b, const char **out);
+DR_MUST_USE dr_status onnx_build_head(onnx_builder *b, const char *x);
+
+/* path: "/model/layers.0/attn", "/model/layers.0/mlp"; x is the normed input. */
+DR_MUST_USE dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
+                                           const char *path, const char *x);
+DR_MUST_USE dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer,
+                                     const char *path, const char *x);
+
+/* ---- one product ---- */
+
+/* Rows row0 .. of a source, which becomes x times the weight plus its bias. */
+DR_MUST_USE dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
+                                        const onnx_source *s, size_t row0, size_t count,
+                                        const char *x);
+/* Whether these rows can be one product: all floats, or all packed on one grid. */
+bool onnx_one_product(const onnx_builder *b, const onnx_source *s, size_t row0,
+                      size_t count);
+/* The MatMulNBits node of a packed weight; its output is `out`. */
+const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out,
+                              const onnx_packed_init *w, const onnx_grid *grid,
+                              size_t cols, size_t rows, const char *x);
+/* The grid of what is rounded here. */
+onnx_grid onnx_build_grid(const onnx_builder *b, int bits);
+
+/* x times lora_A times lora_B of a module as optional inputs; NULL: no adapter has it. */
+const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *l,
+                            const char *x);
+/* y plus what adapters add to it, if any; y has all rows of the source. */
+const char *onnx_build_lora_add(onnx_builder *b, const char *path, const onnx_source *s,
+                                const char *x, const char *y);
+
+/* "model.layers.0.attn.qkv_proj" of "/model/layers.0/attn/qkv_proj", and what follows. */
+const char *onnx_build_name(onnx_builder *b, const char *path, const char *rest);
+/* "PATH/NAME". */
+const char *onnx_build_path(onnx_builder *b, const char *path, const char *name);
+
+/* ---- beside the graph ---- */
+
+DR_MUST_USE dr_status onnx_genai_write(const hf_model *m, const char *dir,
+                                       const onnx_options *o, onnx_report *report);
+
+#endif

@@ -1,0 +1,252 @@
+/*
+ * build_linear.c - one matrix product of the decoder: its weight as the options want it, its
+ * bias, and what adapters add.
+ *
+ * An adapter is two optional inputs, lora_A [K, r] and lora_B [r, N].  Each is a graph input
+ * and an initializer of the same name without elements (rank 0: [K, 0] and [0, N]), so that
+ * the base model runs alone: a product over an inner size of 0 is zero.
+ *
+ * 1. Each module has its own name for r.  ONNX Runtime reuses memory between values whose
+ *    shapes are written alike, and fails when one module has rank 8 and another rank 0 under
+ *    one name (seen in 1.20.1 and 1.32.0).
+ * 2. q, k and v are one product here.  Their adapters' outputs are concatenated and added;
+ *    a module without one gives zeros through constants of rank 0.  Measured on SmolLM2's
+ *    shape with q and v at rank 8, 2 threads, ms a token: no adapter 5.10, this 5.44, split
+ *    after the product 5.71, three base products 6.44 (1.32.0: 5.21, 5.73, 5.95, 6.31).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "onnx/build_impl.h"
+
+const char *onnx_build_path(onnx_builder *b, const char *path, const char *name)
+{
+    return dr_arena_printf(b->arena, "%s/%s", path, name);
+}
+
+const char *onnx_build_name(onnx_builder *b, const char *path, const char *rest)
+{
+    char *s = dr_arena_printf(b->arena, "%s.%s", path + 1, rest);
+
+    for (char *p = s; *p != '\0'; p++) {
+        if (*p == '/')
+            *p = '.';
+    }
+    return s;
+}
+
+onnx_grid onnx_build_grid(const onnx_builder *b, int bits)
+{
+    return (onnx_grid){bits, b->o->block_size, b->o->symmetric};
+}
+
+bool onnx_one_product(const onnx_builder *b, const onnx_source *s, size_t row0,
+                      size_t count)
+{
+    onnx_grid grid;
+
+    return b->o->precision == ONNX_FP32 || !onnx_source_packed(s, row0, count) ||
+           onnx_source_grid(s, row0, count, &grid);
+}
+
+/* ---- weight ---- */
+
+const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out,
+                              const onnx_packed_init *w, const onnx_grid *grid,
+                              size_t cols, size_t rows, const char *x)
+{
+    onnx_graph *g = &b->g;
+    onnx_node *n = onnx_node_new(g, "com.microsoft", "MatMulNBits", node);
+
+    onnx_node_in(g, n, x);
+    onnx_node_in(g, n, w->codes->name);
+    onnx_node_in(g, n, w->scales->name);
+    if (w->zeros != NULL)
+        onnx_node_in(g, n, w->zeros->name);
+    onnx_attr_int(g, n, "K", (int64_t)cols);
+    onnx_attr_int(g, n, "N", (int64_t)rows);
+    if (b->o->accuracy_level != 0)
+        onnx_attr_int(g, n, "accuracy_level", b->o->accuracy_level);
+    onnx_attr_int(g, n, "bits", grid->bits);
+    onnx_attr_int(g, n, "block_size", grid->block);
+    return onnx_node_out(g, n, out, ONNX_FLOAT, onnx_hidden(rows));
+}
+
+/* Weights that the model has packed, on the grid that they have. */
+static dr_status as_packed(onnx_builder *b, const char **out, const char *path,
+                           const onnx_source *s, size_t row0, size_t count, const char *x)
+{
+    const char *names[3] = {onnx_build_name(b, path, "MatMulNBits.qweight"),
+                            onnx_build_name(b, path, "MatMulNBits.scales"),
+                            onnx_build_name(b, path, "MatMulNBits.qzeros")};
+    onnx_packed_init w = {0};
+    onnx_grid grid;
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(!onnx_source_grid(s, row0, count, &grid));
+    if (onnx_old(b) && grid.bits != 4)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: %d-bit weights need onnxruntime 1.22 or newer",
+                onnx_source_name(s, row0), grid.bits);
+    if (grid.block < ONNX_BLOCK_MIN)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: groups of %d do not fit MatMulNBits, which has 16 "
+                "and above", onnx_source_name(s, row0), s->packed[0].block);
+    if (!b->told_packed)
+        onnx_note(b->report, "weights stay as they are packed (%s): %d bit, groups of %d",
+                  hf_model_origin(b->m), grid.bits, grid.block);
+    b->told_packed = true;
+    DR_TRY(onnx_data_packed(&b->data, &w, names, s, row0, count, &grid, false));
+    *out = onnx_build_packed(b, onnx_build_path(b, path, "MatMulNBits"),
+                             onnx_build_path(b, path, "MatMulNBits/output_0"), &w, &grid,
+                             s->cols, count, x);
+done:
+    return st;
+}
+
+static dr_status weight(onnx_builder *b, const char **out, const char *path,
+                        const onnx_source *s, size_t row0, size_t count, const char *x)
+{
+    const char *value = onnx_build_path(b, path, "MatMul/output_0");
+    onnx_packed_init w = {0};
+    dr_status st = DR_OK;
+
+    if (b->o->precision == ONNX_FP32) {
+        const char *name = onnx_build_name(b, path, "MatMul.weight");
+        DR_TRY(onnx_data_columns(&b->data, name, s, row0, count));
+        *out = onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "MatMul"), x, name,
+                       ONNX_FLOAT, onnx_hidden(count));
+    } else if (onnx_source_packed(s, row0, count)) {
+        DR_TRY(as_packed(b, out, path, s, row0, count, x));
+    } else {
+        const char *names[3] = {onnx_build_name(b, path, "MatMul.weight_Q4"),
+                                onnx_build_name(b, path, "MatMul.weight_scales"),
+                                onnx_build_name(b, path, "MatMul.weight_zero_points")};
+        onnx_grid grid = onnx_build_grid(b, 4);
+        DR_TRY(onnx_data_packed(&b->data, &w, names, s, row0, count, &grid, true));
+        *out = onnx_build_packed(b, onnx_build_path(b, path, "MatMul_Q4"), value, &w, &grid,
+                                 s->cols, count, x);
+    }
+done:
+    return st;
+}
+
+dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
+                            const onnx_source *s, size_t row0, size_t count, const char *x)
+{
+    void *bias = NULL;
+    bool any = false;
+    dr_status st = DR_OK;
+
+    DR_TRYF(weight(b, out, path, s, row0, count, x), "writing the weight of %s", path + 1);
+    DR_TRY(dr_big_alloc(&bias, count, sizeof(float), "bias"));
+    DR_TRY(onnx_source_bias(s, bias, row0, count, &any));
+    if (any) { /* the model builder drops one of zeros, too */
+        const char *name = onnx_build_name(b, path, "Add.bias");
+        DR_TRY(onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)count)), bias,
+                                count));
+        *out = onnx_op(&b->g, "Add", onnx_build_path(b, path, "Add"), *out, name,
+                       ONNX_FLOAT, onnx_hidden(count));
+    }
+done:
+    dr_big_free(bias);
+    return st;
+}
+
+/* ---- adapters ---- */
+
+static int by_name(const void *key, const void *element)
+{
+    const char *const *name = element;
+
+    return strcmp(key, *name);
+}
+
+static bool has_lora(const onnx_builder *b, const hf_linear *l)
+{
+    return b->lora_count > 0 && bsearch(l->path, b->lora, b->lora_count,
+                                        sizeof(*b->lora), by_name) != NULL;
+}
+
+/* x times A times B, both of them named; their inner size is `rank`. */
+static const char *product(onnx_builder *b, const char *path, const char *a,
+                           const char *b_name, const char *x, onnx_dim rank, size_t n_out)
+{
+    onnx_shape inner = onnx_hidden(0);
+
+    inner.dim[2] = rank;
+    const char *low = onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_A/MatMul"), x,
+                              a, ONNX_FLOAT, inner);
+    return onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_B/MatMul"), low, b_name,
+                   ONNX_FLOAT, onnx_hidden(n_out));
+}
+
+const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *l,
+                            const char *x)
+{
+    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
+    onnx_dim none = onnx_num(0);
+
+    if (!has_lora(b, l))
+        return NULL;
+    const char *a_name = dr_arena_printf(b->arena, "%s.lora_A.weight", l->path);
+    const char *b_name = dr_arena_printf(b->arena, "%s.lora_B.weight", l->path);
+    onnx_dim r = onnx_sym(dr_arena_printf(b->arena, "%s.lora_r", l->path));
+    onnx_graph_input(&b->g, a_name, ONNX_FLOAT, onnx_shape2(k, r));
+    onnx_graph_input(&b->g, b_name, ONNX_FLOAT, onnx_shape2(r, n));
+    (void)onnx_graph_init(&b->g, a_name, ONNX_FLOAT, onnx_shape2(k, none));
+    (void)onnx_graph_init(&b->g, b_name, ONNX_FLOAT, onnx_shape2(none, n));
+    return product(b, path, a_name, b_name, x, r, l->n_out);
+}
+
+/* The name of a constant without elements; all layers share it. */
+static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shape)
+{
+    for (const onnx_init *i = b->g.inits.first; i != NULL; i = i->next) {
+        if (strcmp(i->name, name) == 0)
+            return i->name;
+    }
+    return onnx_graph_init(&b->g, name, ONNX_FLOAT, shape)->name;
+}
+
+/* Zeros of [batch, sequence, n_out], for a module without an adapter. */
+static const char *zeros(onnx_builder *b, const char *path, const hf_linear *l,
+                         const char *x)
+{
+    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
+    onnx_dim none = onnx_num(0);
+    const char *a_name = dr_arena_printf(b->arena, "lora.none_A.%zu", l->n_in);
+    const char *b_name = dr_arena_printf(b->arena, "lora.none_B.%zu", l->n_out);
+
+    return product(b, path, empty_init(b, a_name, onnx_shape2(k, none)),
+                   empty_init(b, b_name, onnx_shape2(none, n)), x, none, l->n_out);
+}
+
+const char *onnx_build_lora_add(onnx_builder *b, const char *path, const onnx_source *s,
+                                const char *x, const char *y)
+{
+    onnx_graph *g = &b->g;
+    const char *parts[ONNX_PARTS] = {0}, *sum = NULL;
+    bool any = false;
+
+    for (size_t i = 0; i < s->part_count; i++)
+        any = any || has_lora(b, s->part[i]);
+    if (!any)
+        return y;
+    for (size_t i = 0; i < s->part_count; i++) {
+        const hf_linear *l = s->part[i];
+        const char *part = s->part_count == 1 ? path : onnx_build_path(b, path, l->leaf);
+        sum = onnx_build_lora(b, part, l, x);
+        parts[i] = sum = sum != NULL ? sum : zeros(b, part, l, x);
+    }
+    if (s->part_count > 1) {
+        onnx_node *n =
+            onnx_node_new(g, "", "Concat", onnx_build_path(b, path, "lora/Concat"));
+        for (size_t i = 0; i < s->part_count; i++)
+            onnx_node_in(g, n, parts[i]);
+        onnx_attr_int(g, n, "axis", -1);
+        sum = onnx_node_out(g, n, onnx_build_path(b, path, "lora/Concat/output_0"),
+                            ONNX_FLOAT, onnx_hidden(s->rows));
+    }
+    return onnx_op(g, "Add", onnx_build_path(b, path, "lora/Add"), y, sum, ONNX_FLOAT,
+                   onnx_hidden(s->rows));
+}

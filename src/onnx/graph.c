@@ -1,0 +1,189 @@
+/*
+ * graph.c - building the graph: lists in an arena that only grow at their ends.
+ */
+#include "onnx/graph_impl.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Elements of any type with a member `next`. */
+#define APPEND(list, element)                                                              \
+    do {                                                                                   \
+        if ((list)->last != NULL)                                                          \
+            ((__typeof__(element))(list)->last)->next = (element);                         \
+        else                                                                               \
+            (list)->first = (element);                                                     \
+        (list)->last = (element);                                                          \
+        (list)->count++;                                                                   \
+    } while (0)
+
+onnx_shape onnx_shape1(onnx_dim a)
+{
+    return (onnx_shape){1, {a}};
+}
+
+onnx_shape onnx_shape2(onnx_dim a, onnx_dim b)
+{
+    return (onnx_shape){2, {a, b}};
+}
+
+onnx_shape onnx_hidden(size_t width)
+{
+    return (onnx_shape){
+        3, {onnx_sym("batch_size"), onnx_sym("sequence_length"), onnx_num((int64_t)width)}};
+}
+
+static onnx_value *value_new(onnx_graph *g, const char *name, onnx_type type,
+                             onnx_shape shape)
+{
+    onnx_value *v = dr_arena_alloc(g->arena, 1, sizeof(*v));
+
+    v->name = dr_arena_strdup(g->arena, name);
+    v->type = type;
+    v->shape = shape;
+    return v;
+}
+
+void onnx_graph_input(onnx_graph *g, const char *name, onnx_type type, onnx_shape shape)
+{
+    onnx_value *v = value_new(g, name, type, shape);
+
+    APPEND(&g->inputs, v);
+}
+
+void onnx_graph_output(onnx_graph *g, const char *name, onnx_type type, onnx_shape shape)
+{
+    onnx_value *v = value_new(g, name, type, shape);
+
+    APPEND(&g->outputs, v);
+}
+
+onnx_init *onnx_graph_init(onnx_graph *g, const char *name, onnx_type type,
+                           onnx_shape shape)
+{
+    onnx_init *i = dr_arena_alloc(g->arena, 1, sizeof(*i));
+
+    i->name = dr_arena_strdup(g->arena, name);
+    i->type = type;
+    i->shape = shape;
+    APPEND(&g->inits, i);
+    return i;
+}
+
+onnx_node *onnx_node_new(onnx_graph *g, const char *domain, const char *op,
+                         const char *name)
+{
+    onnx_node *n = dr_arena_alloc(g->arena, 1, sizeof(*n));
+
+    n->domain = domain;
+    n->op = op;
+    n->name = dr_arena_strdup(g->arena, name);
+    APPEND(&g->nodes, n);
+    return n;
+}
+
+void onnx_node_in(onnx_graph *g, onnx_node *n, const char *value)
+{
+    DR_BUG_IF(n->in_next >= ONNX_NODE_IN);
+    n->in[n->in_next++] = dr_arena_strdup(g->arena, value);
+    if (value[0] != '\0')
+        n->in_count = n->in_next;
+}
+
+static onnx_attr *attr_new(onnx_graph *g, onnx_node *n, const char *name,
+                           onnx_attr_kind kind)
+{
+    onnx_attr *a = dr_arena_alloc(g->arena, 1, sizeof(*a));
+
+    a->name = name;
+    a->kind = kind;
+    if (n->last_attr != NULL)
+        n->last_attr->next = a;
+    else
+        n->attrs = a;
+    n->last_attr = a;
+    n->attr_count++;
+    return a;
+}
+
+void onnx_attr_int(onnx_graph *g, onnx_node *n, const char *name, int64_t value)
+{
+    attr_new(g, n, name, ONNX_ATTR_INT)->i = value;
+}
+
+void onnx_attr_float(onnx_graph *g, onnx_node *n, const char *name, float value)
+{
+    attr_new(g, n, name, ONNX_ATTR_FLOAT)->f = value;
+}
+
+const char *onnx_node_out(onnx_graph *g, onnx_node *n, const char *name, onnx_type type,
+                          onnx_shape shape)
+{
+    onnx_value *v = g->outputs.first;
+
+    DR_BUG_IF(n->out_count >= ONNX_NODE_OUT);
+    while (v != NULL && strcmp(v->name, name) != 0)
+        v = v->next;
+    if (v == NULL) {
+        v = value_new(g, name, type, shape);
+        APPEND(&g->infos, v);
+    }
+    n->out[n->out_count++] = v->name;
+    return v->name;
+}
+
+void onnx_node_no_out(onnx_node *n)
+{
+    DR_BUG_IF(n->out_count >= ONNX_NODE_OUT);
+    n->out[n->out_count++] = "";
+}
+
+const char *onnx_op(onnx_graph *g, const char *op, const char *name, const char *a,
+                    const char *b, onnx_type type, onnx_shape shape)
+{
+    onnx_node *n = onnx_node_new(g, "", op, name);
+
+    onnx_node_in(g, n, a);
+    if (b != NULL)
+        onnx_node_in(g, n, b);
+    return onnx_node_out(g, n, dr_arena_printf(g->arena, "%s/output_0", name), type, shape);
+}
+
+/* "1" for a scalar, "[1]", "[1, 2]". */
+static const char *constant_text(onnx_graph *g, const int64_t *values, size_t count)
+{
+    const char *text = "";
+
+    if (count == 0)
+        return dr_arena_printf(g->arena, "%" PRId64, values[0]);
+    for (size_t i = 0; i < count; i++)
+        text = dr_arena_printf(g->arena, "%s%s%" PRId64, text, i ? ", " : "[", values[i]);
+    return dr_arena_printf(g->arena, "%s]", text);
+}
+
+const char *onnx_constant(onnx_graph *g, const int64_t *values, size_t count)
+{
+    const char *text = constant_text(g, values, count);
+    const char *out = dr_arena_printf(g->arena, "/model/constants/INT64/%s", text);
+
+    for (const onnx_value *v = g->infos.first; v != NULL; v = v->next) {
+        if (strcmp(v->name, out) == 0)
+            return v->name;
+    }
+    onnx_node *n =
+        onnx_node_new(g, "", "Constant",
+                      dr_arena_printf(g->arena, "/model/constant_nodes/INT64/%s", text));
+    onnx_attr *a = attr_new(g, n, "value", ONNX_ATTR_TENSOR);
+    a->rank = count > 0;
+    a->count = count > 0 ? count : 1;
+    int64_t *copy = dr_arena_alloc(g->arena, a->count, sizeof(*copy));
+    memcpy(copy, values, a->count * sizeof(*copy));
+    a->tensor = copy;
+    onnx_shape shape = {a->rank, {onnx_num((int64_t)a->count)}};
+    return onnx_node_out(g, n, out, ONNX_INT64, shape);
+}
+
+const char *onnx_constant1(onnx_graph *g, int64_t value)
+{
+    return onnx_constant(g, &value, 1);
+}

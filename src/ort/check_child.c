@@ -1,0 +1,240 @@
+/*
+ * check_child.c - what is tried on a finished model folder.
+ *
+ * With GenAI: our ids of the probe texts against GenAI's, then two tokens without an
+ * adapter and two with each, every logit finite.  Without: one run of the plain session on
+ * dummy inputs, again with each adapter, every output finite.
+ *
+ * Dummy inputs know the names that exporters give to symbolic dims: a batch of 1, a
+ * sequence of 4, nothing in the cache; masks and floats are ones, positions count up, other
+ * integers are zeros (a valid token).
+ */
+#include "check_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "ort/api_impl.h"
+#include "ort/generator_impl.h"
+#include "ort/session_impl.h"
+
+enum { STEPS = 2, PROMPT_MAX = 16, SEQUENCE = 4 };
+
+/* ---- with GenAI ---- */
+
+static dr_status compare_ids(ort_generator *g, const ort_check_request *q, size_t i)
+{
+    const int32_t *ours = q->ids[i];
+    const size_t our_count = q->id_counts[i];
+    int32_t *ids = NULL;
+    size_t count = 0, at = 0;
+    char theirs_text[16] = "nothing", our_text[16] = "nothing";
+    dr_status st = DR_OK;
+
+    DR_TRY(ort_generator_encode(g, q->texts[i], &ids, &count));
+    while (at < count && at < our_count && ids[at] == ours[at])
+        at++;
+    if (at == count && at == our_count)
+        goto done;
+    if (at < count)
+        (void)snprintf(theirs_text, sizeof(theirs_text), "%d", (int)ids[at]);
+    if (at < our_count)
+        (void)snprintf(our_text, sizeof(our_text), "%d", (int)ours[at]);
+    st = dr_fail(DR_EDEVICE,
+                 "%s: the tokenizers differ on \"%s\": id %zu is %s by GenAI, %s by "
+                 "drupe (%zu and %zu ids in all)",
+                 q->dir, q->texts[i], at, theirs_text, our_text, count, our_count);
+    dr_hint("GenAI would run this model on other ids than it was made for: look at "
+            "tokenizer.json (its decoder and its model type) and tokenizer_config.json");
+done:
+    free(ids);
+    return st;
+}
+
+static dr_status check_genai(const ort_check_request *q)
+{
+    static const int32_t any[] = {1};
+    dr_arena a = {0};
+    ort_generator *g = NULL;
+    const int32_t *prompt = any;
+    size_t count = DR_COUNT(any);
+    dr_status st = DR_OK;
+
+    DR_TRYF(ort_generator_open(&g, q->dir, NULL), "loading the model");
+    for (size_t i = 0; i < q->text_count; i++) {
+        DR_TRYF(compare_ids(g, q, i), "comparing ids of text %zu of %zu", i + 1,
+                q->text_count);
+        if (prompt == any && q->id_counts[i] > 0) {
+            prompt = q->ids[i];
+            count = q->id_counts[i] < PROMPT_MAX ? q->id_counts[i] : PROMPT_MAX;
+        }
+    }
+    DR_TRYF(generator_try(g, prompt, count, STEPS), "generating without an adapter");
+    for (size_t i = 0; i < q->adapter_count; i++) {
+        const char *file = q->adapter_files[i];
+        DR_TRY(generator_use(g, dr_path_join(&a, q->dir, file), file));
+        DR_TRYF(generator_try(g, prompt, count, STEPS), "generating with %s", file);
+    }
+done:
+    ort_generator_close(g);
+    dr_arena_release(&a);
+    return st;
+}
+
+/* ---- without ---- */
+
+static bool has(const char *text, const char *part)
+{
+    return strstr(text, part) != NULL;
+}
+
+static int64_t dummy_dim(const char *input, const char *symbol, int d)
+{
+    if (has(symbol, "batch"))
+        return 1;
+    if (has(symbol, "past") && !has(symbol, "total") && !has(symbol, "+"))
+        return 0;
+    if (symbol[0] != '\0')
+        return SEQUENCE;
+    if (has(input, "past") && d == 2)
+        return 0;
+    return d == 0 ? 1 : SEQUENCE;
+}
+
+static void fill_ints(ort_value *v, bool count_up, int64_t value)
+{
+    const size_t n = v->bytes / dr_dtype_bytes(v->dtype);
+
+    for (size_t i = 0; i < n; i++) {
+        int64_t x = count_up ? (int64_t)i : value;
+        if (v->dtype == DR_DTYPE_I64)
+            ((int64_t *)v->data)[i] = x;
+        else if (v->dtype == DR_DTYPE_I32)
+            ((int32_t *)v->data)[i] = (int32_t)x;
+        else if (v->dtype == DR_DTYPE_I16)
+            ((int16_t *)v->data)[i] = (int16_t)x;
+        else
+            ((int8_t *)v->data)[i] = (int8_t)x;
+    }
+}
+
+static void fill_floats(ort_value *v)
+{
+    const size_t size = dr_dtype_bytes(v->dtype);
+    const float one = 1.0F;
+    char *at = v->data;
+
+    for (size_t i = 0; i < v->bytes; i += size)
+        dr_from_f32(at + i, &one, v->dtype, 1);
+}
+
+static dr_status make_dummy(dr_arena *a, ort_value *v, const ort_session *s, size_t i)
+{
+    bool optional = false;
+    dr_status st = DR_OK;
+
+    DR_TRY(ort_session_input(s, i, v, &optional));
+    v->bytes = dr_dtype_bytes(v->dtype);
+    for (int d = 0; d < v->ndim; d++) {
+        if (v->dims[d] < 0)
+            v->dims[d] = dummy_dim(v->name, session_input_symbol(s, i, d), d);
+        if (!dr_mul(&v->bytes, v->bytes, (size_t)v->dims[d]))
+            DR_FAIL(DR_EFORMAT, "input %s: its size overflows", v->name);
+    }
+    DR_TRY(dr_arena_big(a, &v->data, v->bytes, 1, v->name));
+    if (dr_dtype_is_float(v->dtype))
+        fill_floats(v);
+    else
+        fill_ints(v, has(v->name, "position"), has(v->name, "mask"));
+done:
+    return st;
+}
+
+static dr_status check_finite(const ort_value *v, const char *path)
+{
+    const size_t size = dr_dtype_bytes(v->dtype);
+    const char *at = v->data;
+    float x = 0;
+
+    if (!dr_dtype_is_float(v->dtype))
+        return DR_OK;
+    for (size_t i = 0; i < v->bytes; i += size) {
+        dr_to_f32(&x, at + i, v->dtype, 1);
+        if (!isfinite(x))
+            return dr_fail(DR_EDEVICE, "%s: element %zu of output %s is not finite", path,
+                           i / size, v->name);
+    }
+    return DR_OK;
+}
+
+static dr_status run_once(dr_arena *a, ort_session *s, const ort_value *inputs,
+                          size_t input_count, const char *path)
+{
+    const size_t count = ort_session_output_count(s);
+    const char **names = dr_arena_alloc(a, count + 1, sizeof(*names));
+    ort_value *outputs = dr_arena_alloc(a, count + 1, sizeof(*outputs));
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++)
+        names[i] = ort_session_output_name(s, i);
+    DR_TRY(ort_session_run(s, inputs, input_count, names, outputs, count));
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(check_finite(&outputs[i], path));
+done:
+    ort_values_release(outputs, count);
+    return st;
+}
+
+static dr_status check_session(const ort_check_request *q)
+{
+    dr_arena a = {0};
+    ort_session *s = NULL;
+    ort_value *inputs = NULL, declared = {0};
+    size_t count = 0;
+    bool optional = false;
+    const char *path =
+        dr_path_join(&a, q->dir, q->model_file ? q->model_file : "model.onnx");
+    dr_status st = DR_OK;
+
+    DR_TRYF(ort_session_open(&s, path, 0, true), "loading the model");
+    inputs = dr_arena_alloc(&a, ort_session_input_count(s) + 1, sizeof(*inputs));
+    for (size_t i = 0; i < ort_session_input_count(s); i++) {
+        DR_TRY(ort_session_input(s, i, &declared, &optional));
+        if (!optional)
+            DR_TRY(make_dummy(&a, &inputs[count++], s, i));
+    }
+    DR_TRYF(run_once(&a, s, inputs, count, path), "running without an adapter");
+    for (size_t i = 0; i < q->adapter_count; i++) {
+        const char *file = q->adapter_files[i];
+        DR_TRY(ort_session_adapter(s, dr_path_join(&a, q->dir, file)));
+        DR_TRYF(run_once(&a, s, inputs, count, path), "running with %s", file);
+    }
+done:
+    ort_session_close(s);
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status check_folder(const ort_check_request *q, bool *runtime)
+{
+    ort_runtime ort = {0};
+    oga_runtime oga = {0};
+    dr_status st = DR_OK;
+
+    *runtime = false;
+    if (!dr_is_dir(q->dir)) {
+        *runtime = true;
+        DR_FAIL(DR_EIO, "%s: no such folder", q->dir);
+    }
+    bool found = false;
+    DR_TRY(ort_runtime_open(&ort, &found));
+    if (q->genai)
+        DR_TRY(oga_runtime_open(&oga, &ort, &found));
+    *runtime = true;
+    DR_TRY(q->genai ? check_genai(q) : check_session(q));
+done:
+    oga_runtime_close(&oga);
+    ort_runtime_close(&ort);
+    return st;
+}

@@ -1,0 +1,155 @@
+/*
+ * ort.h - ONNX Runtime and ONNX Runtime GenAI, loaded at run time.
+ *
+ * No header of theirs is used: OrtApi is a table whose slot numbers never change, OGA is a
+ * set of plain exports.  Libraries are looked for in DRUPE_LIB_PATH, beside the program
+ * (../lib/drupe, the build's .deps/lib), then by the loader.
+ */
+#ifndef DRUPE_ORT_H
+#define DRUPE_ORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/status.h"
+
+/* ---- what is here ---- */
+
+typedef struct {
+    bool ort_found, genai_found;
+    const char *ort_path, *ort_version;     /* arena; NULL when not found */
+    const char *genai_path, *genai_version; /* version as far as the library tells */
+    const char **providers;                 /* of onnxruntime */
+    size_t provider_count;
+    const char *why; /* where it was looked for, when something is missing */
+} ort_info;
+void ort_probe(dr_arena *a, ort_info *out);
+
+/* ---- sessions ---- */
+
+typedef struct ort_session ort_session;
+typedef struct {
+    const char *name; /* borrowed */
+    dr_dtype dtype;
+    int ndim;
+    int64_t dims[8];
+    void *data; /* inputs: borrowed; outputs: inside owner */
+    size_t bytes;
+    void *owner; /* inputs: not looked at; outputs: the runtime's tensor */
+} ort_value;
+
+/*
+ * threads 0: the runtime's default.  optimize false: graph optimizations off.
+ * DR_EDEVICE: no runtime, or it refuses the model; DR_EIO: no such file.
+ */
+DR_MUST_USE dr_status ort_session_open(ort_session **out, const char *model_path,
+                                       int threads, bool optimize);
+void ort_session_close(ort_session *s);
+/* Inputs that must be fed come first, then the optional ones. */
+size_t ort_session_input_count(const ort_session *s);
+const char *ort_session_input_name(const ort_session *s, size_t i);
+/*
+ * Declared type and dims (-1: symbolic); *optional is true when it has a default (an
+ * initializer).  DR_EUNSUPPORTED: a type that drupe has no name for.
+ */
+DR_MUST_USE dr_status ort_session_input(const ort_session *s, size_t i, ort_value *out,
+                                        bool *optional);
+size_t ort_session_output_count(const ort_session *s);
+const char *ort_session_output_name(const ort_session *s, size_t i);
+/* Adapter file whose parameters are fed to every later run; NULL: none.  One at a time. */
+DR_MUST_USE dr_status ort_session_adapter(ort_session *s, const char *path);
+/*
+ * Runs; outputs[i].data are released by ort_values_release.  All dims of an input are
+ * given; bytes must be their product times the element's size (DR_EUSAGE).
+ */
+DR_MUST_USE dr_status ort_session_run(ort_session *s, const ort_value *inputs,
+                                      size_t input_count, const char *const *output_names,
+                                      ort_value *outputs, size_t output_count);
+void ort_values_release(ort_value *values, size_t count);
+
+/* ---- generation with a model folder ---- */
+
+/* Model, tokenizer and adapter in GenAI.  One call at a time (GenAI's own rule). */
+typedef struct ort_generator ort_generator;
+
+/* Start from ORT_GENERATE_DEFAULTS: not every default is zero. */
+typedef struct {
+    const char *adapter_path; /* .onnx_adapter; NULL: base model */
+    const char *adapter_name; /* NULL: "adapter" */
+    int max_length;           /* tokens in all; 0: the config's */
+    bool do_sample;           /* false: greedy, and the three below are not used */
+    double temperature;       /* 0: the config's, likewise below */
+    double top_p;
+    int top_k;
+    int64_t seed;     /* -1: not set; GenAI takes 31 bits of it */
+    int share_buffer; /* past_present_share_buffer: 1, 0; -1: the config's */
+    int threads;      /* 0: GenAI's choice */
+} ort_generate_options;
+
+#define ORT_GENERATE_DEFAULTS ((ort_generate_options){.seed = -1, .share_buffer = -1})
+
+typedef struct {
+    size_t prompt_tokens, new_tokens;
+    double load_s;    /* of the open: libraries, model, adapter */
+    double prefill_s; /* to the first new token */
+    double decode_s;  /* from the first new token to the last */
+} ort_generate_stats;
+
+/*
+ * o is copied; NULL: the defaults.
+ * DR_EDEVICE: no runtime, or it refuses the model or the adapter; DR_EIO: no such file;
+ * DR_EFORMAT: the folder has no genai_config.json.
+ */
+DR_MUST_USE dr_status ort_generator_open(ort_generator **out, const char *model_dir,
+                                         const ort_generate_options *o);
+void ort_generator_close(ort_generator *g);
+/* For later calls of ort_generate; adapter and threads stay those of the open. */
+void ort_generator_set(ort_generator *g, const ort_generate_options *o);
+/* Ids of text by GenAI's own tokenizer (special tokens not added); free() releases. */
+DR_MUST_USE dr_status ort_generator_encode(ort_generator *g, const char *text,
+                                           int32_t **ids, size_t *count);
+/*
+ * Calls on_token (may be NULL) for each new id (true: go on), an end-of-sequence id
+ * included; ids_out (may be NULL) receives all new ids, released by free(); new_count and
+ * stats may be NULL.  Ends at an end-of-sequence id, at max_length, or when told to.
+ * DR_EUSAGE: no prompt, or it fills max_length.  DR_ECANCELLED: dr_cancel() was called.
+ */
+typedef bool (*ort_token_fn)(void *ctx, int32_t id);
+DR_MUST_USE dr_status ort_generate(ort_generator *g, const int32_t *prompt, size_t count,
+                                   ort_token_fn on_token, void *ctx, int32_t **ids_out,
+                                   size_t *new_count, ort_generate_stats *stats);
+
+/* ---- the check before a commit ---- */
+
+/*
+ * Loads a finished model folder in a child process, runs one step (with each adapter, and
+ * without), compares GenAI's ids with ours on probe texts, and reports the child's time and
+ * memory.  genai false: a plain session run on dummy inputs only.
+ * DR_EDEVICE: it does not load or run, or ids differ (the text and both ids are named), or
+ * the runtime crashed or took longer than timeout_s.  DR_ECANCELLED: dr_cancel().
+ * *checked false with *why when there is no runtime.
+ */
+typedef struct {
+    const char *dir;
+    bool genai;
+    const char *model_file;           /* inside dir, without genai; NULL: "model.onnx" */
+    const char *const *adapter_files; /* names inside dir */
+    size_t adapter_count;
+    const char *const *texts;  /* probe texts */
+    const int32_t *const *ids; /* ours */
+    const size_t *id_counts;
+    size_t text_count;
+    double timeout_s; /* 0: 120 */
+} ort_check_request;
+typedef struct {
+    bool checked;
+    char why[256];
+    double seconds;    /* of the child's life */
+    size_t peak_bytes; /* resident memory that the child added to what it was born with */
+} ort_check_result;
+DR_MUST_USE dr_status ort_check(ort_check_result *out, const ort_check_request *request);
+
+#endif

@@ -1,0 +1,13 @@
+/*
+ * session_impl.h - what the check sees of a session beyond the door: the names of symbolic
+ * dims, by which it chooses sizes for dummy inputs.
+ */
+#ifndef DRUPE_ORT_SESSION_IMPL_H
+#define DRUPE_ORT_SESSION_IMPL_H
+
+#include "ort/ort.h"
+
+/* The symbol of dim d of input i; "" when it has none. */
+const char *session_input_symbol(const ort_session *s, size_t i, int d);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * awq_pass.c - the AutoAWQQuantizer pass: Hugging Face model in, packed 4-bit model out.
+ */
+#include "pass/quantize_impl.h"
+
+typedef struct {
+    int bits;
+    int q_group_size;
+    bool zero_point;
+    bool duo_scaling;
+    bool apply_clip;
+    bool exact;
+} awq;
+
+static const dr_param params[] = {
+    DR_INT(awq, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),
+    DR_INT(awq, q_group_size, .dflt = "128", .search = "[32, 64, 128]", .min = -1,
+           .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
+    DR_BOOL(awq, zero_point, .dflt = "true", .help = "asymmetric grid"),
+    DR_BOOL(awq, duo_scaling, .dflt = "true", .help = "scale by the weights too"),
+    DR_BOOL(awq, apply_clip, .dflt = "true", .help = "search a clipping of each group"),
+    DR_BOOL(awq, exact, .dflt = "false",
+            .help = "AutoAWQ's very search, without drupe's improvements"),
+};
+
+static dr_status validate(const void *config)
+{
+    const awq *c = config;
+
+    if (c->q_group_size == 0)
+        return dr_fail(DR_EUSAGE, "q_group_size: 0 is no size; -1 means a whole row");
+    return DR_OK;
+}
+
+static dr_status quantize(const quant_site *site, const quant_grid *grid,
+                          const quant_calib *calib, const void *config)
+{
+    const awq *c = config;
+    const quant_awq_options o = {c->duo_scaling, c->apply_clip, c->exact};
+
+    return quant_awq(site, grid, calib, &o);
+}
+
+static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
+{
+    const awq *c = job->config;
+    const pass_quant_plan plan = {.layout = HF_QUANT_AWQ,
+                                  .grid = {c->bits, c->q_group_size, !c->zero_point},
+                                  .calib_samples = 16,
+                                  .calib_seq_len = 512,
+                                  .quantize = quantize};
+
+    return pass_quantize(job, out, in, &plan);
+}
+
+static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
+{
+    return pass_quantize_estimate(job, in, need, true);
+}
+
+extern const pass_def pass_awq; /* PASS(awq) in pass/passes.def */
+const pass_def pass_awq = {
+    .name = "AutoAWQQuantizer",
+    .version = 1,
+    .summary = "activation-aware weight quantization",
+    .takes = PASS_MODEL_HF,
+    .gives = PASS_MODEL_HF,
+    .needs_data = true,
+    .config_size = sizeof(awq),
+    .params = params,
+    .params_count = DR_COUNT(params),
+    .validate = validate,
+    .estimate = estimate,
+    .run = run,
+};

@@ -1,0 +1,266 @@
+/*
+ * model_builder_pass.c - the ModelBuilder pass: Hugging Face model and adapters in, an ONNX
+ * folder for ONNX Runtime (GenAI) out, loaded and run before it is handed on.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "onnx/onnx.h"
+#include "ort/ort.h"
+#include "pass/quantize_impl.h"
+
+typedef struct {
+    int precision;
+    int int4_block_size;
+    bool int4_is_symmetric;
+    int int4_accuracy_level;
+    const char *min_ort_version;
+    bool use_ort_genai;
+    int max_length;
+} builder;
+
+static const char *const precisions[] = {"fp32", "int4", NULL};
+
+static const dr_param params[] = {
+    DR_CHOICE(builder, precision, .dflt = "null", .choices = precisions,
+              .help = "default: int4 on a quantized base, else fp32"),
+    DR_INT(builder, int4_block_size, .dflt = "32", .search = "[32, 64, 128]", .min = 16,
+           .max = 256, .help = "weights that share a scale, where the base has none"),
+    DR_BOOL(builder, int4_is_symmetric, .dflt = "true", .help = "no zero points, likewise"),
+    DR_INT(builder, int4_accuracy_level, .dflt = "4", .max = 4,
+           .help = "0 unset, 1 float, 4 int8 activations (fastest)"),
+    DR_STR(builder, min_ort_version, .dflt = "null",
+           .help = "oldest onnxruntime that must load the model, such as 1.20"),
+    DR_BOOL(builder, use_ort_genai, .dflt = "false",
+            .help = "genai_config.json and tokenizer for onnxruntime-genai"),
+    DR_INT(builder, max_length, .dflt = "0", .max = 1 << 24,
+           .help = "search.max_length; 0: the context, at most 4096"),
+};
+
+static dr_status parse_ort_version(int *minor, const char *text)
+{
+    char *end = NULL;
+    long v = 0;
+
+    *minor = 0;
+    if (text == NULL)
+        return DR_OK;
+    if (strncmp(text, "1.", 2) == 0)
+        v = strtol(text + 2, &end, 10);
+    if (end == NULL || end == text + 2 || (*end != '\0' && *end != '.') || v < 1 || v > 999)
+        return dr_fail(DR_EUSAGE, "min_ort_version: expected such as 1.20, found \"%s\"",
+                       text);
+    if (v < 20)
+        return dr_fail(DR_EUNSUPPORTED,
+                       "min_ort_version %s: 1.20 is the oldest that loads adapters", text);
+    *minor = (int)v;
+    return DR_OK;
+}
+
+static dr_status validate(const void *config)
+{
+    const builder *c = config;
+    int minor = 0, b = c->int4_block_size;
+
+    if ((b & (b - 1)) != 0)
+        return dr_fail(DR_EUSAGE, "int4_block_size: expected a power of two, found %d", b);
+    if (c->int4_accuracy_level == 2 || c->int4_accuracy_level == 3)
+        return dr_fail(DR_EUSAGE,
+                       "int4_accuracy_level: 2 and 3 are half-precision levels that no CPU "
+                       "kernel has; use 0, 1 or 4");
+    return parse_ort_version(&minor, c->min_ort_version);
+}
+
+/* Opens every adapter against the model and names it. */
+static dr_status open_adapters(const pass_job *job, const pass_model *in, const hf_model *m,
+                               hf_adapter *adapters, onnx_named_adapter *named)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < in->adapter_count; i++) {
+        const pass_adapter *a = &in->adapters[i];
+        if (a->name == NULL && in->adapter_count > 1)
+            DR_FAIL(DR_EUSAGE, "adapter %s has no name; several need NAME=PATH each",
+                    a->path);
+        DR_TRYF(hf_adapter_open(&adapters[i], a->path, m), "opening adapter %s", a->path);
+        named[i].name = a->name != NULL ? a->name : "adapter_weights";
+        named[i].adapter = &adapters[i];
+    }
+    (void)job;
+done:
+    return st;
+}
+
+/* Texts whose ids must be ours in the runtime too. */
+static const char *const probes[] = {
+    "what is the best thing to see in chicago",
+    "Hello, world! It's 3:45 pm on 2024-12-31; the price is 1,234.50 EUR.",
+    "  two spaces,\ttab,\nnewline and caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e "
+    "\xf0\x9f\x99\x82",
+    "def f(x):\n    return [i ** 2 for i in range(x)]  # squares\n",
+};
+
+static dr_status check(const pass_job *job, const char *dir, const pass_model *in,
+                       const onnx_named_adapter *named, const hf_model *m, bool genai)
+{
+    size_t n = DR_COUNT(probes);
+    const char **files = dr_arena_alloc(job->arena, in->adapter_count, sizeof(char *));
+    tok_ids ids[DR_COUNT(probes)] = {0};
+    const int32_t *id_lists[DR_COUNT(probes)];
+    size_t id_counts[DR_COUNT(probes)];
+    json_t *tokenizer = NULL, *config = NULL;
+    tok_tokenizer *tok = NULL;
+    ort_check_result result = {0};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < in->adapter_count; i++)
+        files[i] = dr_arena_printf(job->arena, "%s.onnx_adapter", named[i].name);
+    if (genai) {
+        DR_TRY(hf_model_tokenizer(m, &tokenizer, &config));
+        DR_TRY(tok_open_json(&tok, tokenizer, config, hf_model_path(m)));
+        for (size_t i = 0; i < n; i++) {
+            DR_TRY(tok_encode(tok, &ids[i], probes[i], strlen(probes[i]), false));
+            id_lists[i] = ids[i].ids;
+            id_counts[i] = ids[i].count;
+        }
+    }
+    const ort_check_request request = {.dir = dir,
+                                       .genai = genai,
+                                       .adapter_files = files,
+                                       .adapter_count = in->adapter_count,
+                                       .texts = probes,
+                                       .ids = id_lists,
+                                       .id_counts = id_counts,
+                                       .text_count = genai ? n : 0};
+    DR_TRYF(ort_check(&result, &request), "checking the exported model");
+    if (!result.checked) {
+        DR_TRY(dr_buf_addf(job->text, "check          not checked: %s\n", result.why));
+        json_object_set_new(job->report, "not_checked", json_string(result.why));
+        goto done;
+    }
+    DR_TRY(dr_buf_addf(job->text, "check          loaded and run in %.2f s, %.0f MB\n",
+                       result.seconds, (double)result.peak_bytes / 1e6));
+    json_object_set_new(job->report, "check_seconds", json_real(result.seconds));
+    json_object_set_new(job->report, "check_peak_bytes",
+                        json_integer((json_int_t)result.peak_bytes));
+done:
+    for (size_t i = 0; i < n; i++)
+        tok_ids_release(&ids[i]);
+    tok_close(tok);
+    json_decref(tokenizer);
+    json_decref(config);
+    return st;
+}
+
+static dr_status tell(const pass_job *job, const onnx_report *r, const onnx_options *o)
+{
+    json_t *j = job->report;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < r->note_count; i++)
+        dr_warn_result("%s", r->notes[i]);
+    DR_TRY(dr_buf_addf(job->text, "precision      %s\n", precisions[o->precision]));
+    DR_TRY(dr_buf_addf(job->text, "graph          %zu nodes, opset %d, %llu bytes\n",
+                       r->nodes, r->opset, (unsigned long long)r->graph_bytes));
+    DR_TRY(dr_buf_addf(job->text, "weights        %llu bytes\n",
+                       (unsigned long long)r->data_bytes));
+    if (o->adapter_count > 0)
+        DR_TRY(dr_buf_addf(job->text, "adapters       %zu, %llu bytes\n", o->adapter_count,
+                           (unsigned long long)r->adapter_bytes));
+    json_object_set_new(j, "precision", json_string(precisions[o->precision]));
+    json_object_set_new(j, "opset", json_integer(r->opset));
+    json_object_set_new(j, "nodes", json_integer((json_int_t)r->nodes));
+    json_object_set_new(j, "graph_bytes", json_integer((json_int_t)r->graph_bytes));
+    json_object_set_new(j, "weight_bytes", json_integer((json_int_t)r->data_bytes));
+    json_object_set_new(j, "adapter_bytes", json_integer((json_int_t)r->adapter_bytes));
+done:
+    return st;
+}
+
+static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
+{
+    const builder *c = job->config;
+    const char *dir = dr_path_join(job->arena, job->out_dir, "model");
+    hf_adapter *adapters = dr_calloc(in->adapter_count, sizeof(*adapters));
+    onnx_named_adapter *named =
+        dr_arena_alloc(job->arena, in->adapter_count, sizeof(*named));
+    onnx_report report = {0};
+    hf_model *m = NULL;
+    dr_pool *pool = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRYF(hf_model_open(&m, in->path), "opening the model to export");
+    DR_TRY(open_adapters(job, in, m, adapters, named));
+    bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
+    if (packed && c->precision == ONNX_FP32)
+        DR_FAIL(DR_EUSAGE, "precision fp32: %s is quantized (%s); leave precision out",
+                in->name, hf_model_origin(m));
+    onnx_options o = {.precision = packed ? ONNX_INT4 : ONNX_FP32,
+                      .block_size = c->int4_block_size,
+                      .symmetric = c->int4_is_symmetric,
+                      .accuracy_level = c->int4_accuracy_level,
+                      .genai = c->use_ort_genai,
+                      .max_length = c->max_length,
+                      .adapters = named,
+                      .adapter_count = in->adapter_count};
+    if (c->precision >= 0)
+        o.precision = (onnx_precision)c->precision;
+    DR_TRY(parse_ort_version(&o.min_ort_minor, c->min_ort_version));
+    DR_TRY(dr_pool_open(&pool, job->threads));
+    DR_TRY(dr_make_dirs(dir));
+    DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
+    DR_TRY(tell(job, &report, &o));
+    if (job->check)
+        DR_TRY(check(job, dir, in, named, m, o.genai));
+    else
+        DR_TRY(dr_buf_adds(job->text, "check          not checked: --no_check\n"));
+    *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
+done:
+    for (size_t i = 0; i < in->adapter_count; i++)
+        hf_adapter_release(&adapters[i]);
+    free(adapters);
+    onnx_report_release(&report);
+    dr_pool_close(pool);
+    hf_model_close(m);
+    return st;
+}
+
+static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
+{
+    const builder *c = job->config;
+    hf_model *m = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_model_open(&m, in->path));
+    const hf_config *cfg = hf_model_config(m);
+    bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
+    uint64_t embed = 4ull * (uint64_t)cfg->vocab * (uint64_t)cfg->hidden, linears = 0;
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        linears += (uint64_t)cfg->layers * hf_slot_in(cfg, (hf_slot)s) *
+                   hf_slot_out(cfg, (hf_slot)s);
+    bool int4 = packed || c->precision == ONNX_INT4;
+    need->disk = embed + (int4 ? linears * 5 / 8 : linears * 4) + (16u << 20);
+    need->memory = embed / 8 + (64u << 20);
+done:
+    hf_model_close(m);
+    return st;
+}
+
+extern const pass_def pass_model_builder; /* PASS(model_builder) in pass/passes.def */
+const pass_def pass_model_builder = {
+    .name = "ModelBuilder",
+    .version = 1,
+    .summary = "decoder models as ONNX graphs for ONNX Runtime GenAI",
+    .takes = PASS_MODEL_HF,
+    .gives = PASS_MODEL_ONNX,
+    .config_size = sizeof(builder),
+    .params = params,
+    .params_count = DR_COUNT(params),
+    .validate = validate,
+    .estimate = estimate,
+    .run = run,
+};

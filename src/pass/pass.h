@@ -1,0 +1,76 @@
+/*
+ * pass.h - the steps of a workflow, all of one shape: a model goes in, a folder comes out.
+ *
+ * A pass is a row of passes.def and a thin file: a struct of what the user may set, the
+ * dr_param table that describes it, and a run function that opens, calls one algorithm of a
+ * lower room and leaves its files in job->out_dir.  Names and defaults are Olive's.  Passes
+ * never call passes; flow/ chains them and commits the folder.
+ */
+#ifndef DRUPE_PASS_H
+#define DRUPE_PASS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/param.h"
+#include "core/status.h"
+#include "data/data.h"
+
+typedef enum { PASS_MODEL_HF, PASS_MODEL_ONNX } pass_kind;
+
+typedef struct {
+    const char *name; /* "travel"; NULL: the user gave none */
+    const char *path; /* PEFT folder */
+} pass_adapter;
+
+/* A model between passes.  Strings live in the job's arena or longer. */
+typedef struct {
+    pass_kind kind;
+    const char *path;   /* HF: folder or .gguf; ONNX: folder */
+    const char *name;   /* as the user typed it: for base_model_name_or_path and reports */
+    const pass_adapter *adapters;
+    size_t adapter_count;
+} pass_model;
+
+typedef struct {
+    const void *config;       /* the pass's own struct, validated */
+    const char *out_dir;      /* exists, empty; the pass writes model/ and adapter/ there */
+    const char *final_dir;    /* where out_dir will be after the commit; for files that name it */
+    const data_options *data; /* what the user said about data */
+    const char *device;       /* "cpu" or "ref" */
+    int threads;              /* 0: all */
+    bool evaluate;            /* measure the result against the input */
+    bool check;               /* load the result in the runtime before it is committed */
+    dr_arena *arena;          /* lives as long as the result */
+    dr_buf *text;             /* the result for people: tables, sizes (stdout at the end) */
+    json_t *report;           /* the same for programs */
+} pass_job;
+
+/* What a run will need, in bytes; 0: unknown or little. */
+typedef struct {
+    uint64_t memory, disk;
+    double seconds; /* a rough guess on this machine; 0: not worth saying */
+} pass_need;
+
+typedef struct {
+    const char *name; /* Olive's: "AutoAWQQuantizer" */
+    int version;      /* part of the cache key: raised when the output bytes change */
+    const char *summary;
+    pass_kind takes, gives;
+    bool needs_data;
+    size_t config_size;
+    const dr_param *params;
+    size_t params_count;
+    dr_status (*validate)(const void *config); /* NULL: the table says all */
+    dr_status (*estimate)(const pass_job *job, const pass_model *in, pass_need *need);
+    dr_status (*run)(const pass_job *job, pass_model *out, const pass_model *in);
+} pass_def;
+
+/* By name, any case; NULL: no such pass. */
+const pass_def *pass_find(const char *name);
+const pass_def *const *pass_list(size_t *count);
+
+#endif

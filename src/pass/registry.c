@@ -1,0 +1,31 @@
+/*
+ * registry.c - the list of passes.
+ */
+#include <strings.h>
+
+#include "pass/pass.h"
+
+#define PASS(symbol) extern const pass_def pass_##symbol;
+#include "pass/passes.def"
+#undef PASS
+
+static const pass_def *const passes[] = {
+#define PASS(symbol) &pass_##symbol,
+#include "pass/passes.def"
+#undef PASS
+};
+
+const pass_def *pass_find(const char *name)
+{
+    for (size_t i = 0; i < DR_COUNT(passes); i++) {
+        if (strcasecmp(passes[i]->name, name) == 0)
+            return passes[i];
+    }
+    return NULL;
+}
+
+const pass_def *const *pass_list(size_t *count)
+{
+    *count = DR_COUNT(passes);
+    return passes;
+}

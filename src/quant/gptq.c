@@ -1,0 +1,225 @@
+/*
+ * gptq.c - GPTQ through a model: each slot is rounded for the inputs that it will see, those
+ * from everything before it already rounded, also within its layer.
+ *
+ * A layer runs in four stages, one for each slot; a stage computes the slot's inputs chunk
+ * by chunk, sums their Hessian, then solves:
+ *
+ *     x -> norm -> H(qkv) -> solve -> qkv -> attention -> H(o) -> solve -> x += o
+ *       -> norm -> H(gate_up) -> solve -> gate_up -> silu*up -> H(down) -> solve -> x += down
+ *
+ * So the text passes the layer once, with rounded weights, where running the layer before
+ * and again after its rounding passes it twice.  Between two stages the attention's outputs
+ * are kept for all tokens, later silu*up for as many sequences as KEEP_BYTES holds; the
+ * others are computed again, to the same bytes.
+ *
+ * Peak memory: x and attention outputs of all tokens, at most KEEP_BYTES more, one slot's
+ * weight three times, its Hessian twice.
+ */
+#include "core/mem.h"
+#include "quant/quant_impl.h"
+
+#define KEEP_BYTES ((size_t)1 << 30)
+
+typedef struct {
+    quant_stream s;
+    const quant_grid *grid;
+    const quant_gptq_options *o;
+    size_t m;    /* rows of a full chunk */
+    float *h;    /* owned: [m][D], a norm's output */
+    float *wide; /* owned: [m][max((H+2G)C, 2I)] */
+    float *act;  /* owned: [m][I] */
+    float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
+    size_t kept;
+    float *w, *bias; /* owned: the widest slot's; of the slot rounded last */
+    bool has_bias;
+    float *norm;   /* owned: [D] */
+    float *strips; /* owned: the Hessian being summed */
+    float *full;   /* owned: [K][K] */
+} gptq_run;
+
+static void run_release(gptq_run *r)
+{
+    float *all[] = {r->h, r->wide, r->act,  r->keep,   r->w,
+                    r->bias, r->norm, r->strips, r->full};
+
+    for (size_t i = 0; i < DR_COUNT(all); i++)
+        dr_big_free(all[i]);
+    quant_stream_close(&r->s);
+}
+
+static size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static dr_status floats(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
+
+    *out = p;
+    return st;
+}
+
+static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib *calib)
+{
+    const hf_config *c = hf_model_config(site->in);
+    size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
+    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, n_in = 0, n_out = 0;
+    dr_status st = DR_OK;
+
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
+        weights = most(weights, in * out);
+        n_in = most(n_in, in);
+        n_out = most(n_out, out);
+    }
+    DR_TRY(quant_stream_open(&r->s, site, calib));
+    r->m = t * (r->s.step < calib->count ? r->s.step : calib->count);
+    r->kept = KEEP_BYTES / (inner * sizeof(float)) / t;
+    r->kept = r->kept < calib->count ? r->kept : calib->count;
+    r->kept -= r->kept == calib->count ? 0 : r->kept % r->s.step;
+    DR_TRY(floats(&r->h, r->m, d, "norm outputs"));
+    DR_TRY(floats(&r->wide, r->m, n_out, "activations"));
+    DR_TRY(floats(&r->act, r->m, inner, "activations"));
+    DR_TRY(floats(&r->keep, t, most(calib->count * hc, r->kept * inner), "kept activations"));
+    DR_TRY(floats(&r->w, weights, 1, "a slot's weights"));
+    DR_TRY(floats(&r->bias, n_out, 1, "biases"));
+    DR_TRY(floats(&r->norm, d, 1, "norm"));
+    DR_TRY(floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
+    DR_TRY(floats(&r->full, n_in, n_in, "Hessian"));
+done:
+    return st;
+}
+
+/* Rounds the slot for the Hessian in strips; r->w is then its rounded weight. */
+static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
+{
+    const quant_site *site = r->s.site;
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, NULL);
+    dr_qtensor q = {0};
+    double loss = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_cancelled_check());
+    quant_gram_expand(r->full, r->strips, n_in);
+    DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias));
+    r->has_bias = l->has_bias;
+    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w, r->full, n_out, n_in, r->grid, r->o,
+                             l->path),
+            "rounding %s", l->path);
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", l->path, n_out, n_in, loss);
+    DR_TRY(quant_slot_write(site, layer, slot, &q));
+done:
+    dr_qtensor_release(&q);
+    return st;
+}
+
+/* ---- the pieces of a layer, for one chunk of m rows that begins at sequence i ---- */
+
+static float *chunk_x(const gptq_run *r, size_t i)
+{
+    return r->s.x + i * r->s.calib->seq_len * (size_t)r->s.cfg->hidden;
+}
+
+static dr_status norm_chunk(gptq_run *r, size_t i, size_t m)
+{
+    return nn_rmsnorm(r->s.site->dev, r->h, chunk_x(r, i), r->norm, m,
+                      (size_t)r->s.cfg->hidden, (float)r->s.cfg->norm_eps);
+}
+
+/* y[m][N] (+)= in W^T + bias with the slot rounded last. */
+static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_slot slot,
+                              size_t m, bool acc)
+{
+    size_t n = hf_slot_out(r->s.cfg, slot), k = hf_slot_in(r->s.cfg, slot);
+
+    return nn_matmul_nt(r->s.site->dev, y, in, r->w, r->has_bias ? r->bias : NULL, m, n, k, n,
+                        acc);
+}
+
+static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
+{
+    return quant_gram_add(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
+                          i == 0);
+}
+
+/* Chunk i into r->act, or where it is kept. */
+static dr_status act_chunk(gptq_run *r, size_t i, size_t m, float **act)
+{
+    size_t inner = (size_t)r->s.cfg->intermediate;
+    dr_status st = DR_OK;
+
+    *act = i < r->kept ? r->keep + i * r->s.calib->seq_len * inner : r->act;
+    DR_TRY(norm_chunk(r, i, m));
+    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_GATE_UP, m, false));
+    DR_TRY(nn_swiglu(r->s.site->dev, *act, r->wide, m, inner));
+done:
+    return st;
+}
+
+/* ---- stages ---- */
+
+static dr_status stage_qkv(gptq_run *r, size_t i, size_t m)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(norm_chunk(r, i, m));
+    DR_TRY(gram_chunk(r, r->h, HF_SLOT_QKV, i, m));
+done:
+    return st;
+}
+
+static dr_status stage_o(gptq_run *r, size_t i, size_t m)
+{
+    size_t t = r->s.calib->seq_len;
+    float *out = r->keep + i * t * hf_slot_in(r->s.cfg, HF_SLOT_O);
+    nn_attn_shape shape = r->s.attn;
+    dr_status st = DR_OK;
+
+    shape.b = m / t;
+    DR_TRY(norm_chunk(r, i, m));
+    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_QKV, m, false));
+    DR_TRY(nn_rope(r->s.site->dev, r->wide, &shape, 1));
+    DR_TRY(nn_attention(r->s.site->dev, out, NULL, r->wide, &shape));
+    DR_TRY(gram_chunk(r, out, HF_SLOT_O, i, m));
+done:
+    return st;
+}
+
+static dr_status stage_gate_up(gptq_run *r, size_t i, size_t m)
+{
+    const float *attn = r->keep + i * r->s.calib->seq_len * hf_slot_in(r->s.cfg, HF_SLOT_O);
+    dr_status st = DR_OK;
+
+    DR_TRY(linear_chunk(r, chunk_x(r, i), attn, HF_SLOT_O, m, true));
+    DR_TRY(norm_chunk(r, i, m));
+    DR_TRY(gram_chunk(r, r->h, HF_SLOT_GATE_UP, i, m));
+done:
+    return st;
+}
+
+static dr_status stage_down(gptq_run *r, size_t i, size_t m)
+{
+    float *act = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(act_chunk(r, i, m, &act));
+    DR_TRY(gram_chunk(r, act, HF_SLOT_DOWN, i, m));
+done:
+    return st;
+}
+
+static dr_status each_chunk(gptq_run *r, dr_status (*stage)(gptq_run *, size_t, size_t))
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < r->s.calib->count; i += r->s.step) {
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(stage(r, i, quant_stream_count(&r->s, i) * r->s.calib->seq_len));
+    }
+done:
+    return st;
+}

@@ -1,0 +1,336 @@
+/*
+ * gptq_solve.c - one weight rounded by GPTQ (Frantar et al. 2023): factor of the Hessian,
+ * column order, the sweep over blocks of columns, bytes.
+ *
+ * With H = A A^T, A upper triangular, the sweep needs A only (gptq_sweep.c says why), and A
+ * is the Cholesky factor of H read backwards from its last row and column: one factorisation
+ * and no inverse.  After each block of 128 columns its errors are spread over all later
+ * columns by one matrix product.
+ *
+ * Columns that never see an input (H_jj = 0) are set to zero.  Damping adds a share of the
+ * mean diagonal; when the factorisation fails all the same it is raised tenfold, four times.
+ *
+ * Cost: n^3/3 + rows n^2 multiply-adds; memory: n^2 floats for the factor, two copies of the
+ * weight (three with desc_act) and the diagonal blocks.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "quant/quant_impl.h"
+
+enum { L = QUANT_LANES, NB = QUANT_SWEEP, RAISES = 4 };
+
+typedef struct {
+    nn_device *dev;
+    const float *h; /* borrowed: [n][n] */
+    size_t rows, n, block;
+    const quant_gptq_options *o;
+    const char *name;
+    size_t *order;      /* owned: [n] */
+    float *factor;      /* owned: [n][n], lower factor of H backwards */
+    float *orig;        /* [rows][n]; owned when the order is not the natural one */
+    float *adj;         /* owned: [rows][n] */
+    float *grams;       /* owned: [n][gram], or NULL */
+    float *delta;       /* owned: [rows][NB] */
+    float *spread;      /* owned: [n][NB] panel, then [NB][NB], then [NB] pivots */
+    float *scratch;     /* owned */
+    double *loss;       /* owned: [tiles] */
+    quant_lanes *grids; /* owned: [tiles] */
+} solver;
+
+static void solver_release(solver *s)
+{
+    void *all[] = {s->factor, s->orig, s->adj, s->grams, s->delta, s->spread, s->scratch};
+
+    for (size_t i = 0; i < DR_COUNT(all); i++)
+        dr_big_free(all[i]);
+    free(s->order);
+    free(s->loss);
+    free(s->grids);
+    *s = (solver){0};
+}
+
+static dr_status floats(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
+
+    *out = p;
+    return st;
+}
+
+static dr_status solver_init(solver *s, size_t workers)
+{
+    size_t n = s->n, tiles = (s->rows + L - 1) / L;
+    size_t gram = quant_gram_cols(s->block);
+    dr_status st = DR_OK;
+
+    s->order = dr_calloc(n, sizeof(*s->order));
+    s->loss = dr_calloc(tiles, sizeof(*s->loss));
+    s->grids = dr_calloc(tiles, sizeof(*s->grids));
+    DR_TRY(floats(&s->factor, n, n, "factor of the Hessian"));
+    DR_TRY(floats(&s->adj, s->rows, n, "weight to round"));
+    if (s->o->desc_act)
+        DR_TRY(floats(&s->orig, s->rows, n, "weight in order"));
+    if (!s->o->minmax)
+        DR_TRY(floats(&s->grams, n, gram, "diagonal blocks"));
+    DR_TRY(floats(&s->delta, s->rows, NB, "errors of a block"));
+    DR_TRY(floats(&s->spread, n + NB + 1, NB, "columns of the factor"));
+    DR_TRY(floats(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
+done:
+    return st;
+}
+
+/* ---- order ---- */
+
+typedef struct {
+    float key;
+    size_t at;
+} ranked;
+
+/* Greatest key first; equal ones in natural order. */
+static int by_key(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+
+    if (x->key != y->key)
+        return x->key > y->key ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Group-aware order: columns by descending diagonal within their group, groups by their
+ * greatest.  Groups stay whole, so the packed weight needs no g_idx. */
+static void choose_order(solver *s)
+{
+    size_t n = s->n, block = s->block, groups = n / block;
+
+    if (!s->o->desc_act) {
+        for (size_t i = 0; i < n; i++)
+            s->order[i] = i;
+        return;
+    }
+    ranked *cols = dr_calloc(n, sizeof(*cols)), *order = dr_calloc(groups, sizeof(*order));
+    for (size_t i = 0; i < n; i++)
+        cols[i] = (ranked){s->h[i * n + i], i};
+    for (size_t g = 0; g < groups; g++) {
+        qsort(cols + g * block, block, sizeof(*cols), by_key);
+        order[g] = (ranked){cols[g * block].key, g};
+    }
+    qsort(order, groups, sizeof(*order), by_key);
+    for (size_t g = 0; g < groups; g++) {
+        for (size_t i = 0; i < block; i++)
+            s->order[g * block + i] = cols[order[g].at * block + i].at;
+    }
+    free(cols);
+    free(order);
+}
+
+/* ---- the factor ---- */
+
+/* Mean of the diagonal over columns that see an input, 1 when none does. */
+static double mean_diagonal(const solver *s)
+{
+    double sum = 0;
+    size_t live = 0;
+
+    for (size_t i = 0; i < s->n; i++) {
+        double d = (double)s->h[i * s->n + i];
+        sum += d;
+        live += d > 0;
+    }
+    return live > 0 ? sum / (double)live : 1.0;
+}
+
+/* factor = the damped Hessian in processing order, backwards. */
+static void fill_factor(solver *s, double mean, double damp)
+{
+    size_t n = s->n;
+
+    for (size_t i = 0; i < n; i++) {
+        const float *row = s->h + s->order[n - 1 - i] * n;
+        float *to = s->factor + i * n;
+        for (size_t j = 0; j < i; j++)
+            to[j] = row[s->order[n - 1 - j]];
+        double d = (double)row[s->order[n - 1 - i]];
+        to[i] = (float)((d > 0 ? d : mean) + damp * mean);
+    }
+}
+
+static dr_status factorize(solver *s)
+{
+    double mean = mean_diagonal(s), damp = s->o->damp_percent;
+    bool definite = false;
+    dr_status st = DR_OK;
+
+    for (int i = 0; i <= RAISES; i++) {
+        fill_factor(s, mean, damp);
+        DR_TRY(quant_cholesky(s->dev, s->factor, s->n, &definite));
+        if (definite)
+            goto done;
+        damp = damp > 0 ? damp * 10 : 1e-4;
+        dr_log(DR_INFO, "%s: the Hessian is not positive definite; damping raised to %g",
+               s->name, damp);
+    }
+    st = dr_fail(DR_EFORMAT, "%s: the Hessian is not positive definite with damping %g",
+                 s->name, damp / 10);
+    dr_hint("the calibration text may be too short, or a weight is not finite");
+done:
+    return st;
+}
+
+/* ---- weights in order ---- */
+
+static void load_weights(solver *s, const float *w)
+{
+    size_t n = s->n;
+
+    for (size_t r = 0; r < s->rows; r++) {
+        float *to = s->adj + r * n;
+        for (size_t j = 0; j < n; j++) {
+            size_t at = s->order[j];
+            to[j] = s->h[at * n + at] > 0.0f ? w[r * n + at] : 0.0f;
+        }
+    }
+    if (s->orig != NULL)
+        memcpy(s->orig, s->adj, s->rows * n * sizeof(float));
+}
+
+static void load_grams(solver *s)
+{
+    size_t n = s->n, m = quant_gram_cols(s->block);
+
+    if (s->grams == NULL)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const float *row = s->h + s->order[i] * n;
+        for (size_t j = 0; j < m; j++)
+            s->grams[i * m + j] = row[s->order[i / m * m + j]];
+    }
+}
+
+/* ---- the sweep ---- */
+
+/* A_ik / A_kk for i in the block at p0: within the block [n][n], for the columns after it
+ * turned to [rest][n], as a matrix product wants it; and the block's A_kk. */
+static void cut_factor(const solver *s, size_t p0, size_t nb, float *within, float *pivot)
+{
+    size_t n = s->n, rest = n - p0 - nb;
+    const float *f = s->factor;
+
+    for (size_t k = 0; k < nb; k++)
+        pivot[k] = f[(n - 1 - p0 - k) * n + n - 1 - p0 - k];
+    for (size_t i = 0; i < nb; i++) {
+        const float *row = f + (n - 1 - p0 - i) * n;
+        for (size_t k = 0; k < nb; k++)
+            within[i * nb + k] = k > i ? row[n - 1 - p0 - k] / pivot[k] : 0.0f;
+        for (size_t k = 0; k < rest; k++) {
+            size_t c = n - 1 - p0 - nb - k;
+            s->spread[k * nb + i] = row[c] / f[c * n + c];
+        }
+    }
+}
+
+static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule *rule)
+{
+    size_t n = s->n, tiles = (s->rows + L - 1) / L;
+    float *within = s->spread + n * NB, *pivot = within + NB * NB;
+    quant_sweep job = {.q = q,
+                       .rule = *rule,
+                       .order = s->order,
+                       .orig = s->orig != NULL ? s->orig : values,
+                       .adj = s->adj,
+                       .values = values,
+                       .grams = s->grams,
+                       .gram = quant_gram_cols(s->block),
+                       .static_groups = s->o->static_groups,
+                       .grids = s->grids,
+                       .loss = s->loss,
+                       .scratch = s->scratch,
+                       .spread = within,
+                       .pivot = pivot,
+                       .delta = s->delta};
+    dr_status st = DR_OK;
+
+    for (size_t p = 0; p < n; p += NB) {
+        size_t nb = n - p < NB ? n - p : NB, rest = n - p - nb;
+        DR_TRY(dr_cancelled_check());
+        cut_factor(s, p, nb, within, pivot);
+        job.p0 = p;
+        job.n = nb;
+        DR_TRY(dr_pool_run(nn_device_pool(s->dev), tiles, quant_sweep_tile, &job));
+        if (rest > 0)
+            DR_TRY(nn_matmul_nt(s->dev, s->adj + p + nb, s->delta, s->spread, NULL, s->rows,
+                                rest, nb, n, true));
+    }
+done:
+    return st;
+}
+
+/* ---- bytes ---- */
+
+typedef struct {
+    dr_qtensor *q;
+    quant_rule rule;
+    const float *values; /* borrowed */
+    float *scratch;      /* borrowed: per worker two tiles of a group */
+    size_t worker_floats;
+} pack_job;
+
+/* The codes of values that lie on the grid already. */
+static dr_status pack_tile(void *ctx, size_t task, int worker)
+{
+    const pack_job *job = ctx;
+    const dr_qtensor *q = job->q;
+    size_t row0 = task * L, rows = q->rows - row0 < L ? q->rows - row0 : L;
+    size_t block = (size_t)q->block, blocks = dr_qtensor_blocks(q);
+    float *tile = job->scratch + (size_t)worker * job->worker_floats;
+    float *codes = tile + block * L;
+
+    for (size_t b = 0; b < blocks; b++) {
+        quant_lanes g = {{0}, {0}};
+        for (size_t l = 0; l < L; l++) {
+            size_t r = row0 + (l < rows ? l : 0);
+            g.scale[l] = q->scales[r * blocks + b];
+            g.zero[l] = (float)dr_qtensor_zero(q, r, b);
+        }
+        quant_tile_load(tile, job->values + row0 * q->cols + b * block, q->cols, rows,
+                        block);
+        quant_tile_codes(codes, &job->rule, &g, tile, block);
+        quant_tile_pack(job->q, row0, rows, b, codes, block, &g);
+    }
+    return DR_OK;
+}
+
+dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w,
+                           const float *h, size_t rows, size_t cols, const quant_grid *grid,
+                           const quant_gptq_options *o, const char *name)
+{
+    solver s = {.dev = dev, .h = h, .rows = rows, .n = cols, .o = o, .name = name};
+    const quant_rule rule = quant_rule_of(grid);
+    dr_pool *pool = nn_device_pool(dev);
+    size_t tiles = (rows + L - 1) / L;
+    dr_status st = DR_OK;
+
+    *q = (dr_qtensor){0};
+    DR_TRY(quant_grid_block(&s.block, grid, cols, name));
+    DR_TRY(solver_init(&s, (size_t)dr_pool_threads(pool)));
+    DR_TRY(dr_qtensor_new(q, grid->bits, (int)s.block, rows, cols, grid->symmetric));
+    choose_order(&s);
+    load_weights(&s, w);
+    if (s.orig == NULL)
+        memcpy(w, s.adj, rows * cols * sizeof(float)); /* dead columns are zero there too */
+    load_grams(&s);
+    DR_TRY(factorize(&s));
+    DR_TRY(sweep(&s, q, w, &rule));
+
+    pack_job pack = {q, rule, w, s.scratch, quant_sweep_floats(s.block)};
+    DR_TRY(dr_pool_run(pool, tiles, pack_tile, &pack));
+    for (size_t t = 0; loss != NULL && t < tiles; t++)
+        *loss = (t == 0 ? 0.0 : *loss) + s.loss[t];
+done:
+    solver_release(&s);
+    if (st != DR_OK)
+        dr_qtensor_release(q);
+    return st;
+}

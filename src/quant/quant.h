@@ -1,0 +1,113 @@
+/*
+ * quant.h - weight quantizers: a model goes in layer by layer, packed weights come out.
+ *
+ * All quantizers have one shape: read weights from an open hf_model, perhaps run
+ * calibration text through it to see activations, hand each finished layer to an
+ * hf_writer.  One decoder layer is in memory at a time, so the peak is a layer with its
+ * activations, not the model.  Embedding, head and norms stay as they are (awq folds its
+ * scales into norms and into the linear before).
+ *
+ * The same seed gives the same bytes on one device, whatever the number of threads.
+ */
+#ifndef DRUPE_QUANT_H
+#define DRUPE_QUANT_H
+
+#include <stdbool.h>
+
+#include "core/arena.h"
+#include "core/log.h"
+#include "core/qtensor.h"
+#include "core/status.h"
+#include "hf/hf.h"
+#include "nn/nn.h"
+
+/* The grid that weights are rounded to. */
+typedef struct {
+    int bits;       /* 2, 4 or 8 */
+    int group_size; /* input channels that share one scale; -1: a whole row */
+    bool symmetric; /* no zero points */
+} quant_grid;
+
+/* Calibration ids [count][seq_len]; borrowed. */
+typedef struct {
+    const int32_t *ids;
+    size_t count, seq_len;
+} quant_calib;
+
+/* Where a quantizer works.  Every member is borrowed for the call. */
+typedef struct {
+    nn_device *dev;
+    const hf_model *in;
+    hf_writer *out;
+    dr_progress *progress; /* may be NULL; stepped once a layer */
+} quant_site;
+
+/*
+ * The group size that fits every linear of the model: `wanted` when it divides all widths,
+ * else the largest power of two below it, 16 or more, that does.  DR_EUNSUPPORTED: none.
+ * The caller tells the user when it differs.
+ */
+DR_MUST_USE dr_status quant_fit_group(int *group, const hf_model *m, int wanted);
+
+/* Round to nearest: no data, one pass over the weights.  Min and max include 0 (as Olive's
+ * Rtn); scales are rounded to fp16, which the checkpoint stores. */
+DR_MUST_USE dr_status quant_rtn(const quant_site *site, const quant_grid *grid);
+
+/*
+ * Activation-aware scaling (Lin et al. 2023, as AutoAWQ 0.2.9 computes it), then rounding.
+ *
+ * For each group of linears that share an input, tries 20 exponents a in [0, 1) for
+ * scales s = mean|x|^a, keeps the one with the least output error, and folds 1/s into the
+ * operator before the group; then searches a clipping of each row's groups.
+ * duo_scaling also divides by the weights' own magnitude; clip as AutoAWQ's apply_clip.
+ *
+ * DR_ENOMEM: one layer's activations do not fit.
+ */
+typedef struct {
+    bool duo_scaling; /* AutoAWQ's default: true */
+    bool clip;        /* AutoAWQ's default: true */
+    bool exact;       /* AutoAWQ's very search (no identity in the grid, Q and K of a fused
+                           qkv clipped too); false: the better default */
+} quant_awq_options;
+DR_MUST_USE dr_status quant_awq(const quant_site *site, const quant_grid *grid,
+                                const quant_calib *calib, const quant_awq_options *o);
+
+/*
+ * GPTQ (Frantar et al. 2023): columns are rounded one by one, the error of each spread over
+ * the rest by the inverse Hessian X^T X + damp * mean(diag) * I.  Inputs come from the
+ * already quantized layers.
+ * DR_EFORMAT: a Hessian that is not positive definite after raised damping, by module name.
+ */
+typedef struct {
+    double damp_percent; /* 0.01 */
+    bool desc_act;       /* columns by descending diagonal within and across groups, so that
+                            no g_idx is needed */
+    bool static_groups;  /* all grids from the original weights */
+    bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
+                            costs the group least, by its block of the Hessian */
+} quant_gptq_options;
+DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
+                                 const quant_calib *calib, const quant_gptq_options *o);
+
+/* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to
+ * fp16 when fp16_scales).  group -1 must be resolved by the caller (block = cols). */
+DR_MUST_USE dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w,
+                                     size_t rows, size_t cols, const quant_grid *grid,
+                                     bool fp16_scales);
+
+/* ---- how close is it ---- */
+
+typedef struct {
+    size_t tokens; /* judged */
+    double ppl_before, ppl_after;
+    double kl;        /* mean KL(before || after), nats a token */
+    double top1;      /* share of positions with the same most likely token */
+    double kl_stderr; /* over blocks */
+} quant_quality;
+
+/* Runs both models over the blocks (layers streamed, never both whole in memory). */
+DR_MUST_USE dr_status quant_compare(quant_quality *out, nn_device *dev,
+                                    const hf_model *before, const hf_model *after,
+                                    const quant_calib *text);
+
+#endif

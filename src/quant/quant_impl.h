@@ -1,0 +1,175 @@
+/*
+ * quant_impl.h - what the quantizers share: the tile, the rule, the solvers under the door.
+ *
+ * The tile.  All searches look at QUANT_LANES rows of a weight at once, turned so that the
+ * rows lie side by side: tile[col][lane].  Every step (range, codes, error, quadratic form)
+ * is then the same arithmetic on 16 neighbouring floats, which compilers turn into vectors
+ * without being allowed to reorder a sum; the bytes do not depend on the vector width nor
+ * on the number of threads.
+ */
+#ifndef DRUPE_QUANT_IMPL_H
+#define DRUPE_QUANT_IMPL_H
+
+#include "quant/quant.h"
+
+enum { QUANT_LANES = 16 };
+
+/* ---- rules: from a range of weights to a grid (rule.c) ---- */
+
+/*
+ * How a group's scale and zero point come from its least and greatest weight.
+ * forced_zero: the range is extended to hold 0 (Olive, GPTQ).  Without it, this is
+ * AutoAWQ's pseudo_quantize_tensor, symmetric variant included.
+ */
+typedef struct {
+    int bits;
+    bool symmetric, forced_zero, fp16_scales;
+} quant_rule;
+
+/* One group's grid for each lane; zero is a code, kept as a float. */
+typedef struct {
+    float scale[QUANT_LANES], zero[QUANT_LANES];
+} quant_lanes;
+
+quant_rule quant_rule_of(const quant_grid *grid); /* Olive's range, fp16 scales */
+/* DR_EUSAGE: bits or group size that no packed weight can have. */
+DR_MUST_USE dr_status quant_grid_check(const quant_grid *grid);
+/* Columns of a group; DR_EUNSUPPORTED: it does not divide cols (`what` is named). */
+DR_MUST_USE dr_status quant_grid_block(size_t *block, const quant_grid *grid, size_t cols,
+                                       const char *what);
+void quant_rule_fit(quant_lanes *out, const quant_rule *rule, const float *lo,
+                    const float *hi);
+
+/* ---- tiles (tile.c, quad.c); n columns each ---- */
+
+/* tile[n][lane] = w[lane][n], lanes at and above rows are zero; ld: stride of w's rows. */
+void quant_tile_load(float *tile, const float *w, size_t ld, size_t rows, size_t n);
+/* dst[lane][n] = tile for lanes below rows. */
+void quant_tile_unload(float *dst, size_t ld, size_t rows, const float *tile, size_t n);
+/* Least and greatest of each lane.  false: a value is not finite. */
+bool quant_tile_range(float *lo, float *hi, const float *tile, size_t n);
+/* codes[n][lane], whole numbers in [0, 2^bits). */
+void quant_tile_codes(float *codes, const quant_rule *rule, const quant_lanes *g,
+                      const float *tile, size_t n);
+/* values = (codes - zero) * scale; may be in place. */
+void quant_tile_values(float *values, const quant_lanes *g, const float *codes, size_t n);
+/* err = round(tile) - tile on the grid g. */
+void quant_tile_error(float *err, const quant_rule *rule, const quant_lanes *g,
+                      const float *tile, size_t n);
+/* loss[lane] += e^T G e for a symmetric G[n][n] with row stride ld, of which the lower
+ * triangle is read. */
+void quant_tile_quad(float *loss, const float *e, const float *gram, size_t ld, size_t n);
+/* Codes and grid of block b into rows row0.. of a packed weight; a short block is padded. */
+void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const float *codes,
+                     size_t n, const quant_lanes *g);
+
+/* ---- group searches (shrink.c) ---- */
+
+/*
+ * For each lane the grid of one group with the least e^T G e among shrunken ranges.
+ * SHRINK_BOTH scales both ends of the range by 1 - i*step; SHRINK_CLIP clamps the weights
+ * to +-max|w| (1 - i*step), as AutoAWQ's clip search does.  Ties go to the least shrink.
+ */
+typedef enum { QUANT_SHRINK_BOTH, QUANT_SHRINK_CLIP } quant_shrink_kind;
+typedef struct {
+    quant_shrink_kind kind;
+    int count; /* candidates */
+    float step;
+} quant_shrink;
+
+/* gram[n][m]: the diagonal blocks m x m of the group's Gram matrix, one below the other; m
+ * divides n.  limit (may be NULL) receives max|w| that the best candidate left.
+ * scratch: n lanes. */
+void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule,
+                         const quant_shrink *shrink, const float *tile, size_t n,
+                         const float *gram, size_t m, float *scratch);
+/* m for a group: the group itself up to 128 columns, else a power of two that divides it. */
+size_t quant_gram_cols(size_t block);
+/* tile = clamp(tile, -limit, limit) by lane. */
+void quant_tile_clamp(float *tile, const float *limit, size_t n);
+
+/* ---- Gram matrices (gram.c); x[m][n]: a chunk of inputs; first: set, do not add ---- */
+
+/* The lower triangle in strips, quant_gram_floats(n) in all; expand makes h[n][n] of it. */
+size_t quant_gram_floats(size_t n);
+DR_MUST_USE dr_status quant_gram_add(nn_device *dev, float *strips, const float *x,
+                                     size_t m, size_t n, bool first);
+void quant_gram_expand(float *h, const float *strips, size_t n);
+/* grams[n][block]: the diagonal blocks, one below the other. */
+DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x,
+                                            size_t m, size_t n, size_t block, bool first);
+
+/* ---- GPTQ's solver (chol.c, gptq_solve.c, gptq_sweep.c) ---- */
+
+/* a[n][n], of which the lower triangle is read, becomes its lower Cholesky factor (the upper
+ * triangle is left alone).  *definite false: it has none, and a is spoilt. */
+DR_MUST_USE dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite);
+
+enum { QUANT_SWEEP = 128 }; /* columns between two updates of all later ones */
+
+/*
+ * w[rows][cols] is rounded into q (made here) and replaced by the rounded values.
+ * h[cols][cols]: X^T X of the inputs, symmetric.  name is for messages.  *loss (may be NULL)
+ * receives the sum over rows of (w - q) (H + damping) (w - q)^T.
+ */
+DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev,
+                                       float *w, const float *h, size_t rows, size_t cols,
+                                       const quant_grid *grid, const quant_gptq_options *o,
+                                       const char *name);
+
+/* One block of columns p0 .. p0+n of the sweep, in processing order; what is set once for
+ * the whole weight first. */
+typedef struct {
+    dr_qtensor *q;
+    quant_rule rule;
+    const size_t *order; /* [cols]: natural column of each processed one; borrowed */
+    const float *orig;   /* [rows][cols] in processing order */
+    float *adj;          /* [rows][cols] the same, with the errors so far spread over it */
+    float *values;       /* [rows][cols] natural order: rounded weights (may be orig) */
+    const float *grams;  /* [cols][gram]: the diagonal blocks; NULL: plain min and max */
+    size_t gram;         /* columns of one: quant_gram_cols of the group */
+    bool static_groups;  /* grids from orig, not from adj */
+    quant_lanes *grids;  /* [tiles]: of the group that is open */
+    double *loss;        /* [tiles] */
+    float *scratch;      /* per worker: quant_sweep_floats() */
+    size_t p0, n;
+    const float *spread; /* [n][n]: A_ik / A_kk, zero for k <= i */
+    const float *pivot;  /* [n]: A_kk */
+    float *delta;        /* [rows][n]: orig - rounded, for the later columns */
+} quant_sweep;
+size_t quant_sweep_floats(size_t group);
+/* ctx: a quant_sweep; task: a tile of rows. */
+DR_MUST_USE dr_status quant_sweep_tile(void *ctx, size_t task, int worker);
+
+/* ---- calibration text through the model, layer by layer (stream.c) ---- */
+
+typedef struct {
+    const quant_site *site;
+    const quant_calib *calib;
+    const hf_config *cfg; /* borrowed from the model */
+    nn_decoder *dec;      /* owned */
+    float *x;             /* owned: [count*seq_len][D], the layer's inputs */
+    size_t step;          /* sequences in a chunk: about QUANT_CHUNK tokens */
+    nn_attn_shape attn;   /* b is the chunk's */
+    float *rope;          /* owned: cos, then sin */
+} quant_stream;
+enum { QUANT_CHUNK = 2048 };
+
+/* Embeds the text.  DR_EUSAGE: there is none. */
+DR_MUST_USE dr_status quant_stream_open(quant_stream *s, const quant_site *site,
+                                        const quant_calib *calib);
+void quant_stream_close(quant_stream *s);
+/* Sequences in the chunk that begins at sequence i. */
+size_t quant_stream_count(const quant_stream *s, size_t i);
+
+/* w[N][K] = a slot's weights, bias[N] (NULL: not wanted) = its biases or zeros. */
+DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot,
+                                      float *w, float *bias);
+/* First linear of a slot; *count (may be NULL): how many it has. */
+const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
+                                    size_t *count);
+/* Hands the rows of q to the writer, linear by linear. */
+DR_MUST_USE dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
+                                       const dr_qtensor *q);
+
+#endif

@@ -1,0 +1,116 @@
+/*
+ * rtn.c - round to nearest: each group's grid from its least and greatest weight, no data.
+ *
+ * One pass, bound by memory: a task reads 16 rows, turns them a group at a time, and packs.
+ * Rows are independent, so any number of threads gives the same bytes.
+ */
+#include "core/mem.h"
+#include "quant/quant_impl.h"
+
+enum { L = QUANT_LANES };
+
+typedef struct {
+    dr_qtensor *q;
+    quant_rule rule;
+    const float *w;     /* [rows][cols], or NULL: read from the model */
+    const hf_model *m;  /* borrowed */
+    const hf_linear *l; /* borrowed */
+    float *scratch;     /* owned: per worker 16 rows, a group's tile, its codes */
+    size_t worker_floats;
+} rtn_job;
+
+static dr_status pack_rows(void *ctx, size_t task, int worker)
+{
+    const rtn_job *job = ctx;
+    const dr_qtensor *q = job->q;
+    size_t row0 = task * L, rows = q->rows - row0 < L ? q->rows - row0 : L;
+    size_t block = (size_t)q->block, cols = q->cols;
+    float *own = job->scratch + (size_t)worker * job->worker_floats;
+    float *tile = own + L * cols, *codes = tile + L * block;
+    float lo[L], hi[L];
+    const float *w = job->w == NULL ? own : job->w + row0 * cols;
+    dr_status st = DR_OK;
+
+    if (job->w == NULL)
+        DR_TRY(hf_linear_read(job->m, job->l, own, row0, rows));
+    for (size_t c = 0; c < cols; c += block) {
+        size_t n = cols - c < block ? cols - c : block;
+        quant_lanes g = {{0}, {0}};
+        quant_tile_load(tile, w + c, cols, rows, n);
+        if (!quant_tile_range(lo, hi, tile, n))
+            DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
+                    row0 + rows - 1);
+        quant_rule_fit(&g, &job->rule, lo, hi);
+        quant_tile_codes(codes, &job->rule, &g, tile, n);
+        quant_tile_pack(job->q, row0, rows, c / block, codes, n, &g);
+    }
+done:
+    return st;
+}
+
+static dr_status pack_all(rtn_job *job, dr_pool *pool)
+{
+    const dr_qtensor *q = job->q;
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    job->worker_floats = L * q->cols + 2 * L * (size_t)q->block;
+    DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool) * job->worker_floats,
+                        sizeof(float), "rounding scratch"));
+    job->scratch = p;
+    DR_TRY(dr_pool_run(pool, (q->rows + L - 1) / L, pack_rows, job));
+done:
+    dr_big_free(p);
+    return st;
+}
+
+dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w, size_t rows,
+                         size_t cols, const quant_grid *grid, bool fp16_scales)
+{
+    rtn_job job = {.q = out, .rule = quant_rule_of(grid), .w = w};
+    dr_status st = DR_OK;
+
+    job.rule.fp16_scales = fp16_scales;
+    DR_TRY(dr_qtensor_new(out, grid->bits, grid->group_size, rows, cols, grid->symmetric));
+    DR_TRY(pack_all(&job, pool));
+done:
+    if (st != DR_OK)
+        dr_qtensor_release(out);
+    return st;
+}
+
+static dr_status rtn_linear(const quant_site *site, const quant_grid *grid,
+                            const hf_linear *l)
+{
+    dr_qtensor q = {0};
+    rtn_job job = {.q = &q, .rule = quant_rule_of(grid), .m = site->in, .l = l};
+    size_t block = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_cancelled_check());
+    DR_TRY(quant_grid_block(&block, grid, l->n_in, l->path));
+    DR_TRY(dr_qtensor_new(&q, grid->bits, (int)block, l->n_out, l->n_in, grid->symmetric));
+    DR_TRYF(pack_all(&job, nn_device_pool(site->dev)), "rounding %s", l->path);
+    DR_TRY(hf_writer_packed(site->out, l, &q));
+done:
+    dr_qtensor_release(&q);
+    return st;
+}
+
+dr_status quant_rtn(const quant_site *site, const quant_grid *grid)
+{
+    int layers = hf_model_config(site->in)->layers;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_grid_check(grid));
+    for (int i = 0; i < layers; i++) {
+        const hf_linear *linears = NULL;
+        size_t count = hf_layer_linears(site->in, i, &linears);
+        for (size_t k = 0; k < count; k++)
+            DR_TRY(rtn_linear(site, grid, &linears[k]));
+        if (site->progress != NULL)
+            dr_progress_step(site->progress, (size_t)i + 1, NULL);
+    }
+done:
+    return st;
+}

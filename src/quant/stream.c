@@ -1,0 +1,160 @@
+/*
+ * stream.c - calibration text on its way through a model, and a layer's linears by slot.
+ *
+ * What is kept for all tokens is one row of D floats each, the input of the layer that is
+ * being worked on.  Everything else exists for a chunk of sequences at a time.
+ */
+#include <math.h>
+
+#include "core/mem.h"
+#include "quant/quant_impl.h"
+
+enum { READ_ROWS = 64 };
+
+static dr_status embed(quant_stream *s)
+{
+    size_t t = s->calib->seq_len, d = (size_t)s->cfg->hidden;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < s->calib->count; i += s->step) {
+        DR_TRY(dr_cancelled_check());
+        DR_TRYF(nn_decoder_embed(s->dec, s->x + i * t * d, s->calib->ids + i * t,
+                                 quant_stream_count(s, i) * t),
+                "embedding the calibration text");
+    }
+done:
+    return st;
+}
+
+static void attn_init(quant_stream *s)
+{
+    const hf_config *c = s->cfg;
+    size_t t = s->calib->seq_len, half = (size_t)c->rope.rotary_dim / 2;
+
+    hf_rope_tables(c, (int64_t)t > c->rope.original_max, t, s->rope, s->rope + t * half);
+    s->attn = (nn_attn_shape){.t = t,
+                              .heads = (size_t)c->heads,
+                              .kv_heads = (size_t)c->kv_heads,
+                              .head_dim = (size_t)c->head_dim,
+                              .rotary_dim = (size_t)c->rope.rotary_dim,
+                              .window = (size_t)c->sliding_window,
+                              .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+                              .cos = s->rope,
+                              .sin = s->rope + t * half};
+}
+
+dr_status quant_stream_open(quant_stream *s, const quant_site *site, const quant_calib *calib)
+{
+    const hf_config *c = hf_model_config(site->in);
+    size_t t = calib->seq_len, rows = 0;
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    *s = (quant_stream){.site = site, .calib = calib, .cfg = c};
+    if (calib->count == 0 || t == 0)
+        DR_FAIL(DR_EUSAGE, "calibration: expected sequences of tokens, found %zu of %zu",
+                calib->count, t);
+    if (!dr_mul(&rows, calib->count, t))
+        DR_FAIL(DR_EUSAGE, "calibration: %zu sequences of %zu tokens are too many",
+                calib->count, t);
+    s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
+    DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
+    DR_TRY(dr_big_alloc(&p, rows, (size_t)c->hidden * sizeof(float), "calibration inputs"));
+    s->x = p;
+    DR_TRY(dr_big_alloc(&p, t, (size_t)c->rope.rotary_dim * sizeof(float), "rotary tables"));
+    s->rope = p;
+    attn_init(s);
+    DR_TRY(embed(s));
+done:
+    if (st != DR_OK)
+        quant_stream_close(s);
+    return st;
+}
+
+void quant_stream_close(quant_stream *s)
+{
+    nn_decoder_close(s->dec);
+    dr_big_free(s->x);
+    dr_big_free(s->rope);
+    *s = (quant_stream){0};
+}
+
+size_t quant_stream_count(const quant_stream *s, size_t i)
+{
+    size_t left = s->calib->count - i;
+
+    return left < s->step ? left : s->step;
+}
+
+/* ---- linears by slot ---- */
+
+const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot, size_t *count)
+{
+    const hf_linear *all = NULL, *first = NULL;
+    size_t n = hf_layer_linears(m, layer, &all), k = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].slot == slot && k++ == 0)
+            first = &all[i];
+    }
+    DR_BUG_IF(first == NULL);
+    if (count != NULL)
+        *count = k;
+    return first;
+}
+
+typedef struct {
+    const hf_model *m;
+    const hf_linear *l;
+    float *w;
+} read_job;
+
+static dr_status read_rows(void *ctx, size_t task, int worker)
+{
+    const read_job *job = ctx;
+    size_t row0 = task * READ_ROWS, left = job->l->n_out - row0;
+
+    (void)worker;
+    return hf_linear_read(job->m, job->l, job->w + row0 * job->l->n_in, row0,
+                          left < READ_ROWS ? left : READ_ROWS);
+}
+
+dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float *w,
+                          float *bias)
+{
+    size_t count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        read_job job = {site->in, &l[i], w + l[i].row0 * l[i].n_in};
+        DR_TRYF(dr_pool_run(nn_device_pool(site->dev), (l[i].n_out + READ_ROWS - 1) / READ_ROWS,
+                            read_rows, &job),
+                "reading %s", l[i].path);
+        if (bias != NULL)
+            DR_TRY(hf_linear_bias(site->in, &l[i], bias + l[i].row0));
+    }
+done:
+    return st;
+}
+
+dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
+                           const dr_qtensor *q)
+{
+    size_t count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        dr_qtensor part = *q;
+        part.owned = false;
+        part.rows = l[i].n_out;
+        part.codes += l[i].row0 * dr_qtensor_row_bytes(q);
+        part.scales += l[i].row0 * dr_qtensor_blocks(q);
+        if (part.zeros != NULL)
+            part.zeros += l[i].row0 * dr_qtensor_zero_bytes(q);
+        DR_TRY(hf_writer_packed(site->out, &l[i], &part));
+    }
+done:
+    return st;
+}

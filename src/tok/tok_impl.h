@@ -1,0 +1,358 @@
+/*
+ * tok_impl.h - what the files of tok/ share: text, patterns, vocabulary, the steps of a
+ * tokenizer.json in the order in which text passes through them.
+ *
+ *   text -> added tokens -> normalizers -> added tokens (normalized) -> pre-tokenizer ops
+ *        -> BPE of each word -> post-processor;     ids -> decoder stages -> text
+ *
+ * An open tokenizer does not change: whatever encoding needs to scribble on (buffers, the
+ * cache of words, PCRE2's match data) is a tok_work, lent from a list under a mutex, so
+ * that threads may share one tokenizer.
+ */
+#ifndef DRUPE_TOK_IMPL_H
+#define DRUPE_TOK_IMPL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/buf.h"
+#include "core/json.h"
+#include "core/status.h"
+#include "tok/tok.h"
+
+enum {
+    TOK_ID_LIMIT = 1 << 24, /* ids and counts of pieces that a file may ask for */
+    TOK_STEP_LIMIT = 64,    /* normalizers, ops, decoder stages, each */
+};
+#define TOK_TEXT_MAX ((size_t)1 << 32) /* bytes of any text buffer */
+#define TOK_MARK     "\xE2\x96\x81"    /* U+2581, SentencePiece's space */
+
+typedef struct {
+    const char *s; /* borrowed, not ended by a zero byte */
+    size_t n;
+} tok_str;
+
+/* ---- text (tok_text.c) ---- */
+
+typedef enum { TOK_UTF8_OK, TOK_UTF8_BAD, TOK_UTF8_CUT } tok_utf8;
+
+/* One step over n > 0 bytes: a character (OK), a maximal ill-formed part (BAD), or the
+ * beginning of a character that the bytes end in (CUT).  Returns its length. */
+size_t tok_utf8_step(const char *s, size_t n, tok_utf8 *kind);
+bool tok_utf8_valid(const char *s, size_t n);
+/* Appends s, each ill-formed part replaced by U+FFFD. */
+DR_MUST_USE dr_status tok_utf8_lossy(dr_buf *out, const char *s, size_t n);
+/* The next and the last code point of valid text; the length in bytes is returned. */
+size_t tok_utf8_get(const char *s, size_t n, uint32_t *cp);
+size_t tok_utf8_last(const char *s, size_t n, uint32_t *cp);
+size_t tok_utf8_put(char out[4], uint32_t cp);
+
+bool tok_is_space(uint32_t cp);   /* Unicode White_Space */
+bool tok_is_word(uint32_t cp);    /* \w as Rust's regex has it */
+bool tok_is_numeric(uint32_t cp); /* N* */
+bool tok_is_punct(uint32_t cp);   /* P*, and ASCII's symbols */
+
+uint32_t tok_byte_char(unsigned char b); /* GPT-2's table */
+int tok_char_byte(uint32_t cp);          /* its inverse; -1: no byte */
+/* Appends each byte of s as its character. */
+DR_MUST_USE dr_status tok_bytes_map(dr_buf *out, const char *s, size_t n);
+
+uint64_t tok_hash(const char *s, size_t n);
+
+/* ---- patterns (tok_pattern.c, tok_regex.c) ---- */
+
+typedef struct {
+    void *code; /* owned: pcre2_code; NULL: a literal */
+    char *text; /* owned: the literal */
+    size_t n;
+} tok_pattern;
+
+/* What matching scribbles on; {0} is valid. */
+typedef struct {
+    void *data, *context, *stack; /* owned: PCRE2's */
+} tok_matcher;
+void tok_matcher_release(tok_matcher *m);
+
+/* A walk over the matches of a pattern, leftmost first, as Oniguruma's find_iter. */
+typedef struct {
+    const tok_pattern *pattern; /* borrowed */
+    tok_matcher *matcher;       /* borrowed */
+    tok_str text;
+    size_t at, last_end;
+    bool any;
+} tok_scan;
+
+/* spec: {"String": s} or {"Regex": r}. */
+DR_MUST_USE dr_status tok_pattern_open(tok_pattern *p, const json_t *spec, const char *where);
+DR_MUST_USE dr_status tok_pattern_regex(tok_pattern *p, const char *regex, size_t n,
+                                        const char *where);
+void tok_pattern_release(tok_pattern *p);
+tok_scan tok_scan_begin(const tok_pattern *p, tok_matcher *m, tok_str text);
+DR_MUST_USE dr_status tok_scan_next(tok_scan *s, size_t *start, size_t *end, bool *found);
+/* Appends text with each match replaced. */
+DR_MUST_USE dr_status tok_pattern_replace(dr_buf *out, const tok_pattern *p, tok_matcher *m,
+                                          tok_str text, tok_str with);
+/* Oniguruma's syntax to PCRE2's.  DR_EUNSUPPORTED names what differs in meaning. */
+DR_MUST_USE dr_status tok_regex_translate(dr_buf *out, const char *regex, size_t n,
+                                          const char *where);
+
+/* ---- vocabulary and merges (tok_vocab.c, tok_merge.c) ---- */
+
+typedef struct {
+    uint32_t at, n; /* in tok_vocab.text */
+    int32_t id;
+} tok_entry;
+
+typedef struct {
+    char *text;         /* owned: pieces, each followed by a zero byte */
+    tok_entry *entries; /* owned */
+    uint32_t *by_id;    /* owned: entry + 1; 0: no such id */
+    uint32_t *slots;    /* owned: hash table of entry + 1 */
+    size_t count, size, mask; /* pieces; highest id + 1; slots - 1 */
+} tok_vocab;
+
+DR_MUST_USE dr_status tok_vocab_open(tok_vocab *v, const json_t *pieces, const char *where);
+void tok_vocab_release(tok_vocab *v);
+int32_t tok_vocab_find(const tok_vocab *v, const char *s, size_t n); /* -1: none */
+bool tok_vocab_piece(const tok_vocab *v, int32_t id, tok_str *piece);
+
+typedef struct {
+    uint64_t pair; /* left << 32 | right; TOK_NO_PAIR: free */
+    uint32_t rank;
+    int32_t id;
+} tok_merge;
+#define TOK_NO_PAIR UINT64_MAX
+
+typedef struct {
+    tok_merge *slots; /* owned */
+    size_t mask;
+} tok_merges;
+
+DR_MUST_USE dr_status tok_merges_open(tok_merges *m, const json_t *merges,
+                                      const tok_vocab *v, size_t prefix_bytes,
+                                      const char *where);
+void tok_merges_release(tok_merges *m);
+const tok_merge *tok_merges_find(const tok_merges *m, int32_t left, int32_t right);
+
+/* ---- the model (tok_bpe.c) ---- */
+
+typedef struct {
+    tok_vocab vocab;
+    tok_merges merges;
+    char *unk_piece;      /* owned; NULL: unknown characters vanish */
+    char *prefix, *suffix; /* owned: continuing_subword_prefix, end_of_word_suffix */
+    int32_t unk;          /* -1: unk_piece is not in the vocabulary */
+    bool fuse_unk, byte_fallback, ignore_merges, affixes;
+    bool map_bytes;       /* words come as raw bytes, to be mapped by GPT-2's table */
+    bool cut_marks;       /* no merge crosses from another character into U+2581 */
+    int32_t byte_id[256]; /* ids of <0xNN> */
+} tok_bpe;
+
+typedef struct tok_work tok_work;
+
+DR_MUST_USE dr_status tok_bpe_open(tok_bpe *b, const json_t *model, const char *where);
+void tok_bpe_release(tok_bpe *b);
+/* Appends the ids of one word. */
+DR_MUST_USE dr_status tok_bpe_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_str word);
+
+/* ---- added tokens (tok_added.c) ---- */
+
+typedef struct {
+    char *content; /* owned */
+    char *shown;   /* owned: what decoding sees: the normalized content */
+    size_t content_n, shown_n;
+    int32_t id;
+    bool special, lstrip, rstrip, single_word, normalized;
+    bool skipped; /* by skip_special */
+} tok_added;
+
+typedef struct tok_trie tok_trie;
+
+typedef struct {
+    tok_added *list; /* owned; later entries of an id replace earlier ones */
+    size_t count;
+    uint32_t *by_id; /* owned: entry + 1 for ids below size */
+    size_t size;
+    tok_trie *names;        /* owned: content to id */
+    tok_trie *raw, *normal; /* owned: for matching; NULL: no such tokens */
+} tok_addeds;
+
+typedef struct {
+    size_t start, stop;
+    int32_t id; /* -1: text between added tokens */
+} tok_gap;
+
+DR_MUST_USE dr_status tok_addeds_open(tok_tokenizer *t, const json_t *list, const char *where);
+void tok_addeds_release(tok_addeds *a);
+const tok_added *tok_addeds_get(const tok_addeds *a, int32_t id);
+int32_t tok_addeds_find(const tok_addeds *a, const char *s, size_t n); /* -1: none */
+/* Cuts text at the trie's tokens: calls fn for each part, in order. */
+typedef dr_status (*tok_gap_fn)(void *ctx, const tok_gap *gap);
+DR_MUST_USE dr_status tok_addeds_cut(const tok_addeds *a, const tok_trie *trie, tok_str text,
+                                     tok_gap_fn fn, void *ctx);
+
+/* ---- normalizers (tok_normal.c) ---- */
+
+typedef enum {
+    TOK_NORMAL_PREPEND,
+    TOK_NORMAL_REPLACE,
+    TOK_NORMAL_NFC,
+    TOK_NORMAL_NFD,
+    TOK_NORMAL_NFKC,
+    TOK_NORMAL_NFKD,
+    TOK_NORMAL_LOWERCASE,
+    TOK_NORMAL_STRIP
+} tok_normal_kind;
+
+typedef struct {
+    tok_normal_kind kind;
+    tok_pattern pattern;
+    char *text; /* owned: what is prepended or put in */
+    size_t text_n;
+    bool left, right;
+} tok_normal;
+
+typedef struct {
+    tok_normal *list; /* owned */
+    size_t count;
+} tok_normals;
+
+DR_MUST_USE dr_status tok_normals_open(tok_normals *ns, const json_t *spec,
+                                       const char *where);
+void tok_normals_release(tok_normals *ns);
+/* *text becomes the normalized text, in buffers of w; *first (at the original's start)
+ * is cleared when the first characters were removed. */
+DR_MUST_USE dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text,
+                                      bool *first);
+
+/* ---- pre-tokenizer (tok_split.c) ---- */
+
+typedef enum { TOK_OP_PATTERN, TOK_OP_CLASS, TOK_OP_SPACE, TOK_OP_MARK, TOK_OP_BYTES }
+    tok_op_kind;
+typedef enum {
+    TOK_CUT_REMOVED,
+    TOK_CUT_ISOLATED,
+    TOK_CUT_CONTIGUOUS,
+    TOK_CUT_WITH_PREVIOUS,
+    TOK_CUT_WITH_NEXT
+} tok_cut;
+typedef enum { TOK_PREPEND_FIRST, TOK_PREPEND_NEVER, TOK_PREPEND_ALWAYS } tok_prepend;
+
+typedef struct {
+    tok_op_kind kind;
+    tok_pattern pattern;
+    bool (*is)(uint32_t cp);
+    tok_cut cut;
+    bool invert, split;
+    tok_prepend prepend;
+    char mark[5]; /* Metaspace's character */
+} tok_op;
+
+typedef struct {
+    tok_op *list; /* owned */
+    size_t count;
+} tok_ops;
+
+/* A part of a text; first: it begins where the original text begins. */
+typedef struct {
+    size_t at, n;
+    bool first;
+} tok_span;
+
+typedef struct {
+    tok_span *v; /* owned */
+    size_t count, cap;
+} tok_spans;
+
+DR_MUST_USE dr_status tok_ops_open(tok_ops *ops, const json_t *spec, const char *where);
+void tok_ops_release(tok_ops *ops);
+/* Cuts text into words; *base and *words are in w. */
+DR_MUST_USE dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, bool first,
+                                  const char **base, const tok_spans **words);
+/* Metaspace's fields, for the pre-tokenizer and the decoder. */
+DR_MUST_USE dr_status tok_mark_open(char mark[5], tok_prepend *prepend, bool *split,
+                                    const json_t *spec, const char *where);
+
+/* ---- post-processor (tok_post.c) ---- */
+
+typedef struct {
+    tok_ids before, after; /* around the text */
+} tok_post;
+
+DR_MUST_USE dr_status tok_post_open(tok_post *p, const json_t *spec, const char *where);
+void tok_post_release(tok_post *p);
+
+/* ---- decoder (tok_decode.c) ---- */
+
+typedef struct tok_stage tok_stage;
+
+typedef struct {
+    tok_stage *list; /* owned */
+    size_t count;
+} tok_stages;
+
+DR_MUST_USE dr_status tok_stages_open(tok_stages *d, const json_t *spec, const char *where);
+void tok_stages_release(tok_stages *d);
+
+/* ---- scratch (tok_work.c) ---- */
+
+typedef struct {
+    int32_t id, prev, next;
+    uint32_t live; /* 0: merged into the symbol before it */
+} tok_symbol;
+
+typedef struct {
+    uint32_t rank, at;
+    int32_t id; /* what the merge makes */
+} tok_candidate;
+
+enum { TOK_CACHE_SLOTS = 1 << 14, TOK_CACHE_TEXT = 38, TOK_CACHE_IDS = 6 };
+
+/* A word seen before; 64 bytes, one cache line. */
+typedef struct {
+    uint8_t n, count;
+    char text[TOK_CACHE_TEXT];
+    int32_t ids[TOK_CACHE_IDS];
+} tok_cached;
+
+struct tok_work {
+    tok_work *next; /* owned: the list of idle ones */
+    dr_buf clean, normal[2], op[2], word;
+    tok_spans spans[2], cuts;
+    tok_matcher matcher;
+    tok_symbol *symbols;   /* owned */
+    tok_candidate *heap;   /* owned */
+    size_t symbols_cap, heap_cap;
+    tok_cached *cache;     /* owned */
+};
+
+tok_work *tok_work_take(const tok_tokenizer *t);
+void tok_work_give(const tok_tokenizer *t, tok_work *w);
+void tok_work_free(tok_work *w);
+void tok_spans_add(tok_spans *s, size_t at, size_t n, bool first);
+
+/* ---- the whole ---- */
+
+typedef struct {
+    pthread_mutex_t lock;
+    tok_work *idle; /* owned */
+} tok_works;
+
+struct tok_tokenizer {
+    tok_bpe bpe;
+    tok_addeds added;
+    tok_normals normals;
+    tok_ops ops;
+    tok_post post;
+    tok_stages stages;
+    tok_works *works; /* owned */
+    size_t size;      /* highest id + 1 */
+    int32_t bos, eos, pad, unk;
+    char *bos_text, *eos_text; /* owned */
+    char *chat_template;       /* owned; NULL: none */
+    json_t *specials;          /* owned: names of special tokens -> text, for templates */
+};
+
+#endif

@@ -1,0 +1,319 @@
+/*
+ * train_lora.c - the training loop.
+ *
+ * A step is `accumulation` micro-batches of `batch` blocks, as the Hugging Face Trainer cuts
+ * them: the last batch of an epoch may be smaller, the last group of an epoch too.  The loss
+ * of a micro-batch is the mean over its targets, that of a step the mean over its
+ * micro-batches (Olive sets accepts_loss_kwargs = False).  Inside, sequences are run one
+ * after another, so that memory is that of one sequence whatever the batch.
+ *
+ *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
+ *   backward  layers from the top down to the lowest that trains
+ *
+ * What the backward needs is kept whole when it fits keep_bytes; else only each layer's
+ * input is kept and the layer is run again.  Both give the same bytes.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "train/train_impl.h"
+
+typedef struct {
+    nn_decoder *dec;
+    train_state state;
+    const train_blocks *blocks;
+    const train_options *o;
+    int layers;
+    size_t hidden;
+    nn_acts *acts;     /* [layers] when all are kept, else [1] */
+    size_t acts_count;
+    float *inputs;     /* [layers][seq_len][D] when acts are not kept */
+    float *x, *dx;     /* [seq_len][D] */
+    int32_t *targets;  /* [seq_len] */
+    size_t bytes;      /* of all that */
+} trainer;
+
+static void trainer_release(trainer *t)
+{
+    for (size_t i = 0; i < t->acts_count; i++)
+        dr_big_free(t->acts[i].x);
+    free(t->acts);
+    dr_big_free(t->inputs);
+    dr_big_free(t->x);
+    dr_big_free(t->dx);
+    free(t->targets);
+    train_state_release(&t->state);
+    nn_decoder_close(t->dec);
+}
+
+/* Half of the machine's memory. */
+static size_t default_keep(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page / 2 : (size_t)2 << 30;
+}
+
+static dr_status floats(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&p, a * b, sizeof(float), what));
+    *out = p;
+done:
+    return st;
+}
+
+static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
+                              const train_blocks *blocks, const train_options *o)
+{
+    const hf_config *c = hf_model_config(base);
+    size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
+    dr_status st = DR_OK;
+
+    *t = (trainer){.blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
+    DR_TRY(train_state_open(&t->state, base, o));
+    size_t rank = t->state.max_rank, one = nn_acts_bytes(c, 1, seq, rank);
+    size_t all = one * (size_t)c->layers;
+    bool keep_acts = all <= keep / 2;
+    t->acts_count = keep_acts ? (size_t)c->layers : 1;
+    t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
+    for (size_t i = 0; i < t->acts_count; i++)
+        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, rank));
+    size_t rows = seq * (size_t)c->layers;
+    if (!keep_acts)
+        DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of all layers"));
+    DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
+    DR_TRY(floats(&t->dx, seq, t->hidden, "its gradient"));
+    t->targets = dr_calloc(seq, sizeof(int32_t));
+    t->bytes = (keep_acts ? all : one + rows * t->hidden * 4) + 2 * seq * t->hidden * 4 +
+               16 * t->state.count;
+    DR_TRY(nn_decoder_open(&t->dec, dev, base, keep - (keep_acts ? all : keep / 4)));
+    dr_log(DR_INFO, "%s; %zu parameters train; %s", nn_device_describe(dev), t->state.count,
+           keep_acts ? "activations are kept" : "activations are computed twice");
+done:
+    return st;
+}
+
+/* All layers upward; what the backward needs stays in acts or inputs. */
+static dr_status forward(trainer *t, const int32_t *ids, size_t n)
+{
+    const nn_layer *w = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_decoder_embed(t->dec, t->x, ids, n));
+    for (int layer = 0; layer < t->layers; layer++) {
+        bool all = t->acts_count > 1 || t->layers == 1;
+        nn_acts *acts = &t->acts[all ? layer : 0];
+        if (!all)
+            memcpy(t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden, t->x,
+                   n * t->hidden * sizeof(float));
+        DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
+                                t->state.layer_counts[layer]));
+    }
+done:
+    return st;
+}
+
+static dr_status backward(trainer *t, size_t n)
+{
+    const nn_layer *w = NULL;
+    dr_status st = DR_OK;
+
+    for (int layer = t->layers - 1; layer >= t->state.lowest; layer--) {
+        bool all = t->acts_count > 1 || t->layers == 1;
+        nn_acts *acts = &t->acts[all ? layer : 0];
+        DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        if (!all) {
+            memcpy(t->x, t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden,
+                   n * t->hidden * sizeof(float));
+            DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
+                                    t->state.layer_counts[layer]));
+        }
+        DR_TRY(nn_layer_backward(t->dec, w, 1, n, t->dx, acts, t->state.layers[layer],
+                                 t->state.layer_counts[layer], layer > t->state.lowest));
+    }
+done:
+    return st;
+}
+
+/* One block: gradients are added, its losses summed. */
+static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
+                           size_t *counted)
+{
+    const int32_t *ids = t->blocks->ids + block * t->blocks->seq_len;
+    size_t n = t->blocks->lengths[block];
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i++)
+        t->targets[i] = i + 1 < n ? ids[i + 1] : -100;
+    DR_TRY(forward(t, ids, n));
+    DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
+    DR_TRY(backward(t, n));
+done:
+    return st;
+}
+
+/* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
+typedef struct {
+    size_t *order; /* owned: of the current epoch */
+    size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
+} sampler;
+
+static void sampler_open(sampler *s, const train_blocks *b, const train_options *o)
+{
+    *s = (sampler){.order = dr_calloc(b->count, sizeof(size_t)), .epoch = SIZE_MAX};
+    s->batches = (b->count + o->batch - 1) / o->batch;
+    s->groups = (s->batches + o->accumulation - 1) / o->accumulation;
+}
+
+/* Micro-batches [*first, *end) of step k, in the order of its epoch. */
+static void sampler_step(sampler *s, size_t k, const train_blocks *b, const train_options *o,
+                         size_t *first, size_t *end)
+{
+    size_t epoch = k / s->groups, group = k % s->groups;
+
+    if (epoch != s->epoch) {
+        train_order(s->order, b->count, o->seed, epoch, o->shuffle);
+        s->epoch = epoch;
+    }
+    *first = group * o->accumulation;
+    *end = *first + o->accumulation < s->batches ? *first + o->accumulation : s->batches;
+}
+
+/* Targets in a micro-batch. */
+static size_t batch_targets(const trainer *t, const size_t *order, size_t from, size_t to)
+{
+    size_t n = 0;
+
+    for (size_t i = from; i < to; i++) {
+        size_t length = t->blocks->lengths[order[i]];
+        n += length > 0 ? length - 1 : 0;
+    }
+    return n;
+}
+
+static dr_status run_step(trainer *t, sampler *s, size_t k, double *loss, size_t *tokens)
+{
+    const train_options *o = t->o;
+    size_t first = 0, end = 0, sequence = 0;
+    dr_status st = DR_OK;
+
+    *loss = 0;
+    sampler_step(s, k, t->blocks, o, &first, &end);
+    for (size_t mb = first; mb < end; mb++) {
+        size_t from = mb * o->batch, to = from + o->batch, counted = 0;
+        double sum = 0;
+        to = to < t->blocks->count ? to : t->blocks->count;
+        size_t n = batch_targets(t, s->order, from, to);
+        if (n == 0)
+            continue;
+        float scale = (float)(1.0 / ((double)n * (double)(end - first)));
+        for (size_t i = from; i < to; i++, sequence++) {
+            DR_TRY(dr_cancelled_check());
+            train_state_masks(&t->state, o->seed, k, sequence);
+            DR_TRY(run_block(t, s->order[i], scale, &sum, &counted));
+            *tokens += t->blocks->lengths[s->order[i]];
+        }
+        *loss += sum / (double)n / (double)(end - first);
+    }
+    if (!isfinite(*loss))
+        DR_FAIL(DR_EDEVICE, "step %zu: the loss is %g; try a lower learning_rate", k + 1,
+                *loss);
+done:
+    return st;
+}
+
+static dr_status update(trainer *t, size_t k, size_t total, double *norm)
+{
+    const train_options *o = t->o;
+    dr_pool *pool = nn_device_pool(nn_decoder_device(t->dec));
+    double clip = 1;
+    dr_status st = DR_OK;
+
+    DR_TRY(train_grad_norm(norm, pool, &t->state));
+    if (o->max_grad_norm > 0 && *norm > 0) {
+        clip = o->max_grad_norm / (*norm + 1e-6);
+        clip = clip < 1 ? clip : 1;
+    }
+    const train_adamw adam = {train_rate(o, k, total), o->beta1, o->beta2, o->eps,
+                              o->weight_decay};
+    DR_TRY(train_adamw_step(pool, &t->state, &adam, k + 1, clip));
+done:
+    return st;
+}
+
+static dr_status train(trainer *t, train_report *r)
+{
+    const train_options *o = t->o;
+    sampler s;
+    dr_progress progress;
+    char text[64];
+    dr_status st = DR_OK;
+
+    sampler_open(&s, t->blocks, o);
+    size_t total = o->max_steps;
+    if (total == 0)
+        total = (size_t)ceil(o->epochs * (double)s.groups);
+    r->losses = dr_calloc(total, sizeof(double));
+    r->grad_norms = dr_calloc(total, sizeof(double));
+    double start = dr_now_s();
+    dr_progress_begin(&progress, "training", "steps", total);
+    for (size_t k = 0; k < total; k++) {
+        DR_TRYF(run_step(t, &s, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1,
+                total);
+        DR_TRY(update(t, k, total, &r->grad_norms[k]));
+        r->steps = k + 1;
+        (void)snprintf(text, sizeof(text), "loss %.4f", r->losses[k]);
+        dr_progress_step(&progress, k + 1, text);
+        if (o->logging_steps > 0 && (k + 1) % o->logging_steps == 0)
+            dr_log(DR_INFO, "step %zu: loss %.6f, gradient norm %.4f, rate %.3g", k + 1,
+                   r->losses[k], r->grad_norms[k], train_rate(o, k, total));
+    }
+    dr_progress_end(&progress);
+    r->seconds = dr_now_s() - start;
+done:
+    free(s.order);
+    return st;
+}
+
+static dr_status check_blocks(const train_blocks *b, const hf_model *base)
+{
+    int vocab = hf_model_config(base)->vocab;
+
+    if (b->count == 0)
+        return dr_fail(DR_EUSAGE, "no block to train on");
+    for (size_t i = 0; i < b->count * b->seq_len; i++) {
+        if (b->ids[i] < 0 || b->ids[i] >= vocab)
+            return dr_fail(DR_EFORMAT, "token %d in block %zu is not in the vocabulary of %d",
+                           (int)b->ids[i], i / b->seq_len, vocab);
+    }
+    return DR_OK;
+}
+
+dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
+                     const char *base_name, const train_blocks *blocks,
+                     const train_options *o, const char *out_dir)
+{
+    trainer t = {0};
+    dr_status st = DR_OK;
+
+    *report = (train_report){0};
+    DR_TRY(check_blocks(blocks, base));
+    DR_TRY(trainer_open(&t, dev, base, blocks, o));
+    report->trainable = t.state.count;
+    report->peak_bytes = t.bytes;
+    DR_TRY(train(&t, report));
+    DR_TRY(hf_adapter_write(&t.state.adapter, out_dir, base_name, t.state.targets,
+                            t.state.target_count));
+done:
+    trainer_release(&t);
+    return st;
+}

@@ -1,0 +1,48 @@
+/*
+ * hash_test.c - SHA-256 against the examples of FIPS 180-4.
+ */
+#include "check.h"
+
+#include "core/arena.h"
+#include "core/file.h"
+#include "core/hash.h"
+
+static const char million_a[] =
+    "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+
+int main(void)
+{
+    static const struct {
+        const char *text, *hex;
+    } rows[] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+    };
+    char hex[DR_SHA256_HEX];
+    char *million = malloc(1000000);
+    dr_arena a = {0};
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        dr_sha256(hex, rows[i].text, strlen(rows[i].text));
+        CHECK_STR(hex, rows[i].hex);
+    }
+    memset(million, 'a', 1000000);
+    dr_sha256(hex, million, 1000000);
+    CHECK_STR(hex, million_a);
+
+    const char *path = dr_path_join(&a, check_tmp(), "million");
+    CHECK_OK(dr_write_file(path, million, 1000000));
+    memset(hex, 0, sizeof(hex));
+    CHECK_OK(dr_sha256_file(hex, path));
+    CHECK_STR(hex, million_a);
+    CHECK_OK(dr_write_file(path, "", 0));
+    CHECK_OK(dr_sha256_file(hex, path));
+    CHECK_STR(hex, rows[0].hex);
+    CHECK_STATUS(dr_sha256_file(hex, dr_path_join(&a, check_tmp(), "none")), DR_EIO);
+    CHECK_TRAIL("none");
+    free(million);
+    dr_arena_release(&a);
+    return check_done();
+}
