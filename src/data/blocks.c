@@ -10,11 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
 #include "core/mem.h"
 #include "data/data.h"
 
-enum { SEQ_LEN_DEFAULT = 1024 };
+enum { SEQ_LEN_DEFAULT = 1024, SPECIAL_BYTES = 4096 };
 
 void data_blocks_release(data_blocks *b)
 {
@@ -23,7 +22,8 @@ void data_blocks_release(data_blocks *b)
     *b = (data_blocks){0};
 }
 
-/* A row's text, with the literal special tokens around it when they are asked for. */
+/* A row's text; with add_special_tokens the special tokens as literal text around it, with
+ * spaces, as Olive has it.  A token that the tokenizer lacks is left out (Olive: "None"). */
 static dr_status encode_row(tok_ids *ids, const data_texts *texts, size_t i,
                             const data_options *o, const tok_tokenizer *t)
 {
@@ -32,8 +32,11 @@ static dr_status encode_row(tok_ids *ids, const data_texts *texts, size_t i,
 
     if (!o->add_special_tokens)
         return tok_encode(t, ids, texts->texts[i], texts->text_bytes[i], false);
-    dr_buf_init(&text, (size_t)64 << 20);
-    DR_TRY(dr_buf_addf(&text, "%s %s %s", tok_bos_text(t), texts->texts[i], tok_eos_text(t)));
+    const char *bos = tok_bos_text(t), *eos = tok_eos_text(t);
+    dr_buf_init(&text, texts->text_bytes[i] + SPECIAL_BYTES);
+    DR_TRY(dr_buf_addf(&text, "%s%s", bos, *bos != '\0' ? " " : ""));
+    DR_TRY(dr_buf_add(&text, texts->texts[i], texts->text_bytes[i]));
+    DR_TRY(dr_buf_addf(&text, "%s%s", *eos != '\0' ? " " : "", eos));
     DR_TRY(tok_encode(t, ids, text.data, text.len, false));
 done:
     dr_buf_release(&text);
@@ -72,8 +75,8 @@ static dr_status join(data_blocks *out, const data_texts *texts, const data_opti
     if (all.count > seq_len)
         count = (all.count - 1) / seq_len;
     if (count == 0) {
-        st = dr_fail(DR_EFORMAT, "%s: %zu tokens do not fill one block of %zu", texts->source,
-                     all.count, seq_len);
+        st = dr_fail(DR_EFORMAT, "%s: %zu tokens do not fill one block of %zu",
+                     texts->source, all.count, seq_len);
         dr_hint("give more text, or --max_seq_len below %zu", all.count);
         goto done;
     }
@@ -113,6 +116,12 @@ static dr_status line_by_line(data_blocks *out, const data_texts *texts,
         out->lengths[i] = n;
         out->tokens += ids.count;
         out->dropped += ids.count - n;
+    }
+    for (size_t i = count; i < texts->count; i++) { /* past max_samples */
+        ids.count = 0;
+        DR_TRYF(encode_row(&ids, texts, i, o, t), "row %zu of %s", i + 1, texts->source);
+        out->tokens += ids.count;
+        out->dropped += ids.count;
     }
 done:
     tok_ids_release(&ids);

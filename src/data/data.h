@@ -2,8 +2,9 @@
  * data.h - text for training and calibration: from files, from templates, built in.
  *
  * Rows become texts (a field, a template, or the model's chat template), texts become ids,
- * ids become blocks of equal length ("join", as Olive: texts are joined by a blank line,
- * tokenized without special tokens, cut, the remainder dropped) or rows ("line-by-line").
+ * ids become blocks of equal length ("join", as Olive: each text is tokenized by itself,
+ * the ids of a blank line follow it, the whole is cut, the remainder dropped) or one block
+ * a row ("line-by-line").
  */
 #ifndef DRUPE_DATA_H
 #define DRUPE_DATA_H
@@ -21,41 +22,49 @@ typedef enum { DATA_JOIN, DATA_LINE_BY_LINE } data_strategy;
 
 /* Olive's dataset options.  NULL or 0 where not given; strings are borrowed. */
 typedef struct {
-    const char *data_name;     /* "json", "text": the kind of data_files; NULL: built-in text */
+    const char *data_name; /* "json", "text": the kind of data_files; NULL: built-in text */
     const char *data_files;    /* comma-separated paths */
     const char *text_field;    /* one column */
     const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
     bool use_chat_template;    /* column "messages" */
     bool add_special_tokens;
-    size_t max_seq_len;        /* tokens a block; 0: 1024 */
-    size_t max_samples;        /* blocks; 0: all */
+    size_t max_seq_len; /* tokens a block; 0: 1024 */
+    size_t max_samples; /* blocks; 0: all */
     data_strategy strategy;
-    bool held_out;             /* built-in text only: the half that judges */
+    bool held_out; /* built-in text only: the half that judges */
 } data_options;
+
+/*
+ * Whether these options go together and their files are there; nothing is read.
+ * DR_EUSAGE: options that contradict each other, or that lack another one; DR_EIO: no such
+ * file; DR_EUNSUPPORTED: a kind of data that is not read, with what to do.
+ */
+DR_MUST_USE dr_status data_check(const data_options *o);
 
 /* Texts as rendered, before tokens.  Everything lives in the arena. */
 typedef struct {
-    char **columns;      /* names found, in order of first appearance */
+    char **columns; /* names found, in order of first appearance */
     size_t column_count;
-    char **texts;        /* one a row, UTF-8, rendered */
+    char **texts; /* one a row, UTF-8, rendered; empty ones are left out */
     size_t *text_bytes;
     size_t count;
-    const char *source;  /* "data/travel.jsonl", "built-in text" */
+    const char *source; /* "data/travel.jsonl", "built-in text" */
 } data_texts;
 
-/* DR_EUSAGE: options that contradict each other; DR_EFORMAT: file, line and column name;
- * DR_EUNSUPPORTED: parquet and the like, with the line that converts it. */
+/* data_check's errors; DR_EFORMAT: file, line and column; DR_EUNSUPPORTED: Parquet and the
+ * like, with the line that converts it.  t is asked for the chat template only. */
 DR_MUST_USE dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
                                 const tok_tokenizer *t);
 
 /* Blocks of ids. */
 typedef struct {
-    int32_t *ids;        /* owned: [count][seq_len], padded with pad where shorter */
-    size_t *lengths;     /* owned: tokens of each block that are real */
+    int32_t *ids;    /* owned: [count][seq_len], padded with pad where shorter */
+    size_t *lengths; /* owned: tokens of each block that are real */
     size_t count;
     size_t seq_len;
-    size_t tokens;       /* in all, before cutting */
-    size_t dropped;      /* tokens cut off: the remainder, or rows past seq_len */
+    size_t tokens;  /* in all, before cutting */
+    size_t dropped; /* of these, in no block: past max_samples, the remainder, or past
+                       seq_len */
 } data_blocks;
 
 /* DR_EFORMAT: not one whole block (names the tokens had and the tokens needed). */
@@ -69,11 +78,15 @@ DR_MUST_USE dr_status data_preview(dr_buf *out, const data_texts *texts,
                                    const data_blocks *blocks, const data_options *o,
                                    const tok_tokenizer *t);
 
-/* Python's str.format over named columns with {{ and }} escapes, and backslash escapes
- * (\n, \t, \\) decoded first when decode_escapes.  DR_EFORMAT names a column that is not
- * there, with the nearest. */
-DR_MUST_USE dr_status data_format(dr_buf *out, const char *template_text, bool decode_escapes,
-                                  const char *const *names, const char *const *values,
-                                  size_t count);
+/*
+ * Python's str.format over named columns: {name}, {{ and }}.  With decode_escapes Python's
+ * backslash escapes (\n, \x41, \u00e9, ...) are decoded first; an unknown one stays as it
+ * is.  A NULL value is a column that cannot be text (a list, an object).
+ * DR_EFORMAT: a column that is not there, with the nearest; braces that do not match.
+ * DR_EUNSUPPORTED: conversions, attributes, indexes, format specifications; a NULL value.
+ */
+DR_MUST_USE dr_status data_format(dr_buf *out, const char *template_text,
+                                  bool decode_escapes, const char *const *names,
+                                  const char *const *values, size_t count);
 
 #endif

@@ -7,6 +7,22 @@
 
 enum { SAMPLE_TOKENS = 96 };
 
+/* A line as a terminal may show it: control characters in their hexadecimal form. */
+static dr_status add_visible(dr_buf *out, const char *s, size_t n)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f)
+            DR_TRY(dr_buf_addf(out, "\\x%02x", c));
+        else
+            DR_TRY(dr_buf_add(out, s + i, 1));
+    }
+done:
+    return st;
+}
+
 /* The sample's tokens, special ones in guillemets, line ends as they are. */
 static dr_status sample(dr_buf *out, const data_blocks *b, const tok_tokenizer *t)
 {
@@ -25,10 +41,13 @@ static dr_status sample(dr_buf *out, const data_blocks *b, const tok_tokenizer *
             DR_TRY(dr_buf_addf(&text, "\xc2\xab%s\xc2\xbb", tok_piece(t, b->ids[i])));
         from = i + 1;
     }
-    for (const char *s = text.data; *s;) { /* indent every line */
-        size_t line = strcspn(s, "\n");
-        DR_TRY(dr_buf_addf(out, "    %.*s\n", (int)line, s));
-        s += line + (s[line] == '\n');
+    for (size_t at = 0; at < text.len;) { /* indent every line */
+        const char *end = memchr(text.data + at, '\n', text.len - at);
+        size_t line = end != NULL ? (size_t)(end - text.data) - at : text.len - at;
+        DR_TRY(dr_buf_adds(out, "    "));
+        DR_TRY(add_visible(out, text.data + at, line));
+        DR_TRY(dr_buf_adds(out, "\n"));
+        at += line + 1;
     }
     if (n < b->lengths[0])
         DR_TRY(dr_buf_addf(out, "    ... (%zu tokens in this block)\n", b->lengths[0]));
@@ -40,8 +59,9 @@ done:
 dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *blocks,
                        const data_options *o, const tok_tokenizer *t)
 {
-    const char *how = o->strategy == DATA_JOIN ? "rows joined by a blank line, prompts too"
-                                               : "one row a block";
+    const char *how = o->strategy == DATA_JOIN
+                          ? "rows joined by a blank line, all trained on"
+                          : "one row a block";
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(out, "data     %s\n", texts->source));
@@ -50,7 +70,8 @@ dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *
         DR_TRY(dr_buf_addf(out, "%s %s", i ? "," : "", texts->columns[i]));
     DR_TRY(dr_buf_addf(out, "\nrows     %zu\n", texts->count));
     DR_TRY(dr_buf_addf(out, "tokens   %zu (%s)\n", blocks->tokens, how));
-    DR_TRY(dr_buf_addf(out, "blocks   %zu of %zu tokens\n", blocks->count, blocks->seq_len));
+    DR_TRY(
+        dr_buf_addf(out, "blocks   %zu of %zu tokens\n", blocks->count, blocks->seq_len));
     DR_TRY(dr_buf_addf(out, "cut off  %zu tokens\n", blocks->dropped));
     if (blocks->count > 0) {
         DR_TRY(dr_buf_adds(out, "sample   special tokens between \xc2\xab and \xc2\xbb\n"));

@@ -2,53 +2,122 @@
  * str_format.c - Python's str.format over named columns, as Olive uses it for
  * --text_template: {name}, {{ and }}.  Conversions, attributes, indexes and format
  * specifications are refused by name: no template in use has them.
+ *
+ * Olive's command line decodes backslash escapes as Python's unicode_escape does, but that
+ * takes every byte beyond ASCII for a Latin-1 letter; here the template stays UTF-8.
  */
+#include <stdint.h>
 #include <string.h>
 
 #include "core/mem.h"
 #include "core/param.h"
 #include "data/data.h"
 
-/* One backslash escape at s (which points behind the backslash); returns its length. */
-static size_t escape(char *out, const char *s)
-{
-    static const char from[] = "ntr\\'\"", to[] = "\n\t\r\\'\"";
-    const char *p = *s ? strchr(from, *s) : NULL;
+enum { TEMPLATE_MAX = 1 << 20, NAME_MAX_BYTES = 256 };
 
-    if (p == NULL)
-        return 0;
-    *out = to[p - from];
-    return 1;
+/* ---- escapes ---- */
+
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *p = c != '\0' ? strchr(digits, c >= 'A' && c <= 'F' ? c + 32 : c) : NULL;
+
+    return p != NULL ? (int)(p - digits) : -1;
+}
+
+static dr_status add_utf8(dr_buf *b, uint32_t c)
+{
+    char text[4];
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+    if (n == 1) {
+        text[0] = (char)c;
+        return dr_buf_add(b, text, 1);
+    }
+    for (size_t i = n - 1; i > 0; i--, c >>= 6)
+        text[i] = (char)(0x80 | (c & 0x3f));
+    text[0] = (char)((0xf0u << (4 - n)) | c); /* 110..., 1110..., 11110... */
+    return dr_buf_add(b, text, n);
+}
+
+/* \xHH, \uHHHH or \UHHHHHHHH at s, which points behind the letter. */
+static dr_status add_code(dr_buf *b, const char *s, size_t digits)
+{
+    uint32_t c = 0;
+
+    for (size_t i = 0; i < digits; i++) {
+        int d = hex_digit(s[i]);
+        if (d < 0)
+            return dr_fail(DR_EUSAGE,
+                           "text_template: \\%c needs %zu hexadecimal digits, "
+                           "found \"%.8s\"",
+                           s[-1], digits, s);
+        c = c << 4 | (uint32_t)d;
+    }
+    if (c == 0 || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+        return dr_fail(DR_EUSAGE, "text_template: \\%c%.*s is no character of a text",
+                       s[-1], (int)digits, s);
+    return add_utf8(b, c);
+}
+
+/* The escape at s, which points behind the backslash; *used: its bytes, 0: none. */
+static dr_status add_escape(dr_buf *b, const char *s, size_t *used)
+{
+    static const char from[] = "ntr\\'\"abfv", to[] = "\n\t\r\\'\"\a\b\f\v";
+    const char *p = *s != '\0' ? strchr(from, *s) : NULL;
+    size_t digits = *s == 'x' ? 2 : *s == 'u' ? 4 : *s == 'U' ? 8 : 0;
+
+    if (p != NULL) {
+        *used = 1;
+        return dr_buf_add(b, &to[p - from], 1);
+    }
+    *used = digits > 0 ? 1 + digits : 0;
+    if (digits > 0)
+        return add_code(b, s + 1, digits);
+    if (*s == 'N' || (*s >= '0' && *s <= '7'))
+        return dr_fail(DR_EUNSUPPORTED,
+                       "text_template: \\%c: write the character itself, or \\uHHHH", *s);
+    return DR_OK;
 }
 
 static dr_status decode_escapes_to(dr_buf *b, const char *text)
 {
     dr_status st = DR_OK;
 
-    for (const char *s = text; *s; s++) {
-        char c = *s;
-        if (c == '\\')
-            s += escape(&c, s + 1);
-        DR_TRY(dr_buf_add(b, &c, 1));
+    for (const char *s = text; *s;) {
+        size_t plain = strcspn(s, "\\"), used = 0;
+        DR_TRY(dr_buf_add(b, s, plain));
+        s += plain;
+        if (*s == '\0')
+            break;
+        DR_TRY(add_escape(b, s + 1, &used));
+        if (used == 0)
+            DR_TRY(dr_buf_add(b, s, 1));
+        s += 1 + used;
     }
 done:
     return st;
 }
 
+/* ---- fields ---- */
+
 static dr_status no_column(const char *name, const char *const *names, size_t count)
 {
-    char list[256] = "";
+    char list[256];
+    size_t used = 0;
 
+    list[0] = '\0';
     for (size_t i = 0; i < count; i++) {
-        size_t used = strlen(list);
-        if (used + strlen(names[i]) + 3 > sizeof(list))
+        size_t n = strlen(names[i]);
+        if (used + n + 3 > sizeof(list))
             break;
-        (void)memcpy(list + used, i ? ", " : "", i ? 3 : 1);
-        used = strlen(list);
-        (void)memcpy(list + used, names[i], strlen(names[i]) + 1);
+        memcpy(list + used, ", ", i > 0 ? 2 : 0);
+        used += i > 0 ? 2 : 0;
+        memcpy(list + used, names[i], n + 1);
+        used += n;
     }
-    dr_status st = dr_fail(DR_EFORMAT, "text_template: no column \"%s\"; columns: %s", name,
-                           list);
+    dr_status st =
+        dr_fail(DR_EFORMAT, "text_template: no column \"%s\"; columns: %s", name, list);
     const char *near = dr_nearest(name, names, count);
     if (near != NULL)
         dr_hint("did you mean {%s}?", near);
@@ -59,7 +128,7 @@ static dr_status no_column(const char *name, const char *const *names, size_t co
 static dr_status field(dr_buf *out, const char *s, size_t *used, const char *const *names,
                        const char *const *values, size_t count)
 {
-    char name[256];
+    char name[NAME_MAX_BYTES];
     size_t n = strcspn(s, "}");
 
     if (s[n] != '}')
@@ -70,8 +139,12 @@ static dr_status field(dr_buf *out, const char *s, size_t *used, const char *con
     name[n] = '\0';
     *used = n + 1;
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(names[i], name) == 0)
-            return dr_buf_adds(out, values[i]);
+        if (strcmp(names[i], name) != 0)
+            continue;
+        if (values[i] == NULL)
+            return dr_fail(DR_EUNSUPPORTED,
+                           "text_template: {%s} is a list or an object, not text", name);
+        return dr_buf_adds(out, values[i]);
     }
     size_t plain = strcspn(name, "!:.[");
     if (name[plain] != '\0')
@@ -87,14 +160,14 @@ dr_status data_format(dr_buf *out, const char *template_text, bool decode_escape
     dr_buf decoded;
     dr_status st = DR_OK;
 
-    dr_buf_init(&decoded, (size_t)1 << 20);
+    dr_buf_init(&decoded, TEMPLATE_MAX);
     if (decode_escapes)
         DR_TRYF(decode_escapes_to(&decoded, template_text), "decoding text_template");
     else
         DR_TRY(dr_buf_adds(&decoded, template_text));
 
     for (const char *s = decoded.data; *s;) {
-        size_t n = strcspn(s, "{}");
+        size_t n = strcspn(s, "{}"), used = 0;
         DR_TRY(dr_buf_add(out, s, n));
         s += n;
         if (*s == '\0')
@@ -103,9 +176,8 @@ dr_status data_format(dr_buf *out, const char *template_text, bool decode_escape
             DR_TRY(dr_buf_add(out, s, 1));
             s += 2;
         } else if (*s == '}') {
-            DR_FAIL(DR_EFORMAT, "text_template: a single } near \"%.40s\"", s);
+            DR_FAIL(DR_EFORMAT, "text_template: a single } at \"%.40s\"", s);
         } else {
-            size_t used = 0;
             DR_TRY(field(out, s + 1, &used, names, values, count));
             s += 1 + used;
         }

@@ -27,16 +27,11 @@ static const name_row model_names[] = {
 
 /* Within a layer: blk.N.<gguf> is model.layers.N.<hf>. */
 static const name_row layer_names[] = {
-    {"attn_norm", "input_layernorm"},
-    {"ffn_norm", "post_attention_layernorm"},
-    {"attn_q", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj"},
-    {"attn_qkv", "self_attn.qkv_proj"},
-    {"attn_output", "self_attn.o_proj"},
-    {"ffn_gate", "mlp.gate_proj"},
-    {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
+    {"attn_norm", "input_layernorm"},    {"ffn_norm", "post_attention_layernorm"},
+    {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"},
+    {"attn_v", "self_attn.v_proj"},      {"attn_qkv", "self_attn.qkv_proj"},
+    {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},
+    {"ffn_up", "mlp.up_proj"},           {"ffn_down", "mlp.down_proj"},
 };
 
 /* Rotary tables, which Hugging Face computes from the config. */
@@ -104,8 +99,8 @@ static dr_status set_turned(const gguf_file *g, hf_entry *e, gguf_block block)
         return dr_fail(DR_EFORMAT, "%s: %s: %zu rows do not make %lld heads", g->path,
                        e->t.name, rows, (long long)heads);
     if (e->ndim == 1 && block.block != 1)
-        return dr_fail(DR_EUNSUPPORTED, "%s: %s: a bias in blocks of %s", g->path, e->t.name,
-                       block.name);
+        return dr_fail(DR_EUNSUPPORTED, "%s: %s: a bias in blocks of %s", g->path,
+                       e->t.name, block.name);
     e->source_heads = (int)heads;
     return DR_OK;
 }
@@ -230,8 +225,8 @@ dr_status hf_gguf_load(hf_model *m, const char *path)
     for (size_t i = 0; i < g.tensor_count; i++)
         if (!is_rope_table(g.tensors[i].name))
             DR_TRY(add_entry(&g, &g.tensors[i], layers));
-    m->origin = dr_arena_printf(&m->arena, "gguf %s",
-                                gguf_block_of(gguf_main_type(&g)).name);
+    m->origin =
+        dr_arena_printf(&m->arena, "gguf %s", gguf_block_of(gguf_main_type(&g)).name);
 done:
     return st;
 }

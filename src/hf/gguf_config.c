@@ -139,8 +139,8 @@ static dr_status read_keys(const gguf_file *g, keys *k)
         DR_FAIL(DR_EFORMAT, "%s: rope.dimension_count: %lld of a head of %lld", g->path,
                 (long long)k->rope_dim, (long long)k->head_dim);
     if (k->rope_dim != k->head_dim && g->family != HF_ARCH_PHI3)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: rope.dimension_count: %lld of a head of %lld", g->path,
-                (long long)k->rope_dim, (long long)k->head_dim);
+        DR_FAIL(DR_EUNSUPPORTED, "%s: rope.dimension_count: %lld of a head of %lld",
+                g->path, (long long)k->rope_dim, (long long)k->head_dim);
 done:
     return st;
 }
@@ -159,13 +159,14 @@ static float llama3_factor(const keys *k, float factor, int64_t i)
         return 1;
     if (wave > low)
         return factor;
-    float smooth = ((float)LLAMA3_ORIGINAL_MAX / wave - LLAMA3_LOW) /
-                   (LLAMA3_HIGH - LLAMA3_LOW);
+    float smooth =
+        ((float)LLAMA3_ORIGINAL_MAX / wave - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW);
     return 1 / ((1 - smooth) / factor + smooth);
 }
 
 /* A rotary table of rope_dim / 2 floats; *out stays NULL when the file has none. */
-static dr_status rope_table(const gguf_file *g, const keys *k, const char *name, float **out)
+static dr_status rope_table(const gguf_file *g, const keys *k, const char *name,
+                            float **out)
 {
     const gguf_tensor *t = gguf_find_tensor(g, name);
 
@@ -178,8 +179,8 @@ static dr_status rope_table(const gguf_file *g, const keys *k, const char *name,
     gguf_dequant(*out, t->data, t->type, (size_t)t->dims[0]);
     for (int64_t i = 0; i < t->dims[0]; i++)
         if (!isfinite((*out)[i]))
-            return dr_fail(DR_EFORMAT, "%s: %s: element %lld is not a number", g->path, name,
-                           (long long)i);
+            return dr_fail(DR_EFORMAT, "%s: %s: element %lld is not a number", g->path,
+                           name, (long long)i);
     return DR_OK;
 }
 
@@ -233,7 +234,8 @@ static dr_status longrope_scaling(const gguf_file *g, keys *k, json_t **out)
     if (lng == NULL || shrt == NULL)
         DR_FAIL(DR_EFORMAT, "%s: rope_factors_%s.weight is missing", g->path,
                 lng ? "short" : "long");
-    DR_TRY(need(g, "rope.scaling.original_context_length", &k->original_context, INT32_MAX));
+    DR_TRY(
+        need(g, "rope.scaling.original_context_length", &k->original_context, INT32_MAX));
     double scale = (double)k->context / (double)k->original_context;
     double want = scale > 1 ? sqrt(1 + log(scale) / log((double)k->original_context)) : 1;
     k->attn_factor = want;
@@ -264,8 +266,8 @@ static dr_status rope_scaling(const gguf_file *g, keys *k, json_t **out)
     k->factor = 1;
     DR_TRY(may_real(g, "rope.scaling.factor", &k->factor));
     if (k->factor > 1)
-        *out = json_pack("{s:s, s:o}", "rope_type", "linear", "factor",
-                         short_real(k->factor));
+        *out =
+            json_pack("{s:s, s:o}", "rope_type", "linear", "factor", short_real(k->factor));
 done:
     return st;
 }
@@ -285,7 +287,7 @@ static json_t *rope_parameters(const keys *k, json_t *scaling)
         gguf_put(p, "original_max_position_embeddings", json_integer(k->original_context));
     if (k->rope_dim != k->head_dim)
         gguf_put(p, "partial_rotary_factor",
-            json_real((double)k->rope_dim / (double)k->head_dim));
+                 json_real((double)k->rope_dim / (double)k->head_dim));
     return p;
 }
 
@@ -318,20 +320,22 @@ static void put_rope(json_t *c, const keys *k, json_t *scaling)
         gguf_put(c, "original_max_position_embeddings", json_integer(k->original_context));
     if (k->rope_dim != k->head_dim)
         gguf_put(c, "partial_rotary_factor",
-            json_real((double)k->rope_dim / (double)k->head_dim));
+                 json_real((double)k->rope_dim / (double)k->head_dim));
 }
 
 /* What only one family has. */
 static void put_family(const gguf_file *g, json_t *c, const keys *k)
 {
     if (g->family == HF_ARCH_LLAMA) {
-        gguf_put(c, "attention_bias", json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
+        gguf_put(c, "attention_bias",
+                 json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
         gguf_put(c, "mlp_bias", json_boolean(gguf_find_tensor(g, "blk.0.ffn_up.bias")));
     }
     if (g->family == HF_ARCH_QWEN2)
         gguf_put(c, "use_sliding_window", json_false());
     if (g->family == HF_ARCH_PHI3) {
-        gguf_put(c, "sliding_window", k->window > 0 ? json_integer(k->window) : json_null());
+        gguf_put(c, "sliding_window",
+                 k->window > 0 ? json_integer(k->window) : json_null());
         gguf_put(c, "resid_pdrop", json_real(0));
         gguf_put(c, "embd_pdrop", json_real(0));
     }
@@ -375,10 +379,20 @@ static void put_token(json_t *o, const char *key, int64_t id)
 static bool ends_turn(gguf_text t)
 {
     static const char *const names[] = {
-        "<|eot_id|>",     "<|im_end|>",        "<|end|>",     "<|return|>",
-        "<|end_of_text|>", "<|endoftext|>",    "<|eom_id|>",  "<end_of_turn>",
-        "<EOT>",          "<|end_of_turn|>",   "<end_of_utterance>",
-        "<\xef\xbd\x9c" "end\xe2\x96\x81" "of\xe2\x96\x81sentence\xef\xbd\x9c>",
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<end_of_turn>",
+        "<EOT>",
+        "<|end_of_turn|>",
+        "<end_of_utterance>",
+        "<\xef\xbd\x9c"
+        "end\xe2\x96\x81"
+        "of\xe2\x96\x81sentence\xef\xbd\x9c>",
     };
 
     for (size_t i = 0; i < DR_COUNT(names); i++)
@@ -449,7 +463,7 @@ dr_status gguf_make_config(gguf_file *g)
     g->m->generation = json_object();
     put_token(g->m->generation, "bos_token_id", bos);
     gguf_put(g->m->generation, "eos_token_id",
-        json_array_size(ends) == 0 ? json_null() : json_incref(ids));
+             json_array_size(ends) == 0 ? json_null() : json_incref(ids));
     put_token(g->m->generation, "pad_token_id", pad);
 done:
     json_decref(scaling);

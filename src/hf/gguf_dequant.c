@@ -221,9 +221,18 @@ static void iq4_xs(float *dst, const unsigned char *b)
 
 /* ---- the types by number ---- */
 
-#define PLAIN(nm, size, dt) {{nm, 1, size, dt}, NULL}
-#define BLOCK(nm, n, size, fn) {{nm, n, size, DR_DTYPE_COUNT}, fn}
-#define NAMED(nm) {{nm, 0, 0, DR_DTYPE_COUNT}, NULL}
+#define PLAIN(nm, size, dt)                                                                \
+    {                                                                                      \
+        {nm, 1, size, dt}, NULL                                                            \
+    }
+#define BLOCK(nm, n, size, fn)                                                             \
+    {                                                                                      \
+        {nm, n, size, DR_DTYPE_COUNT}, fn                                                  \
+    }
+#define NAMED(nm)                                                                          \
+    {                                                                                      \
+        {nm, 0, 0, DR_DTYPE_COUNT}, NULL                                                   \
+    }
 
 static const struct {
     gguf_block block;

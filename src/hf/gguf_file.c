@@ -2,7 +2,7 @@
  * gguf_file.c - a GGUF file taken apart: header, keys, tensor list.
  *
  *   "GGUF" version[4] tensors[8] keys[8]
- *   keys:     name, type[4], value          (string: length[8] bytes; array: type, count[8])
+ *   keys:     name, type[4], value         (string: length[8] bytes; array: type, count[8])
  *   tensors:  name, ndim[4], dims[8 each, fastest first], type[4], offset[8]
  *   padding to general.alignment (32), then the data; offsets count from here
  *
@@ -91,10 +91,10 @@ static const struct {
     const char *name;
     size_t bytes; /* 0: not of one size */
 } type_rows[GGUF_TYPE_COUNT] = {
-    [GGUF_U8] = {"uint8", 1},     [GGUF_I8] = {"int8", 1},     [GGUF_U16] = {"uint16", 2},
-    [GGUF_I16] = {"int16", 2},    [GGUF_U32] = {"uint32", 4},  [GGUF_I32] = {"int32", 4},
-    [GGUF_F32] = {"float32", 4},  [GGUF_BOOL] = {"bool", 1},   [GGUF_STRING] = {"string", 0},
-    [GGUF_ARRAY] = {"array", 0},  [GGUF_U64] = {"uint64", 8},  [GGUF_I64] = {"int64", 8},
+    [GGUF_U8] = {"uint8", 1},    [GGUF_I8] = {"int8", 1},    [GGUF_U16] = {"uint16", 2},
+    [GGUF_I16] = {"int16", 2},   [GGUF_U32] = {"uint32", 4}, [GGUF_I32] = {"int32", 4},
+    [GGUF_F32] = {"float32", 4}, [GGUF_BOOL] = {"bool", 1},  [GGUF_STRING] = {"string", 0},
+    [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"uint64", 8}, [GGUF_I64] = {"int64", 8},
     [GGUF_F64] = {"float64", 8},
 };
 
@@ -114,8 +114,8 @@ static dr_status walk_value(const gguf_file *g, gguf_cursor *c, gguf_key *k)
         return DR_OK;
     }
     if (!dr_mul(&bytes, k->count, type_rows[k->type].bytes) || bytes > left(c))
-        return dr_fail(DR_EFORMAT, "%s: %s: %zu elements of %s pass the file's end", g->path,
-                       k->key, k->count, type_rows[k->type].name);
+        return dr_fail(DR_EFORMAT, "%s: %s: %zu elements of %s pass the file's end",
+                       g->path, k->key, k->count, type_rows[k->type].name);
     c->at += bytes;
     return DR_OK;
 }
@@ -169,8 +169,8 @@ static dr_status read_keys(gguf_file *g, gguf_cursor *c, uint64_t count)
     void *keys = NULL;
 
     if (count > COUNT_MAX || count > left(c) / KEY_MIN_BYTES)
-        DR_FAIL(DR_EFORMAT, "%s: %llu keys in %zu bytes", g->path, (unsigned long long)count,
-                left(c));
+        DR_FAIL(DR_EFORMAT, "%s: %llu keys in %zu bytes", g->path,
+                (unsigned long long)count, left(c));
     DR_TRY(dr_arena_big(&g->m->arena, &keys, (size_t)count, sizeof(gguf_key), "gguf keys"));
     g->keys = keys;
     g->key_count = (size_t)count;
@@ -334,8 +334,8 @@ static dr_status tensor_bytes(const gguf_file *g, gguf_tensor *t)
     size_t n = 1;
 
     if (block.name == NULL)
-        return dr_fail(DR_EFORMAT, "%s: %s: tensor type %d does not exist", g->path, t->name,
-                       t->type);
+        return dr_fail(DR_EFORMAT, "%s: %s: tensor type %d does not exist", g->path,
+                       t->name, t->type);
     if (block.block == 0)
         return dr_fail(DR_EUNSUPPORTED, "%s: %s: tensor type %s is not supported", g->path,
                        t->name, block.name);
@@ -347,7 +347,8 @@ static dr_status tensor_bytes(const gguf_file *g, gguf_tensor *t)
         return dr_fail(DR_EFORMAT, "%s: %s: a row of %lld is not whole blocks of %s (%d)",
                        g->path, t->name, (long long)t->dims[0], block.name, block.block);
     if (!dr_mul(&t->bytes, n / (size_t)block.block, (size_t)block.bytes))
-        return dr_fail(DR_EFORMAT, "%s: %s: %zu elements are too many", g->path, t->name, n);
+        return dr_fail(DR_EFORMAT, "%s: %s: %zu elements are too many", g->path, t->name,
+                       n);
     return DR_OK;
 }
 

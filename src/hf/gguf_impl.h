@@ -41,7 +41,7 @@ typedef struct {
     const char *key; /* arena */
     gguf_type type;  /* of the value, or of an array's elements */
     bool array;
-    size_t count; /* elements; 1 for a plain value */
+    size_t count;            /* elements; 1 for a plain value */
     const unsigned char *at; /* borrowed: the first element in the mapping */
 } gguf_key;
 
@@ -50,7 +50,7 @@ typedef struct {
     const char *name; /* arena: GGUF's name */
     int type;
     int ndim;
-    int64_t dims[4]; /* GGUF's order: the fastest first */
+    int64_t dims[4];           /* GGUF's order: the fastest first */
     const unsigned char *data; /* borrowed */
     size_t bytes;
 } gguf_tensor;
@@ -60,8 +60,8 @@ typedef struct {
     const char *path; /* borrowed: named in messages */
     const char *arch; /* general.architecture: the keys' prefix */
     hf_arch family;
-    dr_map map;       /* a copy; the model owns the mapping */
-    gguf_key *keys;   /* arena, sorted by name */
+    dr_map map;     /* a copy; the model owns the mapping */
+    gguf_key *keys; /* arena, sorted by name */
     size_t key_count;
     gguf_tensor *tensors; /* arena, in file order */
     size_t tensor_count;
@@ -145,7 +145,7 @@ DR_MUST_USE dr_status gguf_make_config(gguf_file *g);
 DR_MUST_USE dr_status gguf_make_tokenizer(gguf_file *g);
 
 /* Merges as tokenizer.json has them, appended to a list (gguf_merges.c).  Stored ones are
- * strings, "left right"; every half and every whole must be in vocab, or it is DR_EFORMAT. */
+ * strings, "left right"; halves and wholes must be in vocab, or it is DR_EFORMAT. */
 DR_MUST_USE dr_status gguf_stored_merges(const gguf_file *g, const gguf_key *k,
                                          const json_t *vocab, json_t *merges);
 

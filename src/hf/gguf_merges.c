@@ -42,8 +42,8 @@ static dr_status add_stored(const gguf_file *g, const json_t *vocab, json_t *mer
     if (json_array_append_new(merges, text) != 0)
         dr_oom(t.len);
     if (space == NULL || t.len > sizeof(whole))
-        return dr_fail(DR_EFORMAT, "%s: tokenizer.ggml.merges: merge %zu is no pair", g->path,
-                       i);
+        return dr_fail(DR_EFORMAT, "%s: tokenizer.ggml.merges: merge %zu is no pair",
+                       g->path, i);
     size_t left = (size_t)(space - t.text), right = t.len - left - 1;
     memcpy(whole, t.text, left);
     memcpy(whole + left, space + 1, right);
@@ -123,8 +123,8 @@ dr_status gguf_scored_merges(const gguf_file *g, const gguf_scored *pieces, size
 
     for (size_t i = 0; i < count; i++) {
         if (pieces[i].text.len > PIECE_MAX_BYTES)
-            DR_FAIL(DR_EFORMAT, "%s: tokenizer.ggml.tokens: token %u has %zu bytes", g->path,
-                    pieces[i].id, pieces[i].text.len);
+            DR_FAIL(DR_EFORMAT, "%s: tokenizer.ggml.tokens: token %u has %zu bytes",
+                    g->path, pieces[i].id, pieces[i].text.len);
         add_cuts(&all, &pieces[i], vocab);
     }
     if (all.count > 0)

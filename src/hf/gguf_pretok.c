@@ -1,20 +1,22 @@
 /*
  * gguf_pretok.c - how text is cut before BPE: tokenizer.ggml.pre, and SentencePiece's way.
  *
- * A GGUF names the pre-tokenizer of the model it was made from; what that name stood for is
- * known to llama.cpp (src/llama-vocab.cpp) and to the models' own tokenizer.json, from which
- * these rows were taken.  A name that is not here is refused: text cut another way gives
- * other ids, and a model that is fed those answers worse without a word.
+ * A GGUF names the pre-tokenizer of the model it was made from; what that name stood for
+ * is known to llama.cpp (src/llama-vocab.cpp) and to the models' own tokenizer.json, from
+ * which these rows were taken.  A name that is not here is refused: text cut another way
+ * gives other ids, and a model that is fed those answers worse without a word.
  *
- * TO ADD a name: a row in `rows`, with its regex when it has a new one, and a line in
- * tools/oracle/gguf_tokenizer_check.py.
+ * TO ADD a name: a row in `rows`, with its regex when it has a new one; then
+ * tools/oracle/gguf_tokenizer_check.py on a model that has it.
  *
- * tokenizer_class is PreTrainedTokenizerFast, which transformers 4 and 5 load as tokenizer.json
- * has it, unless the class of the model's name cuts the same way: transformers 5 builds the
- * named classes anew, and its GPT2Tokenizer knows no Digits and no other regex.
+ * tokenizer_class is PreTrainedTokenizerFast, which transformers 4 and 5 load as
+ * tokenizer.json has it, unless the class of the model's name cuts the same way:
+ * transformers 5 builds the named classes anew; its GPT2Tokenizer knows no Digits and no
+ * other regex, its LlamaTokenizer drops the prefix before a space.  ONNX Runtime GenAI
+ * 0.18 takes all three for BPE.
  *
- * The decoder of byte-level models is a plain ByteLevel: ONNX Runtime GenAI takes a sequence
- * with Replace for SentencePiece's and then gives id -1 for every word with a space.
+ * The decoder of byte-level models is a plain ByteLevel: GenAI takes a sequence with
+ * Replace for SentencePiece's and then gives id -1 for every word with a space.
  */
 #include <string.h>
 
@@ -26,14 +28,16 @@
 #define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define NO_WORD      "[^\\r\\n\\p{L}\\p{N}]?"
 
-static const char llama3_split[] = CONTRACTIONS
-    "|" NO_WORD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
-static const char qwen2_split[] = CONTRACTIONS
-    "|" NO_WORD "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
-static const char gpt4o_split[] = NO_WORD UPPER "*" LOWER "+" CONTRACTIONS "?|" NO_WORD UPPER
-    "+" LOWER "*" CONTRACTIONS "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES;
-static const char tekken_split[] = NO_WORD UPPER "*" LOWER "+|" NO_WORD UPPER "+" LOWER
-    "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES;
+static const char llama3_split[] =
+    CONTRACTIONS "|" NO_WORD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
+static const char qwen2_split[] =
+    CONTRACTIONS "|" NO_WORD "\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES;
+static const char gpt4o_split[] =
+    NO_WORD UPPER "*" LOWER "+" CONTRACTIONS "?|" NO_WORD UPPER "+" LOWER "*" CONTRACTIONS
+                  "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES;
+static const char tekken_split[] =
+    NO_WORD UPPER "*" LOWER "+|" NO_WORD UPPER "+" LOWER
+                  "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES;
 
 static const gguf_pretok rows[] = {
     {"gpt-2", "GPT2Tokenizer", NULL, .digits = false},
@@ -88,16 +92,17 @@ void gguf_pretok_put(json_t *tokenizer, const gguf_pretok *pre)
     json_t *steps = json_array();
 
     if (pre->digits)
-        (void)json_array_append_new(steps, json_pack("{s:s, s:b}", "type", "Digits",
-                                                     "individual_digits", 1));
+        (void)json_array_append_new(
+            steps, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1));
     if (pre->split != NULL)
         (void)json_array_append_new(
-            steps, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex",
-                             pre->split, "behavior", "Isolated", "invert", 0));
+            steps, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern",
+                             "Regex", pre->split, "behavior", "Isolated", "invert", 0));
     (void)json_array_append_new(steps, byte_level(pre->split == NULL));
-    gguf_put(tokenizer, "normalizer", pre->nfc ? json_pack("{s:s}", "type", "NFC") : json_null());
-    gguf_put(tokenizer, "pre_tokenizer", json_pack("{s:s, s:o}", "type", "Sequence",
-                                              "pretokenizers", steps));
+    gguf_put(tokenizer, "normalizer",
+             pre->nfc ? json_pack("{s:s}", "type", "NFC") : json_null());
+    gguf_put(tokenizer, "pre_tokenizer",
+             json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", steps));
     gguf_put(tokenizer, "decoder", byte_level(true));
 }
 
@@ -115,11 +120,11 @@ void gguf_metaspace_put(json_t *tokenizer, bool add_space_prefix)
     json_t *steps = json_array(), *back = json_array();
 
     if (add_space_prefix)
-        (void)json_array_append_new(steps,
-                                    json_pack("{s:s, s:s}", "type", "Prepend", "prepend", BLANK));
+        (void)json_array_append_new(
+            steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", BLANK));
     (void)json_array_append_new(steps, replace(" ", BLANK));
     gguf_put(tokenizer, "normalizer",
-        json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps));
+             json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps));
     gguf_put(tokenizer, "pre_tokenizer", json_null());
 
     (void)json_array_append_new(back, replace(BLANK, " "));
@@ -128,5 +133,6 @@ void gguf_metaspace_put(json_t *tokenizer, bool add_space_prefix)
     if (add_space_prefix)
         (void)json_array_append_new(back, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip",
                                                     "content", " ", "start", 1, "stop", 0));
-    gguf_put(tokenizer, "decoder", json_pack("{s:s, s:o}", "type", "Sequence", "decoders", back));
+    gguf_put(tokenizer, "decoder",
+             json_pack("{s:s, s:o}", "type", "Sequence", "decoders", back));
 }

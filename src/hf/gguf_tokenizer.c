@@ -8,7 +8,7 @@
  * What must hold:
  *   1. Tokens that the file marks control, unknown or user-defined are added tokens: they
  *      are found whole in a text before anything else.  None are normalized.
- *   2. Rows that only fill the embedding up ([PAD151665], unused) are not in the vocabulary.
+ *   2. Rows that only fill the embedding up ([PAD151665], unused) are no tokens.
  *   3. No default of a tokenizer class may creep in: bos, eos, unk and pad are always said,
  *      null for none.
  */
@@ -19,16 +19,23 @@
 #include "core/mem.h"
 #include "hf/gguf_impl.h"
 
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
+enum {
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN,
+    TOKEN_CONTROL,
+    TOKEN_USER,
+    TOKEN_UNUSED,
+    TOKEN_BYTE
+};
 
 typedef struct {
     const gguf_file *g;
     size_t count;
-    gguf_text *tokens;       /* arena */
-    const gguf_key *types;   /* borrowed; NULL: none */
-    const gguf_key *scores;  /* borrowed; NULL: none */
-    const gguf_key *merges;  /* borrowed; NULL: none */
-    const gguf_pretok *pre;  /* NULL: SentencePiece */
+    gguf_text *tokens;          /* arena */
+    const gguf_key *types;      /* borrowed; NULL: none */
+    const gguf_key *scores;     /* borrowed; NULL: none */
+    const gguf_key *merges;     /* borrowed; NULL: none */
+    const gguf_pretok *pre;     /* NULL: SentencePiece */
     int64_t bos, eos, unk, pad; /* -1: none */
     bool add_bos, add_eos, add_space;
     json_t *vocab; /* borrowed from the tokenizer being built */
@@ -285,8 +292,8 @@ static void add_sequence(const maker *t, json_t *steps, const char *name, int ty
 {
     if (t->add_bos)
         (void)json_array_append_new(steps, special_step(t, t->bos, type_id));
-    (void)json_array_append_new(steps, json_pack("{s:{s:s, s:i}}", "Sequence", "id", name,
-                                                 "type_id", type_id));
+    (void)json_array_append_new(
+        steps, json_pack("{s:{s:s, s:i}}", "Sequence", "id", name, "type_id", type_id));
     if (t->add_eos)
         (void)json_array_append_new(steps, special_step(t, t->eos, type_id));
 }
@@ -309,8 +316,8 @@ static void put_template(const maker *t, json_t *tokenizer)
         DR_BUG_IF(json_object_setn_new(specials, s.text, s.len, row) != 0);
     }
     gguf_put(tokenizer, "post_processor",
-        json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single,
-                  "pair", pair, "special_tokens", specials));
+             json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single",
+                       single, "pair", pair, "special_tokens", specials));
 }
 
 /* ---- tokenizer_config.json ---- */
@@ -322,7 +329,7 @@ static dr_status put_config(const maker *t, json_t *config)
 
     DR_TRY(gguf_str(t->g, "tokenizer.chat_template", &chat));
     gguf_put(config, "tokenizer_class",
-        json_string(t->pre ? t->pre->class_name : "LlamaTokenizer"));
+             json_string(t->pre ? t->pre->class_name : "PreTrainedTokenizerFast"));
     gguf_put(config, "bos_token", token_text(t, t->bos));
     gguf_put(config, "eos_token", token_text(t, t->eos));
     gguf_put(config, "unk_token", token_text(t, t->unk));
@@ -330,11 +337,9 @@ static dr_status put_config(const maker *t, json_t *config)
     gguf_put(config, "add_bos_token", json_boolean(t->add_bos));
     gguf_put(config, "add_eos_token", json_boolean(t->add_eos));
     gguf_put(config, "add_prefix_space", json_boolean(t->add_space));
-    if (t->pre == NULL)
-        gguf_put(config, "legacy", json_true());
     gguf_put(config, "clean_up_tokenization_spaces", json_false());
     gguf_put(config, "model_max_length",
-        json_incref(json_object_get(t->g->m->config, "max_position_embeddings")));
+             json_incref(json_object_get(t->g->m->config, "max_position_embeddings")));
     if (chat != NULL)
         gguf_put(config, "chat_template", json_string(chat));
 done:

@@ -12,13 +12,14 @@
  *      asked for.  The model owns all four.
  *   2. m->maps through hf_model_add_map: the open mappings.
  *   3. m->entries through hf_model_add_entry: one per tensor, under its Hugging Face name
- *      ("model.layers.0.self_attn.q_proj.weight"), in the file's order, every extent checked
- *      against the mapping.  What Hugging Face does not have (rope_freqs) is left out.
+ *      ("model.layers.0.self_attn.q_proj.weight"), in the file's order, every extent
+ *      checked against the mapping.  What Hugging Face does not have (rope_freqs) is left
+ *      out.
  *   4. m->origin: how the weights came to be, for people ("gguf Q4_1").
  *
  * On failure it returns at once: hf_model_open releases whatever was filled in.  The common
- * code then sorts the names (a duplicate is DR_EFORMAT), parses config (config.c), finds the
- * decoder's parts and checks their shapes (roles.c).
+ * code then sorts the names (a duplicate is DR_EFORMAT), parses config (config.c), finds
+ * the decoder's parts and checks their shapes (roles.c).
  *
  * An open model is not changed any more: every reader may run on several threads at once,
  * so a read function keeps no state and no lazily filled cache.
@@ -41,8 +42,8 @@ typedef dr_status (*hf_read_fn)(const hf_model *m, const hf_entry *e, float *dst
 
 struct hf_entry {
     /* As hf_tensor_at gives it out: bytes in the mapping with count * dtype = bytes.  Plain
-     * types have their Hugging Face shape here (rows first, as torch prints it); block types
-     * (Q4_1, ...) are U8 of one dimension, [bytes].  t.name: arena. */
+     * types have their Hugging Face shape here (rows first, as torch prints it); block
+     * types (Q4_1, ...) are U8 of one dimension, [bytes].  t.name: arena. */
     dr_tensor t;
     const char *type; /* "BF16", "Q4_1"; static or arena */
     /* The Hugging Face shape, whatever the storage. */
@@ -52,7 +53,7 @@ struct hf_entry {
      * vector is one row, so a norm is read by read(m, e, dst, 0, 1). */
     size_t rows, cols;
     hf_read_fn read; /* NULL: integers, which have no float reading */
-    /* For the source alone: GGUF keeps its block type and the heads of the row order here. */
+    /* For the source alone: GGUF has its block type and the heads of the row order here. */
     int source_type;
     int source_heads;
 };

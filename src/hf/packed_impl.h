@@ -1,10 +1,11 @@
 /*
  * packed_impl.h - bit work shared by unpack.c and pack.c.
  *
- * AWQ's "gemm" format puts eight outputs of one input into a word, in the nibble order 0, 2,
- * 4, 6, 1, 3, 5, 7; drupe keeps the inputs of one output together.  Turning one into the
+ * AWQ's "gemm" format puts eight outputs of one input into a word, in the nibble order 0,
+ * 2, 4, 6, 1, 3, 5, 7; drupe keeps the inputs of one output together.  Turning one into the
  * other is a transposition of nibbles, done here for 16 inputs x 8 outputs at a time: two
- * inputs make eight bytes (spread), eight such pairs are transposed as an 8 x 8 byte matrix.
+ * inputs make eight bytes (spread), eight such pairs are transposed as an 8 x 8 byte
+ * matrix.
  * Words are little-endian, as the file formats and every supported machine have them.
  */
 #ifndef DRUPE_HF_PACKED_IMPL_H

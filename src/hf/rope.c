@@ -7,11 +7,11 @@
  *
  * The tables follow transformers' float32 arithmetic operation by operation: torch computes
  * `scalar / tensor` as reciprocal times scalar, converts Python numbers to float first, and
- * rounds after each operation.  pow, cos and sin are taken in double and rounded once, which
- * is the correct rounding; torch's own vector functions differ from that by one unit in the
- * last place in about one value of 25, and from machine to machine.
+ * rounds after each operation.  pow, cos and sin are taken in double and rounded once,
+ * which is the correct rounding; torch's own vector functions differ from that by one unit
+ * in the last place in about one value of 25, and from machine to machine.
  *
- * Longrope: Ding et al. 2024, arXiv:2402.13753; attention_factor as transformers computes it.
+ * Longrope: Ding et al. 2024, arXiv:2402.13753; attention_factor as in transformers.
  */
 #include "core/json.h"
 #include "hf/config_impl.h"

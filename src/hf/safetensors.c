@@ -256,6 +256,25 @@ done:
     return st;
 }
 
+/* The index has more tensors than the files: says which is missing. */
+static dr_status name_missing(const hf_model *m, json_t *file_of, const char *where)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(file_of, name, value)
+    {
+        size_t i = 0;
+        while (i < m->entry_count && strcmp(m->entries[i].t.name, name) != 0)
+            i++;
+        if (i == m->entry_count)
+            return dr_fail(DR_EFORMAT, "%s: %s: not in %s, where it should be", where, name,
+                           json_string_value(value));
+    }
+    DR_BUG_IF(true);
+    return DR_OK;
+}
+
 static dr_status load_shards(hf_model *m, const char *dir, const char *index_path)
 {
     json_t *index = NULL;
@@ -273,8 +292,7 @@ static dr_status load_shards(hf_model *m, const char *dir, const char *index_pat
         DR_TRYF(load_file(m, dr_path_join(&m->arena, dir, files[i]), file_of),
                 "shard %zu of %zu of %s", i + 1, n, index_path);
     if (m->entry_count != json_object_size(file_of))
-        DR_FAIL(DR_EFORMAT, "%s: weight_map names %zu tensors, the files hold %zu",
-                index_path, json_object_size(file_of), m->entry_count);
+        DR_TRY(name_missing(m, file_of, index_path));
 done:
     json_decref(index);
     return st;

@@ -10,8 +10,8 @@
  *     open -- format, shard_bytes --> (first tensor: plan) -- tensors --> finish: copies
  *     what was not given, config.json, side files, index; closes the files.
  *
- * What is copied from safetensors is copied byte for byte; from a GGUF everything is written
- * in the config's dtype.
+ * What is copied from safetensors is copied byte for byte; from a GGUF everything is
+ * written in the config's dtype.
  */
 #include <stdio.h>
 #include <stdlib.h>

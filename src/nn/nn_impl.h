@@ -34,7 +34,6 @@ typedef struct {
 
 typedef struct nn_backend {
     const char *name;
-    const char *what; /* for the list of kinds in an error message */
     /* Sets dev->state and what follows the name in dev->text. */
     dr_status (*open)(nn_device *dev);
     void (*close)(nn_device *dev);

@@ -57,17 +57,30 @@ DR_MUST_USE dr_status onnx_build_mlp(onnx_builder *b, const char **out, int laye
 
 /* ---- one product ---- */
 
-/* Rows row0 .. of a source, which becomes x times the weight plus its bias. */
+/* Some rows of a source. */
+typedef struct {
+    const onnx_source *s; /* borrowed */
+    size_t row0, count;
+} onnx_rows;
+
+/* x times the transpose of these rows, plus their bias. */
 DR_MUST_USE dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
-                                        const onnx_source *s, size_t row0, size_t count,
+                                        onnx_rows rows, const char *x);
+/* Without bias; float rows are rounded to `bits` with ONNX_INT4.  result (may be NULL) is
+ * the name of the output. */
+DR_MUST_USE dr_status onnx_build_weight(onnx_builder *b, const char **out, const char *path,
+                                        onnx_rows rows, int bits, const char *result,
                                         const char *x);
 /* Whether these rows can be one product: all floats, or all packed on one grid. */
-bool onnx_one_product(const onnx_builder *b, const onnx_source *s, size_t row0,
-                      size_t count);
+bool onnx_one_product(const onnx_builder *b, onnx_rows rows);
 /* The MatMulNBits node of a packed weight; its output is `out`. */
 const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out,
                               const onnx_packed_init *w, const onnx_grid *grid,
-                              size_t cols, size_t rows, const char *x);
+                              size_t cols, size_t n_out, const char *x);
+/* The initializers' names for rows that are rounded here, of "/lm_head" to 8 bits:
+ * "lm_head.MatMul.weight_Q8", ..._scales, ..._zero_points. */
+void onnx_build_packed_names(onnx_builder *b, const char *names[3], const char *path,
+                             int bits);
 /* The grid of what is rounded here. */
 onnx_grid onnx_build_grid(const onnx_builder *b, int bits);
 

@@ -126,10 +126,16 @@ static size_t tile_rows(const onnx_source *s)
     return n > 16 ? n : 16;
 }
 
+/* Rows of the largest wave. */
+static size_t wave_rows(const wave *w)
+{
+    return w->rows < w->tile * WAVE_TILES ? w->rows : w->tile * WAVE_TILES;
+}
+
 /* Calls fn for the tiles of rows done .. of the wave, at most WAVE_TILES of them. */
 static dr_status run_wave(wave *w, dr_task_fn fn)
 {
-    size_t left = w->rows - w->done, most = w->tile * WAVE_TILES;
+    size_t left = w->rows - w->done, most = wave_rows(w);
 
     w->count = left < most ? left : most;
     return dr_pool_run(w->d->pool, (w->count + w->tile - 1) / w->tile, fn, w);
@@ -174,7 +180,7 @@ dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s)
     onnx_init *i = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(reserve(&d->wave, WAVE_TILES * w.tile * s->cols, sizeof(float), name));
+    DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, sizeof(float), name));
     DR_TRY(begin(d, &i, name, ONNX_FLOAT,
                  onnx_shape2(onnx_num((int64_t)s->rows), onnx_num((int64_t)s->cols))));
     for (; w.done < w.rows; w.done += w.count) {
@@ -276,7 +282,7 @@ static dr_status reserve_packed(wave *w, const char *name)
     dr_status st = DR_OK;
 
     DR_TRY(reserve_tiles(w));
-    DR_TRY(reserve(&d->wave, WAVE_TILES * w->tile, w->code_bytes, name));
+    DR_TRY(reserve(&d->wave, wave_rows(w), w->code_bytes, name));
     DR_TRY(reserve(&d->scales, w->rows, w->blocks * sizeof(float), name));
     if (w->with_zeros)
         DR_TRY(reserve(&d->zeros, w->rows, w->zero_bytes, name));

@@ -48,15 +48,16 @@ typedef struct {
 typedef struct {
     void *handle; /* owned */
     char *path;   /* owned: the file that was loaded */
-    bool fresh;   /* this open mapped it: nobody had it open before */
 } library;
 
 /*
  * Opens the first of `names` (NULL-terminated) that exists in the folders to search, else
  * what the loader finds under these names (library.c).
  */
-DR_MUST_USE dr_status library_open(library *lib, bool *found, const char *const *names,
+DR_MUST_USE dr_status library_open(library *lib, const char *const *names,
                                    const char *what);
+/* The advice when it is not there or not the right one. */
+void library_hint(const char *what);
 void library_close(library *lib);
 
 /* ONNX Runtime, loaded.  {0} is a valid closed one. */
@@ -67,17 +68,14 @@ typedef struct {
     ort_api api;
 } ort_runtime;
 
-/*
- * *found is false, with the places in the trail, when there is no such library anywhere.
- * DR_EDEVICE: not found; found but not loadable, of another kind, or too old.
- */
-DR_MUST_USE dr_status ort_runtime_open(ort_runtime *r, bool *found);
+/* DR_EDEVICE: not found (the trail has the places), not loadable, of another kind, too old. */
+DR_MUST_USE dr_status ort_runtime_open(ort_runtime *r);
 void ort_runtime_close(ort_runtime *r);
 
 /* NULL is DR_OK; else the status is released and its text recorded after `where`. */
 DR_MUST_USE dr_status ort_result(const ort_api *api, OrtStatus *status, const char *where);
 
-/* After a run with this adapter failed: names it in the trail, with advice if it is to blame. */
+/* After a run with this adapter failed: names it, with advice if it is to blame. */
 void ort_note_adapter(const char *path);
 
 /* ---- ONNX Runtime GenAI ---- */
@@ -107,14 +105,15 @@ typedef struct {
 
 /*
  * ort must be open: GenAI is told to use that very library (it looks for one as soon as it
- * is mapped, and without one ends the process).  *found and failures as above.
+ * is mapped, and without one ends the process).  DR_EDEVICE as above.
  */
-DR_MUST_USE dr_status oga_runtime_open(oga_runtime *r, const ort_runtime *ort, bool *found);
+DR_MUST_USE dr_status oga_runtime_open(oga_runtime *r, const ort_runtime *ort);
 void oga_runtime_close(oga_runtime *r);
 /*
  * To be called once a model was made or refused: GenAI up to 0.6 aborts a process that
  * exits without OgaShutdown, which must then run before GenAI's own exit handlers, and so
- * be registered after them.
+ * be registered after them.  Registered by every call, since nothing here remembers the
+ * others; shutting down again does nothing.
  */
 void oga_runtime_arrange_exit(const oga_runtime *r);
 const char *oga_runtime_generation(const oga_runtime *r);

@@ -3,7 +3,7 @@
  * eats memory does so there.
  *
  *     parent: fork -> read the report or see the pipe end -> wait4 -> judge
- *     child:  check_folder -> write the report -> _exit
+ *     child:  check_folder -> write the report -> SIGKILL
  *
  * 1. The child is a plain fork and not the program run again, since a library does not know
  *    its program.  Other threads of the parent do not exist in it; glibc hands it malloc,
@@ -13,9 +13,10 @@
  *    same in parent and child.
  * 3. The child's stdout and stderr go to memory: the last line is told when it crashes, all
  *    of it at log level debug.
- * 4. The child leaves with _exit, so none of the parent's exit handlers runs in it.
+ * 4. The child ends by its own SIGKILL, so that none of the parent's exit handlers runs in
+ *    it; its report stands, however it ended.
  */
-#include "check_impl.h"
+#include "ort/check_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -81,7 +82,7 @@ static void write_all(int fd, const void *data, size_t n)
     }
 }
 
-static void child_main(const ort_check_request *q, int pipe_fd, int words_fd)
+static DR_NORETURN void child_main(const ort_check_request *q, int pipe_fd, int words_fd)
 {
     report rep = {0};
 
@@ -95,7 +96,8 @@ static void child_main(const ort_check_request *q, int pipe_fd, int words_fd)
     rep.st = check_folder(q, &rep.runtime);
     rep.trail = *dr_trail_get();
     write_all(pipe_fd, &rep, sizeof(rep));
-    _exit(0);
+    for (;;)
+        (void)raise(SIGKILL);
 }
 
 /* ---- the parent ---- */

@@ -9,12 +9,15 @@
  * sequence of 4, nothing in the cache; masks and floats are ones, positions count up, other
  * integers are zeros (a valid token).
  */
-#include "check_impl.h"
+#include "ort/check_impl.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "core/mem.h"
 #include "ort/api_impl.h"
 #include "ort/generator_impl.h"
 #include "ort/session_impl.h"
@@ -227,10 +230,9 @@ dr_status check_folder(const ort_check_request *q, bool *runtime)
         *runtime = true;
         DR_FAIL(DR_EIO, "%s: no such folder", q->dir);
     }
-    bool found = false;
-    DR_TRY(ort_runtime_open(&ort, &found));
+    DR_TRY(ort_runtime_open(&ort));
     if (q->genai)
-        DR_TRY(oga_runtime_open(&oga, &ort, &found));
+        DR_TRY(oga_runtime_open(&oga, &ort));
     *runtime = true;
     DR_TRY(q->genai ? check_genai(q) : check_session(q));
 done:

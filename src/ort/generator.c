@@ -8,16 +8,18 @@
  * 2. Params and prompt outlive their generator: 0.5 keeps pointers into both.
  * 3. What GenAI made goes in the reverse order, all of it before the process ends: 0.5
  *    aborts an exit that leaves something behind.
- * 4. New tokens are read off the sequence, which both generations have, and not by
- *    GetNextTokens.
+ * 4. New tokens are read off the sequence, which both generations have.  Some versions put
+ *    the end-of-sequence id there and some do not, so it is told by the config's ids, and
+ *    by a sequence that ends without having grown.
  */
-#include "generator_impl.h"
+#include "ort/generator_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "ort/api_impl.h"
@@ -29,6 +31,8 @@ struct ort_generator {
     ort_generate_options options; /* its strings are not used after the open */
     char *adapter_path;           /* owned; NULL: none is active */
     char *adapter_name;           /* owned */
+    int32_t *eos;                 /* owned: the config's end-of-sequence ids */
+    size_t eos_count;
     OgaModel *model;
     OgaAdapters *adapters;   /* made with the first one */
     OgaTokenizer *tokenizer; /* made with the first text */
@@ -39,7 +43,11 @@ struct ort_generator {
 typedef struct {
     OgaParams *params;
     OgaGenerator *generator;
-    size_t seen; /* tokens of the sequence already handed out, the prompt's included */
+    size_t seen;  /* tokens of the sequence already handed out, the prompt's included */
+    bool stop;    /* the listener has heard enough */
+    bool ended;   /* an end-of-sequence id came */
+    int32_t *ids; /* owned: handed out */
+    size_t id_count;
 } generation;
 
 /* ---- open and close ---- */
@@ -83,15 +91,35 @@ static dr_status load_model(ort_generator *g)
     return st;
 }
 
-static dr_status check_dir(const char *dir)
+/* model.eos_token_id, a number or a list, else model.pad_token_id: GenAI's own rule. */
+static void keep_eos(ort_generator *g, const json_t *model)
+{
+    const json_t *eos = json_object_get(model, "eos_token_id");
+
+    if (eos == NULL)
+        eos = json_object_get(model, "pad_token_id");
+    g->eos = dr_calloc(json_array_size(eos) + 1, sizeof(*g->eos));
+    if (json_is_integer(eos))
+        g->eos[g->eos_count++] = (int32_t)json_integer_value(eos);
+    for (size_t i = 0; i < json_array_size(eos); i++)
+        g->eos[g->eos_count++] = (int32_t)json_integer_value(json_array_get(eos, i));
+}
+
+static dr_status read_config(ort_generator *g)
 {
     dr_arena a = {0};
+    json_t *config = NULL;
+    const char *path = dr_path_join(&a, g->dir, "genai_config.json");
     dr_status st = DR_OK;
 
-    if (!dr_is_dir(dir))
-        st = dr_fail(DR_EIO, "%s: no such folder", dir);
-    else if (!dr_is_file(dr_path_join(&a, dir, "genai_config.json")))
-        st = dr_fail(DR_EFORMAT, "%s: no genai_config.json in this folder", dir);
+    if (!dr_is_dir(g->dir))
+        DR_FAIL(DR_EIO, "%s: no such folder", g->dir);
+    if (!dr_is_file(path))
+        DR_FAIL(DR_EFORMAT, "%s: no genai_config.json in this folder", g->dir);
+    DR_TRY(dr_json_read(&config, path));
+    keep_eos(g, json_object_get(config, "model"));
+done:
+    json_decref(config);
     dr_arena_release(&a);
     return st;
 }
@@ -101,15 +129,14 @@ dr_status ort_generator_open(ort_generator **out, const char *model_dir,
 {
     ort_generator *g = dr_calloc(1, sizeof(*g));
     const double start_s = dr_now_s();
-    bool found = false;
     dr_status st = DR_OK;
 
     *out = NULL;
     g->options = o != NULL ? *o : ORT_GENERATE_DEFAULTS;
     g->dir = dr_strdup(model_dir);
-    DR_TRY(check_dir(model_dir));
-    DR_TRY(ort_runtime_open(&g->ort, &found));
-    DR_TRY(oga_runtime_open(&g->oga, &g->ort, &found));
+    DR_TRY(read_config(g));
+    DR_TRY(ort_runtime_open(&g->ort));
+    DR_TRY(oga_runtime_open(&g->oga, &g->ort));
     DR_TRY(load_model(g));
     if (g->options.adapter_path != NULL) {
         const char *name = g->options.adapter_name;
@@ -137,6 +164,7 @@ void ort_generator_close(ort_generator *g)
     ort_runtime_close(&g->ort);
     free(g->adapter_path);
     free(g->adapter_name);
+    free(g->eos);
     free(g->dir);
     free(g);
 }
@@ -273,6 +301,7 @@ static void generation_end(generation *n, ort_generator *g)
         g->oga.api.OgaDestroyGenerator(n->generator);
     if (n->params != NULL)
         g->oga.api.OgaDestroyGeneratorParams(n->params);
+    free(n->ids);
     *n = (generation){0};
 }
 
@@ -297,19 +326,31 @@ static dr_status pick(generation *n, ort_generator *g)
     return oga_result(api, api->OgaGenerator_GenerateNextToken(n->generator), g->dir);
 }
 
-/* Hands out what the sequence has grown by.  *stop when on_token says so. */
-static void hand_out(generation *n, ort_generator *g, ort_token_fn on_token, void *ctx,
-                     int32_t **ids, size_t *id_count, bool *stop)
+static bool is_eos(const ort_generator *g, int32_t id)
+{
+    for (size_t i = 0; i < g->eos_count; i++)
+        if (g->eos[i] == id)
+            return true;
+    return false;
+}
+
+/* Hands out what the sequence has grown by. */
+static void hand_out(generation *n, ort_generator *g, ort_token_fn on_token, void *ctx)
 {
     const oga_api *api = &g->oga.api;
-    size_t have = api->OgaGenerator_GetSequenceCount(n->generator, 0);
+    const size_t have = api->OgaGenerator_GetSequenceCount(n->generator, 0);
     const int32_t *data = api->OgaGenerator_GetSequenceData(n->generator, 0);
 
-    for (; n->seen < have && !*stop; n->seen++) {
-        if ((*id_count & (*id_count - 1)) == 0) /* room grows at powers of two */
-            *ids = dr_realloc(*ids, *id_count > 0 ? 2 * *id_count : 1, sizeof(**ids));
-        (*ids)[(*id_count)++] = data[n->seen];
-        *stop = on_token != NULL && !on_token(ctx, data[n->seen]);
+    n->ended = n->seen == have;
+    for (; n->seen < have && !n->stop && !n->ended; n->seen++) {
+        const int32_t id = data[n->seen];
+        n->ended = is_eos(g, id);
+        if (n->ended)
+            return;
+        if ((n->id_count & (n->id_count - 1)) == 0) /* room doubles at powers of two */
+            n->ids = dr_realloc(n->ids, n->id_count > 0 ? 2 * n->id_count : 1, sizeof(id));
+        n->ids[n->id_count++] = id;
+        n->stop = on_token != NULL && !on_token(ctx, id);
     }
 }
 
@@ -317,35 +358,36 @@ dr_status ort_generate(ort_generator *g, const int32_t *prompt, size_t count,
                        ort_token_fn on_token, void *ctx, int32_t **ids_out,
                        size_t *new_count, ort_generate_stats *stats)
 {
-    generation n = {0};
+    const oga_api *api = &g->oga.api;
     const double start_s = dr_now_s();
     double first_s = start_s;
-    int32_t *ids = NULL;
-    size_t id_count = 0;
-    bool stop = false;
+    generation n = {0};
     dr_status st = DR_OK;
 
     DR_TRY(generation_begin(&n, g, &g->options, prompt, count));
-    while (!stop && !g->oga.api.OgaGenerator_IsDone(n.generator)) {
+    while (!n.stop && !n.ended && !api->OgaGenerator_IsDone(n.generator)) {
         DR_TRY(dr_cancelled_check());
         DR_TRY(compute(&n, g));
         DR_TRY(pick(&n, g));
-        if (first_s == start_s)
+        if (n.id_count == 0)
             first_s = dr_now_s();
-        hand_out(&n, g, on_token, ctx, &ids, &id_count, &stop);
+        hand_out(&n, g, on_token, ctx);
     }
     if (stats != NULL)
-        *stats = (ort_generate_stats){count, id_count, g->load_s, first_s - start_s,
-                                      dr_now_s() - first_s};
+        *stats = (ort_generate_stats){.prompt_tokens = count,
+                                      .new_tokens = n.id_count,
+                                      .load_s = g->load_s,
+                                      .prefill_s = first_s - start_s,
+                                      .decode_s = dr_now_s() - first_s,
+                                      .ended = n.ended};
     if (new_count != NULL)
-        *new_count = id_count;
+        *new_count = n.id_count;
     if (ids_out != NULL) {
-        *ids_out = ids;
-        ids = NULL;
+        *ids_out = n.ids;
+        n.ids = NULL;
     }
 done:
     generation_end(&n, g);
-    free(ids);
     return st;
 }
 

@@ -21,28 +21,20 @@
 #include "ort/api_impl.h"
 #include "ort/ort.h"
 
-enum { PARENTS = 5, DIRS_MAX = 64 };
+enum { PARENTS = 5 };
 
 typedef struct {
-    const char *dirs[DIRS_MAX]; /* borrowed from the arena */
+    const char **dirs; /* arena; room for all that can be added */
     size_t count;
 } places;
 
-static void add_dir(places *p, const char *dir)
+static void add_env(places *p, dr_arena *a, const char *list)
 {
-    if (p->count < DIRS_MAX)
-        p->dirs[p->count++] = dir;
-}
-
-static void add_env(places *p, dr_arena *a)
-{
-    const char *at = getenv("DRUPE_LIB_PATH");
-
-    while (at != NULL && *at != '\0') {
-        size_t n = strcspn(at, ":");
+    while (*list != '\0') {
+        size_t n = strcspn(list, ":");
         if (n > 0)
-            add_dir(p, dr_arena_strndup(a, at, n));
-        at += n + (at[n] == ':');
+            p->dirs[p->count++] = dr_arena_strndup(a, list, n);
+        list += n + (list[n] == ':');
     }
 }
 
@@ -58,21 +50,34 @@ static void add_program(places *p, dr_arena *a)
     for (int up = 0; up <= PARENTS && (slash = strrchr(dir, '/')) != NULL; up++) {
         *slash = '\0';
         if (up == 0)
-            add_dir(p, dr_arena_printf(a, "%s/../lib/drupe", dir));
-        add_dir(p, dr_arena_printf(a, "%s/.deps/lib", dir));
+            p->dirs[p->count++] = dr_arena_printf(a, "%s/../lib/drupe", dir);
+        p->dirs[p->count++] = dr_arena_printf(a, "%s/.deps/lib", dir);
     }
+}
+
+static places all_places(dr_arena *a)
+{
+    const char *list = getenv("DRUPE_LIB_PATH");
+    places p = {0};
+
+    if (list == NULL)
+        list = "";
+    p.dirs = dr_arena_alloc(a, strlen(list) + PARENTS + 2, sizeof(*p.dirs));
+    add_env(&p, a, list);
+    add_program(&p, a);
+    return p;
+}
+
+void library_hint(const char *what)
+{
+    dr_hint("run `make setup`, or set DRUPE_LIB_PATH to a folder with %s for this machine",
+            what);
 }
 
 /* False when there is no such library, or it cannot be loaded (dlerror tells). */
 static bool load(library *lib, const char *name)
 {
-    void *before = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-
-    lib->fresh = before == NULL;
-    (void)dlerror();
     lib->handle = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (before != NULL)
-        (void)dlclose(before);
     return lib->handle != NULL;
 }
 
@@ -109,26 +114,19 @@ static dr_status open_in(library *lib, dr_arena *a, const char *dir,
             return DR_OK;
         }
         dr_status st = dr_fail(DR_EDEVICE, "%s: cannot be loaded: %s", file, dlerror());
-        dr_hint(
-            "this is not %s for this machine; run `make setup`, or set DRUPE_LIB_PATH to "
-            "the folder that holds it",
-            what);
+        library_hint(what);
         return st;
     }
     return DR_OK;
 }
 
-dr_status library_open(library *lib, bool *found, const char *const *names,
-                       const char *what)
+dr_status library_open(library *lib, const char *const *names, const char *what)
 {
     dr_arena a = {0};
-    places p = {0};
+    const places p = all_places(&a);
     dr_status st = DR_OK;
 
     *lib = (library){0};
-    *found = true;
-    add_env(&p, &a);
-    add_program(&p, &a);
     for (size_t i = 0; i < p.count && lib->handle == NULL; i++)
         DR_TRY(open_in(lib, &a, p.dirs[i], names, what));
     for (const char *const *name = names; *name != NULL && lib->handle == NULL; name++) {
@@ -136,10 +134,9 @@ dr_status library_open(library *lib, bool *found, const char *const *names,
             lib->path = loaded_path(lib->handle, *name);
     }
     if (lib->handle == NULL) {
-        *found = false;
         st = dr_fail(DR_EDEVICE, "%s was not found: no %s in %sor the loader's folders",
                      what, names[0], places_text(&p, &a));
-        dr_hint("run `make setup`, or set DRUPE_LIB_PATH to the folder that holds it");
+        library_hint(what);
     }
 done:
     dr_arena_release(&a);
@@ -176,17 +173,16 @@ void ort_probe(dr_arena *a, ort_info *out)
 {
     ort_runtime ort = {0};
     oga_runtime oga = {0};
-    bool found = false;
     dr_status st = DR_OK;
 
     *out = (ort_info){0};
-    DR_TRY(ort_runtime_open(&ort, &found));
+    DR_TRY(ort_runtime_open(&ort));
     out->ort_found = true;
     out->ort_path = dr_arena_strdup(a, ort.lib.path);
     out->ort_version = dr_arena_strdup(a, ort.version);
     DR_TRY(probe_providers(a, out, &ort));
 
-    DR_TRY(oga_runtime_open(&oga, &ort, &found));
+    DR_TRY(oga_runtime_open(&oga, &ort));
     out->genai_found = true;
     out->genai_path = dr_arena_strdup(a, oga.lib.path);
     out->genai_version = dr_arena_strdup(a, oga_runtime_generation(&oga));

@@ -96,6 +96,7 @@ typedef struct {
     double load_s;    /* of the open: libraries, model, adapter */
     double prefill_s; /* to the first new token */
     double decode_s;  /* from the first new token to the last */
+    bool ended;       /* by an end-of-sequence id */
 } ort_generate_stats;
 
 /*
@@ -112,9 +113,9 @@ void ort_generator_set(ort_generator *g, const ort_generate_options *o);
 DR_MUST_USE dr_status ort_generator_encode(ort_generator *g, const char *text,
                                            int32_t **ids, size_t *count);
 /*
- * Calls on_token (may be NULL) for each new id (true: go on), an end-of-sequence id
- * included; ids_out (may be NULL) receives all new ids, released by free(); new_count and
- * stats may be NULL.  Ends at an end-of-sequence id, at max_length, or when told to.
+ * Calls on_token (may be NULL) for each new id (true: go on); ids_out (may be NULL)
+ * receives all new ids, released by free(); new_count and stats may be NULL.  Ends at an
+ * end-of-sequence id, which is not handed out, at max_length, or when told to.
  * DR_EUSAGE: no prompt, or it fills max_length.  DR_ECANCELLED: dr_cancel() was called.
  */
 typedef bool (*ort_token_fn)(void *ctx, int32_t id);
@@ -146,7 +147,7 @@ typedef struct {
 } ort_check_request;
 typedef struct {
     bool checked;
-    char why[256];
+    char why[DR_TRAIL_TEXT];
     double seconds;    /* of the child's life */
     size_t peak_bytes; /* resident memory that the child added to what it was born with */
 } ort_check_result;

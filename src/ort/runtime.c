@@ -42,10 +42,11 @@ static void tidy(char *out, size_t size, const char *text)
     size_t n = 0;
 
     for (; *text != '\0' && n + 1 < size; text++) {
-        char c = *text == '\n' || *text == '\t' || *text == '\r' ? ' ' : *text;
-        if (c == ' ' && (n == 0 || out[n - 1] == ' '))
-            continue;
-        out[n++] = c;
+        const bool blank = strchr(" \n\t\r", *text) != NULL;
+        if (!blank)
+            out[n++] = *text;
+        else if (n > 0 && out[n - 1] != ' ')
+            out[n++] = ' ';
     }
     while (n > 0 && (out[n - 1] == ' ' || out[n - 1] == '.'))
         n--;
@@ -134,9 +135,12 @@ static dr_status read_table(ort_runtime *r)
     const any_fn *table = NULL;
     dr_status st = DR_OK;
 
-    if (!symbol(&get_base, r->lib.handle, "OrtGetApiBase"))
-        DR_FAIL(DR_EDEVICE, "%s: this is not ONNX Runtime: no OrtGetApiBase in it",
-                r->lib.path);
+    if (!symbol(&get_base, r->lib.handle, "OrtGetApiBase")) {
+        st = dr_fail(DR_EDEVICE, "%s: this is not ONNX Runtime: no OrtGetApiBase in it",
+                     r->lib.path);
+        library_hint("ONNX Runtime");
+        goto done;
+    }
     const ort_api_base *base = get_base();
     r->version = base->GetVersionString();
     long minor = minor_version(r->version);
@@ -145,7 +149,7 @@ static dr_status read_table(ort_runtime *r)
     if (table == NULL) {
         st = dr_fail(DR_EDEVICE, "%s: ONNX Runtime %s is too old, 1.%d or later is needed",
                      r->lib.path, r->version, (int)ORT_API_VERSION);
-        dr_hint("run `make setup`, or set DRUPE_LIB_PATH to the folder of a newer one");
+        library_hint("a newer one");
         goto done;
     }
     fill_table(&r->api, table);
@@ -153,14 +157,14 @@ done:
     return st;
 }
 
-dr_status ort_runtime_open(ort_runtime *r, bool *found)
+dr_status ort_runtime_open(ort_runtime *r)
 {
     static const char *const names[] = {"libonnxruntime.so.1", "libonnxruntime.so", NULL};
     dr_status st = DR_OK;
 
     *r = (ort_runtime){0};
     set_env("ORT_DISABLE_TELEMETRY", "1");
-    DR_TRY(library_open(&r->lib, found, names, "ONNX Runtime"));
+    DR_TRY(library_open(&r->lib, names, "ONNX Runtime"));
     DR_TRY(read_table(r));
     DR_TRY(ort_result(&r->api,
                       r->api.CreateEnvWithCustomLogger(on_log, NULL, ORT_SEVERITY_ERROR,
@@ -204,28 +208,25 @@ static dr_status read_exports(oga_runtime *r)
 #include "ort/oga.def"
 #undef OGA_FN
     (void)MAYBE;
-    if (!ALL.all)
-        return dr_fail(DR_EDEVICE,
-                       "%s: this is not ONNX Runtime GenAI 0.5 or later: no %s "
-                       "in it",
-                       r->lib.path, ALL.lacking);
-    if (!NEW.all && !OLD.all)
-        return dr_fail(DR_EDEVICE,
-                       "%s: neither GenAI 0.5 nor a later one: no %s and no %s "
-                       "in it",
-                       r->lib.path, OLD.lacking, NEW.lacking);
     r->old = !NEW.all;
-    return DR_OK;
+    if (ALL.all && (NEW.all || OLD.all))
+        return DR_OK;
+    dr_status st = dr_fail(DR_EDEVICE,
+                           "%s: this is not ONNX Runtime GenAI 0.5 or later: no %s "
+                           "in it",
+                           r->lib.path, ALL.all ? NEW.lacking : ALL.lacking);
+    library_hint("ONNX Runtime GenAI");
+    return st;
 }
 
-dr_status oga_runtime_open(oga_runtime *r, const ort_runtime *ort, bool *found)
+dr_status oga_runtime_open(oga_runtime *r, const ort_runtime *ort)
 {
     static const char *const names[] = {"libonnxruntime-genai.so", NULL};
     dr_status st = DR_OK;
 
     *r = (oga_runtime){0};
     set_env("ORT_LIB_PATH", ort->lib.path);
-    DR_TRY(library_open(&r->lib, found, names, "ONNX Runtime GenAI"));
+    DR_TRY(library_open(&r->lib, names, "ONNX Runtime GenAI"));
     DR_TRY(read_exports(r));
     if (r->api.OgaSetTelemetryEnabled != NULL)
         r->api.OgaSetTelemetryEnabled(false);
@@ -252,8 +253,6 @@ static void shut_down(int status, void *handle)
 
 void oga_runtime_arrange_exit(const oga_runtime *r)
 {
-    if (!r->lib.fresh)
-        return;
     /* A handle of its own, open to the end. */
     void *handle = dlopen(r->lib.path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
     if (handle != NULL)

@@ -4,7 +4,7 @@
  * Names, types and dims are read once at the open.  Inputs are wrapped where they lie and
  * outputs are handed out where the runtime put them, so a run copies nothing.
  */
-#include "session_impl.h"
+#include "ort/session_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -151,14 +151,13 @@ dr_status ort_session_open(ort_session **out, const char *model_path, int thread
 {
     ort_session *s = dr_calloc(1, sizeof(*s));
     const ort_api *api = &s->rt.api;
-    bool found = false;
     dr_status st = DR_OK;
 
     *out = NULL;
     s->path = dr_arena_strdup(&s->arena, model_path);
     if (!dr_is_file(model_path))
         DR_FAIL(DR_EIO, "%s: no such file", model_path);
-    DR_TRY(ort_runtime_open(&s->rt, &found));
+    DR_TRY(ort_runtime_open(&s->rt));
     DR_TRY(make_session(s, threads, optimize));
     DR_TRY(ort_result(api, api->CreateCpuMemoryInfo(0, 0, &s->memory), s->path));
     DR_TRY(read_ports(s));

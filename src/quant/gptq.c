@@ -31,8 +31,8 @@ typedef struct {
     float *act;  /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
-    float *w, *bias; /* owned: the widest slot's; of the slot rounded last */
-    bool has_bias;
+    float *w[2], *bias[2]; /* owned: rounded weights of the slot at hand; [1]: of down */
+    bool has_bias[2];
     float *norm;   /* owned: [D] */
     float *strips; /* owned: the Hessian being summed */
     float *full;   /* owned: [K][K] */
@@ -40,8 +40,8 @@ typedef struct {
 
 static void run_release(gptq_run *r)
 {
-    float *all[] = {r->h, r->wide, r->act,  r->keep,   r->w,
-                    r->bias, r->norm, r->strips, r->full};
+    float *all[] = {r->h,       r->wide,    r->act,  r->keep,   r->w[0], r->w[1],
+                    r->bias[0], r->bias[1], r->norm, r->strips, r->full};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -66,12 +66,14 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
 {
     const hf_config *c = hf_model_config(site->in);
     size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
-    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, n_in = 0, n_out = 0;
+    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, n_in = 0,
+           n_out = 0;
     dr_status st = DR_OK;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
-        weights = most(weights, in * out);
+        weights = down ? weights : most(weights, in * out);
         n_in = most(n_in, in);
         n_out = most(n_out, out);
     }
@@ -83,9 +85,12 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(floats(&r->h, r->m, d, "norm outputs"));
     DR_TRY(floats(&r->wide, r->m, n_out, "activations"));
     DR_TRY(floats(&r->act, r->m, inner, "activations"));
-    DR_TRY(floats(&r->keep, t, most(calib->count * hc, r->kept * inner), "kept activations"));
-    DR_TRY(floats(&r->w, weights, 1, "a slot's weights"));
-    DR_TRY(floats(&r->bias, n_out, 1, "biases"));
+    DR_TRY(
+        floats(&r->keep, t, most(calib->count * hc, r->kept * inner), "kept activations"));
+    DR_TRY(floats(&r->w[0], weights, 1, "a slot's weights"));
+    DR_TRY(floats(&r->w[1], d, inner, "a slot's weights"));
+    DR_TRY(floats(&r->bias[0], n_out, 1, "biases"));
+    DR_TRY(floats(&r->bias[1], d, 1, "biases"));
     DR_TRY(floats(&r->norm, d, 1, "norm"));
     DR_TRY(floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
     DR_TRY(floats(&r->full, n_in, n_in, "Hessian"));
@@ -93,9 +98,10 @@ done:
     return st;
 }
 
-/* Rounds the slot for the Hessian in strips; r->w is then its rounded weight. */
+/* Rounds the slot for the Hessian in strips; r->w[k] is then its rounded weight. */
 static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 {
+    const int k = slot == HF_SLOT_DOWN;
     const quant_site *site = r->s.site;
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
     const hf_linear *l = quant_slot_linears(site->in, layer, slot, NULL);
@@ -105,10 +111,10 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 
     DR_TRY(dr_cancelled_check());
     quant_gram_expand(r->full, r->strips, n_in);
-    DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias));
-    r->has_bias = l->has_bias;
-    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w, r->full, n_out, n_in, r->grid, r->o,
-                             l->path),
+    DR_TRY(quant_slot_read(site, layer, slot, r->w[k], r->bias[k]));
+    r->has_bias[k] = l->has_bias;
+    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w[k], r->full, n_out, n_in, r->grid,
+                             r->o, l->path),
             "rounding %s", l->path);
     dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", l->path, n_out, n_in, loss);
     DR_TRY(quant_slot_write(site, layer, slot, &q));
@@ -130,14 +136,15 @@ static dr_status norm_chunk(gptq_run *r, size_t i, size_t m)
                       (size_t)r->s.cfg->hidden, (float)r->s.cfg->norm_eps);
 }
 
-/* y[m][N] (+)= in W^T + bias with the slot rounded last. */
+/* y[m][N] (+)= in W^T + bias with the slot's rounded weight. */
 static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_slot slot,
                               size_t m, bool acc)
 {
-    size_t n = hf_slot_out(r->s.cfg, slot), k = hf_slot_in(r->s.cfg, slot);
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    const int k = slot == HF_SLOT_DOWN;
 
-    return nn_matmul_nt(r->s.site->dev, y, in, r->w, r->has_bias ? r->bias : NULL, m, n, k, n,
-                        acc);
+    return nn_matmul_nt(r->s.site->dev, y, in, r->w[k], r->has_bias[k] ? r->bias[k] : NULL,
+                        m, n_out, n_in, n_out, acc);
 }
 
 static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
@@ -212,6 +219,18 @@ done:
     return st;
 }
 
+static dr_status stage_output(gptq_run *r, size_t i, size_t m)
+{
+    float *act = r->keep + i * r->s.calib->seq_len * (size_t)r->s.cfg->intermediate;
+    dr_status st = DR_OK;
+
+    if (i >= r->kept)
+        DR_TRY(act_chunk(r, i, m, &act));
+    DR_TRY(linear_chunk(r, chunk_x(r, i), act, HF_SLOT_DOWN, m, true));
+done:
+    return st;
+}
+
 static dr_status each_chunk(gptq_run *r, dr_status (*stage)(gptq_run *, size_t, size_t))
 {
     dr_status st = DR_OK;
@@ -221,5 +240,48 @@ static dr_status each_chunk(gptq_run *r, dr_status (*stage)(gptq_run *, size_t, 
         DR_TRY(stage(r, i, quant_stream_count(&r->s, i) * r->s.calib->seq_len));
     }
 done:
+    return st;
+}
+
+static dr_status run_layer(gptq_run *r, int layer)
+{
+    const hf_model *m = r->s.site->in;
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_norm_read(m, HF_NORM_ATTN, layer, r->norm));
+    DR_TRY(each_chunk(r, stage_qkv));
+    DR_TRY(solve_slot(r, layer, HF_SLOT_QKV));
+    DR_TRY(each_chunk(r, stage_o));
+    DR_TRY(solve_slot(r, layer, HF_SLOT_O));
+    DR_TRY(hf_norm_read(m, HF_NORM_MLP, layer, r->norm));
+    DR_TRY(each_chunk(r, stage_gate_up));
+    DR_TRY(solve_slot(r, layer, HF_SLOT_GATE_UP));
+    DR_TRY(each_chunk(r, stage_down));
+    DR_TRY(solve_slot(r, layer, HF_SLOT_DOWN));
+    if (layer + 1 < r->s.cfg->layers)
+        DR_TRY(each_chunk(r, stage_output));
+done:
+    return st;
+}
+
+dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
+                     const quant_calib *calib, const quant_gptq_options *o)
+{
+    gptq_run r = {.grid = grid, .o = o};
+    int layers = hf_model_config(site->in)->layers;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_grid_check(grid));
+    if (!(o->damp_percent >= 0) || o->damp_percent > 10)
+        DR_FAIL(DR_EUSAGE, "damp_percent: expected a share from 0 to 10, found %g",
+                o->damp_percent);
+    DR_TRY(run_init(&r, site, calib));
+    for (int i = 0; i < layers; i++) {
+        DR_TRY(run_layer(&r, i));
+        if (site->progress != NULL)
+            dr_progress_step(site->progress, (size_t)i + 1, NULL);
+    }
+done:
+    run_release(&r);
     return st;
 }

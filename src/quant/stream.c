@@ -43,7 +43,8 @@ static void attn_init(quant_stream *s)
                               .sin = s->rope + t * half};
 }
 
-dr_status quant_stream_open(quant_stream *s, const quant_site *site, const quant_calib *calib)
+dr_status quant_stream_open(quant_stream *s, const quant_site *site,
+                            const quant_calib *calib)
 {
     const hf_config *c = hf_model_config(site->in);
     size_t t = calib->seq_len, rows = 0;
@@ -61,7 +62,8 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site, const quant
     DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
     DR_TRY(dr_big_alloc(&p, rows, (size_t)c->hidden * sizeof(float), "calibration inputs"));
     s->x = p;
-    DR_TRY(dr_big_alloc(&p, t, (size_t)c->rope.rotary_dim * sizeof(float), "rotary tables"));
+    DR_TRY(
+        dr_big_alloc(&p, t, (size_t)c->rope.rotary_dim * sizeof(float), "rotary tables"));
     s->rope = p;
     attn_init(s);
     DR_TRY(embed(s));
@@ -88,7 +90,8 @@ size_t quant_stream_count(const quant_stream *s, size_t i)
 
 /* ---- linears by slot ---- */
 
-const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot, size_t *count)
+const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
+                                    size_t *count)
 {
     const hf_linear *all = NULL, *first = NULL;
     size_t n = hf_layer_linears(m, layer, &all), k = 0;
@@ -128,8 +131,8 @@ dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float
 
     for (size_t i = 0; i < count; i++) {
         read_job job = {site->in, &l[i], w + l[i].row0 * l[i].n_in};
-        DR_TRYF(dr_pool_run(nn_device_pool(site->dev), (l[i].n_out + READ_ROWS - 1) / READ_ROWS,
-                            read_rows, &job),
+        DR_TRYF(dr_pool_run(nn_device_pool(site->dev),
+                            (l[i].n_out + READ_ROWS - 1) / READ_ROWS, read_rows, &job),
                 "reading %s", l[i].path);
         if (bias != NULL)
             DR_TRY(hf_linear_bias(site->in, &l[i], bias + l[i].row0));

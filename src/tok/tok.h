@@ -63,6 +63,8 @@ DR_MUST_USE dr_status tok_decode(const tok_tokenizer *t, dr_buf *out, const int3
 typedef struct tok_stream tok_stream;
 DR_MUST_USE dr_status tok_stream_open(tok_stream **out, const tok_tokenizer *t);
 void tok_stream_close(tok_stream *s);
+/* Whether special tokens are left out, as tok_decode's skip_special; true at the start. */
+void tok_stream_skip_special(tok_stream *s, bool skip);
 DR_MUST_USE dr_status tok_stream_add(tok_stream *s, int32_t id, dr_buf *out);
 DR_MUST_USE dr_status tok_stream_end(tok_stream *s, dr_buf *out);
 

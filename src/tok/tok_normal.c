@@ -81,7 +81,7 @@ dr_status tok_normals_open(tok_normals *ns, const json_t *spec, const char *wher
         DR_FAIL(DR_EFORMAT, "%s: normalizers: expected an array, found %s", where,
                 dr_json_type(parts));
     json_array_foreach(parts, i, part)
-        DR_TRY(tok_normals_open(ns, part != NULL ? part : json_false(), where));
+        DR_TRY(tok_normals_open(ns, part, where));
 done:
     return st;
 }

@@ -12,6 +12,8 @@
 
 #include "nn/cpu/cpu_impl.h"
 
+enum { STRIP = 16 }; /* columns */
+
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float vec_any __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef float vec4 __attribute__((vector_size(16)));
@@ -64,16 +66,19 @@ static void transpose_quad(float *restrict dst, size_t ldd, const float *restric
             dst[r] = scale * src[r * lds];
 }
 
+/* In strips of columns, so that the lines of dst that several quads of rows share are still
+ * in the first cache. */
 static void transpose(float *dst, size_t ldd, const float *src, size_t lds, size_t rows,
                       size_t cols, float scale)
 {
-    size_t r = 0;
-
-    for (; r + 4 <= rows; r += 4)
-        transpose_quad(dst + r, ldd, src + r * lds, lds, cols, scale);
-    for (; r < rows; r++)
-        for (size_t c = 0; c < cols; c++)
-            dst[c * ldd + r] = scale * src[r * lds + c];
+    for (size_t c = 0; c < cols; c += STRIP, dst += STRIP * ldd, src += STRIP) {
+        size_t n = cpu_min(STRIP, cols - c), r = 0;
+        for (; r + 4 <= rows; r += 4)
+            transpose_quad(dst + r, ldd, src + r * lds, lds, n, scale);
+        for (; r < rows; r++)
+            for (size_t i = 0; i < n; i++)
+                dst[i * ldd + r] = scale * src[r * lds + i];
+    }
 }
 
 const cpu_gemm_kernels CPU_GEMM_KERNELS = {

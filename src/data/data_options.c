@@ -1,0 +1,105 @@
+/*
+ * data_options.c - data options that make sense together, before anything long begins.
+ */
+#include <string.h>
+
+#include "core/file.h"
+#include "data/row_impl.h"
+
+dr_status data_files_split(dr_arena *a, char ***paths, size_t *count,
+                           const char *data_files)
+{
+    size_t max = 1, n = 0;
+    dr_status st = DR_OK;
+
+    for (const char *p = data_files; *p; p++)
+        max += *p == ',';
+    *paths = dr_arena_alloc(a, max, sizeof(char *));
+    for (char *p = dr_arena_strdup(a, data_files), *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        if (*p == '\0')
+            DR_FAIL(DR_EUSAGE, "data_files: an empty name in \"%s\"", data_files);
+        (*paths)[n++] = p;
+    }
+    *count = n;
+done:
+    return st;
+}
+
+static dr_status check_name(const char *name)
+{
+    static const char *const kinds[] = {"csv",    "parquet", "arrow",
+                                        "pandas", "xml",     "webdataset"};
+    dr_status st = DR_OK;
+
+    if (name == NULL || strcmp(name, "json") == 0 || strcmp(name, "text") == 0)
+        return DR_OK;
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        if (strcmp(name, kinds[i]) != 0)
+            continue;
+        st = dr_fail(DR_EUNSUPPORTED, "data_name %s: json and text are read", name);
+        dr_hint("convert it to JSON lines and give --data_name json");
+        return st;
+    }
+    st = dr_fail(DR_EUNSUPPORTED, "data_name \"%s\": data sets of the hub are not read yet",
+                 name);
+    dr_hint("download it and give --data_name json --data_files FILE (json, text)");
+    return st;
+}
+
+static dr_status check_files(const char *data_files)
+{
+    dr_arena a = {0};
+    char **paths = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(data_files_split(&a, &paths, &count, data_files));
+    for (size_t i = 0; i < count; i++) {
+        if (dr_is_file(paths[i]))
+            continue;
+        if (strstr(paths[i], "://") != NULL)
+            DR_FAIL(DR_EUNSUPPORTED, "data_files: %s: only local files are read", paths[i]);
+        st = dr_fail(DR_EIO, "data_files: %s: %s", paths[i],
+                     dr_exists(paths[i]) ? "is not a file" : "no such file");
+        if (strpbrk(paths[i], "*?[") != NULL)
+            dr_hint("patterns are not expanded; name the files, with commas between");
+        goto done;
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status data_check(const data_options *o)
+{
+    int ways = (o->text_field != NULL) + (o->text_template != NULL) + o->use_chat_template;
+    bool text = o->data_name != NULL && strcmp(o->data_name, "text") == 0;
+    dr_status st = DR_OK;
+
+    if (ways > 1)
+        DR_FAIL(DR_EUSAGE,
+                "text_field, text_template and use_chat_template: only one of them");
+    DR_TRY(check_name(o->data_name));
+    if (o->data_name != NULL && o->data_files == NULL)
+        DR_FAIL(DR_EUSAGE, "data_name %s needs data_files", o->data_name);
+    if (o->data_name == NULL && o->data_files != NULL)
+        DR_FAIL(DR_EUSAGE, "data_files needs data_name: json or text");
+    if (o->data_name == NULL && ways > 0)
+        DR_FAIL(DR_EUSAGE, "text_field, text_template and use_chat_template need data_name "
+                           "and data_files");
+    if (text && o->use_chat_template)
+        DR_FAIL(DR_EUSAGE, "use_chat_template needs a column \"messages\", which data_name "
+                           "text has not");
+    if (text && o->text_field != NULL && strcmp(o->text_field, "text") != 0)
+        DR_FAIL(DR_EUSAGE, "text_field %s: the one column of data_name text is called text",
+                o->text_field);
+    if (o->use_chat_template && o->add_special_tokens)
+        DR_FAIL(DR_EUSAGE, "add_special_tokens: the chat template writes its own");
+    if (o->data_files != NULL)
+        DR_TRY(check_files(o->data_files));
+done:
+    return st;
+}

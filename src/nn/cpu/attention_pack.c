@@ -1,0 +1,63 @@
+/*
+ * attention_pack.c - packing, masks and the small product that both directions use.
+ */
+#include "nn/cpu/attention_impl.h"
+
+void cpu_attn_init(cpu_attn *a, const nn_device *dev, const float *qkv,
+                   const nn_attn_shape *s)
+{
+    const cpu_state *state = cpu_of(dev);
+
+    *a = (cpu_attn){.s = s, .gemm = state->gemm, .rows = state->rows, .qkv = qkv};
+    a->row = (s->heads + 2 * s->kv_heads) * s->head_dim;
+    a->mr = a->gemm->mr;
+    a->nr = a->gemm->nr;
+    a->dim_mr = cpu_round(s->head_dim, a->mr);
+    a->dim_nr = cpu_round(s->head_dim, a->nr);
+    a->keys_mr = cpu_round(s->t, a->mr);
+    DR_BUG_IF(a->nr > CPU_NR_MAX || a->mr > CPU_MR_MAX || CPU_KEY_BLOCK % a->mr != 0);
+}
+
+void cpu_attn_pack_keys(const cpu_attn *a, float *by_key, float *by_dim, const float *rows,
+                        size_t from, size_t to)
+{
+    size_t dim = a->s->head_dim, t = a->s->t, mr = a->mr;
+
+    for (size_t k = from; by_key != NULL && k < to; k += mr)
+        cpu_pack_rows(a->gemm, by_key + k * dim, mr, rows + k * a->row, a->row,
+                      cpu_min(mr, t - k), dim, 1.0f);
+    for (size_t c = 0; by_dim != NULL && c < dim; c += mr)
+        cpu_pack_cols(by_dim + c * t + from * mr, mr, rows + from * a->row + c, a->row,
+                      cpu_min(mr, dim - c), to - from);
+}
+
+size_t cpu_attn_first_key(const cpu_attn *a, size_t q0)
+{
+    size_t window = a->s->window;
+
+    if (window == 0 || q0 + 1 <= window)
+        return 0;
+    return (q0 + 1 - window) / a->mr * a->mr;
+}
+
+void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t q0)
+{
+    size_t nr = a->nr, window = a->s->window;
+
+    for (size_t k = 0; k < keys; k++) {
+        size_t key = k0 + k;
+        bool all = key <= q0 && (window == 0 || key + window > q0 + nr - 1);
+        for (size_t lane = 0; lane < nr && !all; lane++) {
+            size_t q = q0 + lane;
+            if (key > q || (window != 0 && key + window <= q))
+                s[k * nr + lane] = CPU_MASKED;
+        }
+    }
+}
+
+void cpu_attn_product(const cpu_attn *a, float *c, const float *left, size_t panel_floats,
+                      size_t rows, const float *right, size_t kc, bool acc)
+{
+    for (size_t r = 0; r < rows; r += a->mr, left += panel_floats)
+        a->gemm->tile(c + r * a->nr, a->nr, left, right, kc, acc);
+}

@@ -1,0 +1,131 @@
+/*
+ * build_attention.c - q, k and v to the output of o_proj.
+ *
+ * GroupQueryAttention rotates, appends to the cache and attends.  It takes q, k and v packed
+ * in one value, which is one product, unless a packed model has them on grids that differ:
+ * then there are three.
+ *
+ * local_window_size: since 1.22 or so the runtime attends to that many tokens, the current
+ * one included, as transformers does; 1.20.1 attends to one more (both measured, full prompt
+ * and step by step).
+ */
+#include <math.h>
+
+#include "onnx/build_impl.h"
+
+static const char *const part_names[ONNX_PARTS] = {"q_proj", "k_proj", "v_proj"};
+
+/* One product: qkv[0] is packed, the other two are left out. */
+static dr_status packed_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path,
+                            const onnx_source *s, const char *x)
+{
+    const char *p = onnx_build_path(b, path, "qkv_proj");
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_build_linear(b, &qkv[0], p, (onnx_rows){s, 0, s->rows}, x));
+    qkv[0] = onnx_build_lora_add(b, p, s, x, qkv[0]);
+done:
+    return st;
+}
+
+static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path,
+                           const onnx_source *s, const char *x)
+{
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(s->part_count != ONNX_PARTS);
+    if (!b->told_split)
+        onnx_note(b->report, "q_proj, k_proj and v_proj are packed on different grids and "
+                  "stay three products");
+    b->told_split = true;
+    for (size_t i = 0; i < ONNX_PARTS; i++) {
+        const hf_linear *l = s->part[i];
+        const char *p = onnx_build_path(b, path, part_names[i]);
+        DR_TRY(onnx_build_linear(b, &qkv[i], p, (onnx_rows){s, l->row0, l->n_out}, x));
+        const char *add = onnx_build_lora(b, p, l, x);
+        if (add != NULL)
+            qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i], add,
+                             ONNX_FLOAT, onnx_hidden(l->n_out));
+    }
+done:
+    return st;
+}
+
+/* Keys or values kept from token to token, as input and output of the graph. */
+static const char *cache(onnx_builder *b, const char *name, const char *length, bool past)
+{
+    onnx_shape shape = {4, {onnx_sym("batch_size"), onnx_num(b->c->kv_heads),
+                            onnx_sym(length), onnx_num(b->c->head_dim)}};
+
+    if (past)
+        onnx_graph_input(&b->g, name, ONNX_FLOAT, shape);
+    else
+        onnx_graph_output(&b->g, name, ONNX_FLOAT, shape);
+    return name;
+}
+
+static int64_t window(const onnx_builder *b, int layer)
+{
+    if (b->c->sliding_window == 0 || layer < b->c->window_layer0)
+        return -1;
+    return b->c->sliding_window - (onnx_old(b) ? 1 : 0);
+}
+
+static const char *attend(onnx_builder *b, int layer, const char *path,
+                          const char *const qkv[ONNX_PARTS])
+{
+    onnx_graph *g = &b->g;
+    const char *name = onnx_build_path(b, path, "GroupQueryAttention");
+    onnx_node *n = onnx_node_new(g, "com.microsoft", "GroupQueryAttention", name);
+    const char *kv[2] = {"key", "value"}, *present[2];
+
+    for (int i = 0; i < ONNX_PARTS; i++)
+        onnx_node_in(g, n, qkv[i] != NULL ? qkv[i] : "");
+    for (int i = 0; i < 2; i++) {
+        const char *past = dr_arena_printf(b->arena, "past_key_values.%d.%s", layer, kv[i]);
+        onnx_node_in(g, n, cache(b, past, "past_sequence_length", true));
+        present[i] = dr_arena_printf(b->arena, "present.%d.%s", layer, kv[i]);
+        (void)cache(b, present[i], "total_sequence_length", false);
+    }
+    onnx_node_in(g, n, b->lengths);
+    onnx_node_in(g, n, b->total);
+    onnx_node_in(g, n, b->cos);
+    onnx_node_in(g, n, b->sin);
+    onnx_attr_int(g, n, "num_heads", b->c->heads);
+    onnx_attr_int(g, n, "kv_num_heads", b->c->kv_heads);
+    onnx_attr_float(g, n, "scale", (float)(1.0 / sqrt((double)b->c->head_dim)));
+    onnx_attr_int(g, n, "local_window_size", window(b, layer));
+    onnx_attr_float(g, n, "softcap", 0.0f);
+    onnx_attr_int(g, n, "do_rotary", 1);
+    onnx_attr_int(g, n, "rotary_interleaved", 0);
+    const char *out =
+        onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), ONNX_FLOAT,
+                      onnx_hidden((size_t)b->c->heads * (size_t)b->c->head_dim));
+    for (int i = 0; i < 2; i++)
+        (void)onnx_node_out(g, n, present[i], ONNX_FLOAT, (onnx_shape){0});
+    return out;
+}
+
+dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
+                               const char *path, const char *x)
+{
+    const char *o_path = onnx_build_path(b, path, "o_proj");
+    const char *qkv[ONNX_PARTS] = {0};
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_QKV));
+    if (onnx_one_product(b, (onnx_rows){&s, 0, s.rows}))
+        DR_TRY(packed_qkv(b, qkv, path, &s, x));
+    else
+        DR_TRY(split_qkv(b, qkv, path, &s, x));
+    const char *y = attend(b, layer, path, qkv);
+    onnx_source_release(&s);
+
+    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_O));
+    DR_TRY(onnx_build_linear(b, out, o_path, (onnx_rows){&s, 0, s.rows}, y));
+    *out = onnx_build_lora_add(b, o_path, &s, y, *out);
+done:
+    onnx_source_release(&s);
+    return st;
+}

@@ -1,0 +1,175 @@
+/*
+ * build_embedding.c - token ids to hidden states, and hidden states to logits.
+ *
+ * A tied model has one table for both, and so has the file:
+ *   float   one initializer [V, D]: Gather reads its rows, FusedMatMul its transpose
+ *   packed  the head's MatMulNBits weight [V, D/block, block*bits/8] and a second
+ *           initializer over the same bytes, from which GatherBlockQuantized takes rows.
+ *           Runtimes from 1.22 on know bytes with a `bits` attribute [V, D*bits/8]; 1.20
+ *           knows uint4 [V, D] with zero points of uint4, always given: the same bytes.
+ * Both were seen in 1.20.1 and 1.32.0 (the byte form only there).  The packed table cannot
+ * be shared when D is no multiple of the block (rows are padded), or, in the uint4 form,
+ * when the zero points of a row end inside a byte; the embedding is then float.
+ */
+#include <string.h>
+
+#include "core/mem.h"
+#include "onnx/build_impl.h"
+
+static int head_bits(const onnx_builder *b)
+{
+    return b->o->head_bits == 8 ? 8 : 4;
+}
+
+/* Why the embedding cannot be cut from the packed head; NULL: it can. */
+static const char *not_shared(const onnx_builder *b, const onnx_grid *grid)
+{
+    size_t d = (size_t)b->c->hidden, block = (size_t)grid->block;
+
+    if (d % block != 0)
+        return "its width is no multiple of the block";
+    if (onnx_old(b) && !grid->symmetric && d / block % 2 != 0)
+        return "zero points do not fill bytes, as onnxruntime 1.20 needs it";
+    return NULL;
+}
+
+/* ---- embedding ---- */
+
+static dr_status float_embedding(onnx_builder *b, const char **out)
+{
+    static const char name[] = "model.embed_tokens.weight";
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    onnx_source_embedding(&s, b->m);
+    DR_TRYF(onnx_data_rows(&b->data, name, &s), "writing the embedding");
+    b->table = b->g.inits.last;
+    *out = onnx_op(&b->g, "Gather", "/model/embed_tokens/Gather", name, "input_ids",
+                   ONNX_FLOAT, onnx_hidden(s.cols));
+done:
+    onnx_source_release(&s);
+    return st;
+}
+
+/* Zero points of 1.20's form: of the middle when there are none, else the same bytes. */
+static dr_status old_zeros(onnx_builder *b, const char **out, const onnx_grid *grid,
+                           onnx_shape shape)
+{
+    static const char name[] = "model.embed_tokens.weight_zero_points";
+    size_t bytes = (size_t)shape.dim[0].size * (size_t)shape.dim[1].size;
+    void *middle = NULL;
+    dr_status st = DR_OK;
+
+    *out = name;
+    if (!grid->symmetric) {
+        (void)onnx_data_alias(&b->data, name, ONNX_UINT4, shape, b->tied.zeros);
+        return DR_OK;
+    }
+    bytes = (bytes + 1) / 2;
+    DR_TRY(dr_big_alloc(&middle, bytes, 1, "zero points"));
+    memset(middle, 0x88, bytes);
+    DR_TRY(onnx_data_raw(&b->data, name, ONNX_UINT4, shape, middle, bytes));
+done:
+    dr_big_free(middle);
+    return st;
+}
+
+/* Rows of the head's packed weight, which b->tied holds. */
+static dr_status packed_embedding(onnx_builder *b, const char **out, const onnx_grid *grid)
+{
+    static const char name[] = "model.embed_tokens.weight_packed";
+    static const char path[] = "/model/embed_tokens/GatherBlockQuantized";
+    int64_t d = b->c->hidden;
+    onnx_dim rows = onnx_num(b->c->vocab), blocks = onnx_num(d / grid->block);
+    const char *zeros = b->tied.zeros != NULL ? b->tied.zeros->name : NULL;
+    onnx_graph *g = &b->g;
+    dr_status st = DR_OK;
+
+    if (onnx_old(b)) {
+        (void)onnx_data_alias(&b->data, name, ONNX_UINT4, onnx_shape2(rows, onnx_num(d)),
+                              b->tied.codes);
+        DR_TRY(old_zeros(b, &zeros, grid, onnx_shape2(rows, blocks)));
+    } else {
+        (void)onnx_data_alias(&b->data, name, ONNX_UINT8,
+                              onnx_shape2(rows, onnx_num(d * grid->bits / 8)),
+                              b->tied.codes);
+    }
+    onnx_node *n = onnx_node_new(g, "com.microsoft", "GatherBlockQuantized", path);
+    onnx_node_in(g, n, name);
+    onnx_node_in(g, n, "input_ids");
+    onnx_node_in(g, n, b->tied.scales->name);
+    if (zeros != NULL)
+        onnx_node_in(g, n, zeros);
+    if (!onnx_old(b))
+        onnx_attr_int(g, n, "bits", grid->bits);
+    onnx_attr_int(g, n, "block_size", grid->block);
+    onnx_attr_int(g, n, "gather_axis", 0);
+    onnx_attr_int(g, n, "quantize_axis", 1);
+    *out = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), ONNX_FLOAT,
+                         onnx_hidden((size_t)d));
+done:
+    return st;
+}
+
+dr_status onnx_build_embedding(onnx_builder *b, const char **out)
+{
+    onnx_grid grid = onnx_build_grid(b, head_bits(b));
+    const char *names[3];
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    if (b->o->precision == ONNX_FP32 || !b->c->tied)
+        return float_embedding(b, out);
+    const char *why = not_shared(b, &grid);
+    if (why != NULL) {
+        onnx_note(b->report, "the embedding stays float: %s", why);
+        return float_embedding(b, out);
+    }
+    DR_TRY(onnx_source_head(&s, b->m));
+    onnx_build_packed_names(b, names, "/lm_head", grid.bits);
+    DR_TRYF(onnx_data_packed(&b->data, &b->tied, names, &s, 0, s.rows, &grid, true),
+            "writing the embedding");
+    DR_TRY(packed_embedding(b, out, &grid));
+    onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d", grid.bits,
+              grid.block);
+done:
+    onnx_source_release(&s);
+    return st;
+}
+
+/* ---- head ---- */
+
+/* x times the transpose of the float embedding. */
+static void tied_float(onnx_builder *b, const char *x)
+{
+    onnx_graph *g = &b->g;
+    onnx_node *n = onnx_node_new(g, "com.microsoft", "FusedMatMul", "/lm_head/MatMul");
+
+    onnx_node_in(g, n, x);
+    onnx_node_in(g, n, b->table->name);
+    onnx_attr_int(g, n, "transB", 1);
+    (void)onnx_node_out(g, n, "logits", ONNX_FLOAT, onnx_hidden((size_t)b->c->vocab));
+}
+
+dr_status onnx_build_head(onnx_builder *b, const char *x)
+{
+    onnx_grid grid = onnx_build_grid(b, head_bits(b));
+    onnx_source s = {0};
+    const char *out = NULL;
+    dr_status st = DR_OK;
+
+    if (b->o->precision == ONNX_FP32 && b->c->tied) {
+        tied_float(b, x);
+    } else if (b->tied.codes != NULL) {
+        const char *node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", grid.bits);
+        (void)onnx_build_packed(b, node, "logits", &b->tied, &grid, (size_t)b->c->hidden,
+                                (size_t)b->c->vocab, x);
+    } else {
+        DR_TRY(onnx_source_head(&s, b->m));
+        DR_TRY(onnx_build_weight(b, &out, "/lm_head", (onnx_rows){&s, 0, s.rows},
+                                 grid.bits, "logits", x));
+    }
+done:
+    onnx_source_release(&s);
+    return st;
+}

@@ -1,0 +1,81 @@
+/*
+ * build_mlp.c - gate and up to the output of down_proj.
+ *
+ * Two products, as the model builder writes them, also where the file has one gate_up_proj:
+ * its rows are cut in two.  An adapter of gate_up_proj is one product that is split.
+ * Sigmoid and Mul are what the runtime fuses into one QuickGelu of alpha 1.
+ */
+#include "onnx/build_impl.h"
+
+/* What the adapter of a fused gate_up_proj adds to each half; NULL: nothing. */
+static void fused_lora(onnx_builder *b, const char *add[2], const char *path,
+                       const onnx_source *s, const char *x)
+{
+    const char *p = onnx_build_path(b, path, "gate_up_proj");
+    const char *both = onnx_build_lora(b, p, s->part[0], x);
+    size_t half = s->rows / 2;
+    onnx_graph *g = &b->g;
+
+    if (both == NULL)
+        return;
+    const char *name = onnx_build_path(b, p, "lora/Split");
+    const char *sizes = onnx_constant(g, (int64_t[]){(int64_t)half, (int64_t)half}, 2);
+    onnx_node *n = onnx_node_new(g, "", "Split", name);
+    onnx_node_in(g, n, both);
+    onnx_node_in(g, n, sizes);
+    onnx_attr_int(g, n, "axis", -1);
+    for (int i = 0; i < 2; i++)
+        add[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
+                               ONNX_FLOAT, onnx_hidden(half));
+}
+
+static dr_status gate_up(onnx_builder *b, const char *half[2], const char *path,
+                         const onnx_source *s, const char *x)
+{
+    static const char *const names[2] = {"gate_proj", "up_proj"};
+    size_t rows = s->rows / 2;
+    const char *add[2] = {0};
+    dr_status st = DR_OK;
+
+    if (s->part_count == 1)
+        fused_lora(b, add, path, s, x);
+    for (size_t i = 0; i < 2; i++) {
+        const char *p = onnx_build_path(b, path, names[i]);
+        DR_TRY(onnx_build_linear(b, &half[i], p, (onnx_rows){s, i * rows, rows}, x));
+        if (s->part_count == 2)
+            add[i] = onnx_build_lora(b, p, s->part[i], x);
+        if (add[i] != NULL)
+            half[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), half[i],
+                              add[i], ONNX_FLOAT, onnx_hidden(rows));
+    }
+done:
+    return st;
+}
+
+dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer, const char *path,
+                         const char *x)
+{
+    const char *down_path = onnx_build_path(b, path, "down_proj");
+    onnx_shape inner = onnx_hidden((size_t)b->c->intermediate);
+    const char *half[2] = {0};
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_GATE_UP));
+    DR_TRY(gate_up(b, half, path, &s, x));
+    onnx_source_release(&s);
+
+    const char *y = onnx_op(&b->g, "Sigmoid", onnx_build_path(b, path, "act_fn/Sigmoid"),
+                            half[0], NULL, ONNX_FLOAT, inner);
+    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "act_fn/Mul"), half[0], y,
+                ONNX_FLOAT, inner);
+    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), y, half[1], ONNX_FLOAT,
+                inner);
+
+    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_DOWN));
+    DR_TRY(onnx_build_linear(b, out, down_path, (onnx_rows){&s, 0, s.rows}, y));
+    *out = onnx_build_lora_add(b, down_path, &s, y, *out);
+done:
+    onnx_source_release(&s);
+    return st;
+}

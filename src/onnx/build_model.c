@@ -1,0 +1,208 @@
+/*
+ * build_model.c - onnx_build: options checked, the graph and its weights in one pass, then
+ * the small files beside them.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "onnx/build_impl.h"
+
+#define DATA_NAME "model.onnx.data"
+
+bool onnx_old(const onnx_builder *b)
+{
+    return b->o->min_ort_minor > 0 && b->o->min_ort_minor < 22;
+}
+
+void onnx_note(onnx_report *r, const char *fmt, ...)
+{
+    char text[512];
+    va_list va;
+
+    va_start(va, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, va);
+    va_end(va);
+    const char **notes =
+        dr_arena_alloc(&r->notes_arena, r->note_count + 1, sizeof(*notes));
+    if (r->note_count > 0)
+        memcpy(notes, r->notes, r->note_count * sizeof(*notes));
+    notes[r->note_count++] = dr_arena_strdup(&r->notes_arena, text);
+    r->notes = notes;
+}
+
+void onnx_report_release(onnx_report *r)
+{
+    dr_arena_release(&r->notes_arena);
+    *r = (onnx_report){0};
+}
+
+/* ---- options ---- */
+
+static dr_status check_int4(const onnx_builder *b)
+{
+    const onnx_options *o = b->o;
+
+    if (o->block_size < ONNX_BLOCK_MIN || o->block_size > ONNX_BLOCK_MAX ||
+        (o->block_size & (o->block_size - 1)) != 0)
+        return dr_fail(DR_EUSAGE, "block size %d: expected 16, 32, 64, 128 or 256",
+                       o->block_size);
+    if (o->head_bits != 0 && o->head_bits != 4 && o->head_bits != 8)
+        return dr_fail(DR_EUSAGE, "%d bits for lm_head: expected 4 or 8", o->head_bits);
+    if (o->head_bits == 8 && onnx_old(b))
+        return dr_fail(DR_EUNSUPPORTED,
+                       "onnxruntime 1.20 has no products of 8-bit weights (lm_head)");
+    if (o->accuracy_level < 0 || o->accuracy_level > 4)
+        return dr_fail(DR_EUSAGE, "accuracy level %d: expected 0 to 4", o->accuracy_level);
+    return DR_OK;
+}
+
+static dr_status check(onnx_builder *b)
+{
+    int64_t window = b->c->sliding_window;
+    dr_status st = DR_OK;
+
+    if (b->o->precision == ONNX_INT4)
+        DR_TRY(check_int4(b));
+    if (window == 1 && onnx_old(b))
+        DR_FAIL(DR_EUNSUPPORTED, "onnxruntime 1.20 has no sliding window of one token");
+    if (window > 0 && onnx_old(b))
+        onnx_note(b->report, "the sliding window of %lld tokens is exact on onnxruntime "
+                  "1.20 and 1.21; later ones attend to one token less", (long long)window);
+    if (b->o->precision == ONNX_FP32 && hf_model_quant(b->m).method != HF_QUANT_NONE)
+        onnx_note(b->report, "packed weights (%s) are written as floats",
+                  hf_model_origin(b->m));
+done:
+    return st;
+}
+
+/* ---- adapters ---- */
+
+static const hf_linear *find_linear(const hf_model *m, const char *path)
+{
+    for (int i = 0; i < hf_model_config(m)->layers; i++) {
+        const hf_linear *l = NULL;
+        size_t count = hf_layer_linears(m, i, &l);
+        for (size_t j = 0; j < count; j++) {
+            if (strcmp(l[j].path, path) == 0)
+                return &l[j];
+        }
+    }
+    return NULL;
+}
+
+static dr_status check_name(const onnx_named_adapter *list, size_t i)
+{
+    const char *name = list[i].name;
+
+    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
+        return dr_fail(DR_EUSAGE, "adapter name '%s': expected a plain file name", name);
+    for (size_t j = 0; j < i; j++) {
+        if (strcmp(list[j].name, name) == 0)
+            return dr_fail(DR_EUSAGE, "two adapters are named %s", name);
+    }
+    return DR_OK;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    const char *const *p = a, *const *q = b;
+
+    return strcmp(*p, *q);
+}
+
+/* b->lora: every module that some adapter changes, once. */
+static dr_status join_adapters(onnx_builder *b)
+{
+    const onnx_options *o = b->o;
+    size_t most = 0, n = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < o->adapter_count; i++)
+        most += o->adapters[i].adapter->count;
+    b->lora = dr_arena_alloc(b->arena, most + 1, sizeof(*b->lora));
+    for (size_t i = 0; i < o->adapter_count; i++) {
+        DR_TRY(check_name(o->adapters, i));
+        for (size_t j = 0; j < o->adapters[i].adapter->count; j++) {
+            const hf_lora_module *m = &o->adapters[i].adapter->modules[j];
+            const hf_linear *l = find_linear(b->m, m->module);
+            if (l == NULL)
+                DR_FAIL(DR_EUNSUPPORTED, "adapter %s: %s is no linear layer of the decoder",
+                        o->adapters[i].name, m->module);
+            if (l->n_in != m->n_in || l->n_out != m->n_out)
+                DR_FAIL(DR_EFORMAT, "adapter %s: %s is %zu x %zu, expected %zu x %zu",
+                        o->adapters[i].name, m->module, m->n_out, m->n_in, l->n_out,
+                        l->n_in);
+            b->lora[n++] = l->path;
+        }
+    }
+    qsort(b->lora, n, sizeof(*b->lora), by_text);
+    for (size_t i = 0; i < n; i++) {
+        if (b->lora_count == 0 || strcmp(b->lora[b->lora_count - 1], b->lora[i]) != 0)
+            b->lora[b->lora_count++] = b->lora[i];
+    }
+done:
+    return st;
+}
+
+static dr_status write_adapters(onnx_builder *b, const char *dir)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < b->o->adapter_count; i++) {
+        const onnx_named_adapter *a = &b->o->adapters[i];
+        const char *file = dr_arena_printf(b->arena, "%s.onnx_adapter", a->name);
+        const char *path = dr_path_join(b->arena, dir, file);
+        uint64_t bytes = 0;
+        DR_TRYF(onnx_adapter_write(path, a->adapter), "writing the adapter %s", a->name);
+        DR_TRY(dr_file_size(&bytes, path));
+        b->report->adapter_bytes += bytes;
+    }
+done:
+    return st;
+}
+
+/* ---- the model ---- */
+
+static dr_status write_model(onnx_builder *b, const char *dir, dr_pool *pool)
+{
+    const char *data = dr_path_join(b->arena, dir, DATA_NAME);
+    const char *graph = dr_path_join(b->arena, dir, "model.onnx");
+    onnx_report *r = b->report;
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_data_open(&b->data, &b->g, pool, data));
+    DR_TRY(onnx_build_decoder(b));
+    DR_TRY(onnx_data_finish(&b->data, &r->data_bytes));
+    DR_TRY(onnx_graph_write(&b->g, graph, DATA_NAME, &r->graph_bytes));
+    r->nodes = b->g.nodes.count;
+    r->initializers = b->g.inits.count;
+    r->opset = ONNX_OPSET;
+done:
+    onnx_data_close(&b->data);
+    return st;
+}
+
+dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m, dr_pool *pool,
+                     const onnx_options *o)
+{
+    dr_arena arena = {0};
+    onnx_builder b = {.arena = &arena, .g = {.arena = &arena}, .data = {.w = {.fd = -1}},
+                      .m = m, .c = hf_model_config(m), .o = o, .report = report};
+    dr_status st = DR_OK;
+
+    *report = (onnx_report){0};
+    DR_TRY(check(&b));
+    DR_TRY(join_adapters(&b));
+    DR_TRY(write_model(&b, dir, pool));
+    DR_TRY(write_adapters(&b, dir));
+    if (o->genai)
+        DR_TRY(onnx_genai_write(m, dir, o, report));
+done:
+    dr_arena_release(&arena);
+    if (st != DR_OK)
+        onnx_report_release(report);
+    return st;
+}

@@ -1,0 +1,373 @@
+/*
+ * awq.c - activation-aware scaling of a whole model: statistics, search, fold, output.
+ *
+ * As in AutoAWQ, every layer sees the activations of the original model, so one pass of the
+ * text through it gives all statistics; scales are found on original weights and applied
+ * together; then weights are clipped, rounded and written.
+ *
+ * Folding.  QKV and GATE_UP divide the norm before them, O the V rows (and bias), DOWN the
+ * up rows (and bias).  A norm is stored in the model's own 8 or 11 bits of precision, so the
+ * folded norm is rounded first and the scale becomes norm / rounded norm: the product is
+ * exact, where rounding the norm alone would change every channel by up to 0.4 %.
+ *
+ * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
+ * activations, the sample's slot inputs (all tokens' with `exact`).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/dtype.h"
+#include "core/mem.h"
+#include "quant/awq_impl.h"
+
+enum { SAMPLE_TOKENS = 2048, CLIP_TOKENS = 512, SUM_COLS = 64 };
+
+static dr_status floats(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
+
+    *out = p;
+    return st;
+}
+
+static void run_release(awq_run *r)
+{
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        awq_slot *slot = &r->slot[i];
+        dr_big_free(slot->abs_sum);
+        dr_big_free(slot->x_mean);
+        dr_big_free(slot->grams);
+        dr_big_free(slot->sample);
+        dr_big_free(slot->scale);
+    }
+    dr_big_free(r->acts.x);
+    dr_big_free(r->fake);
+    dr_big_free(r->ref);
+    dr_big_free(r->out);
+    dr_big_free(r->picked);
+    quant_stream_close(&r->s);
+}
+
+static dr_status slot_init(awq_run *r, hf_slot s)
+{
+    awq_slot *slot = &r->slot[s];
+    size_t rows = r->sample_count * r->s.calib->seq_len;
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    slot->n = hf_slot_out(r->s.cfg, s);
+    slot->k = hf_slot_in(r->s.cfg, s);
+    DR_TRY(quant_grid_block(&slot->block, r->grid, slot->k,
+                            quant_slot_linears(r->s.site->in, 0, s, NULL)->path));
+    DR_TRY(dr_big_alloc(&p, slot->k, sizeof(double), "activation sums"));
+    slot->abs_sum = p;
+    DR_TRY(floats(&slot->x_mean, slot->k, 1, "activation means"));
+    DR_TRY(floats(&slot->scale, slot->k, 1, "scales"));
+    DR_TRY(floats(&slot->grams, slot->k, quant_gram_cols(slot->block), "Gram blocks"));
+    DR_TRY(floats(&slot->sample, rows, slot->k, "sampled activations"));
+done:
+    return st;
+}
+
+static dr_status run_init(awq_run *r, const quant_site *site, const quant_calib *calib)
+{
+    const hf_config *c = hf_model_config(site->in);
+    size_t t = calib->seq_len, d = (size_t)c->hidden;
+    size_t widest = 0, weights = 0, most_rows = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_stream_open(&r->s, site, calib));
+    r->sample_count = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
+    r->sample_count = r->sample_count < calib->count ? r->sample_count : calib->count;
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        DR_TRY(slot_init(r, (hf_slot)i));
+        size_t n = r->slot[i].n * r->slot[i].k;
+        weights = n > weights ? n : weights;
+        widest = r->slot[i].k > widest ? r->slot[i].k : widest;
+        most_rows = r->slot[i].n > most_rows ? r->slot[i].n : most_rows;
+    }
+    size_t step = r->s.step < calib->count ? r->s.step : calib->count;
+    DR_TRY(nn_acts_new(&r->acts, c, step, t, 0));
+    DR_TRY(floats(&r->fake, weights, 1, "rounded weight"));
+    size_t refs = r->sample_count * t * d; /* round_slot also keeps N floats there */
+    DR_TRY(floats(&r->ref, refs > most_rows ? refs : most_rows, 1, "module outputs"));
+    DR_TRY(floats(&r->out, step * t, d, "module outputs"));
+    if (r->o->exact)
+        DR_TRY(floats(&r->picked, step * t, widest, "clip tokens"));
+done:
+    return st;
+}
+
+/* ---- statistics ---- */
+
+typedef struct {
+    double *sum;
+    const float *x;
+    size_t m, k;
+} sum_job;
+
+static dr_status sum_task(void *ctx, size_t task, int worker)
+{
+    const sum_job *job = ctx;
+    size_t c0 = task * SUM_COLS, n = job->k - c0 < SUM_COLS ? job->k - c0 : SUM_COLS;
+    float sum[SUM_COLS] = {0};
+
+    (void)worker;
+    for (size_t r = 0; r < job->m; r++) {
+        const float *x = job->x + r * job->k + c0;
+        for (size_t c = 0; c < n; c++)
+            sum[c] += fabsf(x[c]);
+    }
+    for (size_t c = 0; c < n; c++)
+        job->sum[c0 + c] += (double)sum[c];
+    return DR_OK;
+}
+
+/* Rows of a chunk that AutoAWQ's clip search looks at: every step-th token of all. */
+static size_t pick_rows(float *to, const float *x, size_t first, size_t m, size_t k,
+                        size_t step)
+{
+    size_t count = 0;
+
+    for (size_t i = (step - first % step) % step; i < m; i += step)
+        memcpy(to + count++ * k, x + i * k, k * sizeof(*to));
+    return count;
+}
+
+static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i, size_t m)
+{
+    size_t t = r->s.calib->seq_len, tokens = r->s.calib->count * t;
+    size_t step = tokens / CLIP_TOKENS > 1 ? tokens / CLIP_TOKENS : 1;
+
+    if (r->o->exact && !r->o->clip)
+        return DR_OK; /* nothing is ranked and nothing clipped */
+    if (r->o->exact) {
+        m = pick_rows(r->picked, x, i * t, m, slot->k, step);
+        x = r->picked;
+    }
+    if (m == 0)
+        return DR_OK;
+    return quant_gram_blocks_add(r->s.site->dev, slot->grams, x, m, slot->k,
+                                 quant_gram_cols(slot->block), i == 0);
+}
+
+/* The sample's sequences are spread evenly over all: the k-th is k * count / sample_count. */
+static void keep_sample(const awq_run *r, awq_slot *slot, const float *x, size_t i,
+                        size_t m)
+{
+    size_t t = r->s.calib->seq_len, count = r->s.calib->count, one = t * slot->k;
+
+    for (size_t k = 0; k < r->sample_count; k++) {
+        size_t at = k * count / r->sample_count;
+        if (at >= i && at < i + m / t)
+            memcpy(slot->sample + k * one, x + (at - i) * one, one * sizeof(float));
+    }
+}
+
+static dr_status slot_stats(awq_run *r, hf_slot s, const float *x, size_t i, size_t m)
+{
+    awq_slot *slot = &r->slot[s];
+    sum_job job = {slot->abs_sum, x, m, slot->k};
+    dr_status st = DR_OK;
+
+    if (i == 0)
+        memset(slot->abs_sum, 0, slot->k * sizeof(double));
+    DR_TRY(dr_pool_run(nn_device_pool(r->s.site->dev), (slot->k + SUM_COLS - 1) / SUM_COLS,
+                       sum_task, &job));
+    DR_TRY(add_grams(r, slot, x, i, m));
+    keep_sample(r, slot, x, i, m);
+done:
+    return st;
+}
+
+/* All chunks through the layer: x becomes the next layer's input. */
+static dr_status run_text(awq_run *r)
+{
+    size_t t = r->s.calib->seq_len, count = r->s.calib->count;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i += r->s.step) {
+        size_t b = quant_stream_count(&r->s, i), m = b * t;
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(nn_layer_forward(r->s.dec, r->layer, b, t,
+                                r->s.x + i * t * (size_t)r->s.cfg->hidden, &r->acts, NULL,
+                                0));
+        DR_TRY(slot_stats(r, HF_SLOT_QKV, r->acts.norm1, i, m));
+        DR_TRY(slot_stats(r, HF_SLOT_O, r->acts.attn, i, m));
+        DR_TRY(slot_stats(r, HF_SLOT_GATE_UP, r->acts.norm2, i, m));
+        DR_TRY(slot_stats(r, HF_SLOT_DOWN, r->acts.act, i, m));
+    }
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        awq_slot *slot = &r->slot[s];
+        for (size_t c = 0; c < slot->k; c++)
+            slot->x_mean[c] = (float)(slot->abs_sum[c] / (double)(count * t));
+    }
+done:
+    return st;
+}
+
+/* ---- folding ---- */
+
+/* The norm as its file can hold it. */
+static float stored(float v, dr_dtype type)
+{
+    return type == DR_DTYPE_F16 ? dr_f16_to_f32(dr_f32_to_f16(v))
+                                : dr_bf16_to_f32(dr_f32_to_bf16(v));
+}
+
+/* Writes norm / scale, and makes scale what the rounded norm was really divided by. */
+static dr_status fold_norm(awq_run *r, int layer, hf_norm which, const float *norm,
+                           awq_slot *slot)
+{
+    float *folded = r->out; /* any scratch of D floats */
+
+    for (size_t i = 0; i < slot->k; i++) {
+        folded[i] = stored(norm[i] / slot->scale[i], r->s.cfg->dtype);
+        if (folded[i] != 0.0f && isfinite(folded[i])) {
+            slot->scale[i] = norm[i] / folded[i];
+        } else { /* a dead channel, or one that cannot be scaled */
+            folded[i] = norm[i];
+            slot->scale[i] = 1.0f;
+        }
+    }
+    return hf_writer_norm(r->s.site->out, which, layer, folded);
+}
+
+/* What the rows of a slot are divided by: V's by O's scale, up's by DOWN's, others by 1. */
+static void fill_row_scale(const awq_run *r, hf_slot s, float *row_scale)
+{
+    const hf_config *c = r->s.cfg;
+    size_t n = r->slot[s].n, hd = (size_t)c->head_dim,
+           share = (size_t)(c->heads / c->kv_heads);
+    size_t tail = s == HF_SLOT_QKV ? (size_t)c->kv_heads * hd : (size_t)c->intermediate;
+    const float *scale = r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale;
+
+    for (size_t i = 0; i < n - tail; i++)
+        row_scale[i] = 1.0f;
+    for (size_t i = 0; i < tail; i++) {
+        size_t at = s == HF_SLOT_QKV ? i / hd * share * hd + i % hd : i;
+        row_scale[n - tail + i] = scale[at];
+    }
+}
+
+static dr_status fold_bias(awq_run *r, int layer, hf_slot s, const float *row_scale)
+{
+    size_t count = 0;
+    const hf_linear *l = quant_slot_linears(r->s.site->in, layer, s, &count);
+    float *bias = r->fake; /* any scratch of N floats */
+    dr_status st = DR_OK;
+
+    for (size_t k = 0; k < count; k++) {
+        bool changed = false;
+        for (size_t i = l[k].row0; l[k].has_bias && i < l[k].row0 + l[k].n_out; i++) {
+            bias[i] = r->layer->bias[s][i] / row_scale[i];
+            changed = changed || row_scale[i] != 1.0f;
+        }
+        if (changed)
+            DR_TRY(hf_writer_bias(r->s.site->out, &l[k], bias + l[k].row0));
+    }
+done:
+    return st;
+}
+
+/* ---- output ---- */
+
+/* Gram blocks of the scaled inputs: G_ij / (s_i s_j). */
+static void scale_grams(awq_slot *slot)
+{
+    size_t m = quant_gram_cols(slot->block);
+
+    for (size_t i = 0; i < slot->k; i++) {
+        const float *s = slot->scale + i / m * m;
+        for (size_t j = 0; j < m; j++)
+            slot->grams[i * m + j] /= slot->scale[i] * s[j];
+    }
+}
+
+/* Rows below this one are not clipped: Q and K, whose errors meet in a product. */
+static size_t first_clipped(const awq_run *r, hf_slot s)
+{
+    const hf_config *c = r->s.cfg;
+
+    if (!r->o->clip)
+        return r->slot[s].n;
+    if (s != HF_SLOT_QKV || (c->fused && r->o->exact))
+        return 0;
+    return (size_t)(c->heads + c->kv_heads) * (size_t)c->head_dim;
+}
+
+static dr_status round_slot(awq_run *r, int layer, hf_slot s)
+{
+    awq_slot *slot = &r->slot[s];
+    nn_device *dev = r->s.site->dev;
+    dr_qtensor q = {0};
+    bool rows_scaled = s == HF_SLOT_QKV || s == HF_SLOT_GATE_UP;
+    float *row_scale = r->ref; /* N floats; see run_init */
+    size_t clipped = first_clipped(r, s);
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_cancelled_check());
+    DR_TRY(dr_qtensor_new(&q, r->grid->bits, (int)slot->block, slot->n, slot->k,
+                          r->grid->symmetric));
+    awq_rounding job = {.q = &q,
+                        .w = r->layer->w[s],
+                        .scale = slot->scale,
+                        .row_scale = rows_scaled ? row_scale : NULL,
+                        .search = r->rule,
+                        .final = r->rule};
+    job.final.fp16_scales = true;
+    if (rows_scaled) {
+        fill_row_scale(r, s, row_scale);
+        DR_TRY(fold_bias(r, layer, s, row_scale));
+    }
+    DR_TRY(awq_round_rows(dev, &job, 0, clipped));
+    if (clipped < slot->n) {
+        scale_grams(slot);
+        job.grams = slot->grams;
+        DR_TRY(awq_round_rows(dev, &job, clipped, slot->n - clipped));
+    }
+    DR_TRY(quant_slot_write(r->s.site, layer, s, &q));
+done:
+    dr_qtensor_release(&q);
+    return st;
+}
+
+static dr_status run_layer(awq_run *r, int layer)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_decoder_layer(r->s.dec, layer, &r->layer));
+    DR_TRY(run_text(r));
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        DR_TRY(awq_search_slot(r, (hf_slot)s));
+    DR_TRY(fold_norm(r, layer, HF_NORM_ATTN, r->layer->norm_attn, &r->slot[HF_SLOT_QKV]));
+    DR_TRY(fold_norm(r, layer, HF_NORM_MLP, r->layer->norm_mlp, &r->slot[HF_SLOT_GATE_UP]));
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        DR_TRY(round_slot(r, layer, (hf_slot)s));
+done:
+    return st;
+}
+
+dr_status quant_awq(const quant_site *site, const quant_grid *grid,
+                    const quant_calib *calib, const quant_awq_options *o)
+{
+    awq_run r = {.grid = grid, .o = o, .rule = quant_rule_of(grid)};
+    int layers = hf_model_config(site->in)->layers;
+    dr_status st = DR_OK;
+
+    if (o->exact) {
+        r.rule.forced_zero = false;
+        r.rule.fp16_scales = false;
+    }
+    DR_TRY(quant_grid_check(grid));
+    DR_TRY(run_init(&r, site, calib));
+    for (int i = 0; i < layers; i++) {
+        DR_TRYF(run_layer(&r, i), "layer %d", i);
+        if (site->progress != NULL)
+            dr_progress_step(site->progress, (size_t)i + 1, NULL);
+    }
+done:
+    run_release(&r);
+    return st;
+}

@@ -1,0 +1,77 @@
+/*
+ * awq_impl.h - what the parts of AWQ share: one layer's statistics, its search, its output.
+ *
+ *     awq.c         text through the layer, statistics, fold, writer
+ *     awq_search.c  scales of each slot: candidates, ranking, judging by module output
+ *     awq_clip.c    clip search, rounding, bytes
+ */
+#ifndef DRUPE_QUANT_AWQ_IMPL_H
+#define DRUPE_QUANT_AWQ_IMPL_H
+
+#include "quant/quant_impl.h"
+
+enum { AWQ_RATIOS = 20, AWQ_CANDIDATES = AWQ_RATIOS + 1 };
+
+/* One slot of the layer at hand. */
+typedef struct {
+    size_t n, k, block; /* outputs, inputs, columns of a group */
+    double *abs_sum;    /* owned: [K] sum over all tokens of |x| */
+    float *x_mean;      /* owned: [K] its mean */
+    float *grams;       /* owned: [K][quant_gram_cols(block)] for ranking and clipping */
+    float *sample;      /* owned: [rows][K] inputs of the sampled sequences */
+    float *scale;       /* owned: [K] chosen; the input is divided by it */
+} awq_slot;
+
+typedef struct {
+    quant_stream s;
+    const quant_grid *grid;
+    const quant_awq_options *o;
+    quant_rule rule;       /* of the fake quantizer in searches */
+    const nn_layer *layer; /* borrowed from the decoder: original weights */
+    awq_slot slot[HF_SLOT_COUNT];
+    nn_acts acts;        /* owned: a chunk's */
+    size_t sample_count; /* sequences judged */
+    float *fake;         /* owned: a slot's weight with a candidate's rounding */
+    float *ref;          /* owned: [rows][D] module outputs with original weights */
+    float *out;          /* owned: [chunk rows][D] */
+    float *picked;       /* owned: [chunk rows][max K] clip tokens of a chunk */
+} awq_run;
+
+/* Sequences in the sample's chunk that begins at its i-th. */
+size_t awq_sample_chunk(const awq_run *r, size_t i);
+/* Finds slot[s].scale; all ones where the slot cannot be scaled. */
+DR_MUST_USE dr_status awq_search_slot(awq_run *r, hf_slot s);
+
+/* What the whole search rests on, for tests. */
+DR_MUST_USE dr_status awq_weight_mean(nn_device *dev, float *w_mean, const float *w,
+                                      size_t n, size_t k, size_t block);
+void awq_ratio_scales(float *scale, const float *x_mean, const float *w_mean, size_t k,
+                      double ratio, bool duo);
+/* out = round(w * scale) / scale. */
+DR_MUST_USE dr_status awq_fake_quantize(nn_device *dev, float *out, const float *w,
+                                        size_t n, size_t k, size_t block,
+                                        const quant_rule *rule, const float *scale);
+/* loss[c] = sum over rows and groups of e^T G e for scales[c][K], c < count. */
+DR_MUST_USE dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n,
+                               size_t k, size_t block, const quant_rule *rule,
+                               const float *scales, size_t count, const float *grams);
+
+/*
+ * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows of
+ * q.  With grams (of the scaled inputs) each group is clipped first: search is the rule of
+ * AutoAWQ's clip search, final the one that the packed weight gets.  limits (may be NULL)
+ * [rows][K/block] receives the clipping, for tests.
+ */
+typedef struct {
+    dr_qtensor *q;
+    const float *w;         /* [N][K] */
+    const float *scale;     /* [K] */
+    const float *row_scale; /* [N] or NULL */
+    const float *grams;     /* [K][gram] or NULL: no clipping */
+    quant_rule search, final;
+    float *limits;
+} awq_rounding;
+DR_MUST_USE dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0,
+                                     size_t rows);
+
+#endif

@@ -1,0 +1,436 @@
+/*
+ * awq_search.c - the scales of one slot.
+ *
+ * A candidate is a ratio i/20: s = mean|x|^ratio / mean|w|^(1-ratio) (duo_scaling), or
+ * without the divisor; normalised to sqrt(max * min) = 1.  Its loss is the mean squared
+ * change of a module's output: self_attn for QKV, the MLP for GATE_UP, the linear itself for
+ * O and DOWN.
+ *
+ * exact: all 20 are judged on all tokens, as AutoAWQ does.  Otherwise all 20 and the
+ * identity are ranked by the change of the slot's own output, which block-diagonal Gram
+ * matrices give without tokens, and the best JUDGED with the identity are judged on a sample
+ * of sequences.  The identity competes always, so a slot is never made worse than plain
+ * rounding on the sample.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "quant/awq_impl.h"
+#include "quant/tile_impl.h"
+
+enum { L = QUANT_LANES, JUDGED = 3, LOSS_ROWS = 256 };
+
+/* ---- candidates ---- */
+
+typedef struct {
+    float *w_mean;
+    const float *w;
+    size_t n, k, block;
+} mean_job;
+
+/* One group of columns: |w| over the row's greatest in the group, summed over rows. */
+static dr_status mean_task(void *ctx, size_t task, int worker)
+{
+    const mean_job *job = ctx;
+    size_t c0 = task * job->block;
+    double *sum = dr_calloc(job->block, sizeof(*sum));
+
+    (void)worker;
+    for (size_t r = 0; r < job->n; r++) {
+        const float *w = job->w + r * job->k + c0;
+        float top = 0.0f;
+        for (size_t c = 0; c < job->block; c++)
+            top = fabsf(w[c]) > top ? fabsf(w[c]) : top;
+        top += 1e-6f;
+        for (size_t c = 0; c < job->block; c++)
+            sum[c] += (double)(fabsf(w[c]) / top);
+    }
+    for (size_t c = 0; c < job->block; c++)
+        job->w_mean[c0 + c] = (float)(sum[c] / (double)job->n);
+    free(sum);
+    return DR_OK;
+}
+
+dr_status awq_weight_mean(nn_device *dev, float *w_mean, const float *w, size_t n, size_t k,
+                          size_t block)
+{
+    mean_job job = {w_mean, w, n, k, block};
+
+    return dr_pool_run(nn_device_pool(dev), k / block, mean_task, &job);
+}
+
+void awq_ratio_scales(float *scale, const float *x_mean, const float *w_mean, size_t k,
+                      double ratio, bool duo)
+{
+    float most = 0.0f, least = INFINITY;
+
+    for (size_t i = 0; i < k; i++) {
+        float s = powf(x_mean[i], (float)ratio);
+        if (duo)
+            s /= powf(w_mean[i], (float)(1.0 - ratio)) + 1e-4f;
+        scale[i] = s > 1e-4f ? s : 1e-4f;
+        most = scale[i] > most ? scale[i] : most;
+        least = scale[i] < least ? scale[i] : least;
+    }
+    float norm = sqrtf(most * least);
+    for (size_t i = 0; i < k; i++) {
+        scale[i] /= norm;
+        if (!isfinite(scale[i]))
+            scale[i] = 1.0f;
+    }
+}
+
+/* ---- rounding as it would be, in floats ---- */
+
+typedef struct {
+    float *out;
+    const float *w;
+    size_t n, k, block;
+    quant_rule rule;
+    const float *scale;
+    float *scratch; /* owned: per worker two tiles of a group */
+} fake_job;
+
+QUANT_CLONES
+static void scale_columns(float *restrict to, const float *restrict from,
+                          const float *restrict scale, size_t n)
+{
+    for (size_t c = 0; c < n; c++) {
+        for (int l = 0; l < L; l++)
+            to[c * L + l] = from[c * L + l] * scale[c];
+    }
+}
+
+QUANT_CLONES
+static void unscale_columns(float *restrict tile, const float *restrict scale, size_t n)
+{
+    for (size_t c = 0; c < n; c++) {
+        for (int l = 0; l < L; l++)
+            tile[c * L + l] /= scale[c];
+    }
+}
+
+static dr_status fake_tile(void *ctx, size_t task, int worker)
+{
+    const fake_job *job = ctx;
+    size_t row0 = task * L, rows = job->n - row0 < L ? job->n - row0 : L, b = job->block;
+    float *tile = job->scratch + (size_t)worker * 2 * b * L, *codes = tile + b * L;
+    float lo[L], hi[L];
+    quant_lanes g = {{0}, {0}};
+
+    for (size_t c = 0; c < job->k; c += b) {
+        quant_tile_load(codes, job->w + row0 * job->k + c, job->k, rows, b);
+        scale_columns(tile, codes, job->scale + c, b);
+        (void)quant_tile_range(lo, hi, tile, b);
+        quant_rule_fit(&g, &job->rule, lo, hi);
+        quant_tile_codes(codes, &job->rule, &g, tile, b);
+        quant_tile_values(codes, &g, codes, b);
+        unscale_columns(codes, job->scale + c, b);
+        quant_tile_unload(job->out + row0 * job->k + c, job->k, rows, codes, b);
+    }
+    return DR_OK;
+}
+
+dr_status awq_fake_quantize(nn_device *dev, float *out, const float *w, size_t n, size_t k,
+                            size_t block, const quant_rule *rule, const float *scale)
+{
+    dr_pool *pool = nn_device_pool(dev);
+    fake_job job = {out, w, n, k, block, *rule, scale, NULL};
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 2 * block * L * sizeof(float),
+                        "rounding scratch"));
+    job.scratch = p;
+    DR_TRY(dr_pool_run(pool, (n + L - 1) / L, fake_tile, &job));
+done:
+    dr_big_free(p);
+    return st;
+}
+
+/* ---- ranking by block-diagonal Gram matrices ---- */
+
+typedef struct {
+    const float *w;
+    size_t n, k, block, gram, count;
+    quant_rule rule;
+    const float *scales; /* [count][K] */
+    const float *grams;
+    double *loss;   /* owned: [tiles][count] */
+    float *scratch; /* owned: per worker three tiles of a group */
+} rank_job;
+
+static dr_status rank_tile(void *ctx, size_t task, int worker)
+{
+    const rank_job *job = ctx;
+    size_t row0 = task * L, rows = job->n - row0 < L ? job->n - row0 : L, b = job->block;
+    float *tile = job->scratch + (size_t)worker * 3 * b * L;
+    float *scaled = tile + b * L, *err = scaled + b * L;
+    float lo[L], hi[L];
+    quant_lanes g = {{0}, {0}};
+
+    for (size_t c = 0; c < job->k; c += b) {
+        quant_tile_load(tile, job->w + row0 * job->k + c, job->k, rows, b);
+        for (size_t i = 0; i < job->count; i++) {
+            const float *scale = job->scales + i * job->k + c;
+            float loss[L] = {0};
+            scale_columns(scaled, tile, scale, b);
+            (void)quant_tile_range(lo, hi, scaled, b);
+            quant_rule_fit(&g, &job->rule, lo, hi);
+            quant_tile_error(err, &job->rule, &g, scaled, b);
+            unscale_columns(err, scale, b);
+            for (size_t j = 0; j < b; j += job->gram)
+                quant_tile_quad(loss, err + j * L, job->grams + (c + j) * job->gram,
+                                job->gram, job->gram);
+            for (size_t l = 0; l < rows; l++)
+                job->loss[task * job->count + i] += (double)loss[l];
+        }
+    }
+    return DR_OK;
+}
+
+dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n, size_t k,
+                   size_t block, const quant_rule *rule, const float *scales, size_t count,
+                   const float *grams)
+{
+    dr_pool *pool = nn_device_pool(dev);
+    size_t tiles = (n + L - 1) / L;
+    rank_job job = {.w = w,
+                    .n = n,
+                    .k = k,
+                    .block = block,
+                    .gram = quant_gram_cols(block),
+                    .count = count,
+                    .rule = *rule,
+                    .scales = scales,
+                    .grams = grams};
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    job.loss = dr_calloc(tiles * count, sizeof(*job.loss));
+    DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 3 * block * L * sizeof(float),
+                        "ranking scratch"));
+    job.scratch = p;
+    DR_TRY(dr_pool_run(pool, tiles, rank_tile, &job));
+    for (size_t i = 0; i < count; i++) {
+        loss[i] = 0;
+        for (size_t t = 0; t < tiles; t++)
+            loss[i] += job.loss[t * count + i];
+    }
+done:
+    free(job.loss);
+    dr_big_free(p);
+    return st;
+}
+
+/* ---- judging by module output ---- */
+
+/* out[m][D] of the slot's module with weight w, for the sample's chunk at sequence i. */
+static dr_status module_output(awq_run *r, hf_slot s, float *out, const float *w, size_t i,
+                               size_t m)
+{
+    const awq_slot *slot = &r->slot[s];
+    const nn_layer *l = r->layer;
+    size_t t = r->s.calib->seq_len;
+    const float *in = slot->sample + i * t * slot->k;
+
+    if (s == HF_SLOT_QKV)
+        return nn_attn_block(r->s.dec, out, in, w, l->bias[s], l->w[HF_SLOT_O],
+                             l->bias[HF_SLOT_O], m / t, t);
+    if (s == HF_SLOT_GATE_UP)
+        return nn_mlp_block(r->s.dec, out, in, w, l->bias[s], l->w[HF_SLOT_DOWN],
+                            l->bias[HF_SLOT_DOWN], m);
+    return nn_matmul_nt(r->s.site->dev, out, in, w, l->bias[s], m, slot->n, slot->k,
+                        slot->n, false);
+}
+
+typedef struct {
+    const float *a, *b;
+    size_t m, n;
+    double *sum; /* owned: [tasks] */
+} loss_job;
+
+static dr_status loss_task(void *ctx, size_t task, int worker)
+{
+    const loss_job *job = ctx;
+    size_t from = task * LOSS_ROWS,
+           to = from + LOSS_ROWS < job->m ? from + LOSS_ROWS : job->m;
+
+    (void)worker;
+    for (size_t r = from; r < to; r++) {
+        const float *a = job->a + r * job->n, *b = job->b + r * job->n;
+        float row = 0.0f;
+        for (size_t i = 0; i < job->n; i++)
+            row += (a[i] - b[i]) * (a[i] - b[i]);
+        job->sum[task] += (double)row;
+    }
+    return DR_OK;
+}
+
+static dr_status add_loss(double *loss, nn_device *dev, const float *a, const float *b,
+                          size_t m, size_t n)
+{
+    size_t tasks = (m + LOSS_ROWS - 1) / LOSS_ROWS;
+    loss_job job = {a, b, m, n, dr_calloc(tasks, sizeof(double))};
+    dr_status st = dr_pool_run(nn_device_pool(dev), tasks, loss_task, &job);
+
+    for (size_t i = 0; i < tasks; i++)
+        *loss += job.sum[i];
+    free(job.sum);
+    return st;
+}
+
+size_t awq_sample_chunk(const awq_run *r, size_t i)
+{
+    size_t left = r->sample_count - i;
+
+    return left < r->s.step ? left : r->s.step;
+}
+
+/* Mean squared difference from r->ref of the module with weight w; w NULL: fills r->ref. */
+static dr_status judge(awq_run *r, hf_slot s, const float *w, double *loss)
+{
+    size_t t = r->s.calib->seq_len, d = (size_t)r->s.cfg->hidden;
+    dr_status st = DR_OK;
+
+    *loss = 0;
+    DR_TRY(dr_cancelled_check());
+    for (size_t i = 0; i < r->sample_count; i += r->s.step) {
+        size_t m = awq_sample_chunk(r, i) * t;
+        float *ref = r->ref + i * t * d, *out = w == NULL ? ref : r->out;
+        DR_TRY(module_output(r, s, out, w == NULL ? r->layer->w[s] : w, i, m));
+        if (w != NULL)
+            DR_TRY(add_loss(loss, r->s.site->dev, out, ref, m, d));
+    }
+    *loss /= (double)(r->sample_count * t * d);
+done:
+    return st;
+}
+
+static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *loss)
+{
+    const awq_slot *slot = &r->slot[s];
+    dr_status st = DR_OK;
+
+    DR_TRY(awq_fake_quantize(r->s.site->dev, r->fake, r->layer->w[s], slot->n, slot->k,
+                             slot->block, &r->rule, scale));
+    DR_TRY(judge(r, s, r->fake, loss));
+done:
+    return st;
+}
+
+/* ---- choosing ---- */
+
+/* Which candidates are worth judging: all, or the JUDGED best ranked and the identity. */
+static dr_status shortlist(awq_run *r, hf_slot s, bool *wanted, const float *scales,
+                           double *ranked)
+{
+    const awq_slot *slot = &r->slot[s];
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++)
+        wanted[i] = r->o->exact ? i > 0 : i == 0;
+    if (r->o->exact)
+        goto done;
+    DR_TRY(awq_rank(r->s.site->dev, ranked, r->layer->w[s], slot->n, slot->k, slot->block,
+                    &r->rule, scales, AWQ_CANDIDATES, slot->grams));
+    for (int k = 0; k < JUDGED; k++) {
+        size_t best = 0;
+        for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
+            if (!wanted[i] && (best == 0 || ranked[i] < ranked[best]))
+                best = i;
+        }
+        wanted[best] = true;
+    }
+done:
+    return st;
+}
+
+/* AutoAWQ scales O through V only when their weights have one shape; a fused QKV's last rows
+ * when there is one key/value head for each query head. */
+static bool exact_skips(const awq_run *r, hf_slot s)
+{
+    const hf_config *c = r->s.cfg;
+
+    if (!r->o->exact || s != HF_SLOT_O)
+        return false;
+    return c->kv_heads != c->heads || (!c->fused && c->heads * c->head_dim != c->hidden);
+}
+
+/* Query heads of one key/value head share V's scale: average over them. */
+static void tie_heads(const hf_config *c, float *v)
+{
+    size_t hd = (size_t)c->head_dim, share = (size_t)(c->heads / c->kv_heads);
+
+    for (size_t g = 0; g < (size_t)c->kv_heads; g++) {
+        for (size_t d = 0; d < hd; d++) {
+            float *first = v + g * share * hd + d, sum = 0.0f;
+            for (size_t i = 0; i < share; i++)
+                sum += first[i * hd];
+            for (size_t i = 0; i < share; i++)
+                first[i * hd] = sum / (float)share;
+        }
+    }
+}
+
+static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_mean)
+{
+    awq_slot *slot = &r->slot[s];
+    dr_status st = DR_OK;
+
+    DR_TRY(awq_weight_mean(r->s.site->dev, w_mean, r->layer->w[s], slot->n, slot->k,
+                           slot->block));
+    if (s == HF_SLOT_O && r->s.cfg->kv_heads != r->s.cfg->heads) {
+        tie_heads(r->s.cfg, w_mean);
+        tie_heads(r->s.cfg, slot->x_mean);
+    }
+    for (size_t i = 0; i < slot->k; i++)
+        scales[i] = 1.0f;
+    for (int i = 0; i < AWQ_RATIOS; i++)
+        awq_ratio_scales(scales + (size_t)(i + 1) * slot->k, slot->x_mean, w_mean, slot->k,
+                         (double)i / AWQ_RATIOS, r->o->duo_scaling);
+done:
+    return st;
+}
+
+dr_status awq_search_slot(awq_run *r, hf_slot s)
+{
+    awq_slot *slot = &r->slot[s];
+    const char *path = quant_slot_linears(r->s.site->in, 0, s, NULL)->leaf;
+    double least = HUGE_VAL, loss = 0, ranked[AWQ_CANDIDATES] = {0};
+    bool wanted[AWQ_CANDIDATES] = {false};
+    float *w_mean = NULL, *scales = NULL;
+    size_t best = 0;
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    for (size_t i = 0; i < slot->k; i++)
+        slot->scale[i] = 1.0f;
+    if (exact_skips(r, s))
+        return DR_OK;
+    DR_TRY(
+        dr_big_alloc(&p, AWQ_CANDIDATES + 1, slot->k * sizeof(float), "candidate scales"));
+    scales = p;
+    w_mean = scales + AWQ_CANDIDATES * slot->k;
+    DR_TRY(make_candidates(r, s, scales, w_mean));
+    DR_TRY(shortlist(r, s, wanted, scales, ranked));
+    DR_TRY(judge(r, s, NULL, &loss));
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
+        if (!wanted[i])
+            continue;
+        DR_TRY(judge_scale(r, s, scales + i * slot->k, &loss));
+        dr_log(DR_DEBUG, "%s candidate %zu: rank %.6g loss %.6g", path, i, ranked[i], loss);
+        if (loss < least) {
+            least = loss;
+            best = i;
+        }
+    }
+    if (isinf(least))
+        DR_FAIL(DR_EFORMAT, "%s: no scale gives a finite loss", path);
+    memcpy(slot->scale, scales + best * slot->k, slot->k * sizeof(float));
+done:
+    dr_big_free(p);
+    return st;
+}

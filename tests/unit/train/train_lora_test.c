@@ -1,0 +1,269 @@
+/*
+ * train_lora_test.c - ten steps against PEFT and torch (tools/oracle/train_goldens.py), on
+ * a plain base and, by equality with its dequantized twin, on a packed one.
+ */
+#include "check.h"
+#include "core/file.h"
+#include "core/hash.h"
+#include "core/json.h"
+#include "core/mem.h"
+#include "quant/quant.h"
+#include "train/train.h"
+
+#define GOLDEN DRUPE_SOURCE_DIR "/tests/golden"
+
+static int32_t ids[6 * 24];
+static size_t lengths[6];
+
+static void read_ids(void)
+{
+    dr_map map = {0};
+    json_t *header = NULL;
+    uint64_t n = 0;
+    int64_t v;
+
+    CHECK_OK(dr_map_open(&map, GOLDEN "/train/ids.safetensors"));
+    memcpy(&n, map.data, 8);
+    CHECK_OK(dr_json_parse(&header, (const char *)map.data + 8, n, "ids"));
+    CHECK_EQ_INT(map.size, 8 + n + 8 * DR_COUNT(ids));
+    for (size_t i = 0; i < DR_COUNT(ids); i++) {
+        memcpy(&v, map.data + 8 + n + 8 * i, 8);
+        ids[i] = (int32_t)v;
+    }
+    for (size_t i = 0; i < DR_COUNT(lengths); i++)
+        lengths[i] = 24;
+    json_decref(header);
+    dr_map_close(&map);
+}
+
+static train_options golden_options(void)
+{
+    train_options o;
+
+    train_options_default(&o);
+    o.from_adapter = GOLDEN "/train/start";
+    o.dropout = 0;
+    o.shuffle = false;
+    o.batch = 2;
+    o.accumulation = 2;
+    o.max_steps = 10;
+    o.learning_rate = 2e-2;
+    o.weight_decay = 0.01;
+    return o;
+}
+
+static dr_status train(train_report *r, const char *base, const char *device, int threads,
+                       const train_options *o, const char *out)
+{
+    const train_blocks blocks = {ids, lengths, 6, 24};
+    nn_device *dev = NULL;
+    hf_model *m = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_make_dirs(out));
+    DR_TRY(nn_device_open(&dev, device, threads));
+    DR_TRY(hf_model_open(&m, base));
+    DR_TRY(train_lora(r, dev, m, "base", &blocks, o, out));
+done:
+    hf_model_close(m);
+    nn_device_close(dev);
+    return st;
+}
+
+/* Largest difference of two adapters' values. */
+static double distance(const char *a, const char *b)
+{
+    hf_adapter x = {0}, y = {0};
+    double worst = 0;
+
+    CHECK_OK(hf_adapter_open(&x, a, NULL));
+    CHECK_OK(hf_adapter_open(&y, b, NULL));
+    CHECK_EQ_INT(x.count, y.count);
+    for (size_t i = 0; i < x.count && i < y.count; i++) {
+        const hf_lora_module *p = &x.modules[i], *q = &y.modules[i];
+        CHECK_STR(p->module, q->module);
+        CHECK_NEAR(p->scale, q->scale, 0);
+        for (size_t j = 0; j < (size_t)p->r * p->n_in; j++)
+            worst = fmax(worst, fabs((double)p->a[j] - (double)q->a[j]));
+        for (size_t j = 0; j < (size_t)p->r * p->n_out; j++)
+            worst = fmax(worst, fabs((double)p->b[j] - (double)q->b[j]));
+    }
+    hf_adapter_release(&x);
+    hf_adapter_release(&y);
+    return worst;
+}
+
+static void same_file(const char *a, const char *b)
+{
+    char x[65], y[65];
+
+    CHECK_OK(dr_sha256_file(x, a));
+    CHECK_OK(dr_sha256_file(y, b));
+    CHECK_STR(x, y);
+}
+
+static void test_peft(const char *device)
+{
+    dr_arena a = {0};
+    const char *out = dr_path_join(&a, check_tmp(), device);
+    const train_options o = golden_options();
+    train_report r = {0};
+    json_t *want = NULL;
+
+    CHECK_OK(train(&r, GOLDEN "/tiny/llama", device, 2, &o, out));
+    CHECK_OK(dr_json_read(&want, GOLDEN "/train/losses.json"));
+    CHECK_EQ_INT(r.steps, 10);
+    for (size_t i = 0; i < r.steps; i++) {
+        const json_t *loss = json_array_get(json_object_get(want, "losses"), i);
+        const json_t *norm = json_array_get(json_object_get(want, "grad_norms"), i);
+        CHECK_NEAR(r.losses[i], json_real_value(loss), 1e-5);
+        CHECK_NEAR(r.grad_norms[i], json_real_value(norm), 1e-4);
+    }
+    CHECK_NEAR(distance(out, GOLDEN "/train/end"), 0, 1e-4);
+    CHECK(distance(out, GOLDEN "/train/start") > 1e-2); /* it did train */
+    json_decref(want);
+    train_report_release(&r);
+    dr_arena_release(&a);
+}
+
+/* Threads, and activations kept or computed twice, do not change a byte. */
+static void test_same_bytes(void)
+{
+    static const struct {
+        int threads;
+        size_t keep;
+    } cases[] = {{1, 0}, {2, 0}, {3, 0}, {2, 1}};
+    dr_arena a = {0};
+    const char *first = NULL;
+
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        const char *out = dr_arena_printf(&a, "%s/bytes-%zu", check_tmp(), i);
+        train_options o = golden_options();
+        train_report r = {0};
+        o.dropout = 0.3;
+        o.shuffle = true;
+        o.max_steps = 4;
+        o.from_adapter = NULL;
+        o.r = 8;
+        o.keep_bytes = cases[i].keep;
+        CHECK_OK(train(&r, GOLDEN "/tiny/llama", "cpu", cases[i].threads, &o, out));
+        const char *file = dr_path_join(&a, out, "adapter_model.safetensors");
+        if (first == NULL)
+            first = file;
+        same_file(first, file);
+        train_report_release(&r);
+    }
+    dr_arena_release(&a);
+}
+
+/* Dropout and seed do change them. */
+static void test_seed(void)
+{
+    dr_arena a = {0};
+    char *out[3];
+
+    for (size_t i = 0; i < 3; i++) {
+        train_options o = golden_options();
+        train_report r = {0};
+        out[i] = dr_arena_printf(&a, "%s/seed-%zu", check_tmp(), i);
+        o.max_steps = 2;
+        o.seed = i == 1 ? 43 : 42;
+        o.dropout = i == 2 ? 0.5 : 0.1;
+        CHECK_OK(train(&r, GOLDEN "/tiny/llama", "cpu", 2, &o, out[i]));
+        train_report_release(&r);
+    }
+    CHECK(distance(out[0], out[1]) > 1e-5);
+    CHECK(distance(out[0], out[2]) > 1e-5);
+    dr_arena_release(&a);
+}
+
+/* A packed base trains as its dequantized twin does. */
+static void test_packed(void)
+{
+    dr_arena a = {0};
+    const char *packed = dr_path_join(&a, check_tmp(), "packed");
+    const char *plain = dr_path_join(&a, check_tmp(), "plain");
+    const char *out[2] = {dr_path_join(&a, check_tmp(), "on-packed"),
+                          dr_path_join(&a, check_tmp(), "on-plain")};
+    const quant_grid grid = {4, 16, false};
+    const hf_quant layout = {HF_QUANT_GPTQ, 4, 16, false};
+    hf_model *m = NULL, *q = NULL;
+    hf_writer *w = NULL;
+    nn_device *dev = NULL;
+    const hf_linear *linears = NULL;
+    train_report r[2] = {0};
+    train_options o = golden_options();
+
+    CHECK_OK(dr_make_dirs(packed));
+    CHECK_OK(dr_make_dirs(plain));
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    CHECK_OK(hf_writer_open(&w, packed, m, &layout));
+    const quant_site site = {dev, m, w, NULL};
+    CHECK_OK(quant_rtn(&site, &grid));
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    w = NULL;
+    CHECK_OK(hf_model_open(&q, packed));
+    CHECK_OK(hf_writer_open(&w, plain, m, NULL));
+    for (int layer = 0; layer < hf_model_config(q)->layers; layer++) {
+        size_t n = hf_layer_linears(q, layer, &linears);
+        const hf_linear *target = NULL;
+        CHECK_EQ_INT(hf_layer_linears(m, layer, &target), n);
+        for (size_t i = 0; i < n; i++) {
+            void *rows = NULL;
+            CHECK_OK(dr_big_alloc(&rows, linears[i].n_out * linears[i].n_in, 4, "rows"));
+            CHECK_OK(hf_linear_read(q, &linears[i], rows, 0, linears[i].n_out));
+            CHECK_OK(hf_writer_linear(w, &target[i], rows));
+            dr_big_free(rows);
+        }
+    }
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    CHECK_OK(train(&r[0], packed, "cpu", 2, &o, out[0]));
+    CHECK_OK(train(&r[1], plain, "cpu", 2, &o, out[1]));
+    for (size_t i = 0; i < r[0].steps && i < r[1].steps; i++)
+        CHECK_NEAR(r[0].losses[i], r[1].losses[i], 0);
+    same_file(dr_path_join(&a, out[0], "adapter_model.safetensors"),
+              dr_path_join(&a, out[1], "adapter_model.safetensors"));
+    CHECK(distance(out[0], GOLDEN "/train/end") > 1e-3); /* rounding was not a no-op */
+    train_report_release(&r[0]);
+    train_report_release(&r[1]);
+    hf_model_close(q);
+    hf_model_close(m);
+    nn_device_close(dev);
+    dr_arena_release(&a);
+}
+
+static void test_errors(void)
+{
+    static const char *const wrong[] = {"q_prj"};
+    dr_arena a = {0};
+    const char *out = dr_path_join(&a, check_tmp(), "errors");
+    train_options o = golden_options();
+    train_report r = {0};
+
+    o.from_adapter = NULL;
+    o.targets = wrong;
+    o.target_count = 1;
+    CHECK_STATUS(train(&r, GOLDEN "/tiny/llama", "cpu", 1, &o, out), DR_EUSAGE);
+    CHECK_TRAIL("q_prj");
+    CHECK_TRAIL("q_proj");
+    ids[3] = 1 << 20;
+    o = golden_options();
+    CHECK_STATUS(train(&r, GOLDEN "/tiny/llama", "cpu", 1, &o, out), DR_EFORMAT);
+    CHECK_TRAIL("1048576");
+    dr_arena_release(&a);
+}
+
+int main(void)
+{
+    read_ids();
+    test_peft("ref");
+    test_peft("cpu");
+    test_same_bytes();
+    test_seed();
+    test_packed();
+    test_errors();
+    return check_done();
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""drupe's tokenizer against Hugging Face's on many strings: ids, decoding, streaming.
+
+    tok_compare.py DRIVER [--count 10000] [--seed 1] [--pieces 8000] [FOLDER ...]
+
+DRIVER is build/tests/unit/tok/tok_driver.  FOLDERs hold a tokenizer.json; without any, the
+packaged models of /work/models/gguf are converted by transformers (kept below
+/tmp/drupe-tok) and the shapes of tok_models.py are trained with that many pieces.  Each is
+compared with and without special tokens.  The exit code is 1 when anything differs.
+Not part of CI: the packaged models are not there.
+"""
+import argparse
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+
+import tokenizers
+
+import tok_models
+from tok_strings import strings
+
+KEEP = pathlib.Path("/tmp/drupe-tok")
+GGUF = pathlib.Path("/work/models/gguf")
+
+
+def folders(pieces):
+    """The packaged models' tokenizers and the trained ones, made when they are absent."""
+    out = []
+    for name in ("smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m"):
+        folder = KEEP / name
+        if not (folder / "tokenizer.json").exists():
+            if not (GGUF / f"{name}.gguf").exists():
+                print(f"skipped: no {name}.gguf")
+                continue
+            import transformers
+            made = transformers.AutoTokenizer.from_pretrained(GGUF, gguf_file=f"{name}.gguf")
+            made.save_pretrained(folder)
+        out.append(folder)
+    for name in ("phi3", "llama3", "meta", "gpt2"):
+        folder = KEEP / f"{name}-{pieces}"
+        if not (folder / "tokenizer.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            made = tok_models.build(name, pieces)
+            (folder / "tokenizer.json").write_text(json.dumps(made, ensure_ascii=False))
+        out.append(folder)
+    return out
+
+
+class Records:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def number(self):
+        self.at += 4
+        return struct.unpack_from("=I", self.data, self.at - 4)[0]
+
+    def ids(self):
+        n = self.number()
+        self.at += 4 * n
+        return list(struct.unpack_from(f"={n}i", self.data, self.at - 4 * n))
+
+    def text(self):
+        n = self.number()
+        self.at += n
+        return self.data[self.at - n:self.at].decode("utf-8")
+
+
+def compare(driver, folder, texts, special):
+    hf = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    data = b"".join(struct.pack("=I", len(t.encode())) + t.encode() for t in texts)
+    mode = ["compare", "special"] if special else ["compare"]
+    run = subprocess.run([driver, folder, *mode], input=data, stdout=subprocess.PIPE, check=False)
+    if run.returncode != 0:
+        return [f"the driver failed with {run.returncode}"]
+    got, bad = Records(run.stdout), []
+    for text in texts:
+        want = hf.encode(text, add_special_tokens=special).ids
+        ids = got.ids()
+        if ids != want:
+            bad.append(f"ids of {text!r}:\n    hf    {want}\n    drupe {ids}")
+        for skip in (False, True):
+            shown, decoded = got.text(), hf.decode(ids, skip_special_tokens=skip)
+            if shown != decoded:
+                bad.append(f"decoding {ids} (skip {skip}):\n    hf    {decoded!r}\n    drupe {shown!r}")
+    return bad
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    args.add_argument("driver")
+    args.add_argument("folders", nargs="*", type=pathlib.Path)
+    args.add_argument("--count", type=int, default=10000)
+    args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--pieces", type=int, default=8000)
+    a = args.parse_args()
+    failed = False
+    print(f"tokenizers {tokenizers.__version__}, {a.count} strings, seed {a.seed}")
+    for folder in a.folders or folders(a.pieces):
+        spec = json.loads((folder / "tokenizer.json").read_text())
+        specials = [t["content"] for t in spec["added_tokens"]]
+        texts = strings(a.count, a.seed, specials)
+        for special in (False, True):
+            bad = compare(a.driver, folder, texts, special)
+            failed |= bool(bad)
+            print(f"{folder.name}, special tokens {special}: {len(bad)} differ")
+            for line in bad[:5]:
+                print("  " + line[:1500])
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
