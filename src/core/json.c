@@ -8,15 +8,58 @@
 
 #include "core/file.h"
 
+/*
+ * Integers past 63 bits (transformers writes 10^30 for "no limit") made reals by adding
+ * ".0", which jansson takes; strings are left alone.
+ */
+static dr_status widen_integers(dr_buf *out, const char *text, size_t n)
+{
+    bool in_string = false;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n;) {
+        size_t from = i;
+        if (in_string || !(text[i] >= '0' && text[i] <= '9')) {
+            if (in_string && text[i] == '\\' && i + 1 < n)
+                i++;
+            else if (text[i] == '"')
+                in_string = !in_string;
+            i++;
+            DR_TRY(dr_buf_add(out, text + from, i - from));
+            continue;
+        }
+        while (i < n && text[i] >= '0' && text[i] <= '9')
+            i++;
+        size_t digits = i - from;
+        bool real = i < n && (text[i] == '.' || text[i] == 'e' || text[i] == 'E');
+        while (i < n && strchr("0123456789.eE+-", text[i]) != NULL && text[i] != '\0')
+            i++;
+        DR_TRY(dr_buf_add(out, text + from, i - from));
+        if (!real && digits > 18)
+            DR_TRY(dr_buf_adds(out, ".0"));
+    }
+done:
+    return st;
+}
+
 dr_status dr_json_parse(json_t **out, const char *text, size_t n, const char *where)
 {
+    const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY;
     json_error_t err;
+    dr_buf wide;
+    dr_status st = DR_OK;
 
-    *out = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &err);
+    dr_buf_init(&wide, 2 * n + 16);
+    *out = json_loadb(text, n, flags, &err);
+    if (*out == NULL && json_error_code(&err) == json_error_numeric_overflow) {
+        DR_TRYF(widen_integers(&wide, text, n), "%s", where);
+        *out = json_loadb(wide.data, wide.len, flags, &err);
+    }
     if (*out == NULL)
-        return dr_fail(DR_EFORMAT, "%s:%d:%d: not JSON: %s", where, err.line, err.column,
-                       err.text);
-    return DR_OK;
+        DR_FAIL(DR_EFORMAT, "%s:%d:%d: not JSON: %s", where, err.line, err.column, err.text);
+done:
+    dr_buf_release(&wide);
+    return st;
 }
 
 dr_status dr_json_read(json_t **out, const char *path)

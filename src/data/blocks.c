@@ -23,7 +23,7 @@ void data_blocks_release(data_blocks *b)
 }
 
 /* A row's text; with add_special_tokens the special tokens as literal text around it, with
- * spaces, as Olive has it.  A token that the tokenizer lacks is left out (Olive: "None"). */
+ * spaces, as Olive has it.  One that the tokenizer lacks is left out (Olive: "None"). */
 static dr_status encode_row(tok_ids *ids, const data_texts *texts, size_t i,
                             const data_options *o, const tok_tokenizer *t)
 {

@@ -11,11 +11,11 @@
  * builder and AutoGPTQ read them.  GPTQModel adds the one to whole words instead, which is
  * the same unless a zero point is 0; such a group has weights of one sign only.
  */
+#include <math.h>
+
 #include "core/mem.h"
 #include "hf/packed_impl.h"
 #include "hf/roles_impl.h"
-
-#include <math.h>
 
 enum { PART_QWEIGHT, PART_SCALES, PART_QZEROS, PART_G_IDX };
 

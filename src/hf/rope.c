@@ -13,11 +13,12 @@
  *
  * Longrope: Ding et al. 2024, arXiv:2402.13753; attention_factor as in transformers.
  */
-#include "core/json.h"
 #include "hf/config_impl.h"
 
 #include <math.h>
 #include <string.h>
+
+#include "core/json.h"
 
 enum { ROTARY_MAX = 2 * HF_ROPE_HALF_MAX };
 
@@ -79,10 +80,10 @@ static dr_status need_real(double *out, const json_t *o, const char *key, double
 {
     dr_status st = DR_OK;
 
-    *out = NAN;
-    DR_TRY(dr_json_real(o, key, out, where));
-    if (isnan(*out))
+    *out = 0;
+    if (dr_json_get(o, key) == NULL)
         DR_FAIL(DR_EFORMAT, "%s: rope: %s is missing", where, key);
+    DR_TRY(dr_json_real(o, key, out, where));
     if (*out < min || *out > max)
         DR_FAIL(DR_EFORMAT, "%s: rope: %s: %g is not between %g and %g", where, key, *out,
                 min, max);

@@ -68,7 +68,7 @@ typedef struct {
     ort_api api;
 } ort_runtime;
 
-/* DR_EDEVICE: not found (the trail has the places), not loadable, of another kind, too old. */
+/* DR_EDEVICE: not found (the trail has the places), not loadable, another kind, too old. */
 DR_MUST_USE dr_status ort_runtime_open(ort_runtime *r);
 void ort_runtime_close(ort_runtime *r);
 

@@ -22,16 +22,7 @@
 
 enum { SAMPLE_TOKENS = 2048, CLIP_TOKENS = 512, SUM_COLS = 64 };
 
-static dr_status floats(float **out, size_t a, size_t b, const char *what)
-{
-    void *p = NULL;
-    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
-
-    *out = p;
-    return st;
-}
-
-static void run_release(awq_run *r)
+void awq_run_close(awq_run *r)
 {
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         awq_slot *slot = &r->slot[i];
@@ -47,6 +38,7 @@ static void run_release(awq_run *r)
     dr_big_free(r->out);
     dr_big_free(r->picked);
     quant_stream_close(&r->s);
+    *r = (awq_run){0};
 }
 
 static dr_status slot_init(awq_run *r, hf_slot s)
@@ -62,21 +54,29 @@ static dr_status slot_init(awq_run *r, hf_slot s)
                             quant_slot_linears(r->s.site->in, 0, s, NULL)->path));
     DR_TRY(dr_big_alloc(&p, slot->k, sizeof(double), "activation sums"));
     slot->abs_sum = p;
-    DR_TRY(floats(&slot->x_mean, slot->k, 1, "activation means"));
-    DR_TRY(floats(&slot->scale, slot->k, 1, "scales"));
-    DR_TRY(floats(&slot->grams, slot->k, quant_gram_cols(slot->block), "Gram blocks"));
-    DR_TRY(floats(&slot->sample, rows, slot->k, "sampled activations"));
+    DR_TRY(quant_floats(&slot->x_mean, slot->k, 1, "activation means"));
+    DR_TRY(quant_floats(&slot->scale, slot->k, 1, "scales"));
+    DR_TRY(
+        quant_floats(&slot->grams, slot->k, quant_gram_cols(slot->block), "Gram blocks"));
+    DR_TRY(quant_floats(&slot->sample, rows, slot->k, "sampled activations"));
 done:
     return st;
 }
 
-static dr_status run_init(awq_run *r, const quant_site *site, const quant_calib *calib)
+dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *grid,
+                       const quant_calib *calib, const quant_awq_options *o)
 {
     const hf_config *c = hf_model_config(site->in);
     size_t t = calib->seq_len, d = (size_t)c->hidden;
     size_t widest = 0, weights = 0, most_rows = 0;
     dr_status st = DR_OK;
 
+    *r = (awq_run){.grid = grid, .o = o, .rule = quant_rule_of(grid)};
+    if (o->exact) {
+        r->rule.forced_zero = false;
+        r->rule.fp16_scales = false;
+    }
+    DR_TRY(quant_grid_check(grid));
     DR_TRY(quant_stream_open(&r->s, site, calib));
     r->sample_count = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
     r->sample_count = r->sample_count < calib->count ? r->sample_count : calib->count;
@@ -89,13 +89,15 @@ static dr_status run_init(awq_run *r, const quant_site *site, const quant_calib 
     }
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
     DR_TRY(nn_acts_new(&r->acts, c, step, t, 0));
-    DR_TRY(floats(&r->fake, weights, 1, "rounded weight"));
+    DR_TRY(quant_floats(&r->fake, weights, 1, "rounded weight"));
     size_t refs = r->sample_count * t * d; /* round_slot also keeps N floats there */
-    DR_TRY(floats(&r->ref, refs > most_rows ? refs : most_rows, 1, "module outputs"));
-    DR_TRY(floats(&r->out, step * t, d, "module outputs"));
+    DR_TRY(quant_floats(&r->ref, refs > most_rows ? refs : most_rows, 1, "module outputs"));
+    DR_TRY(quant_floats(&r->out, step * t, d, "module outputs"));
     if (r->o->exact)
-        DR_TRY(floats(&r->picked, step * t, widest, "clip tokens"));
+        DR_TRY(quant_floats(&r->picked, step * t, widest, "clip tokens"));
 done:
+    if (st != DR_OK)
+        awq_run_close(r);
     return st;
 }
 
@@ -181,12 +183,12 @@ done:
     return st;
 }
 
-/* All chunks through the layer: x becomes the next layer's input. */
-static dr_status run_text(awq_run *r)
+dr_status awq_run_layer(awq_run *r, int layer)
 {
     size_t t = r->s.calib->seq_len, count = r->s.calib->count;
     dr_status st = DR_OK;
 
+    DR_TRY(nn_decoder_layer(r->s.dec, layer, &r->layer));
     for (size_t i = 0; i < count; i += r->s.step) {
         size_t b = quant_stream_count(&r->s, i), m = b * t;
         DR_TRY(dr_cancelled_check());
@@ -235,7 +237,7 @@ static dr_status fold_norm(awq_run *r, int layer, hf_norm which, const float *no
 }
 
 /* What the rows of a slot are divided by: V's by O's scale, up's by DOWN's, others by 1. */
-static void fill_row_scale(const awq_run *r, hf_slot s, float *row_scale)
+void awq_row_scale(const awq_run *r, hf_slot s, float *row_scale)
 {
     const hf_config *c = r->s.cfg;
     size_t n = r->slot[s].n, hd = (size_t)c->head_dim,
@@ -274,7 +276,7 @@ done:
 /* ---- output ---- */
 
 /* Gram blocks of the scaled inputs: G_ij / (s_i s_j). */
-static void scale_grams(awq_slot *slot)
+void awq_scale_grams(awq_slot *slot)
 {
     size_t m = quant_gram_cols(slot->block);
 
@@ -318,12 +320,12 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
                         .final = r->rule};
     job.final.fp16_scales = true;
     if (rows_scaled) {
-        fill_row_scale(r, s, row_scale);
+        awq_row_scale(r, s, row_scale);
         DR_TRY(fold_bias(r, layer, s, row_scale));
     }
     DR_TRY(awq_round_rows(dev, &job, 0, clipped));
     if (clipped < slot->n) {
-        scale_grams(slot);
+        awq_scale_grams(slot);
         job.grams = slot->grams;
         DR_TRY(awq_round_rows(dev, &job, clipped, slot->n - clipped));
     }
@@ -333,12 +335,11 @@ done:
     return st;
 }
 
-static dr_status run_layer(awq_run *r, int layer)
+static dr_status quantize_layer(awq_run *r, int layer)
 {
     dr_status st = DR_OK;
 
-    DR_TRY(nn_decoder_layer(r->s.dec, layer, &r->layer));
-    DR_TRY(run_text(r));
+    DR_TRY(awq_run_layer(r, layer));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(awq_search_slot(r, (hf_slot)s));
     DR_TRY(fold_norm(r, layer, HF_NORM_ATTN, r->layer->norm_attn, &r->slot[HF_SLOT_QKV]));
@@ -352,22 +353,17 @@ done:
 dr_status quant_awq(const quant_site *site, const quant_grid *grid,
                     const quant_calib *calib, const quant_awq_options *o)
 {
-    awq_run r = {.grid = grid, .o = o, .rule = quant_rule_of(grid)};
+    awq_run r = {0};
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
-    if (o->exact) {
-        r.rule.forced_zero = false;
-        r.rule.fp16_scales = false;
-    }
-    DR_TRY(quant_grid_check(grid));
-    DR_TRY(run_init(&r, site, calib));
+    DR_TRY(awq_run_open(&r, site, grid, calib, o));
     for (int i = 0; i < layers; i++) {
-        DR_TRYF(run_layer(&r, i), "layer %d", i);
+        DR_TRYF(quantize_layer(&r, i), "layer %d", i);
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }
 done:
-    run_release(&r);
+    awq_run_close(&r);
     return st;
 }

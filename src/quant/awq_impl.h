@@ -37,6 +37,13 @@ typedef struct {
     float *picked;       /* owned: [chunk rows][max K] clip tokens of a chunk */
 } awq_run;
 
+DR_MUST_USE dr_status awq_run_open(awq_run *r, const quant_site *site,
+                                   const quant_grid *grid, const quant_calib *calib,
+                                   const quant_awq_options *o);
+void awq_run_close(awq_run *r);
+/* Loads the layer and runs all text through it: its statistics are known, r->s.x holds the
+ * next layer's inputs. */
+DR_MUST_USE dr_status awq_run_layer(awq_run *r, int layer);
 /* Sequences in the sample's chunk that begins at its i-th. */
 size_t awq_sample_chunk(const awq_run *r, size_t i);
 /* Finds slot[s].scale; all ones where the slot cannot be scaled. */
@@ -73,5 +80,9 @@ typedef struct {
 } awq_rounding;
 DR_MUST_USE dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0,
                                      size_t rows);
+/* slot[s].grams become those of the scaled inputs. */
+void awq_scale_grams(awq_slot *slot);
+/* row_scale[N]: what the slot's rows are divided by, from the slot after it. */
+void awq_row_scale(const awq_run *r, hf_slot s, float *row_scale);
 
 #endif

@@ -53,15 +53,6 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static dr_status floats(float **out, size_t a, size_t b, const char *what)
-{
-    void *p = NULL;
-    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
-
-    *out = p;
-    return st;
-}
-
 static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib *calib)
 {
     const hf_config *c = hf_model_config(site->in);
@@ -82,18 +73,18 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     r->kept = KEEP_BYTES / (inner * sizeof(float)) / t;
     r->kept = r->kept < calib->count ? r->kept : calib->count;
     r->kept -= r->kept == calib->count ? 0 : r->kept % r->s.step;
-    DR_TRY(floats(&r->h, r->m, d, "norm outputs"));
-    DR_TRY(floats(&r->wide, r->m, n_out, "activations"));
-    DR_TRY(floats(&r->act, r->m, inner, "activations"));
-    DR_TRY(
-        floats(&r->keep, t, most(calib->count * hc, r->kept * inner), "kept activations"));
-    DR_TRY(floats(&r->w[0], weights, 1, "a slot's weights"));
-    DR_TRY(floats(&r->w[1], d, inner, "a slot's weights"));
-    DR_TRY(floats(&r->bias[0], n_out, 1, "biases"));
-    DR_TRY(floats(&r->bias[1], d, 1, "biases"));
-    DR_TRY(floats(&r->norm, d, 1, "norm"));
-    DR_TRY(floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
-    DR_TRY(floats(&r->full, n_in, n_in, "Hessian"));
+    DR_TRY(quant_floats(&r->h, r->m, d, "norm outputs"));
+    DR_TRY(quant_floats(&r->wide, r->m, n_out, "activations"));
+    DR_TRY(quant_floats(&r->act, r->m, inner, "activations"));
+    DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
+                        "kept activations"));
+    DR_TRY(quant_floats(&r->w[0], weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats(&r->w[1], d, inner, "a slot's weights"));
+    DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
+    DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
+    DR_TRY(quant_floats(&r->norm, d, 1, "norm"));
+    DR_TRY(quant_floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
+    DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
 done:
     return st;
 }

@@ -51,15 +51,6 @@ static void solver_release(solver *s)
     *s = (solver){0};
 }
 
-static dr_status floats(float **out, size_t a, size_t b, const char *what)
-{
-    void *p = NULL;
-    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
-
-    *out = p;
-    return st;
-}
-
 static dr_status solver_init(solver *s, size_t workers)
 {
     size_t n = s->n, tiles = (s->rows + L - 1) / L;
@@ -69,15 +60,16 @@ static dr_status solver_init(solver *s, size_t workers)
     s->order = dr_calloc(n, sizeof(*s->order));
     s->loss = dr_calloc(tiles, sizeof(*s->loss));
     s->grids = dr_calloc(tiles, sizeof(*s->grids));
-    DR_TRY(floats(&s->factor, n, n, "factor of the Hessian"));
-    DR_TRY(floats(&s->adj, s->rows, n, "weight to round"));
+    DR_TRY(quant_floats(&s->factor, n, n, "factor of the Hessian"));
+    DR_TRY(quant_floats(&s->adj, s->rows, n, "weight to round"));
     if (s->o->desc_act)
-        DR_TRY(floats(&s->orig, s->rows, n, "weight in order"));
+        DR_TRY(quant_floats(&s->orig, s->rows, n, "weight in order"));
     if (!s->o->minmax)
-        DR_TRY(floats(&s->grams, n, gram, "diagonal blocks"));
-    DR_TRY(floats(&s->delta, s->rows, NB, "errors of a block"));
-    DR_TRY(floats(&s->spread, n + NB + 1, NB, "columns of the factor"));
-    DR_TRY(floats(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
+        DR_TRY(quant_floats(&s->grams, n, gram, "diagonal blocks"));
+    DR_TRY(quant_floats(&s->delta, s->rows, NB, "errors of a block"));
+    DR_TRY(quant_floats(&s->spread, n + NB + 1, NB, "columns of the factor"));
+    DR_TRY(
+        quant_floats(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
 done:
     return st;
 }

@@ -14,6 +14,9 @@
 
 enum { QUANT_LANES = 16 };
 
+/* a * b zeroed floats (dr_big_alloc). */
+DR_MUST_USE dr_status quant_floats(float **out, size_t a, size_t b, const char *what);
+
 /* ---- rules: from a range of weights to a grid (rule.c) ---- */
 
 /*

@@ -11,6 +11,15 @@
 
 enum { READ_ROWS = 64 };
 
+dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
+
+    *out = p;
+    return st;
+}
+
 static dr_status embed(quant_stream *s)
 {
     size_t t = s->calib->seq_len, d = (size_t)s->cfg->hidden;
@@ -49,7 +58,6 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
     const hf_config *c = hf_model_config(site->in);
     size_t t = calib->seq_len, rows = 0;
     dr_status st = DR_OK;
-    void *p = NULL;
 
     *s = (quant_stream){.site = site, .calib = calib, .cfg = c};
     if (calib->count == 0 || t == 0)
@@ -60,11 +68,8 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
                 calib->count, t);
     s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
     DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
-    DR_TRY(dr_big_alloc(&p, rows, (size_t)c->hidden * sizeof(float), "calibration inputs"));
-    s->x = p;
-    DR_TRY(
-        dr_big_alloc(&p, t, (size_t)c->rope.rotary_dim * sizeof(float), "rotary tables"));
-    s->rope = p;
+    DR_TRY(quant_floats(&s->x, rows, (size_t)c->hidden, "calibration inputs"));
+    DR_TRY(quant_floats(&s->rope, t, (size_t)c->rope.rotary_dim, "rotary tables"));
     attn_init(s);
     DR_TRY(embed(s));
 done:

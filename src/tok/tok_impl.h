@@ -49,17 +49,21 @@ size_t tok_utf8_get(const char *s, size_t n, uint32_t *cp);
 size_t tok_utf8_last(const char *s, size_t n, uint32_t *cp);
 size_t tok_utf8_put(char out[4], uint32_t cp);
 
-bool tok_is_space(uint32_t cp);   /* Unicode White_Space */
-bool tok_is_word(uint32_t cp);    /* \w as Rust's regex has it */
-bool tok_is_numeric(uint32_t cp); /* N* */
-bool tok_is_punct(uint32_t cp);   /* P*, and ASCII's symbols */
-
 uint32_t tok_byte_char(unsigned char b); /* GPT-2's table */
 int tok_char_byte(uint32_t cp);          /* its inverse; -1: no byte */
 /* Appends each byte of s as its character. */
 DR_MUST_USE dr_status tok_bytes_map(dr_buf *out, const char *s, size_t n);
 
 uint64_t tok_hash(const char *s, size_t n);
+
+
+/* ---- classes (tok_unicode.c) ---- */
+
+bool tok_is_space(uint32_t cp);   /* Unicode White_Space */
+bool tok_is_word(uint32_t cp);    /* \w as Rust's regex has it */
+bool tok_is_numeric(uint32_t cp); /* N* */
+bool tok_is_punct(uint32_t cp);   /* P* of Unicode 8, and ASCII's symbols */
+bool tok_is_newer_form(uint32_t cp); /* has a class or mapping newer than Unicode 9 */
 
 /* ---- patterns (tok_pattern.c, tok_regex.c) ---- */
 

@@ -108,24 +108,46 @@ static bool is_normal_already(tok_normal_kind kind, tok_str text)
     return true;
 }
 
-static dr_status unicode_form(tok_normal_kind kind, dr_buf *out, tok_str text)
+static dr_status form_part(utf8proc_option_t options, dr_buf *out, tok_str text)
 {
-    int options = UTF8PROC_STABLE;
     utf8proc_uint8_t *formed = NULL;
-
-    options |= kind == TOK_NORMAL_NFC || kind == TOK_NORMAL_NFKC ? UTF8PROC_COMPOSE
-                                                                 : UTF8PROC_DECOMPOSE;
-    if (kind == TOK_NORMAL_NFKC || kind == TOK_NORMAL_NFKD)
-        options |= UTF8PROC_COMPAT;
-    const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.s,
-                                            (utf8proc_ssize_t)text.n, &formed,
-                                            (utf8proc_option_t)options);
+    const utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text.s, (utf8proc_ssize_t)text.n, &formed,
+                     options);
     dr_status st = DR_OK;
+
     if (n < 0)
         DR_FAIL(DR_EFORMAT, "normalizing %zu bytes: %s", text.n, utf8proc_errmsg(n));
     DR_TRY(dr_buf_add(out, formed, (size_t)n));
 done:
     free(formed);
+    return st;
+}
+
+/* Characters that Unicode 9 had no form for stay as they are, and part what is beside. */
+static dr_status unicode_form(tok_normal_kind kind, dr_buf *out, tok_str text)
+{
+    const bool compose = kind == TOK_NORMAL_NFC || kind == TOK_NORMAL_NFKC;
+    const bool compat = kind == TOK_NORMAL_NFKC || kind == TOK_NORMAL_NFKD;
+    const int options = UTF8PROC_STABLE |
+                        (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                        (compat ? UTF8PROC_COMPAT : 0);
+    size_t at = 0;
+    uint32_t cp = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < text.n;) {
+        const size_t n = tok_utf8_get(text.s + i, text.n - i, &cp);
+        if (tok_is_newer_form(cp)) {
+            DR_TRY(form_part((utf8proc_option_t)options, out,
+                             (tok_str){text.s + at, i - at}));
+            DR_TRY(dr_buf_add(out, text.s + i, n));
+            at = i + n;
+        }
+        i += n;
+    }
+    DR_TRY(form_part((utf8proc_option_t)options, out, (tok_str){text.s + at, text.n - at}));
+done:
     return st;
 }
 

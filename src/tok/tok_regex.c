@@ -4,6 +4,7 @@
  *
  * Most of both syntaxes is one.  Rewritten is what would mean something else:
  *   \s \w \h \v \b  other sets of characters (PCRE2's \s has U+180E, its \w no marks)
+ *   \p{Han}         \p{sc:Han}
  *   (?m:            dot matches newline: PCRE2's (?s:
  *   {,n}            {0,n}
  *   \uHHHH          \x{HHHH}
@@ -21,9 +22,14 @@
     "\\x00-\\x08\\x0E-\\x1F\\x21-\\x84\\x86-\\x9F\\xA1-\\x{167F}\\x{1681}-\\x{1FFF}"       \
     "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}"         \
     "\\x{3001}-\\x{10FFFF}"
+/* Outside classes Oniguruma's \w has, of Latin-1, these digits too. */
+#define WORD_OUTSIDE WORDS "\\xB2\\xB3\\xB9\\xBC-\\xBE"
 #define WORDS                                                                              \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"            \
     "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+
+#define BEHIND     "(?<=[" WORD_OUTSIDE "])"
+#define NOT_BEHIND "(?<![" WORD_OUTSIDE "])"
 
 /* An escape by its letter: what stands for it outside and inside a class. */
 typedef struct {
@@ -34,14 +40,14 @@ typedef struct {
 static const escape escapes[] = {
     {'s', "[" SPACES "]", SPACES},
     {'S', "[^" SPACES "]", NOT_SPACES},
-    {'w', "[" WORDS "]", WORDS},
-    {'W', "[^" WORDS "]", NULL},
+    {'w', "[" WORD_OUTSIDE "]", WORDS},
+    {'W', "[^" WORD_OUTSIDE "]", NULL},
     {'h', "[0-9a-fA-F]", "0-9a-fA-F"},
     {'H', "[^0-9a-fA-F]", NULL},
     {'d', "\\p{Nd}", "\\p{Nd}"},
     {'D', "\\P{Nd}", "\\P{Nd}"},
-    {'b', "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))", "\\x08"},
-    {'B', "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))", NULL},
+    {'b', "(?:" BEHIND "(?![" WORD_OUTSIDE "])|" NOT_BEHIND "(?=[" WORD_OUTSIDE "]))", "\\x08"},
+    {'B', "(?:" BEHIND "(?=[" WORD_OUTSIDE "])|" NOT_BEHIND "(?![" WORD_OUTSIDE "]))", NULL},
     {'v', "\\x0B", "\\x0B"},
     {'n', "\\n", "\\n"},
     {'r', "\\r", "\\r"},
@@ -96,17 +102,23 @@ done:
     return st;
 }
 
-/* \p{...} and \x{...}: as they are. */
+/* \x{...} and categories as they are; any other \p{Name} is a script, which PCRE2 would
+ * take for the extended one, or a property that it knows otherwise or not at all. */
 static dr_status braced(source *r)
 {
     const char *close = memchr(r->s + r->i, '}', r->n - r->i);
+    const char *name = r->s + r->i + 3;
     dr_status st = DR_OK;
 
     if (close == NULL)
         DR_FAIL(DR_EFORMAT, "%s: regular expression: no } after byte %zu", r->where, r->i);
-    size_t n = (size_t)(close + 1 - (r->s + r->i));
-    DR_TRY(dr_buf_add(r->out, r->s + r->i, n));
-    r->i += n;
+    const size_t n = (size_t)(close - name);
+    const bool negated = n > 0 && name[0] == '^';
+    DR_TRY(dr_buf_add(r->out, r->s + r->i, 3 + negated));
+    if (r->s[r->i + 1] != 'x' && n - negated > 2)
+        DR_TRY(dr_buf_adds(r->out, "sc:"));
+    DR_TRY(dr_buf_add(r->out, name + negated, n - negated + 1));
+    r->i = (size_t)(close + 1 - r->s);
 done:
     return st;
 }

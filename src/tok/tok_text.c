@@ -1,14 +1,10 @@
 /*
- * tok_text.c - UTF-8, classes of characters, GPT-2's byte table.
+ * tok_text.c - UTF-8, GPT-2's byte table, a hash.
  *
  * Ill-formed bytes become U+FFFD by maximal parts (Unicode 3.9, table 3-8), as Python's
- * bytes.decode(errors="replace") and Rust's from_utf8_lossy do.  Classes are those of the
- * Rust code that tokenizers runs: White_Space, \w (Alphabetic, M, Nd, Pc, Join_Control),
- * N* and P*; categories come from utf8proc.
+ * bytes.decode(errors="replace") and Rust's from_utf8_lossy do.
  */
 #include <string.h>
-
-#include <utf8proc.h>
 
 #include "tok/tok_impl.h"
 
@@ -149,51 +145,6 @@ size_t tok_utf8_put(char out[4], uint32_t cp)
     out[2] = (char)(0x80 | (cp >> 6 & 0x3F));
     out[3] = (char)(0x80 | (cp & 0x3F));
     return 4;
-}
-
-static uint32_t categories(utf8proc_category_t first, utf8proc_category_t last)
-{
-    return (2u << last) - (1u << first);
-}
-
-static bool in_categories(uint32_t cp, uint32_t set)
-{
-    return (set >> utf8proc_category((utf8proc_int32_t)cp) & 1u) != 0;
-}
-
-bool tok_is_space(uint32_t cp)
-{
-    return (cp >= 9 && cp <= 13) || cp == ' ' || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F ||
-           cp == 0x205F || cp == 0x3000;
-}
-
-/* Alphabetic beyond L, M and Nl: circled and squared Latin letters. */
-static bool is_letter_like(uint32_t cp)
-{
-    return (cp >= 0x24B6 && cp <= 0x24E9) || (cp >= 0x1F130 && cp <= 0x1F149) ||
-           (cp >= 0x1F150 && cp <= 0x1F169) || (cp >= 0x1F170 && cp <= 0x1F189);
-}
-
-bool tok_is_word(uint32_t cp)
-{
-    const uint32_t set = categories(UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_NL) |
-                         categories(UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PC);
-
-    return in_categories(cp, set) || is_letter_like(cp) || cp == 0x200C || cp == 0x200D;
-}
-
-bool tok_is_numeric(uint32_t cp)
-{
-    return in_categories(cp, categories(UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO));
-}
-
-bool tok_is_punct(uint32_t cp)
-{
-    if (cp < 0x80)
-        return (cp >= '!' && cp <= '/') || (cp >= ':' && cp <= '@') ||
-               (cp >= '[' && cp <= '`') || (cp >= '{' && cp <= '~');
-    return in_categories(cp, categories(UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO));
 }
 
 /* Printable Latin-1 stands for itself; the 68 others are U+0100 and up, in order. */

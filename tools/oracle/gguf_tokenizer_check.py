@@ -95,7 +95,8 @@ def main():
         import sentencepiece
 
         sp = sentencepiece.SentencePieceProcessor(model_file=str(args.sp))
-        bad += compare("sp", plain, sp.encode, all_texts)
+        plain_texts = [t for t in all_texts if "<unk>" not in t]  # no special tokens there
+        bad += compare("sp", plain, sp.encode, plain_texts)
     if args.genai:
         compare("genai", plain, genai_encoder(args.genai, args.folder), all_texts)
     sys.exit(bad > 0)

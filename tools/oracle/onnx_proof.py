@@ -24,6 +24,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE.parents[1] / "tests" / "golden"
 RUNTIMES = {"1.32": sys.executable,

@@ -94,7 +94,7 @@ def main():
     args.add_argument("--count", type=int, default=10000)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--pieces", type=int, default=8000)
-    a = args.parse_args()
+    a = args.parse_intermixed_args()
     failed = False
     print(f"tokenizers {tokenizers.__version__}, {a.count} strings, seed {a.seed}")
     for folder in a.folders or folders(a.pieces):

@@ -91,6 +91,28 @@ static void test_malformed(void)
     CHECK_TRAIL("bad.json:3:");
 }
 
+/* transformers writes 10^30 for "no limit": such integers become numbers, strings stay. */
+static void test_wide(void)
+{
+    static const char text[] = "{\"max\": 1000000000000000019884624838656, \"n\": 12, "
+                               "\"s\": \"10000000000000000000000 \\\" 9\", "
+                               "\"e\": 1e5, \"d\": [-99999999999999999999, 0.5]}";
+    json_t *o = NULL;
+    double max = 0;
+    int64_t n = 0;
+    const char *s = NULL;
+
+    CHECK_OK(dr_json_parse(&o, text, strlen(text), "wide"));
+    CHECK_OK(dr_json_real(o, "max", &max, "wide"));
+    CHECK_NEAR(max, 1e30, 1e15);
+    CHECK_OK(dr_json_int(o, "n", &n, "wide"));
+    CHECK_EQ_INT(n, 12);
+    CHECK_OK(dr_json_str(o, "s", &s, "wide"));
+    CHECK_STR(s, "10000000000000000000000 \" 9");
+    CHECK_NEAR(json_real_value(json_array_get(json_object_get(o, "d"), 0)), -1e20, 1e5);
+    json_decref(o);
+}
+
 static void test_files(void)
 {
     dr_arena a = {0};
@@ -119,6 +141,7 @@ int main(void)
     test_absent();
     test_wrong();
     test_malformed();
+    test_wide();
     test_files();
     return check_done();
 }

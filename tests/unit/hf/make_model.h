@@ -22,7 +22,8 @@ static inline const char *tmp_dir(dr_arena *a, const char *name)
     return dir;
 }
 
-static inline void put_text(dr_arena *a, const char *dir, const char *name, const char *text)
+static inline void put_text(dr_arena *a, const char *dir, const char *name,
+                            const char *text)
 {
     CHECK_OK(dr_write_file(dr_path_join(a, dir, name), text, strlen(text)));
 }
@@ -68,7 +69,8 @@ static inline void made_layer(made *w, const json_t *c, int64_t layer)
     int64_t hd = made_size(c, "head_dim", h > 0 ? d / h : 0);
     const char *type = json_string_value(dr_json_get(c, "model_type"));
     bool fused = strcmp(type, "phi3") == 0;
-    bool bias = strcmp(type, "qwen2") == 0 || json_is_true(dr_json_get(c, "attention_bias"));
+    bool bias =
+        strcmp(type, "qwen2") == 0 || json_is_true(dr_json_get(c, "attention_bias"));
     const struct {
         const char *name;
         int64_t out, in;
@@ -88,10 +90,11 @@ static inline void made_layer(made *w, const json_t *c, int64_t layer)
     };
 
     for (size_t k = 0; k < DR_COUNT(parts); k++) {
-        const char *path = dr_arena_printf(w->a, "model.layers.%d.%s", (int)layer,
-                                           parts[k].name);
+        const char *path =
+            dr_arena_printf(w->a, "model.layers.%d.%s", (int)layer, parts[k].name);
         if (parts[k].on)
-            made_add(w, dr_arena_printf(w->a, "%s.weight", path), parts[k].out, parts[k].in);
+            made_add(w, dr_arena_printf(w->a, "%s.weight", path), parts[k].out,
+                     parts[k].in);
         if (parts[k].on && parts[k].bias)
             made_add(w, dr_arena_printf(w->a, "%s.bias", path), parts[k].out, 0);
     }

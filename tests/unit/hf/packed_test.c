@@ -46,13 +46,15 @@ static void fill(dr_qtensor *q, dr_rng *rng)
 
     for (size_t r = 0; r < q->rows; r++) {
         for (size_t b = 0; b < kb; b++) {
-            q->scales[r * kb + b] = dr_f16_to_f32(dr_f32_to_f16(dr_rng_uniform(rng) + 0.01f));
+            q->scales[r * kb + b] =
+                dr_f16_to_f32(dr_f32_to_f16(dr_rng_uniform(rng) + 0.01f));
             if (q->zeros != NULL)
                 dr_qtensor_set_zero(q, r, b, (int)(dr_rng_u32(rng) & top));
         }
         for (size_t k = 0; k < kb * (size_t)q->block; k++)
-            dr_qtensor_set_code(q, r, k, k < q->cols ? (int)(dr_rng_u32(rng) & top)
-                                                     : dr_qtensor_zero(q, r, kb - 1));
+            dr_qtensor_set_code(q, r, k,
+                                k < q->cols ? (int)(dr_rng_u32(rng) & top)
+                                            : dr_qtensor_zero(q, r, kb - 1));
     }
 }
 
@@ -61,7 +63,8 @@ static bool same_qtensor(const dr_qtensor *a, const dr_qtensor *b)
     return CHECK_EQ_INT(a->bits, b->bits) && CHECK_EQ_INT(a->block, b->block) &&
            CHECK_EQ_INT(a->rows, b->rows) && CHECK_EQ_INT(a->cols, b->cols) &&
            CHECK_MEM(a->codes, b->codes, a->rows * dr_qtensor_row_bytes(a)) &&
-           CHECK_MEM(a->scales, b->scales, a->rows * dr_qtensor_blocks(a) * sizeof(float)) &&
+           CHECK_MEM(a->scales, b->scales,
+                     a->rows * dr_qtensor_blocks(a) * sizeof(float)) &&
            CHECK((a->zeros == NULL) == (b->zeros == NULL)) &&
            (a->zeros == NULL ||
             CHECK_MEM(a->zeros, b->zeros, a->rows * dr_qtensor_zero_bytes(a)));
@@ -176,7 +179,8 @@ static void test_blocks(void)
         return;
     size_t n = hf_layer_linears(m, 0, &l);
     CHECK_OK(hf_writer_open(&w, tmp_dir(&arena, "blocks"), m, &wide));
-    for (size_t i = 0; i < n; i++) { /* all but o_proj plain; o_proj alone has groups of 16 */
+    for (size_t i = 0; i < n;
+         i++) { /* all but o_proj plain; o_proj alone has groups of 16 */
         const hf_quant narrow = {HF_QUANT_OLIVE, 8, 16, true};
         CHECK_OK(hf_writer_format(w, &l[i], l[i].slot == HF_SLOT_O ? &narrow : NULL));
     }
@@ -309,8 +313,9 @@ static void test_read_refused(void)
                   "not a multiple of group_size 64");
     check_refused(copy_of("gptq", "\"quantization_config\"", "\"other\""), DR_EFORMAT,
                   "has no quantization_config");
-    check_refused(copy_of("gptq", "\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\""),
-                  DR_EFORMAT, "qweight: expected [32, 4]");
+    check_refused(
+        copy_of("gptq", "\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\""),
+        DR_EFORMAT, "qweight: expected [32, 4]");
 
     /* A group index that is not in order: one of its numbers changed in the file. */
     dir = copy_of("gptq", "\"bits\"", "\"bits\"");
@@ -422,8 +427,9 @@ static void test_speed(void)
         }
         hf_model_close(back);
         (void)printf("method %d: %.1f M weights, packed and written %.2f s, read %.2f s "
-                     "for 3.8 G\n", method, (double)weights * 1e-6,
-                     pack_s * 3.8e9 / (double)weights, unpack_s * 3.8e9 / (double)weights);
+                     "for 3.8 G\n",
+                     method, (double)weights * 1e-6, pack_s * 3.8e9 / (double)weights,
+                     unpack_s * 3.8e9 / (double)weights);
     }
     hf_model_close(m);
 }

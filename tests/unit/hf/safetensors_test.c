@@ -46,7 +46,8 @@ static void test_headers(void)
         {"{", 0, DR_EFORMAT, "not JSON"},
         {"[]", 0, DR_EFORMAT, "expected an object, found an array"},
         {"{\"a\":1}", 0, DR_EFORMAT, "a: expected an object"},
-        {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, DR_EFORMAT, "dtype is missing"},
+        {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, DR_EFORMAT,
+         "dtype is missing"},
         {"{\"a\":{\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,4]}}", 4, DR_EFORMAT,
          "dtype: expected a string"},
         {"{\"a\":" T("F8_E4M3", "[4]", "[0,4]") "}", 4, DR_EUNSUPPORTED, "F8_E4M3"},
@@ -59,7 +60,8 @@ static void test_headers(void)
          "overflows"},
         {"{\"a\":" T("F32", "[4611686018427387904]", "[0,4]") "}", 4, DR_EFORMAT,
          "overflows"},
-        {"{\"a\":" T("F32", "[99999999999999999999]", "[0,4]") "}", 4, DR_EFORMAT, "not JSON"},
+        {"{\"a\":" T("F32", "[99999999999999999999]", "[0,4]") "}", 4, DR_EFORMAT,
+         "not JSON"},
         {"{\"a\":" T("F32", "[1]", "[0]") "}", 4, DR_EFORMAT, "data_offsets"},
         {"{\"a\":" T("F32", "[1]", "[4,0]") "}", 4, DR_EFORMAT, "data_offsets"},
         {"{\"a\":" T("F32", "[1]", "[-4,0]") "}", 4, DR_EFORMAT, "data_offsets"},
@@ -84,7 +86,8 @@ static void test_headers(void)
     };
 
     for (size_t i = 0; i < DR_COUNT(cases); i++)
-        check_refused(file_with(cases[i].header, cases[i].data), cases[i].st, cases[i].text);
+        check_refused(file_with(cases[i].header, cases[i].data), cases[i].st,
+                      cases[i].text);
 }
 
 static void put_bytes(const char *dir, const char *bytes, size_t n)
@@ -116,7 +119,8 @@ static void test_cuts(void)
     dr_map map = {0};
 
     put_text(&arena, dir, "config.json", "{}");
-    if (!CHECK_OK(dr_map_open(&map, GOLDEN "llama_shards/model-00001-of-00003.safetensors")))
+    if (!CHECK_OK(
+            dr_map_open(&map, GOLDEN "llama_shards/model-00001-of-00003.safetensors")))
         return;
     for (size_t n = 0; n < map.size; n += n < 2048 ? 37 : 509) {
         hf_model *m = NULL;
@@ -150,16 +154,17 @@ static void test_index(void)
         {"{\"weight_map\": {\"a\": \"../model.safetensors\"}}", DR_EFORMAT, "beside it"},
         {"{\"weight_map\": {\"a\": 3}}", DR_EFORMAT, "beside it"},
         {"{\"weight_map\": {\"a\": \"none.safetensors\"}}", DR_EIO, "none.safetensors"},
-        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"b\": \"y.safetensors\"}}", DR_EFORMAT,
-         "c: the index places it in no file"},
-        {"{\"weight_map\": {\"a\": \"y.safetensors\", \"c\": \"x.safetensors\"}}", DR_EFORMAT,
-         "a: the index places it in y.safetensors"},
-        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"c\": \"x.safetensors\"}}", DR_EFORMAT,
-         "c: not in x.safetensors"},
+        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"b\": \"y.safetensors\"}}",
+         DR_EFORMAT, "c: the index places it in no file"},
+        {"{\"weight_map\": {\"a\": \"y.safetensors\", \"c\": \"x.safetensors\"}}",
+         DR_EFORMAT, "a: the index places it in y.safetensors"},
+        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"c\": \"x.safetensors\"}}",
+         DR_EFORMAT, "c: not in x.safetensors"},
         {"{\"weight_map\": {\"a\": \"x.safetensors\", \"c\": \"y.safetensors\", \"d\": "
-         "\"x.safetensors\"}}", DR_EFORMAT, "d: not in x.safetensors"},
-        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"c\": \"y.safetensors\"}}", DR_EFORMAT,
-         "architectures"},
+         "\"x.safetensors\"}}",
+         DR_EFORMAT, "d: not in x.safetensors"},
+        {"{\"weight_map\": {\"a\": \"x.safetensors\", \"c\": \"y.safetensors\"}}",
+         DR_EFORMAT, "architectures"},
     };
     const char *dir = tmp_dir(&arena, "index");
     const float one = 1;
@@ -194,7 +199,8 @@ static void test_write(void)
                              .dims = {2, 3},
                              .data = bytes,
                              .bytes = 6 * dr_dtype_bytes((dr_dtype)i)};
-    t[n++] = (dr_tensor){.name = "scalar", .dtype = DR_DTYPE_F32, .data = bytes, .bytes = 4};
+    t[n++] =
+        (dr_tensor){.name = "scalar", .dtype = DR_DTYPE_F32, .data = bytes, .bytes = 4};
     t[n++] = (dr_tensor){.name = "none", .dtype = DR_DTYPE_F32, .ndim = 1, .data = bytes};
     CHECK_OK(hf_st_write(path, t, n));
     if (!CHECK_OK(dr_map_open(&map, path)))
@@ -202,12 +208,14 @@ static void test_write(void)
     size_t head = map.data[0] + 256u * map.data[1];
     CHECK_EQ_INT(head % 8, 0);
     CHECK_OK(dr_json_parse(&header, (const char *)map.data + 8, head, path));
-    CHECK_STR(json_string_value(json_object_get(json_object_get(header, "__metadata__"),
-                                                "format")), "pt");
+    CHECK_STR(json_string_value(
+                  json_object_get(json_object_get(header, "__metadata__"), "format")),
+              "pt");
     for (size_t i = 0; i < n; i++) {
         const json_t *o = json_object_get(header, t[i].name);
         const json_t *at = json_array_get(json_object_get(o, "data_offsets"), 0);
-        CHECK_STR(json_string_value(json_object_get(o, "dtype")), dr_dtype_name(t[i].dtype));
+        CHECK_STR(json_string_value(json_object_get(o, "dtype")),
+                  dr_dtype_name(t[i].dtype));
         CHECK_EQ_INT(json_array_size(json_object_get(o, "shape")), t[i].ndim);
         CHECK_EQ_INT(json_integer_value(at), total);
         CHECK_MEM(map.data + 8 + head + total, bytes, t[i].bytes);

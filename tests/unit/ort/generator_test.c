@@ -1,6 +1,6 @@
 /*
- * generator_test.c - generation by GenAI against a bigram model worked out by hand, with and
- * without an adapter; and, in a folder that the environment names, against what GenAI's
+ * generator_test.c - generation by GenAI against a bigram model worked out by hand, with
+ * and without an adapter; and, in a folder that the environment names, against what GenAI's
  * Python package said (tools/oracle/ort_goldens.py).
  *
  *     DRUPE_TEST_GENAI_DIR=/tmp/smol-int4 generator_test

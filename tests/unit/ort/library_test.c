@@ -21,7 +21,7 @@ static const char *place(const char *name)
     return p;
 }
 
-/* A folder with the library under this name (target NULL: none), first in the search. */
+/* A folder with the library under this name. */
 static void library_in(const char *dir, const char *target, const char *name)
 {
     char path[4500];
@@ -42,13 +42,13 @@ static int probe(void)
     ort_info info = {0};
 
     ort_probe(&a, &info);
-    (void)printf("%d %d\n%s\n", info.ort_found, info.genai_found,
-                 info.why ? info.why : "-");
+    (void)printf("%d %d\n", info.ort_found, info.genai_found);
+    (void)printf("%s\n", info.why != NULL ? info.why : "-");
     dr_arena_release(&a);
     return 0;
 }
 
-/* Nothing in DRUPE_LIB_PATH, nothing beside the program, nothing in the loader's folders. */
+/* Nothing in DRUPE_LIB_PATH, beside the program or in the loader's folders. */
 static void test_missing(void)
 {
     const char *deep = place("1/2/3/4/5/6/bin"), *dirs = place("lib1");

@@ -1,6 +1,6 @@
 /*
- * ort_fixture.h - models and adapters small enough to be worked out by hand, written byte by
- * byte (protobuf, FlatBuffers), so that the tests of src/ort need no Python and no files.
+ * ort_fixture.h - models and adapters small enough to be worked out by hand, written byte
+ * by byte (protobuf, FlatBuffers), so that the tests of src/ort need no Python, no files.
  */
 #ifndef DRUPE_TESTS_ORT_FIXTURE_H
 #define DRUPE_TESTS_ORT_FIXTURE_H
@@ -34,9 +34,9 @@ void fixture_adapter(const char *path, const fixture_param *params, size_t count
 
 /*
  * A GenAI folder of a bigram model over 32 tokens: after token i comes fixture_next(i); the
- * end-of-sequence id is FIXTURE_EOS.  fixture_genai_adapter writes an adapter with which
- * every token is followed by `token`.  nan: the logits are not finite.  The tokenizer knows a-z (0-25), the space
- * (26) and the merge "ab" (27).
+ * end-of-sequence id is FIXTURE_EOS.  nan: the logits are not finite.  The tokenizer knows
+ * a-z (0-25), the space (26) and the merge "ab" (27).  fixture_genai_adapter writes an
+ * adapter with which every token is followed by `token`.
  */
 enum { FIXTURE_VOCAB = 32, FIXTURE_EOS = 28 };
 int32_t fixture_next(int32_t id);

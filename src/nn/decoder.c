@@ -1,0 +1,335 @@
+/*
+ * decoder.c - a model's weights in memory: layers kept or streamed, embeddings, rotations.
+ *
+ * Layers are kept when all of them fit keep_bytes, the head when it fits in what they leave
+ * (or alone, when they do not fit).  What is not kept is read again from the mapped file
+ * each time it is needed: converting a layer costs about as much as 3 rows of its products,
+ * so callers put many rows through a layer once it is loaded.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "nn/decoder_impl.h"
+
+enum {
+    LOAD_ELEMENTS = 1 << 18, /* of a weight, converted by one task */
+    EMBED_ROWS = 64,
+    LOAD_TASKS_MAX = 4096,
+    STREAM_ROWS = 2048 /* activations that go through a layer at once */
+};
+
+nn_dims nn_dims_of(const hf_config *c)
+{
+    nn_dims s = {.d = (size_t)c->hidden, .i = (size_t)c->intermediate, .v = (size_t)c->vocab,
+                 .h = (size_t)c->heads, .g = (size_t)c->kv_heads, .c = (size_t)c->head_dim};
+
+    s.qkv = (s.h + 2 * s.g) * s.c;
+    s.hc = s.h * s.c;
+    return s;
+}
+
+size_t nn_place(const nn_part *parts, size_t count, float *at)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (at != NULL)
+            *parts[i].p = at + sum;
+        sum += (parts[i].floats + 15) / 16 * 16;
+    }
+    return sum;
+}
+
+static bool has_bias(const hf_config *c, hf_slot slot)
+{
+    switch (slot) {
+    case HF_SLOT_QKV:
+        return c->qkv_bias;
+    case HF_SLOT_O:
+        return c->o_bias;
+    case HF_SLOT_GATE_UP:
+    case HF_SLOT_DOWN:
+        return c->mlp_bias;
+    case HF_SLOT_COUNT:
+        break;
+    }
+    DR_BUG_IF(true);
+    return false;
+}
+
+/* Members of w point into the block at `at`; returns its floats. */
+static size_t place_layer(nn_layer *w, const hf_config *c, float *at)
+{
+    nn_part parts[2 + 2 * HF_SLOT_COUNT] = {{&w->norm_attn, (size_t)c->hidden},
+                                            {&w->norm_mlp, (size_t)c->hidden}};
+    size_t n = 2;
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        parts[n++] = (nn_part){&w->w[s], hf_slot_out(c, s) * hf_slot_in(c, s)};
+        if (has_bias(c, s))
+            parts[n++] = (nn_part){&w->bias[s], hf_slot_out(c, s)};
+    }
+    return nn_place(parts, n, at);
+}
+
+static void plan_memory(nn_decoder *d, size_t keep_bytes)
+{
+    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float);
+
+    d->keep = dr_mul(&layers, d->layer_floats * sizeof(float), (size_t)d->c->layers) &&
+              layers <= keep_bytes;
+    d->keep_head = head <= (d->keep ? keep_bytes - layers : keep_bytes);
+}
+
+dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
+                          size_t keep_bytes)
+{
+    dr_status st = DR_OK;
+    nn_decoder *d = dr_calloc(1, sizeof(*d));
+    nn_layer measure = {0};
+
+    d->dev = dev;
+    d->m = m;
+    d->c = hf_model_config(m);
+    d->dims = nn_dims_of(d->c);
+    d->streamed = -1;
+    d->layer_floats = place_layer(&measure, d->c, NULL);
+    plan_memory(d, keep_bytes);
+    size_t count = d->keep ? (size_t)d->c->layers : 1;
+    d->layers = dr_calloc(count, sizeof(*d->layers));
+    d->blocks = dr_calloc(count, sizeof(*d->blocks));
+    d->final_norm = dr_calloc(d->dims.d, sizeof(float));
+    DR_TRY(hf_norm_read(m, HF_NORM_FINAL, 0, d->final_norm));
+    *out = d;
+    d = NULL;
+done:
+    nn_decoder_close(d);
+    return st;
+}
+
+void nn_decoder_close(nn_decoder *d)
+{
+    if (d == NULL)
+        return;
+    for (size_t i = 0; i < (d->keep ? (size_t)d->c->layers : 1); i++)
+        dr_big_free(d->blocks[i]);
+    free(d->layers);
+    free(d->blocks);
+    free(d->final_norm);
+    dr_big_free(d->head);
+    dr_big_free(d->cos);
+    dr_big_free(d->work);
+    free(d);
+}
+
+const hf_config *nn_decoder_config(const nn_decoder *d)
+{
+    return d->c;
+}
+
+nn_device *nn_decoder_device(nn_decoder *d)
+{
+    return d->dev;
+}
+
+dr_status nn_scratch(nn_decoder *d, float **out, size_t floats)
+{
+    dr_status st = DR_OK;
+
+    if (floats > d->work_floats) {
+        void *p = NULL;
+        dr_big_free(d->work);
+        d->work = NULL;
+        d->work_floats = 0;
+        DR_TRY(dr_big_alloc(&p, floats, sizeof(float), "activations of a layer"));
+        d->work = p;
+        d->work_floats = floats;
+    }
+    *out = d->work;
+done:
+    return st;
+}
+
+/* ---- layers ---- */
+
+/* The linears of a layer cut into runs of rows. */
+typedef struct {
+    const hf_model *m;
+    const hf_linear *linears;
+    nn_layer *w;
+    struct {
+        size_t linear, row0, rows;
+    } tasks[LOAD_TASKS_MAX];
+} load;
+
+static dr_status load_task(void *ctx, size_t task, int worker)
+{
+    const load *j = ctx;
+    const hf_linear *l = &j->linears[j->tasks[task].linear];
+    size_t row0 = j->tasks[task].row0;
+    float *dst = j->w->w[l->slot] + (l->row0 + row0) * l->n_in;
+
+    (void)worker;
+    return hf_linear_read(j->m, l, dst, row0, j->tasks[task].rows);
+}
+
+static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
+{
+    dr_status st = DR_OK;
+    load *j = dr_calloc(1, sizeof(*j));
+    size_t linears = hf_layer_linears(d->m, layer, &j->linears), tasks = 0;
+
+    j->m = d->m;
+    j->w = w;
+    for (size_t i = 0; i < linears; i++) {
+        const hf_linear *l = &j->linears[i];
+        size_t rows = LOAD_ELEMENTS / l->n_in;
+        /* few enough for the list; 8 rows at least, since packed files hold 8 in a word */
+        rows = rows < 8 ? 8 : rows;
+        while ((l->n_out + rows - 1) / rows > LOAD_TASKS_MAX / linears)
+            rows *= 2;
+        for (size_t r = 0; r < l->n_out; r += rows, tasks++) {
+            j->tasks[tasks].linear = i;
+            j->tasks[tasks].row0 = r;
+            j->tasks[tasks].rows = r + rows < l->n_out ? rows : l->n_out - r;
+        }
+        if (w->bias[l->slot] != NULL)
+            DR_TRY(hf_linear_bias(d->m, l, w->bias[l->slot] + l->row0));
+    }
+    DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, load_task, j));
+    DR_TRY(hf_norm_read(d->m, HF_NORM_ATTN, layer, w->norm_attn));
+    DR_TRY(hf_norm_read(d->m, HF_NORM_MLP, layer, w->norm_mlp));
+done:
+    free(j);
+    return st;
+}
+
+dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
+{
+    dr_status st = DR_OK;
+    size_t at = d->keep ? (size_t)layer : 0;
+    nn_layer *w = &d->layers[at];
+    void *block = d->blocks[at];
+
+    DR_BUG_IF(layer < 0 || layer >= d->c->layers);
+    if (d->keep ? block != NULL : d->streamed == layer) {
+        *out = w;
+        return DR_OK;
+    }
+    d->streamed = -1;
+    if (block == NULL)
+        DR_TRY(dr_big_alloc(&block, d->layer_floats, sizeof(float), "weights of a layer"));
+    (void)place_layer(w, d->c, block);
+    st = load_weights(d, w, layer);
+    if (st != DR_OK && d->blocks[at] == NULL)
+        dr_big_free(block);
+    DR_TRYF(st, "loading layer %d of %d", layer, d->c->layers);
+    d->blocks[at] = block;
+    d->streamed = layer;
+    *out = w;
+done:
+    return st;
+}
+
+/* ---- embeddings ---- */
+
+typedef struct {
+    const nn_decoder *d;
+    float *x;
+    const int32_t *ids;
+    size_t count;
+} embed;
+
+static dr_status embed_task(void *ctx, size_t task, int worker)
+{
+    dr_status st = DR_OK;
+    const embed *e = ctx;
+    size_t end = (task + 1) * EMBED_ROWS < e->count ? (task + 1) * EMBED_ROWS : e->count;
+
+    (void)worker;
+    for (size_t i = task * EMBED_ROWS; i < end; i++) {
+        if (e->ids[i] < 0 || e->ids[i] >= e->d->c->vocab)
+            DR_FAIL(DR_EFORMAT, "token %d is outside of the vocabulary of %d", e->ids[i],
+                    e->d->c->vocab);
+        DR_TRY(hf_embed_read(e->d->m, e->x + i * e->d->dims.d, (size_t)e->ids[i], 1));
+    }
+done:
+    return st;
+}
+
+dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t count)
+{
+    embed e = {d, x, ids, count};
+
+    return dr_pool_run(nn_device_pool(d->dev), (count + EMBED_ROWS - 1) / EMBED_ROWS,
+                       embed_task, &e);
+}
+
+/* ---- rotations ---- */
+
+/* transformers takes longrope's long factors for the whole sequence once it is longer than
+ * the model was trained on. */
+static dr_status need_rope(nn_decoder *d, size_t t)
+{
+    dr_status st = DR_OK;
+    const hf_rope *r = &d->c->rope;
+    bool is_long = r->kind == HF_ROPE_LONGROPE && t > (size_t)r->original_max;
+    size_t half = (size_t)r->rotary_dim / 2;
+    void *p = NULL;
+
+    if (t <= d->rope_rows && is_long == d->rope_long)
+        return DR_OK;
+    DR_TRY(dr_big_alloc(&p, 2 * t * half, sizeof(float), "tables of rotations"));
+    dr_big_free(d->cos);
+    d->cos = p;
+    d->sin = d->cos + t * half;
+    d->rope_rows = t;
+    d->rope_long = is_long;
+    hf_rope_tables(d->c, is_long, t, d->cos, d->sin);
+done:
+    return st;
+}
+
+dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, size_t b, size_t t)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(need_rope(d, t));
+    *s = (nn_attn_shape){.b = b, .t = t, .heads = d->dims.h, .kv_heads = d->dims.g};
+    s->head_dim = d->dims.c;
+    s->rotary_dim = (size_t)d->c->rope.rotary_dim;
+    s->window = (size_t)d->c->sliding_window;
+    s->scale = (float)(1.0 / sqrt((double)d->dims.c));
+    s->cos = d->cos;
+    s->sin = d->sin;
+done:
+    return st;
+}
+
+/* ---- a whole model ---- */
+
+dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t b, size_t t)
+{
+    dr_status st = DR_OK;
+    nn_acts acts = {0};
+    size_t step = t < STREAM_ROWS ? STREAM_ROWS / t : 1, row = d->dims.d;
+
+    step = step < b ? step : b;
+    DR_TRY(nn_acts_new(&acts, d->c, step, t, 0));
+    DR_TRY(nn_decoder_embed(d, x, ids, b * t));
+    for (int layer = 0; layer < d->c->layers; layer++) {
+        const nn_layer *w = NULL;
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(nn_decoder_layer(d, layer, &w));
+        for (size_t i = 0; i < b; i += step) {
+            size_t n = i + step < b ? step : b - i;
+            DR_TRY(nn_layer_forward(d, w, n, t, x + i * t * row, &acts, NULL, 0));
+        }
+    }
+done:
+    dr_big_free(acts.x);
+    return st;
+}

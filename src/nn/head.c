@@ -1,0 +1,235 @@
+/*
+ * head.c - from the last layer's output to logits and to the loss.
+ *
+ * The loss never holds more than one chunk of logits: rows are taken so many at a time that
+ * they fit 64 MB, and only rows with a target are computed at all.  A head that is not kept
+ * is read in runs of rows, for each chunk anew.
+ */
+#include <string.h>
+
+#include "core/mem.h"
+#include "nn/decoder_impl.h"
+
+enum {
+    ROWS_MAX = 512,
+    LOGIT_FLOATS = 1 << 24,
+    STREAM_FLOATS = 1 << 22, /* of a head that is not kept, in memory at once */
+    READ_ROWS = 256,
+    IGNORED = -100
+};
+
+/* ---- the weights ---- */
+
+typedef struct {
+    const nn_decoder *d;
+    float *dst;
+    size_t row0, rows;
+} read_job;
+
+static dr_status read_task(void *ctx, size_t task, int worker)
+{
+    const read_job *j = ctx;
+    const hf_linear *head = hf_head_linear(j->d->m);
+    size_t at = task * READ_ROWS, n = j->rows - at < READ_ROWS ? j->rows - at : READ_ROWS;
+    float *dst = j->dst + at * j->d->dims.d;
+
+    (void)worker;
+    if (head != NULL)
+        return hf_linear_read(j->d->m, head, dst, j->row0 + at, n);
+    return hf_embed_read(j->d->m, dst, j->row0 + at, n);
+}
+
+static dr_status read_rows(nn_decoder *d, float *dst, size_t row0, size_t rows)
+{
+    dr_status st = DR_OK;
+    read_job j = {d, dst, row0, rows};
+
+    DR_TRYF(dr_pool_run(nn_device_pool(d->dev), (rows + READ_ROWS - 1) / READ_ROWS, read_task,
+                        &j),
+            "reading the head");
+done:
+    return st;
+}
+
+/* Rows that come in one piece: all of a head that is kept. */
+static size_t piece_rows(const nn_decoder *d)
+{
+    size_t rows = STREAM_FLOATS / d->dims.d / READ_ROWS * READ_ROWS;
+
+    if (rows == 0)
+        rows = READ_ROWS;
+    return d->keep_head || rows > d->dims.v ? d->dims.v : rows;
+}
+
+/* Rows row0 .. row0 + rows - 1 as floats; space [piece_rows][D] unless the head is kept. */
+static dr_status piece(nn_decoder *d, const float **out, float *space, size_t row0,
+                       size_t rows)
+{
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    if (d->keep_head && d->head == NULL) {
+        DR_TRY(dr_big_alloc(&p, d->dims.v * d->dims.d, sizeof(float), "the head"));
+        st = read_rows(d, p, 0, d->dims.v);
+        if (st != DR_OK)
+            dr_big_free(p);
+        DR_TRY(st);
+        d->head = p;
+    }
+    *out = d->keep_head ? d->head + row0 * d->dims.d : space;
+    if (!d->keep_head)
+        DR_TRY(read_rows(d, space, row0, rows));
+done:
+    return st;
+}
+
+/* ---- logits ---- */
+
+/* What a chunk of rows needs; gradients only when they are asked for. */
+typedef struct {
+    float *x, *norm;       /* [rows][D] */
+    float *logits;         /* [rows][V] */
+    float *dnorm, *dx;     /* [rows][D] */
+    float *space;          /* a piece of the head */
+} chunk;
+
+static size_t chunk_rows(const nn_decoder *d, size_t count)
+{
+    size_t rows = LOGIT_FLOATS / d->dims.v;
+
+    rows = rows < 16 ? 16 : rows > ROWS_MAX ? ROWS_MAX : rows;
+    return rows < count ? rows : count;
+}
+
+static dr_status make_room(nn_decoder *d, chunk *c, size_t rows, bool loss, bool grad)
+{
+    dr_status st = DR_OK;
+    size_t wide = rows * d->dims.d;
+    float *scratch = NULL;
+    const nn_part parts[] = {
+        {&c->x, loss ? wide : 0},
+        {&c->norm, wide},
+        {&c->logits, loss ? rows * d->dims.v : 0},
+        {&c->dnorm, grad ? wide : 0},
+        {&c->dx, grad ? wide : 0},
+        {&c->space, d->keep_head ? 0 : piece_rows(d) * d->dims.d},
+    };
+
+    DR_TRY(nn_scratch(d, &scratch, nn_place(parts, DR_COUNT(parts), NULL)));
+    (void)nn_place(parts, DR_COUNT(parts), scratch);
+done:
+    return st;
+}
+
+/* logits[rows][V] of x[rows][D]. */
+static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *x, size_t rows)
+{
+    dr_status st = DR_OK;
+    const nn_dims *s = &d->dims;
+    size_t step = piece_rows(d);
+
+    DR_TRY(nn_rmsnorm(d->dev, c->norm, x, d->final_norm, rows, s->d, (float)d->c->norm_eps));
+    for (size_t v = 0; v < s->v; v += step) {
+        const float *w = NULL;
+        size_t n = s->v - v < step ? s->v - v : step;
+        DR_TRY(piece(d, &w, c->space, v, n));
+        DR_TRY(nn_matmul_nt(d->dev, logits + v, c->norm, w, NULL, rows, n, s->d, s->v, false));
+    }
+done:
+    return st;
+}
+
+dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x, size_t count)
+{
+    dr_status st = DR_OK;
+    chunk c = {0};
+    size_t step = count < ROWS_MAX ? count : ROWS_MAX;
+
+    DR_TRY(make_room(d, &c, step, false, false));
+    for (size_t i = 0; i < count; i += step) {
+        size_t n = count - i < step ? count - i : step;
+        DR_TRY(logits_of(d, &c, logits + i * d->dims.v, x + i * d->dims.d, n));
+    }
+done:
+    return st;
+}
+
+/* ---- loss ---- */
+
+/* c->dx = gradient at c->x from that of the logits. */
+static dr_status head_back(nn_decoder *d, chunk *c, size_t rows)
+{
+    dr_status st = DR_OK;
+    const nn_dims *s = &d->dims;
+    size_t step = piece_rows(d);
+
+    for (size_t v = 0; v < s->v; v += step) {
+        const float *w = NULL;
+        size_t n = s->v - v < step ? s->v - v : step;
+        DR_TRY(piece(d, &w, c->space, v, n));
+        DR_TRY(nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
+    }
+    memset(c->dx, 0, rows * s->d * sizeof(*c->dx));
+    DR_TRY(nn_rmsnorm_back(d->dev, c->dx, c->dnorm, c->x, d->final_norm, rows, s->d,
+                           (float)d->c->norm_eps));
+done:
+    return st;
+}
+
+/* Takes up to `most` rows with a target from *next on: their places and targets. */
+static dr_status gather(const nn_decoder *d, size_t *places, int32_t *chosen, size_t most,
+                        size_t *found, const int32_t *targets, size_t count, size_t *next)
+{
+    dr_status st = DR_OK;
+    size_t n = 0;
+
+    for (; *next < count && n < most; ++*next) {
+        int32_t target = targets[*next];
+        if (target == IGNORED)
+            continue;
+        if (target < 0 || target >= d->c->vocab)
+            DR_FAIL(DR_EFORMAT, "target %d is outside of the vocabulary of %d", target,
+                    d->c->vocab);
+        places[n] = *next;
+        chosen[n++] = target;
+    }
+    *found = n;
+done:
+    return st;
+}
+
+dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets, size_t count,
+                       double *loss_sum, size_t *counted, float *dx, float grad_scale)
+{
+    dr_status st = DR_OK;
+    size_t row = d->dims.d, most = chunk_rows(d, count), next = 0, n = 0;
+    size_t places[ROWS_MAX];
+    int32_t chosen[ROWS_MAX];
+    double losses[ROWS_MAX];
+    bool grad = dx != NULL && grad_scale != 0.0f;
+    chunk c = {0};
+
+    if (dx != NULL)
+        memset(dx, 0, count * row * sizeof(*dx));
+    DR_TRY(make_room(d, &c, most, true, grad));
+    while (next < count) {
+        DR_TRY(gather(d, places, chosen, most, &n, targets, count, &next));
+        if (n == 0)
+            break;
+        for (size_t i = 0; i < n; i++)
+            memcpy(c.x + i * row, x + places[i] * row, row * sizeof(*x));
+        DR_TRY(logits_of(d, &c, c.logits, c.x, n));
+        DR_TRY(nn_xent(d->dev, losses, c.logits, chosen, n, d->dims.v,
+                       grad ? grad_scale : 0.0f));
+        for (size_t i = 0; i < n; i++)
+            *loss_sum += losses[i];
+        *counted += n;
+        if (!grad)
+            continue;
+        DR_TRY(head_back(d, &c, n));
+        for (size_t i = 0; i < n; i++)
+            memcpy(dx + places[i] * row, c.dx + i * row, row * sizeof(*dx));
+    }
+done:
+    return st;
+}

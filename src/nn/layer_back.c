@@ -1,0 +1,116 @@
+/*
+ * layer_back.c - a decoder layer backward: gradients at its input and of its adapters.
+ *
+ * Base weights are frozen: no gradients of theirs, only products with them.  Everything
+ * needed was kept by the forward pass; where to give that up for memory is the trainer's
+ * affair.  Without need_dx the pass ends at the lowest slot that trains.
+ *
+ * Scratch, planned in one list: gradients of gate_up or qkv (wide), of act or attention
+ * (inner), of a norm's output (norm), and what LoRA needs.
+ */
+#include "nn/decoder_impl.h"
+
+typedef struct {
+    nn_decoder *d;
+    const nn_layer *w;
+    size_t m;
+    const nn_acts *acts;
+    const nn_lora *loras;
+    size_t lora_count;
+    bool need_dx;
+    float *wide, *inner, *norm; /* [M][max(2I, (H+2G)C)], [M][max(I, HC)], [M][D] */
+    nn_lora_work work;
+} pass;
+
+static dr_status plan(pass *p)
+{
+    dr_status st = DR_OK;
+    const nn_dims *s = &p->d->dims;
+    size_t wide = 2 * s->i > s->qkv ? 2 * s->i : s->qkv, inner = s->i > s->hc ? s->i : s->hc;
+    const nn_part parts[] = {
+        {&p->wide, p->m * wide}, {&p->inner, p->m * inner}, {&p->norm, p->m * s->d}};
+    size_t own = nn_place(parts, DR_COUNT(parts), NULL);
+    size_t lora = nn_lora_place(&p->work, p->m, p->loras, p->lora_count, NULL);
+    float *scratch = NULL;
+
+    DR_TRY(nn_scratch(p->d, &scratch, own + lora));
+    (void)nn_place(parts, DR_COUNT(parts), scratch);
+    (void)nn_lora_place(&p->work, p->m, p->loras, p->lora_count, scratch + own);
+done:
+    return st;
+}
+
+/* dx[M][K] = dy[M][N] W, and LoRA's part; x: the slot's input.  dx is left alone when
+ * nothing below needs it. */
+static dr_status linear_back(const pass *p, float *dx, const float *dy, const float *x,
+                             hf_slot slot)
+{
+    dr_status st = DR_OK;
+    nn_device *dev = p->d->dev;
+    size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot);
+    bool go_on = p->need_dx || nn_lora_trains_below(p->loras, p->lora_count, slot);
+
+    if (go_on)
+        DR_TRY(nn_matmul_nn(dev, dx, dy, p->w->w[slot], p->m, k, n, n, false));
+    DR_TRY(nn_lora_backward(dev, go_on ? dx : NULL, dy, n, p->acts->lora_u, x, p->m, slot,
+                            p->loras, p->lora_count, &p->work));
+done:
+    return st;
+}
+
+static dr_status mlp_back(const pass *p, float *dx)
+{
+    dr_status st = DR_OK;
+    const nn_acts *a = p->acts;
+    nn_device *dev = p->d->dev;
+    const nn_dims *s = &p->d->dims;
+
+    DR_TRY(linear_back(p, p->inner, dx, a->act, HF_SLOT_DOWN));
+    if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_DOWN))
+        return DR_OK;
+    DR_TRY(nn_swiglu_back(dev, p->wide, p->inner, a->gate_up, p->m, s->i));
+    DR_TRY(linear_back(p, p->norm, p->wide, a->norm2, HF_SLOT_GATE_UP));
+    if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_GATE_UP))
+        return DR_OK;
+    DR_TRY(nn_rmsnorm_back(dev, dx, p->norm, a->mid, p->w->norm_mlp, p->m, s->d,
+                           (float)p->d->c->norm_eps));
+done:
+    return st;
+}
+
+static dr_status attn_back(const pass *p, float *dx, const nn_attn_shape *shape)
+{
+    dr_status st = DR_OK;
+    const nn_acts *a = p->acts;
+    nn_device *dev = p->d->dev;
+
+    DR_TRY(linear_back(p, p->inner, dx, a->attn, HF_SLOT_O));
+    if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_O))
+        return DR_OK;
+    DR_TRY(nn_attention_back(dev, p->wide, p->inner, a->attn, a->lse, a->qkv, shape));
+    DR_TRY(nn_rope(dev, p->wide, shape, -1));
+    DR_TRY(linear_back(p, p->norm, p->wide, a->norm1, HF_SLOT_QKV));
+    if (p->need_dx)
+        DR_TRY(nn_rmsnorm_back(dev, dx, p->norm, a->x, p->w->norm_attn, p->m, p->d->dims.d,
+                               (float)p->d->c->norm_eps));
+done:
+    return st;
+}
+
+dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b, size_t t, float *dx,
+                            const nn_acts *acts, const nn_lora *loras, size_t lora_count,
+                            bool need_dx)
+{
+    dr_status st = DR_OK;
+    nn_attn_shape shape;
+    pass p = {.d = d, .w = w, .m = b * t, .acts = acts, .loras = loras,
+              .lora_count = lora_count, .need_dx = need_dx};
+
+    DR_TRY(nn_decoder_shape(d, &shape, b, t));
+    DR_TRY(plan(&p));
+    DR_TRY(mlp_back(&p, dx));
+    if (need_dx || nn_lora_trains_below(loras, lora_count, HF_SLOT_GATE_UP))
+        DR_TRY(attn_back(&p, dx, &shape));
+done:
+    return st;
+}

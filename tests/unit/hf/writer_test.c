@@ -1,0 +1,273 @@
+/* writer_test.c - model folders written: the same again, changed, in shards, converted. */
+#include "make_model.h"
+
+static dr_arena arena;
+
+static const char qwen_config[] =
+    "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", "
+    "\"auto_map\": {\"AutoConfig\": \"x.py\"}, \"unknown_key\": [1, {\"a\": null}], "
+    "\"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, "
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 20}";
+
+static hf_model *open_in(const char *dir)
+{
+    hf_model *m = NULL;
+
+    CHECK_OK(hf_model_open(&m, dir));
+    return m;
+}
+
+static bool same_file(const char *dir, const char *other, const char *name)
+{
+    dr_map a = {0}, b = {0};
+    bool same = CHECK_OK(dr_map_open(&a, dr_path_join(&arena, dir, name))) &&
+                CHECK_OK(dr_map_open(&b, dr_path_join(&arena, other, name))) &&
+                CHECK_EQ_INT(a.size, b.size) && CHECK_MEM(a.data, b.data, a.size);
+
+    dr_map_close(&a);
+    dr_map_close(&b);
+    return same;
+}
+
+/* Nothing given: every tensor, every key and every side file comes over. */
+static void test_copy(void)
+{
+    const char *src = make_model(&arena, "src", qwen_config, DR_DTYPE_BF16);
+    const char *dst = tmp_dir(&arena, "copy");
+    hf_writer *w = NULL;
+
+    put_text(&arena, src, "tokenizer.json", "{\"model\": {}}\n");
+    put_text(&arena, src, "chat_template.jinja", "{{ x }}");
+    put_text(&arena, src, "generation_config.json", "{\"eos_token_id\":  3}");
+    put_text(&arena, src, "modeling_x.py", "import os");
+    hf_model *m = open_in(src);
+    if (m == NULL || !CHECK_OK(hf_writer_open(&w, dst, m, NULL)))
+        return;
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    CHECK(same_file(src, dst, "model.safetensors"));
+    CHECK(same_file(src, dst, "tokenizer.json"));
+    CHECK(same_file(src, dst, "chat_template.jinja"));
+    CHECK(same_file(src, dst, "generation_config.json"));
+    CHECK(!dr_exists(dr_path_join(&arena, dst, "modeling_x.py")));
+    hf_model *back = open_in(dst);
+    if (back != NULL) {
+        const json_t *c = hf_model_config_json(back);
+        CHECK(json_object_get(c, "auto_map") == NULL);
+        CHECK(json_equal(json_object_get(c, "unknown_key"),
+                         json_object_get(hf_model_config_json(m), "unknown_key")));
+        CHECK(json_object_get(c, "quantization_config") == NULL);
+    }
+    json_t *tok = NULL, *tok_config = NULL;
+    CHECK_OK(hf_model_tokenizer(m, &tok, &tok_config));
+    CHECK(json_is_object(json_object_get(tok, "model")));
+    CHECK_STR(json_string_value(json_object_get(tok_config, "chat_template")), "{{ x }}");
+    json_decref(tok);
+    json_decref(tok_config);
+    hf_model_close(back);
+    hf_model_close(m);
+}
+
+/* What is given replaces the source's, at its place, in the source's type. */
+static void test_change(void)
+{
+    hf_model *m = open_in(make_model(&arena, "change", qwen_config, DR_DTYPE_BF16));
+    const hf_linear *l = NULL, *k = NULL;
+    hf_writer *w = NULL;
+    float rows[48 * 32], got[48 * 32], v[32], is[32];
+
+    if (m == NULL || !CHECK_OK(hf_writer_open(&w, tmp_dir(&arena, "changed"), m, NULL)))
+        return;
+    for (size_t i = 0; i < DR_COUNT(rows); i++)
+        rows[i] = (float)i / 8;
+    for (size_t i = 0; i < DR_COUNT(v); i++)
+        v[i] = -(float)i;
+    (void)hf_layer_linears(m, 1, &l);
+    CHECK_OK(hf_writer_norm(w, HF_NORM_FINAL, 0, v));
+    CHECK_OK(hf_writer_linear(w, &l[4], rows));
+    CHECK_OK(hf_writer_norm(w, HF_NORM_MLP, 0, v));
+    CHECK_OK(hf_writer_bias(w, &l[0], v));
+    CHECK_OK(hf_writer_linear(w, hf_head_linear(m), rows));
+    CHECK_STATUS(hf_writer_norm(w, HF_NORM_MLP, 0, v), DR_EUSAGE);
+    CHECK_TRAIL("model.layers.0.post_attention_layernorm.weight was written already");
+    CHECK_STATUS(hf_writer_linear(w, &l[4], rows), DR_EUSAGE);
+    CHECK_STATUS(hf_writer_bias(w, &l[3], v), DR_EUSAGE);
+    CHECK_TRAIL("has no bias");
+    dr_qtensor q = {.bits = 4, .block = 32, .rows = 48, .cols = 32};
+    CHECK_STATUS(hf_writer_packed(w, &l[5], &q), DR_EUSAGE);
+    CHECK_TRAIL("to be written plain");
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    hf_model *back = open_in(tmp_dir(&arena, "changed"));
+    if (back == NULL)
+        return;
+    CHECK_EQ_INT(hf_tensor_count(back), hf_tensor_count(m));
+    for (size_t i = 0; i < hf_tensor_count(m); i++) {
+        const dr_tensor *a = hf_tensor_at(m, i), *b = hf_tensor_at(back, i);
+        CHECK_STR(b->name, a->name);
+        CHECK(a->dtype == b->dtype && a->bytes == b->bytes);
+    }
+    (void)hf_layer_linears(back, 1, &k);
+    CHECK_OK(hf_linear_read(back, &k[4], got, 0, 48));
+    for (size_t i = 0; i < DR_COUNT(rows); i++)
+        rows[i] = dr_bf16_to_f32(dr_f32_to_bf16(rows[i]));
+    CHECK_MEM(got, rows, sizeof(rows));
+    CHECK_OK(hf_linear_read(back, hf_head_linear(back), got, 0, 20));
+    CHECK_MEM(got, rows, 20 * 32 * sizeof(float));
+    CHECK_OK(hf_linear_bias(back, &k[0], is));
+    CHECK_MEM(is, v, sizeof(v));
+    CHECK_OK(hf_norm_read(back, HF_NORM_FINAL, 0, is));
+    CHECK_MEM(is, v, sizeof(v));
+    CHECK_OK(hf_norm_read(back, HF_NORM_MLP, 0, is));
+    CHECK_MEM(is, v, sizeof(v));
+    CHECK_OK(hf_norm_read(back, HF_NORM_MLP, 1, is));
+    CHECK_OK(hf_norm_read(m, HF_NORM_MLP, 1, v));
+    CHECK_MEM(is, v, sizeof(v));
+    hf_model_close(back);
+    hf_model_close(m);
+}
+
+static void test_shards(void)
+{
+    const char *dir = tmp_dir(&arena, "shards");
+    hf_model *m = open_in(GOLDEN "phi3");
+    hf_writer *w = NULL;
+    json_t *index = NULL;
+
+    if (m == NULL || !CHECK_OK(hf_writer_open(&w, dir, m, NULL)))
+        return;
+    hf_writer_shard_bytes(w, 2000);
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    CHECK(!dr_exists(dr_path_join(&arena, dir, "model.safetensors")));
+    CHECK_OK(
+        dr_json_read(&index, dr_path_join(&arena, dir, "model.safetensors.index.json")));
+    CHECK_EQ_INT(json_integer_value(
+                     json_object_get(json_object_get(index, "metadata"), "total_size")),
+                 hf_model_weight_bytes(m));
+    json_decref(index);
+    hf_model *back = open_in(dir);
+    if (back != NULL)
+        check_same_values(m, back);
+    hf_model_close(back);
+    hf_model_close(m);
+}
+
+/* A packed source, written plain, in its own format, and in the others. */
+static void test_convert(const char *name)
+{
+    static const hf_quant formats[] = {
+        {HF_QUANT_NONE, 0, 0, false},
+        {HF_QUANT_AWQ, 4, 16, false},
+        {HF_QUANT_GPTQ, 4, 16, false},
+        {HF_QUANT_OLIVE, 4, 16, false},
+    };
+    const char *src = dr_arena_printf(&arena, GOLDEN "%s", name);
+    hf_model *m = open_in(src);
+
+    for (size_t i = 0; m != NULL && i < DR_COUNT(formats); i++) {
+        const char *dir = tmp_dir(&arena, "convert");
+        hf_writer *w = NULL;
+        CHECK_OK(hf_writer_open(&w, dir, m, &formats[i]));
+        CHECK_OK(hf_writer_finish(w));
+        hf_writer_close(w);
+        hf_model *back = open_in(dir);
+        if (back == NULL)
+            continue;
+        hf_quant q = hf_model_quant(back);
+        CHECK_EQ_INT(q.method, formats[i].method);
+        /* Plain ones are rounded to the model's float16. */
+        if (q.method != HF_QUANT_NONE)
+            check_same_values(m, back);
+        if (q.method == hf_model_quant(m).method && strcmp(name, "gptq_v2") != 0)
+            for (size_t k = 0; k < hf_tensor_count(m); k++) {
+                const dr_tensor *t = hf_tensor_at(m, k);
+                const dr_tensor *b = hf_tensor_find(back, t->name);
+                CHECK(b != NULL && b->dtype == t->dtype &&
+                      CHECK_MEM(b->data, t->data, t->bytes));
+            }
+        hf_model_close(back);
+    }
+    hf_model_close(m);
+}
+
+static void test_config(void)
+{
+    static const struct {
+        hf_quant q;
+        const char *key;
+        json_type type;
+    } cases[] = {
+        {{HF_QUANT_AWQ, 4, 16, false}, "modules_to_not_convert", JSON_NULL},
+        {{HF_QUANT_AWQ, 4, 16, true}, "version", JSON_STRING},
+        {{HF_QUANT_AWQ, 4, 16, false}, "zero_point", JSON_TRUE},
+        {{HF_QUANT_GPTQ, 4, 16, false}, "desc_act", JSON_FALSE},
+        {{HF_QUANT_GPTQ, 4, 16, true}, "sym", JSON_TRUE},
+        {{HF_QUANT_GPTQ, 4, 16, true}, "checkpoint_format", JSON_STRING},
+        {{HF_QUANT_OLIVE, 4, 16, true}, "overrides", JSON_NULL},
+        {{HF_QUANT_OLIVE, 4, 16, true}, "symmetric", JSON_TRUE},
+    };
+    hf_model *m = open_in(GOLDEN "packed_f32");
+    const hf_linear *l = NULL;
+
+    for (size_t i = 0; m != NULL && i < DR_COUNT(cases); i++) {
+        const char *dir = tmp_dir(&arena, "config");
+        hf_writer *w = NULL;
+        size_t n = hf_layer_linears(m, 0, &l);
+        CHECK_OK(hf_writer_open(&w, dir, m, &cases[i].q));
+        for (size_t k = 0; k < n; k++) {
+            dr_qtensor q = {0};
+            CHECK_OK(
+                dr_qtensor_new(&q, 4, 16, l[k].n_out, l[k].n_in, cases[i].q.symmetric));
+            CHECK_OK(hf_writer_packed(w, &l[k], &q));
+            dr_qtensor_release(&q);
+        }
+        CHECK_OK(hf_writer_finish(w));
+        hf_writer_close(w);
+        hf_model *back = open_in(dir);
+        const json_t *o =
+            back ? json_object_get(hf_model_config_json(back), "quantization_config")
+                 : NULL;
+        const json_t *v = json_object_get(o, cases[i].key);
+        CHECK(v != NULL && json_typeof(v) == cases[i].type);
+        CHECK_EQ_INT(json_integer_value(json_object_get(o, "group_size")), 16);
+        hf_model_close(back);
+    }
+    hf_model_close(m);
+}
+
+static void test_model_config(void)
+{
+    const char *dir = tmp_dir(&arena, "olive");
+    const char *path = dr_path_join(&arena, dir, "model_config.json");
+    json_t *o = NULL;
+
+    CHECK_OK(hf_write_model_config(dir, "model", NULL));
+    CHECK_OK(dr_json_read(&o, path));
+    CHECK_STR(json_string_value(json_object_get(o, "type")), "HfModel");
+    const json_t *c = json_object_get(o, "config");
+    CHECK_STR(json_string_value(json_object_get(c, "model_path")), "model");
+    CHECK_STR(json_string_value(json_object_get(c, "task")), "text-generation-with-past");
+    CHECK(json_object_get(c, "adapter_path") == NULL);
+    json_decref(o);
+    CHECK_OK(hf_write_model_config(dir, "org/name", "adapter"));
+    CHECK_OK(dr_json_read(&o, path));
+    c = json_object_get(o, "config");
+    CHECK_STR(json_string_value(json_object_get(c, "adapter_path")), "adapter");
+    json_decref(o);
+}
+
+int main(void)
+{
+    test_copy();
+    test_change();
+    test_shards();
+    test_convert("awq");
+    test_convert("gptq");
+    test_convert("gptq_v2");
+    test_convert("olive");
+    test_config();
+    test_model_config();
+    dr_arena_release(&arena);
+    return check_done();
+}

@@ -1,0 +1,70 @@
+/*
+ * chol_test.c - the blocked Cholesky factor against plain loops in double.
+ */
+#include "quant_fixture.h"
+
+static void reference(double *l, const float *a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j <= i; j++) {
+            double sum = (double)a[i * n + j];
+            for (size_t k = 0; k < j; k++)
+                sum -= l[i * n + k] * l[j * n + k];
+            l[i * n + j] = i == j ? sqrt(sum) : sum / l[j * n + j];
+        }
+    }
+}
+
+static void factor(nn_device *dev, size_t n)
+{
+    float *x = fix_inputs(2 * n + 3, n, n), *a = fix_gram(x, 2 * n + 3, n);
+    double *l = dr_calloc(n * n, sizeof(*l)), worst = 0;
+    bool definite = false;
+
+    for (size_t i = 0; i < n; i++)
+        a[i * n + i] *= 1.01f;
+    reference(l, a, n);
+    float above = n > 1 ? a[1] : 0;
+    CHECK_OK(quant_cholesky(dev, a, n, &definite));
+    CHECK(definite);
+    CHECK(n < 2 || a[1] == above); /* the upper triangle is left alone */
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j <= i; j++) {
+            double e = fabs((double)a[i * n + j] - l[i * n + j]) / l[i * n + i];
+            worst = e > worst ? e : worst;
+        }
+    }
+    CHECK_NEAR(worst, 0, 2e-4);
+    free(x);
+    free(a);
+    free(l);
+}
+
+static void indefinite(nn_device *dev)
+{
+    enum { N = 200 };
+    float *a = dr_calloc((size_t)N * N, sizeof(*a));
+    bool definite = true;
+
+    for (size_t i = 0; i < N; i++)
+        a[i * N + i] = i == 170 ? -1.0f : 2.0f;
+    CHECK_OK(quant_cholesky(dev, a, N, &definite));
+    CHECK(!definite);
+    a[0] = NAN;
+    CHECK_OK(quant_cholesky(dev, a, N, &definite));
+    CHECK(!definite);
+    free(a);
+}
+
+int main(void)
+{
+    static const size_t sizes[] = {1, 5, 64, 127, 128, 129, 300, 576};
+    nn_device *dev = NULL;
+
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    for (size_t i = 0; i < DR_COUNT(sizes); i++)
+        factor(dev, sizes[i]);
+    indefinite(dev);
+    nn_device_close(dev);
+    return check_done();
+}
