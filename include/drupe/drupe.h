@@ -1,8 +1,8 @@
 /*
  * drupe.h - the library's one public header.
  *
- * A job takes a model (a folder, a hub id, a GGUF file, an earlier result), runs passes over
- * it in order, and leaves a whole output folder or none:
+ * A job takes a model (a folder, a hub id, a GGUF file, an earlier result), runs passes
+ * over it in order, and leaves a whole output folder or none:
  *
  *     const drupe_pass pass = {"AutoAWQQuantizer", "{\"bits\": 4}"};
  *     const drupe_job job = {.model = "models/phi", .output = "models/phi-awq",
@@ -38,18 +38,21 @@ typedef enum {
     DRUPE_EFORMAT,      /* malformed input */
     DRUPE_EUNSUPPORTED, /* well-formed, but not something drupe can do */
     DRUPE_ENOMEM,
-    DRUPE_EDEVICE,      /* a device or a runtime failed */
-    DRUPE_ECANCELLED    /* drupe_cancel was called */
+    DRUPE_EDEVICE,   /* a device or a runtime failed */
+    DRUPE_ECANCELLED /* drupe_cancel was called */
 } drupe_status;
 
 DRUPE_API const char *drupe_version(void); /* "0.1.0" */
 
 /* ---- errors of this thread's last failed call ---- */
 
-DRUPE_API const char *drupe_error_message(void);     /* what failed, with the value found */
-DRUPE_API size_t drupe_error_context_count(void);    /* what was being done, innermost first */
+/* What failed, with the value found. */
+DRUPE_API const char *drupe_error_message(void);
+/* What was being done, innermost first. */
+DRUPE_API size_t drupe_error_context_count(void);
 DRUPE_API const char *drupe_error_context(size_t i);
-DRUPE_API const char *drupe_error_hint(void);        /* what to do; "" when there is none */
+/* What to do about it; "" when there is no advice. */
+DRUPE_API const char *drupe_error_hint(void);
 
 /* 0 debug, 1 info, 2 warning, 3 error (the default), 4 critical. */
 DRUPE_API void drupe_log_level(int at_least);
@@ -60,7 +63,8 @@ DRUPE_API void drupe_cancel(void);
 
 typedef struct drupe_result drupe_result;
 DRUPE_API const char *drupe_result_text(const drupe_result *r); /* for people: lines */
-DRUPE_API const char *drupe_result_json(const drupe_result *r); /* for programs: one object */
+DRUPE_API const char *
+drupe_result_json(const drupe_result *r); /* for programs: an object */
 DRUPE_API void drupe_result_free(drupe_result *r);
 
 /* ---- jobs ---- */
@@ -72,15 +76,15 @@ typedef struct {
 
 /* Text for calibration or training; all NULL or 0: the built-in text. */
 typedef struct {
-    const char *name;     /* "json" or "text" */
-    const char *files;    /* comma-separated paths */
+    const char *name;  /* "json" or "text" */
+    const char *files; /* comma-separated paths */
     const char *text_field;
     const char *text_template;
     bool use_chat_template;
     bool add_special_tokens;
-    bool line_by_line;    /* a row a block; else rows are joined and cut */
-    size_t max_seq_len;   /* tokens a block; 0: the pass's default */
-    size_t max_samples;   /* blocks; 0: the pass's default */
+    bool line_by_line;  /* a row a block; else rows are joined and cut */
+    size_t max_seq_len; /* tokens a block; 0: the pass's default */
+    size_t max_samples; /* blocks; 0: the pass's default */
 } drupe_data;
 
 typedef struct {
@@ -90,34 +94,36 @@ typedef struct {
     const drupe_pass *passes;
     size_t pass_count;
     drupe_data data;
-    const char *device;   /* NULL: "cpu" */
-    int threads;          /* 0: all */
-    bool evaluate;        /* measure a quantized model against the original */
-    bool check;           /* load an exported model in ONNX Runtime before it is committed */
+    const char *device; /* NULL: "cpu" */
+    int threads;        /* 0: all */
+    bool evaluate;      /* measure a quantized model against the original */
+    bool check;         /* load an exported model in ONNX Runtime before it is committed */
 } drupe_job;
 
 /* The output folder is replaced whole when drupe made it; any other folder is refused. */
 DRUPE_API drupe_status drupe_run(drupe_result **out, const drupe_job *job);
 
-/* The passes there are: names, then NULL; static. */
-DRUPE_API const char *const *drupe_pass_names(void);
+/* The passes there are. */
+DRUPE_API size_t drupe_pass_count(void);
+DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
 
 /* ---- generation with ONNX Runtime GenAI ---- */
 
 typedef struct {
-    const char *model;      /* folder with genai_config.json, or a result that holds one */
-    const char *adapter;    /* a name (NAME.onnx_adapter in the folder) or a file; NULL: none */
+    const char *model; /* folder with genai_config.json, or a result that holds one */
+    const char
+        *adapter; /* a name (NAME.onnx_adapter in the folder) or a file; NULL: none */
     const char *prompt;
-    const char *system;     /* with chat; NULL: none */
-    bool chat;              /* put the prompt into the model's chat template */
-    int max_length;         /* tokens in all; 0: max_new_tokens decides */
-    int max_new_tokens;     /* 0: 128 */
-    bool do_sample;         /* else greedy */
-    double temperature;     /* 0: 1 */
-    double top_p;           /* 0: off */
-    int top_k;              /* 0: the model's */
-    int64_t seed;           /* -1: none */
-    int threads;            /* 0: the runtime's choice */
+    const char *system; /* with chat; NULL: none */
+    bool chat;          /* put the prompt into the model's chat template */
+    int max_length;     /* tokens in all; 0: no limit of its own */
+    int max_new_tokens; /* 0: 128, or what max_length leaves */
+    bool do_sample;     /* else greedy, and the four below are not used */
+    double temperature; /* 0: the model's */
+    double top_p;       /* 0: the model's */
+    int top_k;          /* 0: the model's */
+    int64_t seed;       /* -1: none */
+    int threads;        /* 0: the runtime's choice */
 } drupe_generation;
 
 /* Called with each finished piece of text; false stops. */
@@ -141,7 +147,7 @@ DRUPE_API const char *drupe_tokenizer_piece(const drupe_tokenizer *t, int32_t id
 
 /* Any model folder, file or result. */
 DRUPE_API drupe_status drupe_inspect(drupe_result **out, const char *path);
-/* This machine: runtimes, processor, disk, hub cache. */
+/* This machine: runtimes, processor, memory, disk, hub cache. */
 DRUPE_API drupe_status drupe_doctor(drupe_result **out);
 
 #ifdef __cplusplus

@@ -7,8 +7,10 @@
 
 #include "api/drupe_impl.h"
 #include "core/file.h"
-#include "core/mem.h"
+#include "core/json.h"
 #include "ort/ort.h"
+
+enum { NEW_TOKENS = 128 };
 
 const char *api_genai_folder(dr_arena *a, const char *dir)
 {
@@ -25,8 +27,8 @@ const char *api_genai_folder(dr_arena *a, const char *dir)
 static dr_status find_adapter(const char **path, dr_arena *a, const char *folder,
                               const char *adapter)
 {
-    const char *inside = dr_path_join(a, folder,
-                                      dr_arena_printf(a, "%s.onnx_adapter", adapter));
+    const char *inside =
+        dr_path_join(a, folder, dr_arena_printf(a, "%s.onnx_adapter", adapter));
     dr_status st = DR_OK;
 
     if (dr_is_file(inside)) {
@@ -34,8 +36,8 @@ static dr_status find_adapter(const char **path, dr_arena *a, const char *folder
     } else if (dr_is_file(adapter)) {
         *path = adapter;
     } else {
-        st = dr_fail(DR_EUSAGE, "no adapter %s: neither %s nor a file of that name", adapter,
-                     inside);
+        st = dr_fail(DR_EUSAGE, "no adapter %s: neither %s nor a file of that name",
+                     adapter, inside);
         dr_hint("auto-opt --adapter_path NAME=FOLDER writes NAME.onnx_adapter");
     }
     return st;
@@ -57,8 +59,8 @@ static bool flush(listener *l)
 
     if (l->pending.len > 0) {
         l->st = dr_buf_add(&l->all, l->pending.data, l->pending.len);
-        go_on = l->st == DR_OK &&
-                (l->on_text == NULL || l->on_text(l->ctx, l->pending.data));
+        go_on =
+            l->st == DR_OK && (l->on_text == NULL || l->on_text(l->ctx, l->pending.data));
         dr_buf_reset(&l->pending);
     }
     return go_on;
@@ -124,6 +126,33 @@ done:
     return st;
 }
 
+/* How long it may get: the prompt, new tokens, the context. */
+static dr_status set_limits(ort_generate_options *o, listener *l, const drupe_generation *g,
+                            const char *folder, size_t prompt_count)
+{
+    dr_arena a = {0};
+    const char *path = dr_path_join(&a, folder, "genai_config.json");
+    json_t *config = NULL;
+    int64_t context = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_read(&config, path));
+    DR_TRY(dr_json_int(dr_json_get(config, "model"), "context_length", &context, path));
+    o->max_length = g->max_length;
+    l->limit = g->max_new_tokens > 0 ? (size_t)g->max_new_tokens : SIZE_MAX;
+    if (g->max_length > 0)
+        goto done;
+    if (g->max_new_tokens <= 0)
+        l->limit = NEW_TOKENS;
+    o->max_length = (int)(prompt_count + l->limit);
+    if (g->max_new_tokens <= 0 && context > 0 && o->max_length > context)
+        o->max_length = (int)context;
+done:
+    json_decref(config);
+    dr_arena_release(&a);
+    return st;
+}
+
 drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
                             drupe_text_fn on_text, void *ctx)
 {
@@ -152,24 +181,19 @@ drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
     DR_TRY(tok_open(&tok, folder));
     DR_TRY(make_prompt(&ids, tok, g));
     DR_TRY(tok_stream_open(&l.stream, tok));
-    l.limit = g->max_new_tokens > 0 ? (size_t)g->max_new_tokens : 128;
-    ort_generate_options o = {.max_length = g->max_length,
-                              .do_sample = g->do_sample,
-                              .temperature = g->temperature > 0 ? g->temperature : 1,
+    ort_generate_options o = {.do_sample = g->do_sample,
+                              .temperature = g->temperature,
                               .top_p = g->top_p,
                               .top_k = g->top_k,
                               .seed = g->seed,
                               .share_buffer = -1,
                               .threads = g->threads};
-    if (o.max_length == 0)
-        o.max_length = (int)(ids.count + l.limit);
-    else
-        l.limit = SIZE_MAX;
+    DR_TRY(set_limits(&o, &l, g, folder, ids.count));
     if (g->adapter != NULL)
         DR_TRY(find_adapter(&o.adapter_path, &a, folder, g->adapter));
     DR_TRYF(ort_generator_open(&gen, folder, &o), "loading %s", folder);
-    DR_TRY(ort_generate(gen, ids.ids, ids.count, on_token, &l, &new_ids, &new_count,
-                        &stats));
+    DR_TRY(
+        ort_generate(gen, ids.ids, ids.count, on_token, &l, &new_ids, &new_count, &stats));
     DR_TRY(l.st);
     DR_TRY(tok_stream_end(l.stream, &l.pending));
     (void)flush(&l);

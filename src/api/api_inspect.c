@@ -11,11 +11,7 @@
 #include "hf/hf.h"
 #include "onnx/onnx.h"
 
-static dr_status line(drupe_result *r, const char *key, const char *fmt, ...)
-    DR_PRINTF(3, 4);
-
-/* One line for people; the same text into the report. */
-static dr_status line(drupe_result *r, const char *key, const char *fmt, ...)
+dr_status api_line(drupe_result *r, const char *key, const char *fmt, ...)
 {
     char text[1024];
     va_list va;
@@ -27,10 +23,17 @@ static dr_status line(drupe_result *r, const char *key, const char *fmt, ...)
     return dr_buf_addf(&r->text, "%-16s %s\n", key, text);
 }
 
-static dr_status number(drupe_result *r, const char *key, int64_t v)
+dr_status api_number(drupe_result *r, const char *key, int64_t v)
 {
     json_object_set_new(r->report, key, json_integer((json_int_t)v));
     return dr_buf_addf(&r->text, "%-16s %lld\n", key, (long long)v);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 static dr_status inspect_hf(drupe_result *r, const char *path)
@@ -42,24 +45,25 @@ static dr_status inspect_hf(drupe_result *r, const char *path)
     DR_TRY(hf_model_open(&m, path));
     const hf_config *c = hf_model_config(m);
     hf_quant q = hf_model_quant(m);
-    DR_TRY(line(r, "kind", "%s", hf_model_is_gguf(m) ? "GGUF file" : "Hugging Face model"));
-    DR_TRY(line(r, "architecture", "%s", c->arch_name));
-    DR_TRY(line(r, "weights", "%s", hf_model_origin(m)));
-    DR_TRY(number(r, "weight_bytes", (int64_t)hf_model_weight_bytes(m)));
-    DR_TRY(number(r, "tensors", (int64_t)hf_tensor_count(m)));
-    DR_TRY(number(r, "layers", c->layers));
-    DR_TRY(number(r, "hidden_size", c->hidden));
-    DR_TRY(number(r, "intermediate", c->intermediate));
-    DR_TRY(number(r, "heads", c->heads));
-    DR_TRY(number(r, "kv_heads", c->kv_heads));
-    DR_TRY(number(r, "head_dim", c->head_dim));
-    DR_TRY(number(r, "vocabulary", c->vocab));
-    DR_TRY(number(r, "context", c->max_position));
-    DR_TRY(line(r, "rope", "%s, theta %g", ropes[c->rope.kind], c->rope.theta));
-    DR_TRY(line(r, "tied_embeddings", "%s", c->tied ? "yes" : "no"));
+    DR_TRY(api_line(r, "kind", "%s",
+                    hf_model_is_gguf(m) ? "GGUF file" : "Hugging Face model"));
+    DR_TRY(api_line(r, "architecture", "%s", c->arch_name));
+    DR_TRY(api_line(r, "weights", "%s", hf_model_origin(m)));
+    DR_TRY(api_number(r, "weight_bytes", (int64_t)hf_model_weight_bytes(m)));
+    DR_TRY(api_number(r, "tensors", (int64_t)hf_tensor_count(m)));
+    DR_TRY(api_number(r, "layers", c->layers));
+    DR_TRY(api_number(r, "hidden_size", c->hidden));
+    DR_TRY(api_number(r, "intermediate", c->intermediate));
+    DR_TRY(api_number(r, "heads", c->heads));
+    DR_TRY(api_number(r, "kv_heads", c->kv_heads));
+    DR_TRY(api_number(r, "head_dim", c->head_dim));
+    DR_TRY(api_number(r, "vocabulary", c->vocab));
+    DR_TRY(api_number(r, "context", c->max_position));
+    DR_TRY(api_line(r, "rope", "%s, theta %g", ropes[c->rope.kind], c->rope.theta));
+    DR_TRY(api_line(r, "tied_embeddings", "%s", c->tied ? "yes" : "no"));
     if (q.method != HF_QUANT_NONE)
-        DR_TRY(line(r, "quantization", "%d bits, group %d, %s", q.bits, q.group,
-                    q.symmetric ? "symmetric" : "zero points"));
+        DR_TRY(api_line(r, "quantization", "%d bits, group %d, %s", q.bits, q.group,
+                        q.symmetric ? "symmetric" : "zero points"));
 done:
     hf_model_close(m);
     return st;
@@ -74,13 +78,13 @@ static dr_status inspect_adapter(drupe_result *r, const char *path)
     DR_TRY(hf_adapter_open(&ad, path, NULL));
     for (size_t i = 0; i < ad.count; i++)
         parameters += (size_t)ad.modules[i].r * (ad.modules[i].n_in + ad.modules[i].n_out);
-    DR_TRY(line(r, "kind", "LoRA adapter (PEFT)"));
-    DR_TRY(number(r, "rank", ad.r));
-    DR_TRY(line(r, "alpha", "%g", ad.alpha));
-    DR_TRY(number(r, "modules", (int64_t)ad.count));
-    DR_TRY(number(r, "parameters", (int64_t)parameters));
+    DR_TRY(api_line(r, "kind", "LoRA adapter (PEFT)"));
+    DR_TRY(api_number(r, "rank", ad.r));
+    DR_TRY(api_line(r, "alpha", "%g", ad.alpha));
+    DR_TRY(api_number(r, "modules", (int64_t)ad.count));
+    DR_TRY(api_number(r, "parameters", (int64_t)parameters));
     if (ad.count > 0)
-        DR_TRY(line(r, "first_module", "%s", ad.modules[0].module));
+        DR_TRY(api_line(r, "first_module", "%s", ad.modules[0].module));
 done:
     hf_adapter_release(&ad);
     return st;
@@ -111,15 +115,15 @@ static dr_status inspect_onnx(drupe_result *r, dr_arena *a, const char *path)
 
     json_object_set_new(r->report, "operators", ops);
     DR_TRY(onnx_inspect(a, &info, path));
-    DR_TRY(line(r, "kind", "ONNX model"));
-    DR_TRY(number(r, "ir_version", info.ir_version));
-    DR_TRY(line(r, "producer", "%s", info.producer ? info.producer : ""));
+    DR_TRY(api_line(r, "kind", "ONNX model"));
+    DR_TRY(api_number(r, "ir_version", info.ir_version));
+    DR_TRY(api_line(r, "producer", "%s", info.producer ? info.producer : ""));
     DR_TRY(list(r, "opsets", info.opsets, info.opset_count));
     DR_TRY(list(r, "inputs", info.inputs, info.input_count));
     DR_TRY(list(r, "outputs", info.outputs, info.output_count));
-    DR_TRY(number(r, "initializers", (int64_t)info.initializer_count));
-    DR_TRY(number(r, "inline_bytes", (int64_t)info.initializer_bytes));
-    DR_TRY(number(r, "external_bytes", (int64_t)info.external_bytes));
+    DR_TRY(api_number(r, "initializers", (int64_t)info.initializer_count));
+    DR_TRY(api_number(r, "inline_bytes", (int64_t)info.initializer_bytes));
+    DR_TRY(api_number(r, "external_bytes", (int64_t)info.external_bytes));
     for (size_t i = 0; i < info.op_count; i++) {
         api_set_int(ops, info.ops[i], info.op_counts[i]);
         DR_TRY(dr_buf_addf(&r->text, "%-16s %6zu %s\n", i ? "" : "operators",
@@ -129,22 +133,72 @@ done:
     return st;
 }
 
+/* What lies beside the graph: GenAI's config, adapters. */
+static dr_status inspect_onnx_folder(drupe_result *r, dr_arena *a, const char *dir)
+{
+    char **names = NULL;
+    const char **adapters = NULL;
+    size_t count = 0, n = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(inspect_onnx(r, a, dr_path_join(a, dir, "model.onnx")));
+    DR_TRY(dr_list_dir(a, dir, &names, &count));
+    adapters = dr_arena_alloc(a, count, sizeof(*adapters));
+    for (size_t i = 0; i < count; i++) {
+        if (ends_with(names[i], ".onnx_adapter"))
+            adapters[n++] = names[i];
+    }
+    bool genai = dr_is_file(dr_path_join(a, dir, "genai_config.json"));
+    DR_TRY(api_line(r, "genai", "%s", genai ? "yes" : "no"));
+    DR_TRY(list(r, "adapters", adapters, n));
+done:
+    return st;
+}
+
+/* Which passes made a result, by its drupe.json. */
+static dr_status inspect_footprint(drupe_result *r, dr_arena *a, const char *dir)
+{
+    const char *path = dr_path_join(a, dir, "drupe.json");
+    json_t *j = NULL;
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(path))
+        return DR_OK;
+    DR_TRY(dr_json_read(&j, path));
+    const json_t *passes = dr_json_get(j, "passes");
+    size_t n = json_array_size(passes);
+    const char **names = dr_arena_alloc(a, n, sizeof(*names));
+    for (size_t i = 0; i < n; i++) {
+        DR_TRY(dr_json_str(json_array_get(passes, i), "type", &names[i], path));
+        if (names[i] == NULL)
+            DR_FAIL(DR_EFORMAT, "%s: pass %zu has no type", path, i + 1);
+    }
+    DR_TRY(list(r, "made_by", names, n));
+done:
+    json_decref(j);
+    return st;
+}
+
 /* What lies at path decides; a result folder stands for its model/. */
 static dr_status inspect(drupe_result *r, dr_arena *a, const char *path)
 {
-    size_t n = strlen(path);
     const char *model = dr_path_join(a, path, "model");
     const char *found = path;
     dr_status st = DR_OK;
 
-    if (n > 5 && strcmp(path + n - 5, ".onnx") == 0)
+    if (ends_with(path, ".onnx"))
         return inspect_onnx(r, a, path);
+    if (ends_with(path, ".onnx_adapter"))
+        return api_inspect_onnx_adapter(r, path);
+    if (ends_with(path, ".safetensors"))
+        return api_inspect_safetensors(r, path);
     if (dr_is_file(dr_path_join(a, path, "adapter_config.json")))
         return inspect_adapter(r, path);
+    DR_TRY(inspect_footprint(r, a, path));
     if (dr_is_file(dr_path_join(a, path, "model.onnx")))
-        return inspect_onnx(r, a, dr_path_join(a, path, "model.onnx"));
+        return inspect_onnx_folder(r, a, path);
     if (dr_is_file(dr_path_join(a, model, "model.onnx")))
-        return inspect_onnx(r, a, dr_path_join(a, model, "model.onnx"));
+        return inspect_onnx_folder(r, a, model);
     DR_TRY(hf_resolve(a, &found, path));
     DR_TRY(inspect_hf(r, found));
 done:

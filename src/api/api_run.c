@@ -98,16 +98,20 @@ void drupe_result_free(drupe_result *r)
 
 /* ---- jobs ---- */
 
-const char *const *drupe_pass_names(void)
+size_t drupe_pass_count(void)
 {
-    static const char *names[64]; /* filled with the same values whoever comes first */
+    size_t n = 0;
+
+    (void)pass_list(&n);
+    return n;
+}
+
+const char *drupe_pass_name(size_t i)
+{
     size_t n = 0;
     const pass_def *const *list = pass_list(&n);
 
-    DR_BUG_IF(n >= DR_COUNT(names));
-    for (size_t i = 0; i < n; i++)
-        names[i] = list[i]->name;
-    return names;
+    return i < n ? list[i]->name : NULL;
 }
 
 static dr_status read_steps(flow_step *steps, json_t **configs, const drupe_job *job)
@@ -133,6 +137,9 @@ static dr_status check_job(const drupe_job *job)
         return dr_fail(DR_EUSAGE, "no output folder was named");
     if (job->pass_count == 0)
         return dr_fail(DR_EUSAGE, "a job has at least one pass");
+    if (job->threads < 0)
+        return dr_fail(DR_EUSAGE, "threads: expected 0 (all) or more, found %d",
+                       job->threads);
     return DR_OK;
 }
 

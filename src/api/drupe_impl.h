@@ -28,4 +28,13 @@ const char *api_genai_folder(dr_arena *a, const char *dir);
 /* An integer into the report. */
 void api_set_int(json_t *j, const char *key, uint64_t v);
 
+/* One `key value` line for people; the same into the report. */
+DR_MUST_USE dr_status api_line(drupe_result *r, const char *key, const char *fmt, ...)
+    DR_PRINTF(3, 4);
+DR_MUST_USE dr_status api_number(drupe_result *r, const char *key, int64_t v);
+
+/* Single files; DR_EFORMAT when they are not what their name says. */
+DR_MUST_USE dr_status api_inspect_safetensors(drupe_result *r, const char *path);
+DR_MUST_USE dr_status api_inspect_onnx_adapter(drupe_result *r, const char *path);
+
 #endif

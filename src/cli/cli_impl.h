@@ -12,14 +12,26 @@
 #include "core/status.h"
 #include "drupe/drupe.h"
 
+/* ---- verbs ---- */
+
 /* One command.  config begins with cli_common. */
 typedef struct {
     const char *usage; /* "drupe quantize -m MODEL [options]" */
     size_t config_size;
     const dr_param *params;
     size_t params_count;
-    dr_status (*run)(const void *config, const unsigned char *given, dr_arena *a);
+    dr_status (*run)(const void *config, const unsigned char *given);
 } cli_verb;
+
+/* verbs.def as a list; verb is NULL for a command that is refused: summary says why. */
+typedef struct {
+    const char *name, *summary;
+    const cli_verb *verb;
+} cli_verb_row;
+extern const cli_verb_row cli_verbs[];
+extern const size_t cli_verb_count;
+
+/* ---- option rows ---- */
 
 /* First member of every verb's config. */
 typedef struct {
@@ -34,6 +46,13 @@ typedef struct {
         .name = option, .offset = offsetof(s, member), .type = kind, __VA_ARGS__           \
     }
 
+/* A refused option with a short form. */
+#define CLI_REFUSED_SHORT(letter, option, reason, instead)                                 \
+    {                                                                                      \
+        .name = option, .short_name = letter, .type = DR_PARAM_REFUSED, .refused = reason, \
+        .nearest = instead                                                                 \
+    }
+
 #define CLI_COMMON(s)                                                                      \
     CLI_ROW(s, common.log_level, "log_level", DR_PARAM_INT, .dflt = "3", .max = 4,         \
             .help = "0 debug, 1 info, 2 warning, 3 error, 4 critical"),                    \
@@ -43,20 +62,6 @@ typedef struct {
 #define CLI_THREADS(s)                                                                     \
     CLI_ROW(s, common.threads, "threads", DR_PARAM_INT, .dflt = "0", .max = 4096,          \
             .help = "threads to use; 0: all")
-
-/* Options of Olive that every model verb has and that come later. */
-#define CLI_REFUSED_COMMON                                                                 \
-    DR_REFUSED("save_config_file", "workflow files come with the workflow engine", NULL),  \
-        DR_REFUSED("dry_run", "plans come with the workflow engine", NULL),                \
-        DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),   \
-        DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
-        DR_REFUSED("account_name", "the shared cache comes with the workflow engine",      \
-                   NULL),                                                                  \
-        DR_REFUSED("container_name", "the shared cache comes with the workflow engine",    \
-                   NULL),                                                                  \
-        DR_REFUSED("model_variant", "diffusion models come later", NULL),                  \
-        DR_REFUSED("test", "comparison runs come with the evaluators", NULL),              \
-        DR_REFUSED("test_metrics", "comparison runs come with the evaluators", NULL)
 
 typedef struct {
     const char *model_name_or_path;
@@ -82,6 +87,26 @@ extern const char *const cli_tasks[];
         CLI_ROW(s, model.disable_telemetry, "disable_telemetry", DR_PARAM_BOOL,            \
                 .dflt = "false", .hidden = true, .help = "accepted; there is none")
 
+/* Options of Olive that every model verb has or had, and that come later or never. */
+#define CLI_MODEL_REFUSED                                                                  \
+    DR_REFUSED("save_config_file", "workflow files come with the workflow engine", NULL),  \
+        DR_REFUSED("dry_run", "plans come with the workflow engine", NULL),                \
+        DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),   \
+        DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
+        DR_REFUSED("account_name", "the shared cache comes with the workflow engine",      \
+                   NULL),                                                                  \
+        DR_REFUSED("container_name", "the shared cache comes with the workflow engine",    \
+                   NULL),                                                                  \
+        DR_REFUSED("model_variant", "diffusion models come later", NULL),                  \
+        DR_REFUSED("is_generative_model", "every supported model is one", "task"),         \
+        DR_REFUSED("test", "comparison runs come with the evaluators", NULL),              \
+        DR_REFUSED("test_metrics", "comparison runs come with the evaluators", NULL),      \
+        DR_REFUSED("test_llama_path", "comparison runs come with the evaluators", NULL),   \
+        DR_REFUSED("resource_group", "nothing is run on AzureML", NULL),                   \
+        DR_REFUSED("workspace_name", "nothing is run on AzureML", NULL),                   \
+        DR_REFUSED("keyvault_name", "nothing is run on AzureML", NULL),                    \
+        DR_REFUSED("aml_compute", "nothing is run on AzureML", NULL)
+
 typedef struct {
     const char *data_name, *data_files, *text_field, *text_template;
     bool use_chat_template, add_special_tokens;
@@ -101,10 +126,10 @@ typedef struct {
                 .dflt = "false", .help = "the model's template over column messages"),     \
         CLI_ROW(s, data.add_special_tokens, "add_special_tokens", DR_PARAM_BOOL,           \
                 .dflt = "false", .help = "begin and end of text around each row"),         \
-        CLI_ROW(s, data.max_seq_len, "max_seq_len", DR_PARAM_INT, .dflt = "0", .min = 0,   \
-                .max = 1 << 20, .help = seq_help),                                         \
-        CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .dflt = "0", .min = 0,   \
-                .max = 1 << 24, .help = samples_help),                                     \
+        CLI_ROW(s, data.max_seq_len, "max_seq_len", DR_PARAM_INT, .max = 1 << 20,          \
+                .help = seq_help),                                                         \
+        CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .max = 1 << 24,          \
+                .help = samples_help),                                                     \
         DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
         DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
         DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \
@@ -113,9 +138,21 @@ typedef struct {
         DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
         DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
 
+/* ---- the frame ---- */
+
 drupe_data cli_data_of(const cli_data *d);
-/* What --trust_remote_code and the like say once. */
+/* What --trust_remote_code says. */
 void cli_model_notes(const cli_model *m);
+
+/* A parameter of a pass, and the option that sets it where that has another name. */
+typedef struct {
+    const char *key, *option; /* option NULL: the same */
+} cli_key;
+
+/* The options that were given, as a pass's config. */
+DR_MUST_USE dr_status cli_pass_config(json_t **out, const dr_param *params, size_t n,
+                                      const void *config, const unsigned char *given,
+                                      const cli_key *keys, size_t count);
 
 /* Runs the job with one pass and prints the result.  config is taken over. */
 DR_MUST_USE dr_status cli_run_job(const cli_common *c, drupe_job *job, const char *pass,
@@ -127,7 +164,8 @@ DR_MUST_USE dr_status cli_write(const char *text, size_t n);
 
 /* Help for the program, and for one verb. */
 DR_MUST_USE dr_status cli_help_main(void);
-DR_MUST_USE dr_status cli_help_verb(const cli_verb *v, const char *name,
-                                    const char *summary);
+DR_MUST_USE dr_status cli_help_verb(const cli_verb_row *row);
+/* docs/cli.md. */
+DR_MUST_USE dr_status cli_docs(void);
 
 #endif

@@ -26,7 +26,32 @@ drupe_data cli_data_of(const cli_data *d)
 void cli_model_notes(const cli_model *m)
 {
     if (m->trust_remote_code)
-        dr_log(DR_INFO, "--trust_remote_code: accepted; code in model folders is never run");
+        dr_log(DR_INFO,
+               "--trust_remote_code: accepted; code in model folders is never run");
+}
+
+dr_status cli_pass_config(json_t **out, const dr_param *params, size_t n,
+                          const void *config, const unsigned char *given,
+                          const cli_key *keys, size_t count)
+{
+    json_t *j = json_object(), *one = NULL;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        const char *option = keys[i].option != NULL ? keys[i].option : keys[i].key;
+        const dr_param *row = dr_param_find(params, n, option);
+        DR_BUG_IF(row == NULL);
+        if (!given[row - params])
+            continue;
+        DR_TRYF(dr_params_json(&one, row, 1, config), "--%s", option);
+        json_object_set(j, keys[i].key, json_object_get(one, row->name));
+        json_decref(one);
+    }
+    *out = j;
+    j = NULL;
+done:
+    json_decref(j);
+    return st;
 }
 
 dr_status cli_write(const char *text, size_t n)

@@ -1,8 +1,6 @@
 /*
  * help.c - --help, made from the tables.
  */
-#include <string.h>
-
 #include "cli/cli_impl.h"
 #include "core/buf.h"
 
@@ -19,11 +17,11 @@ dr_status cli_help_main(void)
                        "usage: drupe COMMAND [options]\n\n"
                        "commands:\n",
                        drupe_version()));
-#define VERB(symbol, name, summary) DR_TRY(dr_buf_addf(&b, "  %-20s %s\n", name, summary));
-#define LATER_VERB(name, reason)
-#include "cli/verbs.def"
-#undef VERB
-#undef LATER_VERB
+    for (size_t i = 0; i < cli_verb_count; i++) {
+        if (cli_verbs[i].verb != NULL)
+            DR_TRY(
+                dr_buf_addf(&b, "  %-20s %s\n", cli_verbs[i].name, cli_verbs[i].summary));
+    }
     DR_TRY(dr_buf_adds(&b, "\n`drupe COMMAND --help` lists a command's options.\n"
                            "`drupe --version` prints the version.\n"));
     DR_TRY(cli_write(b.data, b.len));
@@ -32,14 +30,15 @@ done:
     return st;
 }
 
-dr_status cli_help_verb(const cli_verb *v, const char *name, const char *summary)
+dr_status cli_help_verb(const cli_verb_row *row)
 {
+    const cli_verb *v = row->verb;
     dr_buf b;
     dr_status st = DR_OK;
 
     dr_buf_init(&b, HELP_MAX);
-    DR_TRY(dr_buf_addf(&b, "drupe %s - %s\n\nusage: %s\n\noptions:\n", name, summary,
-                       v->usage));
+    DR_TRY(dr_buf_addf(&b, "drupe %s - %s\n\nusage: %s\n\noptions:\n", row->name,
+                       row->summary, v->usage));
     DR_TRY(dr_params_help(&b, v->params, v->params_count));
     DR_TRY(cli_write(b.data, b.len));
 done:

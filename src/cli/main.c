@@ -3,6 +3,8 @@
  *
  * Exit status: 0 a result was made, 1 failed, 2 wrong usage, 130 interrupted.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,16 +20,14 @@
 #undef VERB
 #undef LATER_VERB
 
-static const struct {
-    const char *name, *summary;
-    const cli_verb *verb;
-} verbs[] = {
+const cli_verb_row cli_verbs[] = {
 #define VERB(symbol, name, summary) {name, summary, &verb_##symbol},
 #define LATER_VERB(name, reason)    {name, reason, NULL},
 #include "cli/verbs.def"
 #undef VERB
 #undef LATER_VERB
 };
+const size_t cli_verb_count = DR_COUNT(cli_verbs);
 
 static void on_signal(int number)
 {
@@ -44,8 +44,8 @@ static void print_error(dr_status st)
         (void)fprintf(stderr, "drupe: %s\n", dr_status_text(st));
         return;
     }
-    (void)fprintf(stderr, "%sdrupe:%s %s\n", color ? "\033[31m" : "", color ? "\033[0m" : "",
-                  t->frames[0].text);
+    (void)fprintf(stderr, "%sdrupe:%s %s\n", color ? "\033[31m" : "",
+                  color ? "\033[0m" : "", t->frames[0].text);
     for (int i = 1; i < t->count; i++)
         (void)fprintf(stderr, "  %s\n", t->frames[i].text);
     if (t->hint[0] != '\0')
@@ -54,25 +54,28 @@ static void print_error(dr_status st)
 
 static bool is_help(const char *arg)
 {
-    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0 || strcmp(arg, "help") == 0;
+    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
 }
 
-static dr_status find_verb(size_t *index, const char *name)
+static dr_status find_verb(const cli_verb_row **row, const char *name)
 {
-    const char *names[DR_COUNT(verbs)];
+    const char *names[DR_COUNT(cli_verbs)];
+    size_t count = 0;
     dr_status st;
 
-    for (size_t i = 0; i < DR_COUNT(verbs); i++) {
-        names[i] = verbs[i].name;
-        if (strcmp(verbs[i].name, name) != 0)
+    for (size_t i = 0; i < cli_verb_count; i++) {
+        if (cli_verbs[i].verb != NULL)
+            names[count++] = cli_verbs[i].name;
+        if (strcmp(cli_verbs[i].name, name) != 0)
             continue;
-        *index = i;
-        if (verbs[i].verb == NULL)
-            return dr_fail(DR_EUSAGE, "%s is not supported yet: %s", name, verbs[i].summary);
+        *row = &cli_verbs[i];
+        if (cli_verbs[i].verb == NULL)
+            return dr_fail(DR_EUSAGE, "%s is not supported yet: %s", name,
+                           cli_verbs[i].summary);
         return DR_OK;
     }
     st = dr_fail(DR_EUSAGE, "no command is called %s", name);
-    const char *near = dr_nearest(name, names, DR_COUNT(verbs));
+    const char *near = dr_nearest(name, names, count);
     if (near != NULL)
         dr_hint("did you mean %s?", near);
     else
@@ -80,34 +83,27 @@ static dr_status find_verb(size_t *index, const char *name)
     return st;
 }
 
-static dr_status check_required(const cli_verb *v, const unsigned char *given)
+static dr_status run_verb(const cli_verb_row *row, int argc, char **argv)
 {
-    for (size_t i = 0; i < v->params_count; i++) {
-        if (v->params[i].required && !given[i])
-            return dr_fail(DR_EUSAGE, "--%s must be given", v->params[i].name);
-    }
-    return DR_OK;
-}
-
-static dr_status run_verb(size_t index, int argc, char **argv)
-{
-    const cli_verb *v = verbs[index].verb;
+    const cli_verb *v = row->verb;
     dr_arena arena = {0};
     dr_status st = DR_OK;
 
     for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return cli_help_verb(v, verbs[index].name, verbs[index].summary);
+        if (is_help(argv[i]))
+            return cli_help_verb(row);
     }
     void *config = dr_arena_alloc(&arena, 1, v->config_size);
     unsigned char *given = dr_arena_alloc(&arena, v->params_count, 1);
     dr_params_defaults(v->params, v->params_count, config);
-    DR_TRY(dr_params_parse_argv(v->params, v->params_count, config, argc, argv, given,
-                                &arena));
-    DR_TRY(check_required(v, given));
+    st =
+        dr_params_parse_argv(v->params, v->params_count, config, argc, argv, given, &arena);
+    if (st != DR_OK && dr_trail_get()->hint[0] == '\0')
+        dr_hint("drupe %s --help lists the options", row->name);
+    DR_TRY(st);
     const cli_common *c = config;
     drupe_log_level(c->log_level);
-    DR_TRY(v->run(config, given, &arena));
+    DR_TRY(v->run(config, given));
 done:
     dr_arena_release(&arena);
     return st;
@@ -115,24 +111,45 @@ done:
 
 static dr_status run_program(int argc, char **argv)
 {
-    size_t index = 0;
+    static const char version[] = "drupe " DRUPE_VERSION "\n";
+    const cli_verb_row *row = NULL;
+    const char *word = argc > 1 ? argv[1] : NULL;
     dr_status st = DR_OK;
 
-    if (argc < 2) {
+    if (word == NULL) {
         st = dr_fail(DR_EUSAGE, "which command?");
         dr_hint("drupe --help lists the commands");
-        goto done;
-    }
-    if (is_help(argv[1])) {
-        DR_TRY(cli_help_main());
-    } else if (strcmp(argv[1], "--version") == 0) {
-        DR_TRY(cli_write("drupe " DRUPE_VERSION "\n", sizeof("drupe " DRUPE_VERSION)));
+    } else if (is_help(word) || (strcmp(word, "help") == 0 && argc == 2)) {
+        st = cli_help_main();
+    } else if (strcmp(word, "help") == 0) {
+        DR_TRY(find_verb(&row, argv[2]));
+        st = cli_help_verb(row);
+    } else if (strcmp(word, "--version") == 0) {
+        st = cli_write(version, sizeof(version) - 1);
+    } else if (strcmp(word, "docs") == 0 && argc == 2) {
+        st = cli_docs(); /* for `make docs`, not for people */
     } else {
-        DR_TRY(find_verb(&index, argv[1]));
-        DR_TRY(run_verb(index, argc - 2, argv + 2));
+        DR_TRY(find_verb(&row, word));
+        st = run_verb(row, argc - 2, argv + 2);
     }
 done:
     return st;
+}
+
+/*
+ * A descriptor that is closed would be given to the first file opened: the result would be
+ * written into a model.  stdin and stderr become /dev/null; without stdout nothing is run.
+ */
+static dr_status check_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) != -1 || errno != EBADF)
+            continue;
+        int null = open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+        if (fd == STDOUT_FILENO || null != fd)
+            return dr_fail(DR_EIO, "standard output is closed; results are written to it");
+    }
+    return DR_OK;
 }
 
 int main(int argc, char **argv)
@@ -140,13 +157,16 @@ int main(int argc, char **argv)
     (void)signal(SIGINT, on_signal);
     (void)signal(SIGTERM, on_signal);
     (void)signal(SIGPIPE, SIG_IGN);
-    dr_status st = run_program(argc, argv);
+    dr_status st = check_descriptors();
+    if (st == DR_OK)
+        st = run_program(argc, argv);
     if (st == DR_OK)
         return 0;
-    if (st == DR_ECANCELLED) {
+    if (st != DR_ECANCELLED)
+        print_error(st);
+    if (st == DR_ECANCELLED || dr_cancelled_check() != DR_OK) {
         (void)fprintf(stderr, "drupe: interrupted\n");
         return 130;
     }
-    print_error(st);
     return st == DR_EUSAGE ? 2 : 1;
 }

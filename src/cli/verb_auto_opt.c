@@ -77,9 +77,13 @@ static const dr_param auto_opt_params[] = {
                NULL),
     DR_REFUSED("mixed_precision_overrides_config", "it comes with NPU targets", NULL),
     DR_REFUSED("enable_search", "search comes with the workflow engine", NULL),
-    DR_REFUSED("data_name", "in Olive it changes nothing here", NULL),
+    DR_REFUSED("seed", "search comes with the workflow engine", NULL),
+    CLI_REFUSED_SHORT('d', "data_name", "in Olive it changes nothing here", NULL),
+    DR_REFUSED("split", "in Olive it changes nothing here", NULL),
+    DR_REFUSED("subset", "in Olive it changes nothing here", NULL),
+    DR_REFUSED("input_cols", "in Olive it changes nothing here", NULL),
     DR_REFUSED("batch_size", "in Olive it changes nothing here", NULL),
-    CLI_REFUSED_COMMON,
+    CLI_MODEL_REFUSED,
 };
 
 static const dr_param capture_params[] = {
@@ -97,46 +101,49 @@ static const dr_param capture_params[] = {
                "min_ort_version"),
     DR_REFUSED("fixed_param_dict", "fixed shapes come with NPU targets", NULL),
     DR_REFUSED("past_key_value_name", "the runtime's own name is used", NULL),
-    CLI_REFUSED_COMMON,
+    CLI_MODEL_REFUSED,
 };
 
-static json_t *config(const options *o)
+static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
+                     size_t count)
 {
-    json_t *j = json_object();
-
-    if (o->precision >= 0)
-        json_object_set_new(j, "precision", json_string(precisions[o->precision]));
-    json_object_set_new(j, "int4_block_size", json_integer(o->int4_block_size));
-    json_object_set_new(j, "int4_is_symmetric", json_boolean(o->int4_is_symmetric));
-    json_object_set_new(j, "int4_accuracy_level", json_integer(o->int4_accuracy_level));
-    if (o->min_ort_version != NULL)
-        json_object_set_new(j, "min_ort_version", json_string(o->min_ort_version));
-    json_object_set_new(j, "use_ort_genai", json_boolean(o->use_ort_genai));
-    json_object_set_new(j, "max_length", json_integer(o->max_length));
-    return j;
-}
-
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
-{
-    const options *o = cfg;
+    static const cli_key keys[] = {
+        {"precision", NULL},         {"int4_block_size", NULL},
+        {"int4_is_symmetric", NULL}, {"int4_accuracy_level", NULL},
+        {"min_ort_version", NULL},   {"use_ort_genai", NULL},
+        {"max_length", NULL}};
+    json_t *config = NULL;
     drupe_job job = {.model = o->model.model_name_or_path,
                      .adapters = o->adapter_path,
                      .output = o->model.output_path,
                      .check = !o->no_check};
+    dr_status st = DR_OK;
 
-    (void)given, (void)a;
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
-        return dr_fail(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
-    return cli_run_job(&o->common, &job, "ModelBuilder", config(o), "exported");
+        DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
+    DR_TRY(cli_pass_config(&config, params, count, o, given, keys, DR_COUNT(keys)));
+    DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
+done:
+    return st;
+}
+
+static dr_status run_auto_opt(const void *cfg, const unsigned char *given)
+{
+    return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params));
+}
+
+static dr_status run_capture(const void *cfg, const unsigned char *given)
+{
+    return run(cfg, given, capture_params, DR_COUNT(capture_params));
 }
 
 extern const cli_verb verb_auto_opt; /* VERB(auto_opt, ...) in cli/verbs.def */
 const cli_verb verb_auto_opt = {
     "drupe auto-opt -m MODEL [-a ADAPTER] [--use_ort_genai] [-o FOLDER]", sizeof(options),
-    auto_opt_params, DR_COUNT(auto_opt_params), run};
+    auto_opt_params, DR_COUNT(auto_opt_params), run_auto_opt};
 
 extern const cli_verb verb_capture; /* VERB(capture, ...) in cli/verbs.def */
 const cli_verb verb_capture = {
     "drupe capture-onnx-graph -m MODEL [--use_ort_genai] [-o FOLDER]", sizeof(options),
-    capture_params, DR_COUNT(capture_params), run};
+    capture_params, DR_COUNT(capture_params), run_capture};

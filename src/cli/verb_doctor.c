@@ -9,13 +9,13 @@ typedef struct {
 
 static const dr_param params[] = {CLI_COMMON(options)};
 
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
-    (void)given, (void)a;
+    (void)given;
     DR_TRY((dr_status)drupe_doctor(&r));
     DR_TRY(cli_print(&o->common, r));
 done:

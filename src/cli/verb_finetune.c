@@ -33,9 +33,56 @@ typedef struct {
     int logging_steps;
 } options;
 
+enum { MAX_SAMPLES = 256 }; /* Olive's default */
+
 static const char *const methods[] = {"lora", NULL};
 static const char *const dtypes[] = {"float32", NULL};
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+
+/* Fields of the Hugging Face Trainer, which Olive passes through; the common ones. */
+#define TRAINER_REFUSED                                                                    \
+    DR_REFUSED("bf16", "training is in float32", "torch_dtype"),                           \
+        DR_REFUSED("fp16", "training is in float32", "torch_dtype"),                       \
+        DR_REFUSED("tf32", "training is in float32", "torch_dtype"),                       \
+        DR_REFUSED("optim", "it is AdamW", "weight_decay"),                                \
+        DR_REFUSED("lr_scheduler_kwargs", "the schedules have no more parameters",         \
+                   "lr_scheduler_type"),                                                   \
+        DR_REFUSED("gradient_checkpointing", "chosen by the memory there is", NULL),       \
+        DR_REFUSED("auto_find_batch_size", "memory does not depend on the batch",          \
+                   "per_device_train_batch_size"),                                         \
+        DR_REFUSED("output_dir", "there is one output folder", "output_path"),             \
+        DR_REFUSED("overwrite_output_dir", "a folder that drupe made is replaced",         \
+                   "output_path"),                                                         \
+        DR_REFUSED("save_steps", "checkpoints come later", NULL),                          \
+        DR_REFUSED("save_strategy", "checkpoints come later", NULL),                       \
+        DR_REFUSED("save_total_limit", "checkpoints come later", NULL),                    \
+        DR_REFUSED("resume_from_checkpoint", "checkpoints come later", "adapter_path"),    \
+        DR_REFUSED("load_best_model_at_end", "checkpoints come later", NULL),              \
+        DR_REFUSED("eval_strategy", "evaluation sets come later", NULL),                   \
+        DR_REFUSED("evaluation_strategy", "evaluation sets come later", NULL),             \
+        DR_REFUSED("eval_steps", "evaluation sets come later", NULL),                      \
+        DR_REFUSED("do_eval", "evaluation sets come later", NULL),                         \
+        DR_REFUSED("per_device_eval_batch_size", "evaluation sets come later",             \
+                   "per_device_train_batch_size"),                                         \
+        DR_REFUSED("report_to", "losses are in the result", "json"),                       \
+        DR_REFUSED("logging_dir", "losses are in the result", "json"),                     \
+        DR_REFUSED("logging_strategy", "losses are logged by steps", "logging_steps"),     \
+        DR_REFUSED("logging_first_step", "losses are logged by steps", "logging_steps"),   \
+        DR_REFUSED("data_seed", "one seed is for all", "seed"),                            \
+        DR_REFUSED("full_determinism", "every run is deterministic", "seed"),              \
+        DR_REFUSED("group_by_length", "joined blocks have one length", "shuffle"),         \
+        DR_REFUSED("dataloader_num_workers", "data is read at once", "threads"),           \
+        DR_REFUSED("dataloader_drop_last", "the last batch is trained on", NULL),          \
+        DR_REFUSED("remove_unused_columns", "columns are chosen by name",                  \
+                   "text_template"),                                                       \
+        DR_REFUSED("label_smoothing_factor", "it comes later", NULL),                      \
+        DR_REFUSED("neftune_noise_alpha", "it comes later", "lora_dropout"),               \
+        DR_REFUSED("torch_compile", "no Python is run", NULL),                             \
+        DR_REFUSED("use_cpu", "training is on the CPU", NULL),                             \
+        DR_REFUSED("no_cuda", "training is on the CPU", NULL),                             \
+        DR_REFUSED("deepspeed", "one device a run", NULL),                                 \
+        DR_REFUSED("fsdp", "one device a run", NULL),                                      \
+        DR_REFUSED("push_to_hub", "nothing is sent anywhere", NULL)
 
 static const dr_param params[] = {
     CLI_MODEL(options, "finetuned-adapter"),
@@ -65,7 +112,8 @@ static const dr_param params[] = {
               .help = "how the rate changes"),
     DR_FLOAT(options, warmup_ratio, .dflt = "0.03", .max = 1,
              .help = "share of the steps that warm up (not with constant)"),
-    DR_INT(options, warmup_steps, .dflt = "0", .max = 1e9, .help = "wins over warmup_ratio"),
+    DR_INT(options, warmup_steps, .dflt = "0", .max = 1e9,
+           .help = "wins over warmup_ratio"),
     DR_FLOAT(options, weight_decay, .dflt = "0", .max = 100, .help = "of AdamW"),
     DR_FLOAT(options, adam_beta1, .dflt = "0.9", .max = 0.999999, .help = "of AdamW"),
     DR_FLOAT(options, adam_beta2, .dflt = "0.999", .max = 0.999999, .help = "of AdamW"),
@@ -83,54 +131,56 @@ static const dr_param params[] = {
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "in Olive it changes nothing here",
                "per_device_train_batch_size"),
-    CLI_REFUSED_COMMON,
+    CLI_MODEL_REFUSED,
+    TRAINER_REFUSED,
 };
 
-/* Our struct's fields under the pass's names. */
-static json_t *config(const options *o)
-{
-    json_t *j = json_object();
+static const cli_key keys[] = {{"r", "lora_r"},
+                               {"alpha", "lora_alpha"},
+                               {"lora_dropout", NULL},
+                               {"use_rslora", NULL},
+                               {"target_modules", NULL},
+                               {"max_steps", NULL},
+                               {"num_train_epochs", NULL},
+                               {"per_device_train_batch_size", NULL},
+                               {"gradient_accumulation_steps", NULL},
+                               {"learning_rate", NULL},
+                               {"lr_scheduler_type", NULL},
+                               {"warmup_ratio", NULL},
+                               {"warmup_steps", NULL},
+                               {"weight_decay", NULL},
+                               {"adam_beta1", NULL},
+                               {"adam_beta2", NULL},
+                               {"adam_epsilon", NULL},
+                               {"max_grad_norm", NULL},
+                               {"seed", NULL},
+                               {"shuffle", NULL},
+                               {"logging_steps", NULL}};
 
-    json_object_set_new(j, "r", json_integer(o->lora_r));
-    json_object_set_new(j, "alpha", json_real(o->lora_alpha));
-    json_object_set_new(j, "lora_dropout", json_real(o->lora_dropout));
-    json_object_set_new(j, "use_rslora", json_boolean(o->use_rslora));
-    if (o->target_modules != NULL)
-        json_object_set_new(j, "target_modules", json_string(o->target_modules));
-    json_object_set_new(j, "max_steps", json_integer(o->max_steps));
-    json_object_set_new(j, "num_train_epochs", json_real(o->num_train_epochs));
-    json_object_set_new(j, "per_device_train_batch_size",
-                        json_integer(o->per_device_train_batch_size));
-    json_object_set_new(j, "gradient_accumulation_steps",
-                        json_integer(o->gradient_accumulation_steps));
-    json_object_set_new(j, "learning_rate", json_real(o->learning_rate));
-    json_object_set_new(j, "lr_scheduler_type", json_string(schedules[o->lr_scheduler_type]));
-    json_object_set_new(j, "warmup_ratio", json_real(o->warmup_ratio));
-    json_object_set_new(j, "warmup_steps", json_integer(o->warmup_steps));
-    json_object_set_new(j, "weight_decay", json_real(o->weight_decay));
-    json_object_set_new(j, "adam_beta1", json_real(o->adam_beta1));
-    json_object_set_new(j, "adam_beta2", json_real(o->adam_beta2));
-    json_object_set_new(j, "adam_epsilon", json_real(o->adam_epsilon));
-    json_object_set_new(j, "max_grad_norm", json_real(o->max_grad_norm));
-    json_object_set_new(j, "seed", json_integer(o->seed));
-    json_object_set_new(j, "shuffle", json_boolean(o->shuffle));
-    json_object_set_new(j, "logging_steps", json_integer(o->logging_steps));
-    return j;
-}
-
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
+    json_t *config = NULL;
     drupe_job job = {.model = o->model.model_name_or_path,
                      .adapters = o->adapter_path,
                      .output = o->model.output_path,
                      .data = cli_data_of(&o->data)};
+    dr_status st = DR_OK;
 
-    (void)given, (void)a;
     cli_model_notes(&o->model);
+    if (o->data.data_name == NULL) {
+        st = dr_fail(DR_EUSAGE, "--data_name is required");
+        dr_hint("--data_name json --data_files data.jsonl --text_template \"{prompt} "
+                "{response}\"");
+        goto done;
+    }
     if (job.data.max_samples == 0)
-        job.data.max_samples = 256; /* Olive's default */
-    return cli_run_job(&o->common, &job, "LoRA", config(o), "trained");
+        job.data.max_samples = MAX_SAMPLES;
+    DR_TRY(
+        cli_pass_config(&config, params, DR_COUNT(params), o, given, keys, DR_COUNT(keys)));
+    DR_TRY(cli_run_job(&o->common, &job, "LoRA", config, "trained"));
+done:
+    return st;
 }
 
 extern const cli_verb verb_finetune; /* VERB(finetune, ...) in cli/verbs.def */

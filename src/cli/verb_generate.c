@@ -1,7 +1,6 @@
 /*
  * verb_generate.c - drupe generate: text from an exported model, as it comes.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "cli/cli_impl.h"
@@ -26,21 +25,24 @@ typedef struct {
 static const dr_param params[] = {
     DR_STR(options, model_name_or_path, .short_name = 'm', .required = true,
            .help = "folder made by auto-opt --use_ort_genai"),
-    DR_STR(options, prompt, .short_name = 'p', .required = true, .help = "text to go on from"),
+    DR_STR(options, prompt, .short_name = 'p', .required = true,
+           .help = "text to go on from"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "adapter: its name in the folder, or a file"),
     DR_BOOL(options, chat, .dflt = "false", .help = "ask in the model's chat template"),
     DR_STR(options, system, .help = "system message, with --chat"),
     DR_INT(options, max_length, .dflt = "0", .max = 1 << 24,
-           .help = "tokens in all; 0: max_new_tokens decides"),
-    DR_INT(options, max_new_tokens, .dflt = "128", .min = 1, .max = 1 << 24,
-           .help = "tokens to generate"),
-    DR_BOOL(options, do_sample, .dflt = "false", .help = "sample; else the likeliest token"),
-    DR_FLOAT(options, temperature, .dflt = "1", .min = 0.01, .max = 100,
-             .help = "with --do_sample"),
-    DR_FLOAT(options, top_p, .dflt = "0", .max = 1, .help = "with --do_sample; 0: off"),
-    DR_INT(options, top_k, .dflt = "50", .min = 1, .max = 1 << 20,
-           .help = "with --do_sample"),
+           .help = "tokens in all; 0: no limit of its own"),
+    DR_INT(options, max_new_tokens, .dflt = "0", .max = 1 << 24,
+           .help = "tokens to generate; 0: what max_length leaves, else 128"),
+    DR_BOOL(options, do_sample, .dflt = "false",
+            .help = "sample; else the likeliest token"),
+    DR_FLOAT(options, temperature, .dflt = "0", .max = 100,
+             .help = "with --do_sample; 0: the model's"),
+    DR_FLOAT(options, top_p, .dflt = "0", .max = 1,
+             .help = "with --do_sample; 0: the model's"),
+    DR_INT(options, top_k, .dflt = "0", .max = 1 << 20,
+           .help = "with --do_sample; 0: the model's"),
     DR_INT(options, seed, .dflt = "-1", .min = -1, .max = 2147483647,
            .help = "with --do_sample; -1: none"),
     CLI_THREADS(options),
@@ -54,37 +56,42 @@ static bool print_piece(void *ctx, const char *text)
     return o->common.json || cli_write(text, strlen(text)) == DR_OK;
 }
 
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status check(const options *o, const unsigned char *given)
 {
-    const options *o = cfg;
-    drupe_generation g = {.model = o->model_name_or_path,
-                          .adapter = o->adapter_path,
-                          .prompt = o->prompt,
-                          .system = o->system,
-                          .chat = o->chat,
-                          .max_length = o->max_length,
-                          .max_new_tokens = o->max_new_tokens,
-                          .do_sample = o->do_sample,
-                          .temperature = o->temperature,
-                          .top_p = o->top_p,
-                          .top_k = o->top_k,
-                          .seed = o->seed,
-                          .threads = o->common.threads};
-    options copy = *o;
+    static const char *const sampling[] = {"temperature", "top_p", "top_k", "seed"};
+
+    for (size_t i = 0; i < DR_COUNT(sampling) && !o->do_sample; i++) {
+        if (given[dr_param_find(params, DR_COUNT(params), sampling[i]) - params])
+            return dr_fail(DR_EUSAGE, "--%s needs --do_sample", sampling[i]);
+    }
+    if (o->system != NULL && !o->chat)
+        return dr_fail(DR_EUSAGE, "--system needs --chat");
+    return DR_OK;
+}
+
+static dr_status run(const void *cfg, const unsigned char *given)
+{
+    options o = *(const options *)cfg;
+    drupe_generation g = {.model = o.model_name_or_path,
+                          .adapter = o.adapter_path,
+                          .prompt = o.prompt,
+                          .system = o.system,
+                          .chat = o.chat,
+                          .max_length = o.max_length,
+                          .max_new_tokens = o.max_new_tokens,
+                          .do_sample = o.do_sample,
+                          .temperature = o.temperature,
+                          .top_p = o.top_p,
+                          .top_k = o.top_k,
+                          .seed = o.seed,
+                          .threads = o.common.threads};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
-    (void)a;
-    for (size_t i = 0; i < DR_COUNT(params) && !o->do_sample; i++) {
-        if (given[i] && params[i].help != NULL &&
-            strncmp(params[i].help, "with --do_sample", 16) == 0)
-            DR_FAIL(DR_EUSAGE, "--%s needs --do_sample", params[i].name);
-    }
-    if (o->system != NULL && !o->chat)
-        DR_FAIL(DR_EUSAGE, "--system needs --chat");
-    DR_TRY((dr_status)drupe_generate(&r, &g, print_piece, &copy));
-    if (o->common.json) {
-        DR_TRY(cli_print(&o->common, r));
+    DR_TRY(check(&o, given));
+    DR_TRY((dr_status)drupe_generate(&r, &g, print_piece, &o));
+    if (o.common.json) {
+        DR_TRY(cli_print(&o.common, r));
     } else {
         DR_TRY(cli_write("\n", 1));
         dr_log_text(DR_INFO, drupe_result_text(r));
@@ -95,6 +102,5 @@ done:
 }
 
 extern const cli_verb verb_generate; /* VERB(generate, ...) in cli/verbs.def */
-const cli_verb verb_generate = {
-    "drupe generate -m FOLDER -p TEXT [-a ADAPTER] [--chat]", sizeof(options), params,
-    DR_COUNT(params), run};
+const cli_verb verb_generate = {"drupe generate -m FOLDER -p TEXT [-a ADAPTER] [--chat]",
+                                sizeof(options), params, DR_COUNT(params), run};

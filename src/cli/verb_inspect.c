@@ -10,17 +10,17 @@ typedef struct {
 
 static const dr_param params[] = {
     DR_STR(options, model_name_or_path, .short_name = 'm', .required = true,
-           .help = "folder, GGUF file, ONNX file, hub id, adapter, or a result"),
+           .help = "folder or file of a model, hub id, adapter, or a result"),
     CLI_COMMON(options),
 };
 
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
-    (void)given, (void)a;
+    (void)given;
     DR_TRY((dr_status)drupe_inspect(&r, o->model_name_or_path));
     DR_TRY(cli_print(&o->common, r));
 done:

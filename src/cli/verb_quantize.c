@@ -15,7 +15,9 @@ typedef struct {
     bool no_evaluate;
 } options;
 
+enum { AWQ, GPTQ, RTN };
 static const char *const algorithms[] = {"awq", "gptq", "rtn", NULL};
+static const char *const passes[] = {"AutoAWQQuantizer", "Gptq", "Rtn"};
 static const char *const precisions[] = {"int4", NULL};
 
 static const dr_param params[] = {
@@ -28,7 +30,7 @@ static const dr_param params[] = {
            .help = "inputs that share a scale; -1: a whole row"),
     DR_BOOL(options, symmetric, .dflt = "false", .help = "a grid without zero points"),
     DR_BOOL(options, exact, .dflt = "false",
-            .help = "awq: AutoAWQ's very search, without drupe's improvements"),
+            .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
@@ -36,48 +38,57 @@ static const dr_param params[] = {
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
-    DR_REFUSED("adapter_path", "quantize the base; give the adapter to auto-opt", NULL),
-    DR_REFUSED("implementation", "there is one implementation of each algorithm", "algorithm"),
+    CLI_REFUSED_SHORT('a', "adapter_path",
+                      "quantize the base; give the adapter to auto-opt", NULL),
+    DR_REFUSED("implementation", "there is one implementation of each algorithm",
+               "algorithm"),
     DR_REFUSED("act_precision", "activations stay float", "precision"),
     DR_REFUSED("use_qdq_encoding", "weights become MatMulNBits", NULL),
-    CLI_REFUSED_COMMON,
+    DR_REFUSED("enable_qdq_encoding", "weights become MatMulNBits", NULL),
+    DR_REFUSED("quarot_rotate", "rotations come later", "algorithm"),
+    CLI_MODEL_REFUSED,
 };
 
-static json_t *config(const options *o, const char *pass)
+/* The options that were given, under the names that each pass has for them. */
+static dr_status pass_config(json_t **out, const options *o, const unsigned char *given)
 {
-    json_t *j = json_object();
-    bool awq = pass[0] == 'A';
+    const cli_key keys[] = {
+        {o->algorithm == AWQ ? "q_group_size" : "group_size", "group_size"}};
+    dr_status st = DR_OK;
 
-    json_object_set_new(j, awq ? "q_group_size" : "group_size", json_integer(o->group_size));
-    if (awq) {
-        json_object_set_new(j, "zero_point", json_boolean(!o->symmetric));
-        json_object_set_new(j, "exact", json_boolean(o->exact));
-    } else {
-        json_object_set_new(j, "sym", json_boolean(o->symmetric));
+    DR_TRY(cli_pass_config(out, params, DR_COUNT(params), o, given, keys, DR_COUNT(keys)));
+    if (o->symmetric && o->algorithm == AWQ)
+        json_object_set_new(*out, "zero_point", json_false());
+    else if (o->symmetric)
+        json_object_set_new(*out, "sym", json_true());
+    if (o->exact && o->algorithm == AWQ)
+        json_object_set_new(*out, "exact", json_true());
+    if (o->exact && o->algorithm == GPTQ) {
+        json_object_set_new(*out, "minmax", json_true());
+        json_object_set_new(*out, "desc_act", json_boolean(o->group_size == -1));
     }
-    return j;
+done:
+    return st;
 }
 
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status run(const void *cfg, const unsigned char *given)
 {
-    static const char *const passes[] = {"AutoAWQQuantizer", "Gptq", "Rtn"};
     const options *o = cfg;
+    json_t *config = NULL;
     drupe_job job = {.model = o->model.model_name_or_path,
                      .output = o->model.output_path,
                      .data = cli_data_of(&o->data),
                      .evaluate = !o->no_evaluate,
                      .check = true};
+    dr_status st = DR_OK;
 
-    (void)given, (void)a;
     cli_model_notes(&o->model);
-    if (o->exact && o->algorithm != 0)
-        return dr_fail(DR_EUSAGE, "--exact belongs to --algorithm awq, not to %s",
-                       algorithms[o->algorithm]);
-    if (o->algorithm == 2 && (o->data.data_name != NULL || o->data.max_samples > 0 ||
-                              o->data.max_seq_len > 0))
-        return dr_fail(DR_EUSAGE, "--algorithm rtn reads no data; leave the data options out");
-    return cli_run_job(&o->common, &job, passes[o->algorithm],
-                       config(o, passes[o->algorithm]), "quantized");
+    if (o->exact && o->algorithm == RTN)
+        DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to rtn");
+    DR_TRY(pass_config(&config, o, given));
+    DR_TRY(cli_run_job(&o->common, &job, passes[o->algorithm], config, "quantized"));
+done:
+    return st;
 }
 
 extern const cli_verb verb_quantize; /* VERB(quantize, ...) in cli/verbs.def */

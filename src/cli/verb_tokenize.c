@@ -8,6 +8,8 @@
 #include "core/file.h"
 #include "core/json.h"
 
+enum { FLUSH_BYTES = 1 << 20 };
+
 typedef struct {
     cli_common common;
     const char *model_name_or_path;
@@ -23,8 +25,8 @@ static const dr_param params[] = {
     DR_STR(options, model_name_or_path, .short_name = 'm', .required = true,
            .help = "folder, GGUF file, hub id, or an earlier result"),
     DR_STR(options, text, .help = "text to tokenize"),
-    DR_STR(options, file, .help = "file to tokenize, whole"),
-    DR_STR(options, jsonl, .help = "file of JSON lines; a line of output each"),
+    DR_STR(options, file, .help = "file to tokenize, whole; -: standard input"),
+    DR_STR(options, jsonl, .help = "JSON lines, a line of output each; -: standard input"),
     DR_STR(options, text_field, .dflt = "text", .help = "the column, with --jsonl"),
     DR_BOOL(options, add_special_tokens, .dflt = "false",
             .help = "begin and end of text, as the tokenizer says"),
@@ -60,8 +62,8 @@ static dr_status one(dr_buf *out, const options *o, const drupe_tokenizer *t,
     size_t count = 0;
     dr_status st = DR_OK;
 
-    DR_TRY((dr_status)drupe_tokenizer_encode(t, &ids, &count, text, n,
-                                             o->add_special_tokens));
+    DR_TRY(
+        (dr_status)drupe_tokenizer_encode(t, &ids, &count, text, n, o->add_special_tokens));
     if (o->common.json) {
         DR_TRY(add_json(out, o, t, ids, count));
         goto done;
@@ -79,72 +81,92 @@ done:
     return st;
 }
 
-static dr_status lines(dr_buf *out, const options *o, const drupe_tokenizer *t)
+/* One row of a file of JSON lines: an object with the column, or a string. */
+static dr_status json_line(dr_buf *out, const options *o, const drupe_tokenizer *t,
+                           const char *text, size_t n, size_t number)
 {
-    dr_map m = {0};
-    json_t *row = NULL;
-    char where[512];
-    size_t line = 0;
+    json_error_t err;
+    json_t *row = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &err);
     dr_status st = DR_OK;
 
-    DR_TRY(dr_map_open(&m, o->jsonl));
-    const char *p = (const char *)m.data, *end = p + m.size;
-    for (const char *next; p < end; p = next) {
-        const char *nl = memchr(p, '\n', (size_t)(end - p));
-        size_t n = (size_t)((nl != NULL ? nl : end) - p);
-        next = nl != NULL ? nl + 1 : end;
-        line++;
-        if (n == 0)
-            continue;
-        (void)snprintf(where, sizeof(where), "%s: line %zu", o->jsonl, line);
-        DR_TRY(dr_json_parse(&row, p, n, where));
-        const json_t *v = json_is_string(row) ? row : dr_json_get(row, o->text_field);
-        if (!json_is_string(v))
-            DR_FAIL(DR_EFORMAT, "%s: column \"%s\": expected a string, found %s", where,
-                    o->text_field, dr_json_type(v));
-        DR_TRYF(one(out, o, t, json_string_value(v), json_string_length(v)), "%s", where);
-        if (out->len > (1u << 20)) {
-            DR_TRY(cli_write(out->data, out->len));
-            dr_buf_reset(out);
-        }
-        json_decref(row);
-        row = NULL;
-    }
+    if (row == NULL)
+        DR_FAIL(DR_EFORMAT, "%s:%zu:%d: not JSON: %s", o->jsonl, number, err.column,
+                err.text);
+    const json_t *v = json_is_string(row) ? row : dr_json_get(row, o->text_field);
+    if (!json_is_string(v))
+        DR_FAIL(DR_EFORMAT, "%s:%zu: column \"%s\": expected a string, found %s", o->jsonl,
+                number, o->text_field, dr_json_type(v));
+    DR_TRYF(one(out, o, t, json_string_value(v), json_string_length(v)), "%s:%zu", o->jsonl,
+            number);
 done:
     json_decref(row);
-    dr_map_close(&m);
     return st;
 }
 
-static dr_status run(const void *cfg, const unsigned char *given, dr_arena *a)
+static dr_status lines(dr_buf *out, const options *o, const drupe_tokenizer *t,
+                       const dr_buf *text)
 {
-    const options *o = cfg;
-    drupe_tokenizer *t = NULL;
-    dr_map m = {0};
-    dr_buf out;
+    const char *p = text->data, *end = p + text->len;
     dr_status st = DR_OK;
 
-    (void)given, (void)a;
-    dr_buf_init(&out, (size_t)1 << 31);
+    if (text->len >= 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0) /* a byte order mark */
+        p += 3;
+    for (size_t number = 1; p < end; number++) {
+        const char *nl = memchr(p, '\n', (size_t)(end - p));
+        size_t n = (size_t)((nl != NULL ? nl : end) - p);
+        size_t blank = 0;
+        while (blank < n && memchr(" \t\r", p[blank], 3) != NULL)
+            blank++;
+        if (blank < n)
+            DR_TRY(json_line(out, o, t, p, n, number));
+        p = nl != NULL ? nl + 1 : end;
+        if (out->len > FLUSH_BYTES) {
+            DR_TRY(cli_write(out->data, out->len));
+            dr_buf_reset(out);
+        }
+    }
+done:
+    return st;
+}
+
+static dr_status read_input(dr_buf *text, const char *path)
+{
+    return dr_read_file(text, strcmp(path, "-") == 0 ? "/dev/stdin" : path);
+}
+
+static dr_status run(const void *cfg, const unsigned char *given)
+{
+    const options *o = cfg;
+    const char *path = o->file != NULL ? o->file : o->jsonl;
+    drupe_tokenizer *t = NULL;
+    dr_buf out, text;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&out, (size_t)1 << 40);
+    dr_buf_init(&text, (size_t)1 << 40);
     if ((o->text != NULL) + (o->file != NULL) + (o->jsonl != NULL) != 1)
         DR_FAIL(DR_EUSAGE, "give one of --text, --file and --jsonl");
+    if (o->jsonl == NULL &&
+        given[dr_param_find(params, DR_COUNT(params), "text_field") - params])
+        DR_FAIL(DR_EUSAGE, "--text_field needs --jsonl");
+    if (path != NULL)
+        DR_TRY(read_input(&text, path));
     DR_TRY((dr_status)drupe_tokenizer_open(&t, o->model_name_or_path));
-    if (o->text != NULL) {
+    if (o->text != NULL)
         DR_TRY(one(&out, o, t, o->text, strlen(o->text)));
-    } else if (o->file != NULL) {
-        DR_TRY(dr_map_open(&m, o->file));
-        DR_TRY(one(&out, o, t, (const char *)m.data, m.size));
-    } else {
-        DR_TRY(lines(&out, o, t));
-    }
+    else if (o->file != NULL)
+        DR_TRY(one(&out, o, t, text.data, text.len));
+    else
+        DR_TRY(lines(&out, o, t, &text));
     DR_TRY(cli_write(out.data, out.len));
 done:
-    dr_map_close(&m);
     dr_buf_release(&out);
+    dr_buf_release(&text);
     drupe_tokenizer_close(t);
     return st;
 }
 
 extern const cli_verb verb_tokenize; /* VERB(tokenize, ...) in cli/verbs.def */
-const cli_verb verb_tokenize = {"drupe tokenize -m MODEL --text TEXT [--json]",
-                                sizeof(options), params, DR_COUNT(params), run};
+const cli_verb verb_tokenize = {
+    "drupe tokenize -m MODEL --text TEXT | --file FILE | --jsonl FILE [--json]",
+    sizeof(options), params, DR_COUNT(params), run};

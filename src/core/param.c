@@ -111,6 +111,8 @@ static dr_status check_range(const dr_param *p, double v, const char *label)
 {
     if ((p->min == 0 && p->max == 0) || (v >= p->min && v <= p->max))
         return DR_OK;
+    if (p->min == p->max)
+        return dr_fail(DR_EUSAGE, "%s: expected %.10g, found %.10g", label, p->min, v);
     if (p->max >= INT_MAX)
         return dr_fail(DR_EUSAGE, "%s: expected at least %.10g, found %.10g", label, p->min,
                        v);

@@ -8,16 +8,31 @@
  */
 #include "flow/flow.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
-#include "core/json.h"
 #include "core/log.h"
-#include "core/mem.h"
 #include "flow/flow_impl.h"
 #include "hf/hf.h"
-#include "pass/pass.h"
+#include "nn/nn.h"
+
+/* A step of the spec, understood. */
+typedef struct {
+    const pass_def *def;
+    void *config;         /* arena */
+    unsigned char *given; /* arena: [params_count] */
+} plan_step;
+
+typedef struct {
+    plan_step *steps; /* arena: [step_count] */
+    json_t *json;     /* owned: for drupe.json */
+    bool reads_data;
+} plan;
+
+static const char *kind_text(pass_kind kind)
+{
+    return kind == PASS_MODEL_HF ? "a Hugging Face model" : "an ONNX model";
+}
 
 void flow_result_release(flow_result *r)
 {
@@ -27,96 +42,39 @@ void flow_result_release(flow_result *r)
     *r = (flow_result){0};
 }
 
-dr_status flow_parse_adapters(dr_arena *a, const char *text, const char ***names,
-                              const char ***paths, size_t *count)
+static dr_status no_pass(const char *name)
 {
-    size_t max = 1, n = 0;
-    dr_status st = DR_OK;
-
-    for (const char *p = text; *p; p++)
-        max += *p == ',';
-    *names = dr_arena_alloc(a, max, sizeof(char *));
-    *paths = dr_arena_alloc(a, max, sizeof(char *));
-    char *list = dr_arena_strdup(a, text);
-    for (char *p = list, *next; p != NULL; p = next, n++) {
-        next = strchr(p, ',');
-        if (next != NULL)
-            *next++ = '\0';
-        char *eq = strchr(p, '=');
-        if (eq != NULL)
-            *eq = '\0';
-        (*names)[n] = eq != NULL ? p : NULL;
-        (*paths)[n] = eq != NULL ? eq + 1 : p;
-        if (*(*paths)[n] == '\0' || (eq != NULL && *p == '\0'))
-            DR_FAIL(DR_EUSAGE, "adapter_path: an empty name or path in \"%s\"", text);
-        if (eq != NULL && strchr(p, '/') != NULL)
-            DR_FAIL(DR_EUSAGE, "adapter_path: a name has no slash: \"%s\"", p);
-        for (size_t i = 0; i < n; i++) {
-            if (eq != NULL && (*names)[i] != NULL && strcmp((*names)[i], p) == 0)
-                DR_FAIL(DR_EUSAGE, "adapter_path: the name %s is given twice", p);
-        }
-    }
-    *count = n;
-done:
-    return st;
-}
-
-/* A step's pass and its config struct, filled and checked. */
-static dr_status prepare(const pass_def **def, void **config, dr_arena *a,
-                         const flow_step *step)
-{
-    dr_status st = DR_OK;
-
-    *def = pass_find(step->pass);
-    if (*def == NULL) {
-        size_t n = 0;
-        const pass_def *const *list = pass_list(&n);
-        const char **names = dr_arena_alloc(a, n, sizeof(char *));
-        for (size_t i = 0; i < n; i++)
-            names[i] = list[i]->name;
-        const char *near = dr_nearest(step->pass, names, n);
-        st = dr_fail(DR_EUSAGE, "no pass is called %s", step->pass);
-        if (near != NULL)
-            dr_hint("did you mean %s?", near);
-        goto done;
-    }
-    *config = dr_arena_alloc(a, 1, (*def)->config_size);
-    dr_params_defaults((*def)->params, (*def)->params_count, *config);
-    if (step->config != NULL)
-        DR_TRY(dr_params_from_json((*def)->params, (*def)->params_count, *config,
-                                   step->config, (*def)->name, NULL, a));
-    if ((*def)->validate != NULL)
-        DR_TRYF((*def)->validate(*config), "%s", (*def)->name);
-done:
-    return st;
-}
-
-/* An adapter path as given: a PEFT folder, or the folder of an earlier finetune. */
-static const char *adapter_folder(dr_arena *a, const char *path)
-{
-    const char *inside = dr_path_join(a, path, "adapter");
-
-    if (!dr_exists(dr_path_join(a, path, "adapter_config.json")) && dr_is_dir(inside))
-        return inside;
-    return path;
-}
-
-static dr_status open_input(pass_model *in, dr_arena *a, const flow_spec *spec)
-{
-    const char **names = NULL, **paths = NULL, *path = NULL;
+    const char *names[64];
     size_t n = 0;
+    const pass_def *const *list = pass_list(&n);
+    dr_status st = dr_fail(DR_EUSAGE, "no pass is called %s", name);
+
+    DR_BUG_IF(n > DR_COUNT(names));
+    for (size_t i = 0; i < n; i++)
+        names[i] = list[i]->name;
+    const char *near = dr_nearest(name, names, n);
+    if (near != NULL)
+        dr_hint("did you mean %s?", near);
+    return st;
+}
+
+/* A step's pass, its config struct filled and checked, and which rows the user gave. */
+static dr_status prepare(plan_step *p, dr_arena *a, const flow_step *step)
+{
     dr_status st = DR_OK;
 
-    DR_TRYF(hf_resolve(a, &path, spec->model), "finding the model");
-    *in = (pass_model){.kind = PASS_MODEL_HF, .path = path, .name = spec->model};
-    if (spec->adapters != NULL) {
-        DR_TRY(flow_parse_adapters(a, spec->adapters, &names, &paths, &n));
-        pass_adapter *list = dr_arena_alloc(a, n, sizeof(*list));
-        for (size_t i = 0; i < n; i++)
-            list[i] = (pass_adapter){names[i], adapter_folder(a, paths[i])};
-        in->adapters = list;
-        in->adapter_count = n;
-    }
+    p->def = pass_find(step->pass);
+    if (p->def == NULL)
+        return no_pass(step->pass);
+    const pass_def *d = p->def;
+    p->config = dr_arena_alloc(a, 1, d->config_size);
+    p->given = dr_arena_alloc(a, d->params_count, 1);
+    dr_params_defaults(d->params, d->params_count, p->config);
+    if (step->config != NULL)
+        DR_TRY(dr_params_from_json(d->params, d->params_count, p->config, step->config,
+                                   d->name, p->given, a));
+    if (d->validate != NULL)
+        DR_TRYF(d->validate(p->config, p->given), "%s", d->name);
 done:
     return st;
 }
@@ -131,29 +89,45 @@ static const char *clean_output(dr_arena *a, const char *path)
     return dr_arena_strndup(a, path, n);
 }
 
-typedef struct {
-    const pass_def **defs;
-    void **configs;
-    json_t *steps; /* owned: for drupe.json */
-} plan;
-
 static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
 {
+    pass_kind kind = PASS_MODEL_HF;
     dr_status st = DR_OK;
 
-    p->defs = dr_arena_alloc(a, spec->step_count, sizeof(*p->defs));
-    p->configs = dr_arena_alloc(a, spec->step_count, sizeof(*p->configs));
-    p->steps = json_array();
+    p->steps = dr_arena_alloc(a, spec->step_count, sizeof(*p->steps));
+    p->json = json_array();
     for (size_t i = 0; i < spec->step_count; i++) {
         json_t *config = NULL, *step = json_object();
-        json_array_append_new(p->steps, step);
-        DR_TRY(prepare(&p->defs[i], &p->configs[i], a, &spec->steps[i]));
-        DR_TRY(dr_params_json(&config, p->defs[i]->params, p->defs[i]->params_count,
-                              p->configs[i]));
-        json_object_set_new(step, "type", json_string(p->defs[i]->name));
-        json_object_set_new(step, "version", json_integer(p->defs[i]->version));
+        json_array_append_new(p->json, step);
+        DR_TRY(prepare(&p->steps[i], a, &spec->steps[i]));
+        const pass_def *d = p->steps[i].def;
+        DR_TRY(dr_params_json(&config, d->params, d->params_count, p->steps[i].config));
+        json_object_set_new(step, "type", json_string(d->name));
+        json_object_set_new(step, "version", json_integer(d->version));
         json_object_set_new(step, "config", config);
+        if (d->takes != kind)
+            DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
+                    kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
+        kind = d->gives;
+        p->reads_data = p->reads_data || d->needs_data;
     }
+done:
+    return st;
+}
+
+/* Data options: sound by themselves, and of use to some pass. */
+static dr_status check_data(const plan *p, const flow_spec *spec)
+{
+    const data_options *d = &spec->data;
+    dr_status st = DR_OK;
+
+    if (!p->reads_data &&
+        (d->data_name != NULL || d->data_files != NULL || d->text_field != NULL ||
+         d->text_template != NULL || d->use_chat_template || d->add_special_tokens ||
+         d->max_seq_len > 0 || d->max_samples > 0))
+        DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
+                p->steps[spec->step_count - 1].def->name);
+    DR_TRY(data_check(d));
 done:
     return st;
 }
@@ -162,31 +136,36 @@ done:
 static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_result *out,
                           const char *tmp, const char *final, pass_model *model)
 {
+    const plan_step *s = &p->steps[i];
     bool last = i + 1 == spec->step_count;
-    const char *dir = last ? tmp : dr_path_join(&out->arena, tmp,
-                                                dr_arena_printf(&out->arena, "step-%zu", i));
+    const char *name = dr_arena_printf(&out->arena, "step-%zu", i);
+    const char *dir = last ? tmp : dr_path_join(&out->arena, tmp, name);
+    uint64_t memory = 0, disk = 0;
     pass_need need = {0};
     pass_model made = {0};
     dr_status st = DR_OK;
 
     if (!last)
         DR_TRY(dr_make_dirs(dir));
-    const pass_job job = {.config = p->configs[i],
+    DR_TRY(flow_limits(&memory, &disk, tmp));
+    const pass_job job = {.config = s->config,
+                          .given = s->given,
                           .out_dir = dir,
                           .final_dir = last ? final : dir,
                           .data = &spec->data,
                           .device = spec->device ? spec->device : "cpu",
                           .threads = spec->threads,
+                          .memory_bytes = memory,
                           .evaluate = spec->evaluate,
                           .check = spec->check,
                           .arena = &out->arena,
                           .text = &out->text,
                           .report = out->report};
-    if (p->defs[i]->estimate != NULL) {
-        DR_TRY(p->defs[i]->estimate(&job, model, &need));
-        DR_TRY(flow_check_resources(&need, tmp));
+    if (s->def->estimate != NULL) {
+        DR_TRY(s->def->estimate(&job, model, &need));
+        DR_TRY(flow_check_resources(&need, final, memory, disk));
     }
-    DR_TRYF(p->defs[i]->run(&job, &made, model), "%s on %s", p->defs[i]->name, spec->model);
+    DR_TRYF(s->def->run(&job, &made, model), "%s on %s", s->def->name, spec->model);
     *model = made;
 done:
     return st;
@@ -216,7 +195,9 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
         DR_TRY(dr_remove_tree(dr_path_join(a, tmp, dr_arena_printf(a, "step-%zu", i))));
     if (made->kind == PASS_MODEL_HF)
         DR_TRY(hf_write_model_config(tmp, "model", out->adapter_path ? "adapter" : NULL));
-    DR_TRY(flow_write_footprint(tmp, spec, hash, p->steps));
+    else
+        DR_TRY(flow_write_onnx_config(tmp));
+    DR_TRY(flow_write_footprint(tmp, spec, hash, p->json, p->reads_data));
     json_object_set_new(out->report, "model_path", json_string(out->model_path));
     if (out->adapter_path != NULL)
         json_object_set_new(out->report, "adapter_path", json_string(out->adapter_path));
@@ -235,10 +216,17 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     DR_TRY(make_plan(&p, &out->arena, spec));
-    DR_TRY(open_input(&model, &out->arena, spec));
+    DR_TRY(check_data(&p, spec));
     const char *final = clean_output(&out->arena, spec->output);
-    DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
-    DR_TRY(flow_fingerprint(hash, model.path));
+    DR_TRY(flow_open_input(&model, &out->arena, spec));
+    DR_TRY(flow_check_apart(spec, &model, final));
+    if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
+        DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
+    DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");
+    DR_TRY(flow_check_apart(spec, &model, final));
+    if (dir == NULL)
+        DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
+    DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? spec->data.data_files : NULL));
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));
@@ -247,7 +235,19 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
     DR_TRYF(dr_outdir_commit(dir), "committing %s", final);
 done:
-    json_decref(p.steps);
+    json_decref(p.json);
     dr_outdir_close(dir);
+    return st;
+}
+
+dr_status flow_describe_device(dr_arena *a, const char **text)
+{
+    nn_device *dev = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_device_open(&dev, "cpu", 0));
+    *text = dr_arena_strdup(a, nn_device_describe(dev));
+done:
+    nn_device_close(dev);
     return st;
 }

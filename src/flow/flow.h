@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/arena.h"
 #include "core/buf.h"
@@ -44,11 +45,24 @@ typedef struct {
 } flow_result;
 void flow_result_release(flow_result *r);
 
+/*
+ * DR_EUSAGE: an unknown pass or parameter, passes that do not fit together, options that
+ * contradict each other, an output folder that is not drupe's or that holds the input;
+ * DR_ENOMEM, DR_EIO: what the machine has cannot suffice (see DRUPE_MEMORY_LIMIT and
+ * DRUPE_DISK_LIMIT in docs/cli.md).  All of that is said before the first pass runs.
+ */
 DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
 
-/* Splits "NAME=PATH,..." (a path alone has no name).  DR_EUSAGE: an empty or double name. */
+/* Splits "NAME=PATH,..." (a path alone has no name).  DR_EUSAGE: an empty or double name, a
+ * name that cannot be a file's, several paths without names. */
 DR_MUST_USE dr_status flow_parse_adapters(dr_arena *a, const char *text,
                                           const char ***names, const char ***paths,
                                           size_t *count);
+
+/* Memory that can be had without swapping, in the machine or its container; 0: unknown. */
+uint64_t flow_memory_available(void);
+
+/* The device that runs use by default, in words: "cpu, 2 threads, oneDNN 3.2"; arena. */
+DR_MUST_USE dr_status flow_describe_device(dr_arena *a, const char **text);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * flow_impl.h - the engine's parts: what a run needs, what it leaves behind.
+ * flow_impl.h - the engine's parts: what comes in, what a run needs, what it leaves behind.
  */
 #ifndef DRUPE_FLOW_FLOW_IMPL_H
 #define DRUPE_FLOW_FLOW_IMPL_H
@@ -7,17 +7,46 @@
 #include "flow/flow.h"
 #include "pass/pass.h"
 
-/* Refuses a run that cannot fit: DR_ENOMEM or DR_EIO with both figures.  The limits are the
- * machine's, or lower ones from DRUPE_MEMORY_LIMIT and DRUPE_DISK_LIMIT (bytes, or with K, M
- * or G). */
-DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *output);
+/* ---- input.c ---- */
 
-/* A hash of a model folder's or file's content that costs milliseconds: small files whole,
- * of large ones the size, head, tail and 64 places between. */
-DR_MUST_USE dr_status flow_fingerprint(char hex[65], const char *path);
+/*
+ * The model as spec names it, not resolved yet, and its adapters: those of spec, else the
+ * one that the folder's model_config.json names.
+ * DR_EUSAGE: an adapter that is not there; DR_EUNSUPPORTED: a model that is ONNX already.
+ */
+DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec);
+
+/* DR_EUSAGE: the output folder holds the model, an adapter or a data file, which the result
+ * would replace. */
+DR_MUST_USE dr_status flow_check_apart(const flow_spec *spec, const pass_model *in,
+                                       const char *output);
+
+/* ---- resources.c ---- */
+
+/* What this run may use: what the machine has, or less by DRUPE_MEMORY_LIMIT and
+ * DRUPE_DISK_LIMIT (bytes, or with K, M or G).  *memory 0: unknown. */
+DR_MUST_USE dr_status flow_limits(uint64_t *memory, uint64_t *disk, const char *output);
+
+/* Refuses a run that cannot fit: DR_ENOMEM or DR_EIO with both figures. */
+DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *output,
+                                           uint64_t memory, uint64_t disk);
+
+/* ---- footprint.c ---- */
+
+/*
+ * A hash of what goes in, content and not names: the model's folder or file, adapters, data
+ * files.  It costs milliseconds: small files count whole, large ones by size, head, tail
+ * and 62 places between.
+ */
+DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
+                                       const char *data_files);
 
 /* drupe.json: what made the folder.  No time, no path of this machine. */
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
-                                           const char *input_hash, const json_t *steps);
+                                           const char *input_hash, const json_t *steps,
+                                           bool with_data);
+
+/* Olive's model_config.json beside an ONNX result in dir/model. */
+DR_MUST_USE dr_status flow_write_onnx_config(const char *dir);
 
 #endif

@@ -27,7 +27,8 @@ static dr_status add_file(dr_buf *b, const char *path, const char *name)
     }
     size_t step = (map.size - SAMPLE_BYTES) / (SAMPLES - 1);
     for (size_t i = 0; i < SAMPLES; i++) {
-        dr_sha256(hex, map.data + i * step, SAMPLE_BYTES);
+        size_t at = i + 1 < SAMPLES ? i * step : map.size - SAMPLE_BYTES;
+        dr_sha256(hex, map.data + at, SAMPLE_BYTES);
         DR_TRY(dr_buf_addf(b, " %.16s", hex));
     }
     DR_TRY(dr_buf_adds(b, "\n"));
@@ -43,23 +44,49 @@ static bool left_out(const char *name)
            strcmp(name, "model_config.json") == 0;
 }
 
-dr_status flow_fingerprint(char hex[65], const char *path)
+/* A file, or the files of a folder by name. */
+static dr_status add_path(dr_buf *b, const char *path, const char *label)
 {
     dr_arena arena = {0};
     char **names = NULL;
     size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_buf_addf(b, "%s\n", label));
+    if (dr_is_file(path)) {
+        DR_TRY(add_file(b, path, "file"));
+        goto done;
+    }
+    DR_TRY(dr_list_dir(&arena, path, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        const char *file = dr_path_join(&arena, path, names[i]);
+        if (!left_out(names[i]) && dr_is_file(file))
+            DR_TRY(add_file(b, file, names[i]));
+    }
+done:
+    dr_arena_release(&arena);
+    return st;
+}
+
+dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_files)
+{
+    dr_arena arena = {0};
     dr_buf b;
     dr_status st = DR_OK;
 
     dr_buf_init(&b, (size_t)16 << 20);
-    if (dr_is_file(path)) {
-        DR_TRY(add_file(&b, path, "model"));
-    } else {
-        DR_TRY(dr_list_dir(&arena, path, &names, &count));
-        for (size_t i = 0; i < count; i++) {
-            const char *file = dr_path_join(&arena, path, names[i]);
-            if (!left_out(names[i]) && dr_is_file(file))
-                DR_TRY(add_file(&b, file, names[i]));
+    DR_TRY(add_path(&b, in->path, "model"));
+    for (size_t i = 0; i < in->adapter_count; i++) {
+        const char *name = in->adapters[i].name;
+        const char *label = dr_arena_printf(&arena, "adapter %s", name ? name : "");
+        DR_TRYF(add_path(&b, in->adapters[i].path, label), "reading the adapter");
+    }
+    if (data_files != NULL) {
+        for (char *p = dr_arena_strdup(&arena, data_files), *next; p != NULL; p = next) {
+            next = strchr(p, ',');
+            if (next != NULL)
+                *next++ = '\0';
+            DR_TRY(add_path(&b, p, "data"));
         }
     }
     dr_sha256(hex, b.data, b.len);
@@ -69,20 +96,56 @@ done:
     return st;
 }
 
-dr_status flow_write_footprint(const char *dir, const flow_spec *spec, const char *input_hash,
-                               const json_t *steps)
+static void set_string(json_t *j, const char *key, const char *text)
+{
+    if (text != NULL)
+        json_object_set_new(j, key, json_string(text));
+}
+
+/* The data options that change what a pass sees; the files count by the fingerprint. */
+static json_t *data_json(const data_options *o)
+{
+    json_t *j = json_object();
+
+    set_string(j, "data_name", o->data_name != NULL ? o->data_name : "built-in text");
+    set_string(j, "text_field", o->text_field);
+    set_string(j, "text_template", o->text_template);
+    json_object_set_new(j, "use_chat_template", json_boolean(o->use_chat_template));
+    json_object_set_new(j, "add_special_tokens", json_boolean(o->add_special_tokens));
+    set_string(j, "strategy", o->strategy == DATA_JOIN ? "join" : "line-by-line");
+    json_object_set_new(j, "max_seq_len", json_integer((json_int_t)o->max_seq_len));
+    json_object_set_new(j, "max_samples", json_integer((json_int_t)o->max_samples));
+    return j;
+}
+
+dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
+                               const char *input_hash, const json_t *steps, bool with_data)
 {
     dr_arena arena = {0};
     json_t *j = json_object();
     dr_status st = DR_OK;
 
-    json_object_set_new(j, "drupe", json_string(DRUPE_VERSION));
-    json_object_set_new(j, "device", json_string(spec->device ? spec->device : "cpu"));
-    json_object_set_new(j, "input_fingerprint", json_string(input_hash));
+    set_string(j, "drupe", DRUPE_VERSION);
+    set_string(j, "device", spec->device != NULL ? spec->device : "cpu");
+    set_string(j, "input_fingerprint", input_hash);
+    if (with_data)
+        json_object_set_new(j, "data", data_json(&spec->data));
     json_object_set(j, "passes", (json_t *)(uintptr_t)steps);
     DR_TRY(dr_json_write(dr_path_join(&arena, dir, "drupe.json"), j));
 done:
     json_decref(j);
     dr_arena_release(&arena);
+    return st;
+}
+
+dr_status flow_write_onnx_config(const char *dir)
+{
+    dr_arena a = {0};
+    json_t *j = json_pack("{s:s, s:{s:s, s:s}}", "type", "ONNXModel", "config",
+                          "model_path", ".", "onnx_file_name", "model/model.onnx");
+    dr_status st = dr_json_write(dr_path_join(&a, dir, "model_config.json"), j);
+
+    json_decref(j);
+    dr_arena_release(&a);
     return st;
 }

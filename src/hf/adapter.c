@@ -381,10 +381,15 @@ void hf_adapter_release(hf_adapter *a)
 
 /* ---- writing ---- */
 
-/* Whole numbers without a fraction, as PEFT writes lora_alpha. */
+/* Whole numbers without a fraction, as PEFT writes lora_alpha; also those that a float
+ * scale times a rank misses by its rounding. */
 static json_t *number(double v)
 {
-    return v == floor(v) && fabs(v) < 1e15 ? json_integer((json_int_t)v) : json_real(v);
+    double whole = rint(v);
+
+    if (fabs(v) < 1e15 && fabs(v - whole) <= 1e-6 * fabs(v))
+        return json_integer((json_int_t)whole);
+    return json_real(v);
 }
 
 /* Modules whose rank or alpha is not the adapter's. */

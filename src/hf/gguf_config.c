@@ -378,21 +378,14 @@ static void put_token(json_t *o, const char *key, int64_t id)
  * sequence, the model's own generation config often several (Phi-3's <|end|>). */
 static bool ends_turn(gguf_text t)
 {
+    /* DeepSeek's, with a wide bar and SentencePiece's blanks. */
+    static const char deepseek[] = "<\xef\xbd\x9c"
+                                   "end\xe2\x96\x81"
+                                   "of\xe2\x96\x81sentence\xef\xbd\x9c>";
     static const char *const names[] = {
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|end_of_text|>",
-        "<|endoftext|>",
-        "<|eom_id|>",
-        "<end_of_turn>",
-        "<EOT>",
-        "<|end_of_turn|>",
-        "<end_of_utterance>",
-        "<\xef\xbd\x9c"
-        "end\xe2\x96\x81"
-        "of\xe2\x96\x81sentence\xef\xbd\x9c>",
+        "<|eot_id|>",      "<|im_end|>",         "<|end|>",    "<|return|>",
+        "<|end_of_text|>", "<|endoftext|>",      "<|eom_id|>", "<end_of_turn>",
+        "<|end_of_turn|>", "<end_of_utterance>", "<EOT>",      deepseek,
     };
 
     for (size_t i = 0; i < DR_COUNT(names); i++)

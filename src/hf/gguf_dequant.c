@@ -211,11 +211,14 @@ static void iq4_xs(float *dst, const unsigned char *b)
 {
     float d = half_at(b);
     int high = b[2] | b[3] << 8;
+    const unsigned char *qs = b + 8;
 
     for (int j = 0; j < 8; j++) {
         int scale = (b[4 + j / 2] >> j % 2 * 4 & 15) | (high >> j * 2 & 3) << 4;
 
-        grid_32(dst + j * QK, d * (float)(scale - 32), b + 8 + j * (QK / 2));
+        grid_32(dst, d * (float)(scale - 32), qs);
+        dst += QK;
+        qs += QK / 2;
     }
 }
 
@@ -326,6 +329,7 @@ dr_status gguf_read(const hf_model *m, const hf_entry *e, float *dst, size_t row
                     size_t count)
 {
     gguf_block block = gguf_block_of(e->source_type);
+    DR_BUG_IF(block.block == 0);
     size_t row_bytes = e->cols / (size_t)block.block * (size_t)block.bytes;
     const unsigned char *data = e->t.data;
 

@@ -169,6 +169,7 @@ static dr_status add_scored(const maker *t, json_t *merges)
     size_t n = 0;
     dr_status st = DR_OK;
 
+    DR_BUG_IF(t->scores == NULL); /* read_kind asked for them */
     DR_TRY(dr_big_alloc(&list, t->count, sizeof(gguf_scored), "gguf pieces"));
     gguf_scored *pieces = list;
     for (size_t i = 0; i < t->count; i++)

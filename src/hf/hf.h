@@ -107,7 +107,8 @@ uint64_t hf_model_weight_bytes(const hf_model *m); /* bytes of all tensors in th
 const char *hf_model_origin(const hf_model *m);
 
 /* tokenizer.json and tokenizer_config.json as JSON (files, or rebuilt from a GGUF);
- * references that the caller must json_decref.  config may come back NULL. */
+ * references that the caller must json_decref.  config may come back NULL; it has
+ * chat_template from chat_template.jinja when that file is there, which wins. */
 DR_MUST_USE dr_status hf_model_tokenizer(const hf_model *m, json_t **tokenizer,
                                          json_t **config);
 /* Writes tokenizer.json, tokenizer_config.json, special tokens, chat template,

@@ -143,13 +143,6 @@ static const char *missing_shard(const hub_env *env, const char *dir, const char
     return lacks;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 static bool has_weights(const hub_env *env, const char *dir)
 {
     char **names = NULL;
@@ -160,7 +153,7 @@ static bool has_weights(const hub_env *env, const char *dir)
         return false;
     }
     for (size_t i = 0; i < count; i++)
-        if (ends_with(names[i], ".safetensors") &&
+        if (hub_ends_with(names[i], ".safetensors") &&
             dr_is_file(dr_path_join(env->a, dir, names[i])))
             return true;
     return false;
@@ -193,8 +186,8 @@ dr_status hub_link(const hub_env *env, const char *id, const char *commit, const
     for (const char *p = name; (p = strchr(p, '/')) != NULL; p++)
         to = dr_arena_printf(env->a, "../%s", to);
     to = dr_arena_printf(env->a, "%s%s", to, etag);
-    DR_TRY(dr_make_dirs(
-        dr_arena_strndup(env->a, path, (size_t)(strrchr(path, '/') - path))));
+    DR_TRY(
+        dr_make_dirs(dr_arena_strndup(env->a, path, (size_t)(strrchr(path, '/') - path))));
     if (symlink(to, path) == 0)
         return DR_OK;
     if (errno == EEXIST) { /* a link to nothing, or to what this commit had before */

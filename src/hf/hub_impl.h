@@ -5,7 +5,8 @@
  * hub_env.c    the environment: cache folder, endpoint, token
  * hub_cache.c  the cache folder, laid out as Python's huggingface_hub has it
  * hub_net.c    HTTP through libcurl, loaded at run time
- * hub_fetch.c  what a repository has, what of it is missing, getting that
+ * hub_list.c   what a repository has, and which of it is the model
+ * hub_fetch.c  what of that is missing, and getting it
  */
 #ifndef DRUPE_HF_HUB_IMPL_H
 #define DRUPE_HF_HUB_IMPL_H
@@ -44,6 +45,7 @@ typedef struct {
 bool hub_is_commit(const char *s);
 /* A relative path whose parts are plain names: nothing empty, no "..", no control bytes. */
 bool hub_is_safe_path(const char *s);
+bool hub_ends_with(const char *s, const char *end);
 
 /* ---- cache ---- */
 
@@ -91,19 +93,43 @@ DR_MUST_USE dr_status hub_net_open(hub_net **out, const hub_env *env);
 void hub_net_close(hub_net *n);
 
 /*
- * DR_OK when an answer came, whatever its status; DR_EIO names the URL and libcurl's reason.
- * get and head try three times when no answer comes or the server is at fault (5xx, 429).
- * The token goes to the endpoint's host only.
+ * DR_OK when an answer came, whatever its status; DR_EIO names the URL and what libcurl
+ * says.  get and head try three times when no answer comes or the server is at fault (5xx,
+ * 429).  The token goes to the endpoint's host only.
  */
 DR_MUST_USE dr_status hub_net_get(hub_net *n, hub_reply *r, const char *url, dr_buf *body);
 /* Follows redirects within the endpoint; one that leads elsewhere is in r->location. */
 DR_MUST_USE dr_status hub_net_head(hub_net *n, hub_reply *r, const char *url);
-/* One try: the body from byte `from` on, written to fd at its place.  *have: bytes of the
- * file now in fd; a server that starts again at 0 makes it start there. */
+/* One try: the body from byte *have on, written to fd at its place; *have: bytes of the
+ * file now in fd.  A server that starts again at 0 makes it start there; one that sends
+ * more than size bytes is stopped. */
 DR_MUST_USE dr_status hub_net_file(hub_net *n, hub_reply *r, const char *url, int fd,
-                                   uint64_t from, uint64_t *have, hub_tick tick, void *ctx);
+                                   uint64_t size, uint64_t *have, hub_tick tick, void *ctx);
 /* Waits between tries; DR_ECANCELLED. */
 DR_MUST_USE dr_status hub_net_wait(int tries);
+
+/* ---- listing ---- */
+
+/* What a revision of a repository has.  Arena. */
+typedef struct {
+    const char *commit;
+    const char **names; /* all files */
+    size_t name_count;
+    const char **wanted; /* those that are to be had here */
+    size_t wanted_count;
+    const char *file; /* the model is this one file, a GGUF; NULL: a folder */
+} hub_listing;
+
+/* Asks the hub.  *reached: it answered, well or not. */
+DR_MUST_USE dr_status hub_list(hub_listing *l, hub_net *net, const hub_env *env,
+                               const hub_ref *ref, bool *reached);
+/* Fills wanted: config, tokenizer, safetensors; without those a single GGUF file. */
+DR_MUST_USE dr_status hub_choose(hub_listing *l, const hub_env *env, const hub_ref *ref);
+/* A status that is not what was hoped for, in words; returns it. */
+dr_status hub_refused(const hub_env *env, const hub_ref *ref, const hub_reply *r,
+                      const char *what);
+/* A path or revision as part of a URL; slashes are kept or escaped. */
+const char *hub_escaped(dr_arena *a, const char *s, bool keep_slash);
 
 /* ---- getting ---- */
 

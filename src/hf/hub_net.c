@@ -59,9 +59,9 @@ enum {
 };
 
 struct hub_net {
-    const hub_env *env; /* borrowed */
-    void *lib;          /* stays loaded: see hub_net_close */
-    void *curl;         /* owned: CURL */
+    const hub_env *env;       /* borrowed */
+    void *lib;                /* stays loaded: see hub_net_close */
+    void *curl;               /* owned: CURL */
     void *plain, *authorized; /* owned: curl_slist of headers */
     char error[ERROR_BUFFER];
     void *(*easy_init)(void);
@@ -82,8 +82,8 @@ typedef struct {
     long status;      /* of the answer being read */
     dr_buf *body;     /* borrowed, or NULL */
     int fd;
-    uint64_t at, *have; /* have: borrowed, with fd */
-    bool placed;        /* the first byte's place is known */
+    uint64_t at, size, *have; /* have: borrowed, with fd */
+    bool placed;              /* the first byte's place is known */
     hub_tick tick;
     void *tick_ctx;
     dr_status st; /* why a callback stopped the transfer */
@@ -114,7 +114,8 @@ static dr_status load(hub_net *n)
     if (n->lib == NULL)
         n->lib = dlopen("libcurl-gnutls.so.4", RTLD_NOW | RTLD_LOCAL);
     if (n->lib == NULL) {
-        st = dr_fail(DR_EUNSUPPORTED, "libcurl.so.4 is not installed, downloading needs it");
+        st =
+            dr_fail(DR_EUNSUPPORTED, "libcurl.so.4 is not installed, downloading needs it");
         dr_hint("install the Debian package libcurl4, or name a local folder");
         return st;
     }
@@ -246,6 +247,11 @@ static bool write_file(sink *s, const char *data, size_t n)
 {
     if (!s->placed && !place(s))
         return false;
+    if (n > s->size - s->at) {
+        s->st = dr_fail(DR_EFORMAT, "more than the announced %llu bytes come",
+                        (unsigned long long)s->size);
+        return false;
+    }
     while (n > 0) {
         ssize_t put = pwrite(s->fd, data, n, (off_t)s->at);
 
@@ -329,12 +335,14 @@ static dr_status perform(hub_net *n, const char *url, sink *s)
     (void)n->easy_getinfo(n->curl, INFO_RESPONSE_CODE, &status);
     s->reply->status = status;
     if (s->st != DR_OK) {
-        dr_note_at(__FILE__, __LINE__, "reading %s", url);
+        dr_note_at(__FILE__, __LINE__, "reading %.*s", (int)strcspn(url, "?"), url);
         return s->st;
     }
     if (code == 0)
         return DR_OK;
-    st = dr_fail(DR_EIO, "%s: %s", url, n->error[0] ? n->error : n->easy_strerror(code));
+    /* Signed addresses go on for long after the question mark. */
+    st = dr_fail(DR_EIO, "%.*s: %s", (int)strcspn(url, "?"), url,
+                 n->error[0] ? n->error : n->easy_strerror(code));
     if (code == CODE_PEER_CERTIFICATE)
         dr_hint("REQUESTS_CA_BUNDLE may name a file with your network's certificates");
     return st;
@@ -390,7 +398,8 @@ static const char *inner_location(const hub_net *n, const hub_reply *r)
         const char *host = strstr(n->env->endpoint, "://") + 3;
         size_t len = strcspn(host, "/") + (size_t)(host - n->env->endpoint);
 
-        return dr_arena_printf(n->env->a, "%.*s%s", (int)len, n->env->endpoint, r->location);
+        return dr_arena_printf(n->env->a, "%.*s%s", (int)len, n->env->endpoint,
+                               r->location);
     }
     return at_endpoint(n, r->location) ? dr_arena_strdup(n->env->a, r->location) : NULL;
 }
@@ -408,8 +417,8 @@ static dr_status head_once(hub_net *n, hub_reply *r, const char *url)
         if (r->status < 300 || r->status > 399)
             goto done;
         const char *next = inner_location(n, r);
-        /* A large file's own redirect says what it leads to, even within the host. */
-        if (next == NULL || r->linked_etag[0] != '\0')
+        /* A redirect to storage says all about the file, even within the host. */
+        if (next == NULL || (r->linked_etag[0] != '\0' && r->linked_size[0] != '\0'))
             goto done;
         url = next;
     }
@@ -433,18 +442,19 @@ done:
     return st;
 }
 
-dr_status hub_net_file(hub_net *n, hub_reply *r, const char *url, int fd, uint64_t from,
+dr_status hub_net_file(hub_net *n, hub_reply *r, const char *url, int fd, uint64_t size,
                        uint64_t *have, hub_tick tick, void *ctx)
 {
-    sink s = {.reply = r, .fd = fd, .at = from, .have = have, .tick = tick, .tick_ctx = ctx};
+    sink s = {.reply = r, .fd = fd, .at = *have, .size = size, .have = have};
     char range[32];
 
-    *have = from;
+    s.tick = tick;
+    s.tick_ctx = ctx;
     set_options(n, url, &s);
     (void)n->easy_setopt(n->curl, OPT_FOLLOWLOCATION, 1L);
     (void)n->easy_setopt(n->curl, OPT_MAXREDIRS, (long)REDIRECTS);
-    (void)snprintf(range, sizeof(range), "%llu-", (unsigned long long)from);
-    if (from > 0)
+    (void)snprintf(range, sizeof(range), "%llu-", (unsigned long long)*have);
+    if (*have > 0)
         (void)n->easy_setopt(n->curl, OPT_RANGE, range);
     return perform(n, url, &s);
 }

@@ -168,7 +168,8 @@ static void awq_codes(unsigned char *dst, const dr_qtensor *w)
                 }
                 hf_transpose8(x);
                 for (size_t k = k0; k < k0 + 16 && k < w->cols; k++) {
-                    uint32_t word = hf_gather(x[(k - k0) / 2] >> 4 * (k % 2));
+                    size_t i = k - k0;
+                    uint32_t word = (uint32_t)(x[i % 8] >> (i < 8 ? 0 : 32));
                     memcpy(dst + k * stride + 4 * at, &word, 4);
                 }
             }

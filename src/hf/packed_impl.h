@@ -3,10 +3,10 @@
  *
  * AWQ's "gemm" format puts eight outputs of one input into a word, in the nibble order 0,
  * 2, 4, 6, 1, 3, 5, 7; drupe keeps the inputs of one output together.  Turning one into the
- * other is a transposition of nibbles, done here for 16 inputs x 8 outputs at a time: two
- * inputs make eight bytes (spread), eight such pairs are transposed as an 8 x 8 byte
- * matrix.
- * Words are little-endian, as the file formats and every supported machine have them.
+ * other is a transposition of nibbles, done here for 16 inputs x 8 outputs at a time: the
+ * words of inputs i and i + 8 lie side by side in x[i], and both 8 x 8 squares of nibbles
+ * are transposed at once.  Words are little-endian, as the file formats and every supported
+ * machine have them.
  */
 #ifndef DRUPE_HF_PACKED_IMPL_H
 #define DRUPE_HF_PACKED_IMPL_H
@@ -20,25 +20,6 @@
 static const int hf_awq_order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 static const int hf_awq_nibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-/* Byte i of the result is nibble i of w. */
-static inline uint64_t hf_spread(uint32_t w)
-{
-    uint64_t x = w;
-
-    x = (x | x << 16) & 0x0000ffff0000ffffu;
-    x = (x | x << 8) & 0x00ff00ff00ff00ffu;
-    return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
-}
-
-/* The inverse: the low nibbles of eight bytes. */
-static inline uint32_t hf_gather(uint64_t x)
-{
-    x &= 0x0f0f0f0f0f0f0f0fu;
-    x = (x | x >> 4) & 0x00ff00ff00ff00ffu;
-    x = (x | x >> 8) & 0x0000ffff0000ffffu;
-    return (uint32_t)(x | x >> 16);
-}
-
 /* Swaps the bits of mask in a with those `by` higher in b. */
 static inline void hf_swap_bits(uint64_t *a, uint64_t *b, int by, uint64_t mask)
 {
@@ -48,17 +29,17 @@ static inline void hf_swap_bits(uint64_t *a, uint64_t *b, int by, uint64_t mask)
     *a ^= t << by;
 }
 
-/* 8 x 8 bytes: byte j of x[i] changes places with byte i of x[j]. */
+/* In both halves of the words: nibble j of x[i] changes places with nibble i of x[j]. */
 static inline void hf_transpose8(uint64_t x[8])
 {
     for (int i = 0; i < 4; i++)
-        hf_swap_bits(&x[i], &x[i + 4], 32, 0x00000000ffffffffu);
+        hf_swap_bits(&x[i], &x[i + 4], 16, 0x0000ffff0000ffffu);
     for (int i = 0; i < 8; i += 4) {
-        hf_swap_bits(&x[i], &x[i + 2], 16, 0x0000ffff0000ffffu);
-        hf_swap_bits(&x[i + 1], &x[i + 3], 16, 0x0000ffff0000ffffu);
+        hf_swap_bits(&x[i], &x[i + 2], 8, 0x00ff00ff00ff00ffu);
+        hf_swap_bits(&x[i + 1], &x[i + 3], 8, 0x00ff00ff00ff00ffu);
     }
     for (int i = 0; i < 8; i += 2)
-        hf_swap_bits(&x[i], &x[i + 1], 8, 0x00ff00ff00ff00ffu);
+        hf_swap_bits(&x[i], &x[i + 1], 4, 0x0f0f0f0f0f0f0f0fu);
 }
 
 static inline uint32_t hf_load32(const unsigned char *p)

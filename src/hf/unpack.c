@@ -208,10 +208,10 @@ static void awq_block(uint64_t x[8], const unsigned char *src, size_t stride, si
                       size_t cols)
 {
     for (size_t i = 0; i < 8; i++) {
-        size_t k = k0 + 2 * i;
-        uint64_t lo = k < cols ? hf_spread(hf_load32(src + k * stride)) : 0;
-        uint64_t hi = k + 1 < cols ? hf_spread(hf_load32(src + (k + 1) * stride)) : 0;
-        x[i] = lo | hi << 4;
+        size_t k = k0 + i;
+        uint64_t lo = k < cols ? hf_load32(src + k * stride) : 0;
+        uint64_t hi = k + 8 < cols ? hf_load32(src + (k + 8) * stride) : 0;
+        x[i] = lo | hi << 32;
     }
     hf_transpose8(x);
 }

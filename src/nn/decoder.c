@@ -23,8 +23,12 @@ enum {
 
 nn_dims nn_dims_of(const hf_config *c)
 {
-    nn_dims s = {.d = (size_t)c->hidden, .i = (size_t)c->intermediate, .v = (size_t)c->vocab,
-                 .h = (size_t)c->heads, .g = (size_t)c->kv_heads, .c = (size_t)c->head_dim};
+    nn_dims s = {.d = (size_t)c->hidden,
+                 .i = (size_t)c->intermediate,
+                 .v = (size_t)c->vocab,
+                 .h = (size_t)c->heads,
+                 .g = (size_t)c->kv_heads,
+                 .c = (size_t)c->head_dim};
 
     s.qkv = (s.h + 2 * s.g) * s.c;
     s.hc = s.h * s.c;

@@ -15,26 +15,26 @@ typedef struct {
 } nn_dims;
 
 struct nn_decoder {
-    nn_device *dev;      /* borrowed */
-    const hf_model *m;   /* borrowed */
-    const hf_config *c;  /* borrowed from m */
+    nn_device *dev;     /* borrowed */
+    const hf_model *m;  /* borrowed */
+    const hf_config *c; /* borrowed from m */
     nn_dims dims;
 
-    bool keep;           /* every layer has its own block; else one for all */
-    nn_layer *layers;    /* owned: c->layers of them, or one */
-    void **blocks;       /* owned: the weights of each of layers; NULL: not loaded */
-    int streamed;        /* without keep: which layer the one block holds; -1: none */
+    bool keep;        /* every layer has its own block; else one for all */
+    nn_layer *layers; /* owned: c->layers of them, or one */
+    void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
+    int streamed;     /* without keep: which layer the one block holds; -1: none */
     size_t layer_floats;
 
-    float *final_norm;   /* owned [D] */
-    float *head;         /* owned [V][D] when it is kept, else NULL */
+    float *final_norm; /* owned [D] */
+    float *head;       /* owned [V][D] when it is kept, else NULL */
     bool keep_head;
 
-    float *cos, *sin;    /* owned [rope_rows][rotary_dim/2], sin in the block of cos */
+    float *cos, *sin; /* owned [rope_rows][rotary_dim/2], sin in the block of cos */
     size_t rope_rows;
     bool rope_long;
 
-    float *work;         /* owned: scratch, grows */
+    float *work; /* owned: scratch, grows */
     size_t work_floats;
 };
 
@@ -76,9 +76,9 @@ DR_MUST_USE dr_status nn_lora_forward(nn_device *dev, float *y, size_t ldy, floa
                                       const nn_lora *loras, size_t count,
                                       const nn_lora_work *work);
 /* Adds to the slot's da, db and, unless it is NULL, to dx[M][K]. */
-DR_MUST_USE dr_status nn_lora_backward(nn_device *dev, float *dx, const float *dy, size_t ldy,
-                                       const float *u, const float *x, size_t m, hf_slot slot,
-                                       const nn_lora *loras, size_t count,
+DR_MUST_USE dr_status nn_lora_backward(nn_device *dev, float *dx, const float *dy,
+                                       size_t ldy, const float *u, const float *x, size_t m,
+                                       hf_slot slot, const nn_lora *loras, size_t count,
                                        const nn_lora_work *work);
 /* Does any module of a slot below `slot` train? */
 bool nn_lora_trains_below(const nn_lora *loras, size_t count, hf_slot slot);

@@ -44,8 +44,8 @@ static dr_status read_rows(nn_decoder *d, float *dst, size_t row0, size_t rows)
     dr_status st = DR_OK;
     read_job j = {d, dst, row0, rows};
 
-    DR_TRYF(dr_pool_run(nn_device_pool(d->dev), (rows + READ_ROWS - 1) / READ_ROWS, read_task,
-                        &j),
+    DR_TRYF(dr_pool_run(nn_device_pool(d->dev), (rows + READ_ROWS - 1) / READ_ROWS,
+                        read_task, &j),
             "reading the head");
 done:
     return st;
@@ -87,10 +87,10 @@ done:
 
 /* What a chunk of rows needs; gradients only when they are asked for. */
 typedef struct {
-    float *x, *norm;       /* [rows][D] */
-    float *logits;         /* [rows][V] */
-    float *dnorm, *dx;     /* [rows][D] */
-    float *space;          /* a piece of the head */
+    float *x, *norm;   /* [rows][D] */
+    float *logits;     /* [rows][V] */
+    float *dnorm, *dx; /* [rows][D] */
+    float *space;      /* a piece of the head */
 } chunk;
 
 static size_t chunk_rows(const nn_decoder *d, size_t count)
@@ -122,18 +122,21 @@ done:
 }
 
 /* logits[rows][V] of x[rows][D]. */
-static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *x, size_t rows)
+static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *x,
+                           size_t rows)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &d->dims;
     size_t step = piece_rows(d);
 
-    DR_TRY(nn_rmsnorm(d->dev, c->norm, x, d->final_norm, rows, s->d, (float)d->c->norm_eps));
+    DR_TRY(
+        nn_rmsnorm(d->dev, c->norm, x, d->final_norm, rows, s->d, (float)d->c->norm_eps));
     for (size_t v = 0; v < s->v; v += step) {
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
-        DR_TRY(nn_matmul_nt(d->dev, logits + v, c->norm, w, NULL, rows, n, s->d, s->v, false));
+        DR_TRY(
+            nn_matmul_nt(d->dev, logits + v, c->norm, w, NULL, rows, n, s->d, s->v, false));
     }
 done:
     return st;
@@ -167,7 +170,8 @@ static dr_status head_back(nn_decoder *d, chunk *c, size_t rows)
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
-        DR_TRY(nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
+        DR_TRY(
+            nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
     }
     memset(c->dx, 0, rows * s->d * sizeof(*c->dx));
     DR_TRY(nn_rmsnorm_back(d->dev, c->dx, c->dnorm, c->x, d->final_norm, rows, s->d,

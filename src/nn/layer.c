@@ -31,8 +31,8 @@ static dr_status linear(const pass *p, float *y, const float *x, hf_slot slot, b
     size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot);
 
     DR_TRY(nn_matmul_nt(dev, y, x, p->w->w[slot], p->w->bias[slot], p->m, n, k, n, acc));
-    DR_TRY(nn_lora_forward(dev, y, n, p->acts->lora_u, x, p->m, slot, p->loras, p->lora_count,
-                           &p->work));
+    DR_TRY(nn_lora_forward(dev, y, n, p->acts->lora_u, x, p->m, slot, p->loras,
+                           p->lora_count, &p->work));
 done:
     return st;
 }
@@ -45,7 +45,8 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
     size_t m = b * t, row = m * s->d * sizeof(*x);
     float eps = (float)d->c->norm_eps, *scratch = NULL;
     nn_attn_shape shape;
-    pass p = {.d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
+    pass p = {
+        .d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
 
     DR_TRY(nn_decoder_shape(d, &shape, b, t));
     DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, loras, lora_count, NULL)));
@@ -69,8 +70,8 @@ done:
 }
 
 dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1, const float *w_qkv,
-                        const float *bias_qkv, const float *w_o, const float *bias_o, size_t b,
-                        size_t t)
+                        const float *bias_qkv, const float *w_o, const float *bias_o,
+                        size_t b, size_t t)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &d->dims;
@@ -85,19 +86,20 @@ dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1, const flo
     for (size_t i = 0; i < b; i += step) {
         size_t n = i + step < b ? step : b - i, m = n * t, at = i * t * s->d;
         DR_TRY(nn_decoder_shape(d, &shape, n, t));
-        DR_TRY(nn_matmul_nt(d->dev, qkv, norm1 + at, w_qkv, bias_qkv, m, s->qkv, s->d, s->qkv,
-                            false));
+        DR_TRY(nn_matmul_nt(d->dev, qkv, norm1 + at, w_qkv, bias_qkv, m, s->qkv, s->d,
+                            s->qkv, false));
         DR_TRY(nn_rope(d->dev, qkv, &shape, 1));
         DR_TRY(nn_attention(d->dev, attn, NULL, qkv, &shape));
-        DR_TRY(nn_matmul_nt(d->dev, out + at, attn, w_o, bias_o, m, s->d, s->hc, s->d, false));
+        DR_TRY(
+            nn_matmul_nt(d->dev, out + at, attn, w_o, bias_o, m, s->d, s->hc, s->d, false));
     }
 done:
     return st;
 }
 
-dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2, const float *w_gate_up,
-                       const float *bias_gate_up, const float *w_down, const float *bias_down,
-                       size_t m)
+dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2,
+                       const float *w_gate_up, const float *bias_gate_up,
+                       const float *w_down, const float *bias_down, size_t m)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &d->dims;
@@ -109,8 +111,8 @@ dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2, const floa
     (void)nn_place(parts, DR_COUNT(parts), scratch);
     for (size_t i = 0; i < m; i += step) {
         size_t n = i + step < m ? step : m - i, at = i * s->d;
-        DR_TRY(nn_matmul_nt(d->dev, gate_up, norm2 + at, w_gate_up, bias_gate_up, n, 2 * s->i,
-                            s->d, 2 * s->i, false));
+        DR_TRY(nn_matmul_nt(d->dev, gate_up, norm2 + at, w_gate_up, bias_gate_up, n,
+                            2 * s->i, s->d, 2 * s->i, false));
         DR_TRY(nn_swiglu(d->dev, act, gate_up, n, s->i));
         DR_TRY(nn_matmul_nt(d->dev, out + at, act, w_down, bias_down, n, s->d, s->i, s->d,
                             false));

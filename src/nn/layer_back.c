@@ -26,7 +26,8 @@ static dr_status plan(pass *p)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &p->d->dims;
-    size_t wide = 2 * s->i > s->qkv ? 2 * s->i : s->qkv, inner = s->i > s->hc ? s->i : s->hc;
+    size_t wide = 2 * s->i > s->qkv ? 2 * s->i : s->qkv,
+           inner = s->i > s->hc ? s->i : s->hc;
     const nn_part parts[] = {
         {&p->wide, p->m * wide}, {&p->inner, p->m * inner}, {&p->norm, p->m * s->d}};
     size_t own = nn_place(parts, DR_COUNT(parts), NULL);
@@ -103,8 +104,13 @@ dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b, size_t t
 {
     dr_status st = DR_OK;
     nn_attn_shape shape;
-    pass p = {.d = d, .w = w, .m = b * t, .acts = acts, .loras = loras,
-              .lora_count = lora_count, .need_dx = need_dx};
+    pass p = {.d = d,
+              .w = w,
+              .m = b * t,
+              .acts = acts,
+              .loras = loras,
+              .lora_count = lora_count,
+              .need_dx = need_dx};
 
     DR_TRY(nn_decoder_shape(d, &shape, b, t));
     DR_TRY(plan(&p));

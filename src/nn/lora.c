@@ -38,7 +38,8 @@ static nn_mask mask_of(const nn_lora *l)
     double p = (double)l->dropout;
 
     DR_BUG_IF(!(p >= 0.0 && p < 1.0));
-    return (nn_mask){.seed = l->seed, .stream = l->stream,
+    return (nn_mask){.seed = l->seed,
+                     .stream = l->stream,
                      .threshold = (uint32_t)(p * 4294967296.0),
                      .scale = (float)(1.0 / (1.0 - p))};
 }
@@ -96,7 +97,8 @@ static dr_status module_backward(nn_device *dev, float *dx, const float *dy, siz
     DR_TRY(nn_matmul_nn(dev, work->du, dy, work->sb, m, l->r, l->n_out, ldy, false));
     if (l->da != NULL) {
         DR_TRY(drop(dev, &in, x, m, l, work));
-        DR_TRY(nn_matmul_tn(dev, l->da, work->du, in, l->r, l->n_in, m, l->r, l->n_in, true));
+        DR_TRY(
+            nn_matmul_tn(dev, l->da, work->du, in, l->r, l->n_in, m, l->r, l->n_in, true));
     }
     if (l->db != NULL) {
         scaled(work->su, u, m * l->r, l->scale);

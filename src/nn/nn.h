@@ -67,11 +67,11 @@ DR_MUST_USE dr_status nn_swiglu_back(nn_device *dev, float *dgate_up, const floa
                                      const float *gate_up, size_t m, size_t i);
 
 typedef struct {
-    size_t b, t;       /* sequences, tokens in each */
+    size_t b, t; /* sequences, tokens in each */
     size_t heads, kv_heads, head_dim;
-    size_t rotary_dim; /* <= head_dim */
-    size_t window;     /* keys seen, itself included; 0: all */
-    float scale;       /* 1/sqrt(head_dim) */
+    size_t rotary_dim;      /* <= head_dim */
+    size_t window;          /* keys seen, itself included; 0: all */
+    float scale;            /* 1/sqrt(head_dim) */
     const float *cos, *sin; /* [t][rotary_dim/2] */
 } nn_attn_shape;
 
@@ -83,8 +83,8 @@ DR_MUST_USE dr_status nn_attention(nn_device *dev, float *out, float *lse, const
                                    const nn_attn_shape *s);
 /* dqkv (overwritten) from dout; T x T is never materialised whole. */
 DR_MUST_USE dr_status nn_attention_back(nn_device *dev, float *dqkv, const float *dout,
-                                        const float *out, const float *lse, const float *qkv,
-                                        const nn_attn_shape *s);
+                                        const float *out, const float *lse,
+                                        const float *qkv, const nn_attn_shape *s);
 
 /* ---- LoRA on a linear ---- */
 
@@ -110,9 +110,9 @@ typedef struct nn_decoder nn_decoder;
 
 /* One layer's weights in memory; members of a slot that the model lacks are NULL. */
 typedef struct {
-    float *norm_attn, *norm_mlp;      /* [D] */
-    float *w[HF_SLOT_COUNT];          /* [N][K] of the slot */
-    float *bias[HF_SLOT_COUNT];       /* [N] or NULL */
+    float *norm_attn, *norm_mlp; /* [D] */
+    float *w[HF_SLOT_COUNT];     /* [N][K] of the slot */
+    float *bias[HF_SLOT_COUNT];  /* [N] or NULL */
 } nn_layer;
 
 /*
@@ -167,9 +167,10 @@ DR_MUST_USE dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t 
  * dx[M][D]: gradient at the output in, gradient at the input out; LoRA gradients are added
  * to.  need_dx false: dx is left undefined (the lowest layer that trains).
  */
-DR_MUST_USE dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
-                                        float *dx, const nn_acts *acts, const nn_lora *loras,
-                                        size_t lora_count, bool need_dx);
+DR_MUST_USE dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b,
+                                        size_t t, float *dx, const nn_acts *acts,
+                                        const nn_lora *loras, size_t lora_count,
+                                        bool need_dx);
 
 /* The two halves of a layer without residuals, for quantizers that judge a module by its
  * output: out[M][D] from the slot's input.  w_in is QKV (GATE_UP), w_out O (DOWN). */
@@ -190,14 +191,14 @@ DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *
  * receives grad_scale * d(sum of losses)/dx.  V-sized rows exist for a chunk at a time.
  */
 DR_MUST_USE dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets,
-                                   size_t count, double *loss_sum, size_t *counted, float *dx,
-                                   float grad_scale);
+                                   size_t count, double *loss_sum, size_t *counted,
+                                   float *dx, float grad_scale);
 
 /*
  * All layers on b x t ids: x[M][D] is the last layer's output (before the final norm).
  * Layers are streamed: each is loaded once for all rows.
  */
-DR_MUST_USE dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t b,
-                                        size_t t);
+DR_MUST_USE dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids,
+                                        size_t b, size_t t);
 
 #endif

@@ -12,8 +12,8 @@
  *   | Parameter ... | name, dims ... | raw_data ...
  *
  * Every place follows from counts and sizes, so that nothing but one matrix is in memory.
- * raw_data begins at a multiple of 8 (the schema's force_align), dims likewise.  Offsets are
- * 32 bits: files end below 2 GiB.
+ * raw_data begins at a multiple of 8 (the schema's force_align), dims likewise.  Offsets
+ * are 32 bits: files end below 2 GiB.
  *
  * Source: onnxruntime/lora/adapter_format/adapter_schema.fbs; flatbuffers.dev internals.
  */

@@ -124,6 +124,9 @@ bool onnx_block_quantize(uint8_t *codes, float *scales, uint8_t *zeros, const fl
             else if (zeros != NULL)
                 zeros[r * zero_bytes + b] = (uint8_t)zero;
         }
+        if (zeros != NULL && grid->bits == 4 &&
+            kb % 2 != 0) /* unused, but the same bytes */
+            zeros[r * zero_bytes + kb / 2] |= 0x80;
     }
     return true;
 }

@@ -1,13 +1,13 @@
 /*
  * build_attention.c - q, k and v to the output of o_proj.
  *
- * GroupQueryAttention rotates, appends to the cache and attends.  It takes q, k and v packed
- * in one value, which is one product, unless a packed model has them on grids that differ:
- * then there are three.
+ * GroupQueryAttention rotates, appends to the cache and attends.  It takes q, k and v
+ * packed in one value, which is one product, unless a packed model has them on grids that
+ * differ: then there are three.
  *
- * local_window_size: since 1.22 or so the runtime attends to that many tokens, the current
- * one included, as transformers does; 1.20.1 attends to one more (both measured, full prompt
- * and step by step).
+ * local_window_size: since 1.24 the runtime attends to that many tokens, the current one
+ * included, as transformers does; before, it attends to one more (measured, full prompt and
+ * step by step).
  */
 #include <math.h>
 
@@ -36,7 +36,7 @@ static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const c
     DR_BUG_IF(s->part_count != ONNX_PARTS);
     if (!b->told_split)
         onnx_note(b->report, "q_proj, k_proj and v_proj are packed on different grids and "
-                  "stay three products");
+                             "stay three products");
     b->told_split = true;
     for (size_t i = 0; i < ONNX_PARTS; i++) {
         const hf_linear *l = s->part[i];
@@ -54,8 +54,9 @@ done:
 /* Keys or values kept from token to token, as input and output of the graph. */
 static const char *cache(onnx_builder *b, const char *name, const char *length, bool past)
 {
-    onnx_shape shape = {4, {onnx_sym("batch_size"), onnx_num(b->c->kv_heads),
-                            onnx_sym(length), onnx_num(b->c->head_dim)}};
+    onnx_shape shape = {4,
+                        {onnx_sym("batch_size"), onnx_num(b->c->kv_heads), onnx_sym(length),
+                         onnx_num(b->c->head_dim)}};
 
     if (past)
         onnx_graph_input(&b->g, name, ONNX_FLOAT, shape);
@@ -68,7 +69,7 @@ static int64_t window(const onnx_builder *b, int layer)
 {
     if (b->c->sliding_window == 0 || layer < b->c->window_layer0)
         return -1;
-    return b->c->sliding_window - (onnx_old(b) ? 1 : 0);
+    return b->c->sliding_window - (onnx_before(b, ONNX_SINCE_WINDOW) ? 1 : 0);
 }
 
 static const char *attend(onnx_builder *b, int layer, const char *path,

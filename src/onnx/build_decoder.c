@@ -2,9 +2,9 @@
  * build_decoder.c - the graph from token ids and mask to logits, layer after layer.
  *
  * Inputs: input_ids, attention_mask, past_key_values.i.key/value; outputs: logits,
- * present.i.key/value.  GroupQueryAttention wants the mask as numbers: lengths (valid tokens
- * less one, a row) and total (tokens with the past).  A residual and the norm after it are
- * one SkipSimplifiedLayerNormalization, whose fourth output is the sum.
+ * present.i.key/value.  GroupQueryAttention wants the mask as numbers: lengths (valid
+ * tokens less one, a row) and total (tokens with the past).  A residual and the norm after
+ * it are one SkipSimplifiedLayerNormalization, whose fourth output is the sum.
  */
 #include "core/log.h"
 #include "core/mem.h"
@@ -87,7 +87,8 @@ static dr_status norm(onnx_builder *b, const char *path, hf_norm which, int laye
 
     DR_TRY(dr_big_alloc(&values, d, sizeof(float), "norm"));
     DR_TRYF(hf_norm_read(b->m, which, layer, values), "reading the norm %s", path + 1);
-    DR_TRY(onnx_data_floats(&b->data, weight, onnx_shape1(onnx_num((int64_t)d)), values, d));
+    DR_TRY(
+        onnx_data_floats(&b->data, weight, onnx_shape1(onnx_num((int64_t)d)), values, d));
     if (first) {
         n = onnx_node_new(g, "", "SimplifiedLayerNormalization",
                           onnx_build_path(b, path, "LayerNorm"));

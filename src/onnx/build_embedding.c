@@ -5,11 +5,12 @@
  *   float   one initializer [V, D]: Gather reads its rows, FusedMatMul its transpose
  *   packed  the head's MatMulNBits weight [V, D/block, block*bits/8] and a second
  *           initializer over the same bytes, from which GatherBlockQuantized takes rows.
- *           Runtimes from 1.22 on know bytes with a `bits` attribute [V, D*bits/8]; 1.20
- *           knows uint4 [V, D] with zero points of uint4, always given: the same bytes.
- * Both were seen in 1.20.1 and 1.32.0 (the byte form only there).  The packed table cannot
- * be shared when D is no multiple of the block (rows are padded), or, in the uint4 form,
- * when the zero points of a row end inside a byte; the embedding is then float.
+ *           Runtimes from 1.23 on know bytes with a `bits` attribute [V, D*bits/8]; from
+ *           1.20 on they know uint4 [V, D] with zero points of uint4, always given: the
+ *           same bytes.
+ * The packed table cannot be shared when D is no multiple of the block (rows are padded),
+ * or, in the uint4 form, when the zero points of a row end inside a byte; the embedding is
+ * then float.
  */
 #include <string.h>
 
@@ -28,8 +29,8 @@ static const char *not_shared(const onnx_builder *b, const onnx_grid *grid)
 
     if (d % block != 0)
         return "its width is no multiple of the block";
-    if (onnx_old(b) && !grid->symmetric && d / block % 2 != 0)
-        return "zero points do not fill bytes, as onnxruntime 1.20 needs it";
+    if (onnx_before(b, ONNX_SINCE_BYTES) && !grid->symmetric && d / block % 2 != 0)
+        return "its zero points do not fill bytes, as onnxruntime before 1.23 needs it";
     return NULL;
 }
 
@@ -85,7 +86,7 @@ static dr_status packed_embedding(onnx_builder *b, const char **out, const onnx_
     onnx_graph *g = &b->g;
     dr_status st = DR_OK;
 
-    if (onnx_old(b)) {
+    if (onnx_before(b, ONNX_SINCE_BYTES)) {
         (void)onnx_data_alias(&b->data, name, ONNX_UINT4, onnx_shape2(rows, onnx_num(d)),
                               b->tied.codes);
         DR_TRY(old_zeros(b, &zeros, grid, onnx_shape2(rows, blocks)));
@@ -100,7 +101,7 @@ static dr_status packed_embedding(onnx_builder *b, const char **out, const onnx_
     onnx_node_in(g, n, b->tied.scales->name);
     if (zeros != NULL)
         onnx_node_in(g, n, zeros);
-    if (!onnx_old(b))
+    if (!onnx_before(b, ONNX_SINCE_BYTES))
         onnx_attr_int(g, n, "bits", grid->bits);
     onnx_attr_int(g, n, "block_size", grid->block);
     onnx_attr_int(g, n, "gather_axis", 0);
@@ -130,8 +131,8 @@ dr_status onnx_build_embedding(onnx_builder *b, const char **out)
     DR_TRYF(onnx_data_packed(&b->data, &b->tied, names, &s, 0, s.rows, &grid, true),
             "writing the embedding");
     DR_TRY(packed_embedding(b, out, &grid));
-    onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d", grid.bits,
-              grid.block);
+    onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d",
+              grid.bits, grid.block);
 done:
     onnx_source_release(&s);
     return st;
@@ -166,8 +167,8 @@ dr_status onnx_build_head(onnx_builder *b, const char *x)
                                 (size_t)b->c->vocab, x);
     } else {
         DR_TRY(onnx_source_head(&s, b->m));
-        DR_TRY(onnx_build_weight(b, &out, "/lm_head", (onnx_rows){&s, 0, s.rows},
-                                 grid.bits, "logits", x));
+        DR_TRY(onnx_build_weight(b, &out, "/lm_head", (onnx_rows){&s, 0, s.rows}, grid.bits,
+                                 "logits", x));
     }
 done:
     onnx_source_release(&s);

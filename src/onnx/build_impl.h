@@ -28,15 +28,23 @@ typedef struct {
     onnx_report *report;
     const char **lora; /* modules that some adapter changes, sorted */
     size_t lora_count;
-    onnx_packed_init tied; /* the head's weight, when the embedding is cut from it */
+    onnx_packed_init tied;  /* the head's weight, when the embedding is cut from it */
     const onnx_init *table; /* the float embedding, where it is there */
     bool told_packed, told_split;
     /* values that all layers use */
     const char *lengths, *total, *cos, *sin;
 } onnx_builder;
 
-/* Onnxruntime 1.20 is to load it: 4-bit weights only, an older window and Gather. */
-bool onnx_old(const onnx_builder *b);
+/*
+ * A version of onnxruntime before 1.minor is to load it.  What changed on the CPU, each seen
+ * to run or fail in 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1, 1.25.0, 1.26.0 and 1.32.0:
+ */
+enum {
+    ONNX_SINCE_BYTES = 23, /* 8-bit MatMulNBits; GatherBlockQuantized of bytes, `bits` */
+    ONNX_SINCE_2BIT = 24,  /* 2-bit MatMulNBits */
+    ONNX_SINCE_WINDOW = 24 /* local_window_size counts the current token */
+};
+bool onnx_before(const onnx_builder *b, int minor);
 /* What the user should know. */
 void onnx_note(onnx_report *r, const char *fmt, ...) DR_PRINTF(2, 3);
 
@@ -75,8 +83,8 @@ DR_MUST_USE dr_status onnx_build_weight(onnx_builder *b, const char **out, const
 bool onnx_one_product(const onnx_builder *b, onnx_rows rows);
 /* The MatMulNBits node of a packed weight; its output is `out`. */
 const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out,
-                              const onnx_packed_init *w, const onnx_grid *grid,
-                              size_t cols, size_t n_out, const char *x);
+                              const onnx_packed_init *w, const onnx_grid *grid, size_t cols,
+                              size_t n_out, const char *x);
 /* The initializers' names for rows that are rounded here, of "/lm_head" to 8 bits:
  * "lm_head.MatMul.weight_Q8", ..._scales, ..._zero_points. */
 void onnx_build_packed_names(onnx_builder *b, const char *names[3], const char *path,

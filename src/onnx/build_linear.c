@@ -1,14 +1,14 @@
 /*
- * build_linear.c - one matrix product of the decoder: its weight as the options want it, its
- * bias, and what adapters add.
+ * build_linear.c - one matrix product of the decoder: its weight as the options want it,
+ * its bias, and what adapters add.
  *
- * An adapter is two optional inputs, lora_A [K, r] and lora_B [r, N].  Each is a graph input
- * and an initializer of the same name without elements (rank 0: [K, 0] and [0, N]), so that
- * the base model runs alone: a product over an inner size of 0 is zero.
+ * An adapter is two optional inputs, lora_A [K, r] and lora_B [r, N].  Each is a graph
+ * input and an initializer of the same name without elements (rank 0: [K, 0] and [0, N]),
+ * so that the base model runs alone: a product over an inner size of 0 is zero.
  *
  * 1. Each module has its own name for r.  ONNX Runtime reuses memory between values whose
- *    shapes are written alike, and fails when one module has rank 8 and another rank 0 under
- *    one name (seen in 1.20.1 and 1.32.0).
+ *    shapes are written alike, and fails when one module has rank 8 and another rank 0
+ *    under one name (seen in 1.20.1 and 1.32.0).
  * 2. q, k and v are one product here.  Their adapters' outputs are concatenated and added;
  *    a module without one gives zeros through constants of rank 0.  Measured on SmolLM2's
  *    shape with q and v at rank 8, 2 threads, ms a token: no adapter 5.10, this 5.44, split
@@ -62,8 +62,8 @@ bool onnx_one_product(const onnx_builder *b, onnx_rows rows)
 /* ---- weight ---- */
 
 const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out,
-                              const onnx_packed_init *w, const onnx_grid *grid,
-                              size_t cols, size_t n_out, const char *x)
+                              const onnx_packed_init *w, const onnx_grid *grid, size_t cols,
+                              size_t n_out, const char *x)
 {
     onnx_graph *g = &b->g;
     onnx_node *n = onnx_node_new(g, "com.microsoft", "MatMulNBits", node);
@@ -95,18 +95,20 @@ static dr_status as_packed(onnx_builder *b, const char **out, const char *path,
     dr_status st = DR_OK;
 
     DR_BUG_IF(!onnx_source_grid(rows.s, rows.row0, rows.count, &grid));
-    if (onnx_old(b) && grid.bits != 4)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: onnxruntime 1.20 has no products of %d-bit weights",
-                module, grid.bits);
+    int since = grid.bits == 8 ? ONNX_SINCE_BYTES : ONNX_SINCE_2BIT;
+    if (grid.bits != 4 && onnx_before(b, since))
+        DR_FAIL(DR_EUNSUPPORTED, "%s: %d-bit weights need onnxruntime 1.%d, not 1.%d",
+                module, grid.bits, since, b->o->min_ort_minor);
     if (grid.block < ONNX_BLOCK_MIN)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: groups that are no multiple of 16 do not fit "
-                "MatMulNBits", module);
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: groups that are no multiple of 16 do not fit "
+                "MatMulNBits",
+                module);
     if (!b->told_packed)
-        onnx_note(b->report, "weights stay as they are packed (%s)",
-                  hf_model_origin(b->m));
+        onnx_note(b->report, "weights stay as they are packed (%s)", hf_model_origin(b->m));
     b->told_packed = true;
-    DR_TRY(onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid,
-                            false));
+    DR_TRY(
+        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, false));
     if (result == NULL)
         result = onnx_build_path(b, path, "MatMulNBits/output_0");
     *out = onnx_build_packed(b, onnx_build_path(b, path, "MatMulNBits"), result, &w, &grid,
@@ -125,8 +127,8 @@ static dr_status rounded(onnx_builder *b, const char **out, const char *path,
     dr_status st = DR_OK;
 
     onnx_build_packed_names(b, names, path, bits);
-    DR_TRY(onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid,
-                            true));
+    DR_TRY(
+        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, true));
     if (result == NULL)
         result = onnx_build_path(b, path, "MatMul/output_0");
     *out = onnx_build_packed(b, dr_arena_printf(b->arena, "%s/MatMul_Q%d", path, bits),
@@ -182,7 +184,8 @@ dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
     DR_TRY(onnx_source_bias(rows.s, bias, rows.row0, n, &any));
     if (any) { /* the model builder drops one of zeros, too */
         const char *name = onnx_build_name(b, path, "Add.bias");
-        DR_TRY(onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)n)), bias, n));
+        DR_TRY(
+            onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)n)), bias, n));
         *out = onnx_op(&b->g, "Add", onnx_build_path(b, path, "Add"), *out, name,
                        ONNX_FLOAT, onnx_hidden(n));
     }
@@ -202,8 +205,8 @@ static int by_name(const void *key, const void *element)
 
 static bool has_lora(const onnx_builder *b, const hf_linear *l)
 {
-    return b->lora_count > 0 && bsearch(l->path, b->lora, b->lora_count,
-                                        sizeof(*b->lora), by_name) != NULL;
+    return b->lora_count > 0 &&
+           bsearch(l->path, b->lora, b->lora_count, sizeof(*b->lora), by_name) != NULL;
 }
 
 /* x times A times B, both of them named; their inner size is `rank`. */

@@ -12,9 +12,9 @@
 
 #define DATA_NAME "model.onnx.data"
 
-bool onnx_old(const onnx_builder *b)
+bool onnx_before(const onnx_builder *b, int minor)
 {
-    return b->o->min_ort_minor > 0 && b->o->min_ort_minor < 22;
+    return b->o->min_ort_minor > 0 && b->o->min_ort_minor < minor;
 }
 
 void onnx_note(onnx_report *r, const char *fmt, ...)
@@ -25,8 +25,7 @@ void onnx_note(onnx_report *r, const char *fmt, ...)
     va_start(va, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, va);
     va_end(va);
-    const char **notes =
-        dr_arena_alloc(&r->notes_arena, r->note_count + 1, sizeof(*notes));
+    const char **notes = dr_arena_alloc(&r->notes_arena, r->note_count + 1, sizeof(*notes));
     if (r->note_count > 0)
         memcpy(notes, r->notes, r->note_count * sizeof(*notes));
     notes[r->note_count++] = dr_arena_strdup(&r->notes_arena, text);
@@ -51,9 +50,10 @@ static dr_status check_int4(const onnx_builder *b)
                        o->block_size);
     if (o->head_bits != 0 && o->head_bits != 4 && o->head_bits != 8)
         return dr_fail(DR_EUSAGE, "%d bits for lm_head: expected 4 or 8", o->head_bits);
-    if (o->head_bits == 8 && onnx_old(b))
+    if (o->head_bits == 8 && onnx_before(b, ONNX_SINCE_BYTES))
         return dr_fail(DR_EUNSUPPORTED,
-                       "onnxruntime 1.20 has no products of 8-bit weights (lm_head)");
+                       "8-bit weights (lm_head) need onnxruntime 1.%d, not 1.%d",
+                       ONNX_SINCE_BYTES, o->min_ort_minor);
     if (o->accuracy_level < 0 || o->accuracy_level > 4)
         return dr_fail(DR_EUSAGE, "accuracy level %d: expected 0 to 4", o->accuracy_level);
     return DR_OK;
@@ -66,11 +66,15 @@ static dr_status check(onnx_builder *b)
 
     if (b->o->precision == ONNX_INT4)
         DR_TRY(check_int4(b));
-    if (window == 1 && onnx_old(b))
-        DR_FAIL(DR_EUNSUPPORTED, "onnxruntime 1.20 has no sliding window of one token");
-    if (window > 0 && onnx_old(b))
-        onnx_note(b->report, "the sliding window of %lld tokens is exact on onnxruntime "
-                  "1.20 and 1.21; later ones attend to one token less", (long long)window);
+    if (window == 1 && onnx_before(b, ONNX_SINCE_WINDOW))
+        DR_FAIL(DR_EUNSUPPORTED, "a sliding window of one token needs onnxruntime 1.%d",
+                ONNX_SINCE_WINDOW);
+    if (window > 0 && onnx_before(b, ONNX_SINCE_WINDOW))
+        onnx_note(
+            b->report,
+            "the sliding window of %lld tokens is exact up to onnxruntime 1.%d; later "
+            "versions attend to one token less",
+            (long long)window, ONNX_SINCE_WINDOW - 1);
     if (b->o->precision == ONNX_FP32 && hf_model_quant(b->m).method != HF_QUANT_NONE)
         onnx_note(b->report, "packed weights (%s) are written as floats",
                   hf_model_origin(b->m));
@@ -189,8 +193,13 @@ dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m, dr
                      const onnx_options *o)
 {
     dr_arena arena = {0};
-    onnx_builder b = {.arena = &arena, .g = {.arena = &arena}, .data = {.w = {.fd = -1}},
-                      .m = m, .c = hf_model_config(m), .o = o, .report = report};
+    onnx_builder b = {.arena = &arena,
+                      .g = {.arena = &arena},
+                      .data = {.w = {.fd = -1}},
+                      .m = m,
+                      .c = hf_model_config(m),
+                      .o = o,
+                      .report = report};
     dr_status st = DR_OK;
 
     *report = (onnx_report){0};

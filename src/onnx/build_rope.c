@@ -1,10 +1,10 @@
 /*
  * build_rope.c - the tables of cosines and sines that GroupQueryAttention rotates with.
  *
- * Longrope has two pairs: up to original_max tokens the small one holds, beyond it the large
- * one, from the first position on.  The model builder copies one of them through an If at
- * every step; here both lie in one table, the small rows first, and a Slice gives the rows
- * of the pair that holds, from position 0 to the length:
+ * Longrope has two pairs: up to original_max tokens the small one holds, beyond it the
+ * large one, from the first position on.  The model builder copies one of them through an
+ * If at every step; here both lie in one table, the small rows first, and a Slice gives the
+ * rows of the pair that holds, from position 0 to the length:
  *
  *     start = original_max * (length > original_max),  rows [start, start + length)
  *
@@ -48,9 +48,9 @@ static const char *slice(onnx_builder *b, const char *name, const char *table,
     onnx_node_in(g, n, span[0]);
     onnx_node_in(g, n, span[1]);
     onnx_node_in(g, n, axis);
-    return onnx_node_out(
-        g, n, name, ONNX_FLOAT,
-        onnx_shape2(onnx_sym("total_sequence_length"), onnx_num(b->c->rope.rotary_dim / 2)));
+    return onnx_node_out(g, n, name, ONNX_FLOAT,
+                         onnx_shape2(onnx_sym("total_sequence_length"),
+                                     onnx_num(b->c->rope.rotary_dim / 2)));
 }
 
 /* What the kernel asks of its tables. */
@@ -59,11 +59,15 @@ static dr_status check(const onnx_builder *b)
     const hf_config *c = b->c;
 
     if (c->rope.rotary_dim % 16 != 0)
-        return dr_fail(DR_EUNSUPPORTED, "rotary size %d: GroupQueryAttention rotates "
-                       "multiples of 16", c->rope.rotary_dim);
+        return dr_fail(DR_EUNSUPPORTED,
+                       "rotary size %d: GroupQueryAttention rotates "
+                       "multiples of 16",
+                       c->rope.rotary_dim);
     if (c->head_dim % 8 != 0)
-        return dr_fail(DR_EUNSUPPORTED, "head size %d: GroupQueryAttention takes multiples "
-                       "of 8", c->head_dim);
+        return dr_fail(DR_EUNSUPPORTED,
+                       "head size %d: GroupQueryAttention takes multiples "
+                       "of 8",
+                       c->head_dim);
     return DR_OK;
 }
 
@@ -73,8 +77,10 @@ dr_status onnx_build_rope(onnx_builder *b, const char *total1)
     bool two = c->rope.kind == HF_ROPE_LONGROPE && c->rope.original_max < c->max_position;
     size_t small = two ? (size_t)c->rope.original_max : 0, large = (size_t)c->max_position;
     size_t half = (size_t)c->rope.rotary_dim / 2, n = (small + large) * half;
-    onnx_shape shape = onnx_shape2(onnx_num((int64_t)(small + large)), onnx_num((int64_t)half));
-    const char *names[2] = {two ? "cos_table" : "cos_cache", two ? "sin_table" : "sin_cache"};
+    onnx_shape shape =
+        onnx_shape2(onnx_num((int64_t)(small + large)), onnx_num((int64_t)half));
+    const char *names[2] = {two ? "cos_table" : "cos_cache",
+                            two ? "sin_table" : "sin_cache"};
     float *table = NULL;
     void *p = NULL;
     dr_status st = DR_OK;

@@ -42,7 +42,8 @@ static int64_t token_id(const json_t *tokenizer, const char *text)
     const json_t *vocab = json_object_get(json_object_get(tokenizer, "model"), "vocab");
     size_t i;
 
-    json_array_foreach(added, i, entry) {
+    json_array_foreach(added, i, entry)
+    {
         const char *content = json_string_value(json_object_get(entry, "content"));
         if (content != NULL && strcmp(content, text) == 0)
             return json_integer_value(json_object_get(entry, "id"));
@@ -120,17 +121,6 @@ static json_t *decoder_json(const hf_config *c)
     return o;
 }
 
-static const char *type_word(hf_arch arch)
-{
-    static const char *const words[] = {
-#define HF_ARCH(id, hf_name, model_type, genai_type, fused, qkv_bias) genai_type,
-#include "hf/arch.def"
-#undef HF_ARCH
-    };
-
-    return words[arch];
-}
-
 static json_t *model_json(const hf_config *c, const token_set *eos)
 {
     json_t *o = json_object();
@@ -143,7 +133,7 @@ static json_t *model_json(const hf_config *c, const token_set *eos)
     if (eos->count > 0)
         put(o, "eos_token_id", tokens_json(eos));
     put(o, "pad_token_id", json_integer(pad));
-    put(o, "type", json_string(type_word(c->arch)));
+    put(o, "type", json_string(c->model_type)); /* GenAI has taken transformers' words */
     put(o, "vocab_size", json_integer(c->vocab));
     return o;
 }

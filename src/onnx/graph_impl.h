@@ -1,6 +1,6 @@
 /*
- * graph_impl.h - an ONNX graph in memory: nodes, values and initializers as small structs in
- * an arena, linked in the order in which they were made.
+ * graph_impl.h - an ONNX graph in memory: nodes, values and initializers as small structs
+ * in an arena, linked in the order in which they were made.
  *
  * Weights are not here: an initializer is a name, a shape and the place of its bytes in the
  * external file (model_data.c).  What must hold when the graph is written:
@@ -138,8 +138,8 @@ const char *onnx_constant1(onnx_graph *g, int64_t value); /* [value] */
 
 /* ---- writing it ---- */
 
-/* The model around the graph, to path; *bytes is the file's size.  data_name: external file.
- * DR_EUNSUPPORTED: past what protobuf can hold. */
+/* The model around the graph, to path; *bytes is the file's size.  data_name: the external
+ * file.  DR_EUNSUPPORTED: past what protobuf can hold. */
 DR_MUST_USE dr_status onnx_graph_write(const onnx_graph *g, const char *path,
                                        const char *data_name, uint64_t *bytes);
 

@@ -295,9 +295,15 @@ dr_status onnx_data_packed(onnx_data *d, onnx_packed_init *out, const char *cons
                            const onnx_grid *grid, bool round_here)
 {
     size_t n = (size_t)grid->block, bits = (size_t)grid->bits, kb = (s->cols + n - 1) / n;
-    wave w = {.d = d, .s = s, .row0 = row0, .rows = count, .tile = tile_rows(s),
-              .grid = grid, .with_zeros = !grid->symmetric,
-              .code_bytes = kb * n * bits / 8, .blocks = kb,
+    wave w = {.d = d,
+              .s = s,
+              .row0 = row0,
+              .rows = count,
+              .tile = tile_rows(s),
+              .grid = grid,
+              .with_zeros = !grid->symmetric,
+              .code_bytes = kb * n * bits / 8,
+              .blocks = kb,
               .zero_bytes = (kb * bits + 7) / 8};
     onnx_dim rows = onnx_num((int64_t)count), blocks = onnx_num((int64_t)kb);
     onnx_init *codes = NULL, *scales = NULL, *zeros = NULL;

@@ -3,9 +3,9 @@
  *
  * The graph is the model builder's (names, operators, fusions), with three changes that the
  * runtimes accept and that make it smaller or faster: adapters are optional graph inputs of
- * rank 0, longrope needs no If, a tied head and embedding share their bytes.  Weights stream
- * into one external file, each at a multiple of 4096.  The same options give the same bytes
- * for any number of threads.
+ * rank 0, longrope needs no If, a tied head and embedding share their bytes.  Weights
+ * stream into one external file, each at a multiple of 4096.  The same options give the
+ * same bytes for any number of threads.
  */
 #ifndef DRUPE_ONNX_H
 #define DRUPE_ONNX_H
@@ -28,11 +28,11 @@ typedef struct {
 
 typedef struct {
     onnx_precision precision;
-    int block_size;     /* of what is quantized here; packed weights keep their own grid */
-    bool symmetric;     /* likewise */
-    int head_bits;      /* of lm_head with ONNX_INT4: 4 (or 0), 8; tied: the embedding too */
+    int block_size; /* of what is quantized here; packed weights keep their own grid */
+    bool symmetric; /* likewise */
+    int head_bits;  /* of lm_head with ONNX_INT4: 4 (or 0), 8; tied: the embedding too */
     int accuracy_level; /* MatMulNBits: 0 unset, 1 float, 4 int8 activations */
-    int min_ort_minor;  /* 20: onnxruntime 1.20 must load it; 0: today's */
+    int min_ort_minor;  /* 20: onnxruntime 1.20 and later load it; 0: today's */
     bool genai;         /* genai_config.json and tokenizer beside it */
     int64_t max_length; /* genai_config search.max_length; 0: min(context, 4096) */
     const onnx_named_adapter *adapters;
@@ -69,13 +69,13 @@ DR_MUST_USE dr_status onnx_adapter_write(const char *path, const hf_adapter *a);
 typedef struct {
     int64_t ir_version;
     const char *producer;
-    const char **opsets;     /* "ai.onnx 21" */
+    const char **opsets; /* "ai.onnx 21" */
     size_t opset_count;
-    const char **inputs;     /* "input_ids int64[batch_size,sequence_length]" */
+    const char **inputs; /* "input_ids int64[batch_size,sequence_length]" */
     size_t input_count;
     const char **outputs;
     size_t output_count;
-    const char **ops;        /* op types, sorted */
+    const char **ops; /* op types, sorted */
     size_t *op_counts;
     size_t op_count;
     size_t initializer_count;

@@ -6,15 +6,17 @@
 #include <string.h>
 
 #include "core/buf.h"
+#include "onnx.pb-c.h"
 #include "onnx/onnx.h"
 #include "onnx/wire_impl.h"
 
 /* TensorProto.DataType in words; the order is the enum's. */
 static const char *const type_names[] = {
-    "undefined", "float32",     "uint8",     "int8",         "uint16",    "int16",
-    "int32",     "int64",       "string",    "bool",         "float16",   "float64",
-    "uint32",    "uint64",      "complex64", "complex128",   "bfloat16",  "float8e4m3fn",
-    "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4",    "float4e2m1",
+    "undefined",      "float32",  "uint8",        "int8",           "uint16",
+    "int16",          "int32",    "int64",        "string",         "bool",
+    "float16",        "float64",  "uint32",       "uint64",         "complex64",
+    "complex128",     "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
+    "float8e5m2fnuz", "uint4",    "int4",         "float4e2m1",
 };
 
 static const char *text(const char *s)
@@ -37,7 +39,8 @@ static dr_status value_text(dr_arena *a, const char **out, const Onnx__ValueInfo
     dr_buf_init(&b, 1 << 20);
     if (v->type != NULL && v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
         t = v->type->tensor_type;
-    DR_TRY(dr_buf_addf(&b, "%s %s", text(v->name), t ? type_name(t->elem_type) : "no tensor"));
+    DR_TRY(
+        dr_buf_addf(&b, "%s %s", text(v->name), t ? type_name(t->elem_type) : "no tensor"));
     if (t != NULL && t->shape != NULL) {
         DR_TRY(dr_buf_adds(&b, "["));
         for (size_t i = 0; i < t->shape->n_dim; i++) {
@@ -204,9 +207,9 @@ dr_status onnx_inspect(dr_arena *a, onnx_info *out, const char *path)
     out->opsets = dr_arena_alloc(a, m->n_opset_import + 1, sizeof(*out->opsets));
     for (size_t i = 0; i < m->n_opset_import; i++) {
         const char *domain = text(m->opset_import[i]->domain);
-        out->opsets[i] = dr_arena_printf(a, "%s %" PRId64,
-                                         domain[0] != '\0' ? domain : "ai.onnx",
-                                         m->opset_import[i]->version);
+        out->opsets[i] =
+            dr_arena_printf(a, "%s %" PRId64, domain[0] != '\0' ? domain : "ai.onnx",
+                            m->opset_import[i]->version);
     }
     const Onnx__GraphProto *g = m->graph;
     DR_TRY(value_texts(a, &out->inputs, &out->input_count, g->input, g->n_input));

@@ -47,7 +47,7 @@ void onnx_transpose(float *dst, size_t stride, size_t col0, const float *src, si
 enum { ONNX_PARTS = 3 };
 
 typedef struct {
-    const hf_model *m; /* borrowed */
+    const hf_model *m;                 /* borrowed */
     const hf_linear *part[ONNX_PARTS]; /* borrowed; part[0] NULL: the embedding */
     dr_qtensor packed[ONNX_PARTS];     /* owned; codes NULL: floats */
     size_t part_count;

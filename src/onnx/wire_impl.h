@@ -14,7 +14,9 @@
 
 #include "core/file.h"
 #include "core/status.h"
-#include "onnx.pb-c.h"
+
+struct Onnx__ModelProto; /* onnx.pb-c.h */
+struct Onnx__TensorProto;
 
 enum {
     ONNX_SCAN_DEPTH = 64,           /* messages within messages */
@@ -23,8 +25,8 @@ enum {
 };
 
 typedef struct {
-    dr_map map;             /* owned */
-    Onnx__ModelProto *model; /* owned */
+    dr_map map;                     /* owned */
+    struct Onnx__ModelProto *model; /* owned */
 } onnx_file;
 
 /* DR_EFORMAT: no protobuf, no model, or past a limit, with the byte where it was seen. */
@@ -32,6 +34,6 @@ DR_MUST_USE dr_status onnx_file_open(onnx_file *f, const char *path);
 void onnx_file_close(onnx_file *f);
 
 /* Where raw_data lies in f->map; false: the tensor has none. */
-bool onnx_raw_span(const Onnx__TensorProto *t, uint64_t *offset, uint64_t *bytes);
+bool onnx_raw_span(const struct Onnx__TensorProto *t, uint64_t *offset, uint64_t *bytes);
 
 #endif

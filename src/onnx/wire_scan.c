@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include "onnx.pb-c.h"
+
 enum { VARINT_MAX = 10, LENGTH_BYTES = 5, SPAN_BYTES = 16, RAW_DATA = 9 };
 
 typedef struct {

@@ -21,15 +21,19 @@ static const dr_param params[] = {
     DR_BOOL(awq, apply_clip, .dflt = "true", .help = "search a clipping of each group"),
     DR_BOOL(awq, exact, .dflt = "false",
             .help = "AutoAWQ's very search, without drupe's improvements"),
+    DR_REFUSED("input_model_dtype", "weights are read as they are stored", NULL),
+    DR_REFUSED("version", "the gemm layout is the one that transformers reads", NULL),
+    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
+    DR_REFUSED("export_compatible", "every result can be exported", NULL),
+    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
 
-static dr_status validate(const void *config)
+static dr_status validate(const void *config, const unsigned char *given)
 {
     const awq *c = config;
 
-    if (c->q_group_size == 0)
-        return dr_fail(DR_EUSAGE, "q_group_size: 0 is no size; -1 means a whole row");
-    return DR_OK;
+    (void)given;
+    return pass_check_group("q_group_size", c->q_group_size);
 }
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,
@@ -41,21 +45,29 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_awq(site, grid, calib, &o);
 }
 
+static pass_quant_plan plan_of(const awq *c)
+{
+    return (pass_quant_plan){.layout = HF_QUANT_AWQ,
+                             .grid = {c->bits, c->q_group_size, !c->zero_point},
+                             .calib_samples = 16,
+                             .calib_seq_len = 512,
+                             .forwards =
+                                 1.5, /* 20 trials of the layer's outputs, clipping */
+                             .quantize = quantize};
+}
+
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const awq *c = job->config;
-    const pass_quant_plan plan = {.layout = HF_QUANT_AWQ,
-                                  .grid = {c->bits, c->q_group_size, !c->zero_point},
-                                  .calib_samples = 16,
-                                  .calib_seq_len = 512,
-                                  .quantize = quantize};
+    const pass_quant_plan plan = plan_of(job->config);
 
     return pass_quantize(job, out, in, &plan);
 }
 
 static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    return pass_quantize_estimate(job, in, need, true);
+    const pass_quant_plan plan = plan_of(job->config);
+
+    return pass_quantize_estimate(job, in, need, &plan);
 }
 
 extern const pass_def pass_awq; /* PASS(awq) in pass/passes.def */

@@ -11,8 +11,13 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "pass/quantize_impl.h"
+#include "hf/hf.h"
+#include "nn/nn.h"
+#include "pass/estimate_impl.h"
 #include "train/train.h"
+
+/* data.h's default block; room for an adapter and side files. */
+enum { SEQ_LEN = 1024, MARGIN_BYTES = 64 << 20 };
 
 typedef struct {
     int r;
@@ -70,11 +75,48 @@ static const dr_param params[] = {
     DR_FLOAT(lora, adam_epsilon, .dflt = "1e-8", .max = 1, .help = "of AdamW"),
     DR_FLOAT(lora, max_grad_norm, .dflt = "1", .max = 1e9,
              .help = "gradients are clipped to it; 0: never"),
-    DR_INT(lora, seed, .dflt = "42", .max = 2147483647, .help = "of order, init and dropout"),
+    DR_INT(lora, seed, .dflt = "42", .max = 2147483647,
+           .help = "of order, init and dropout"),
     DR_BOOL(lora, shuffle, .dflt = "true", .help = "blocks in a new order each epoch"),
     DR_INT(lora, logging_steps, .dflt = "0", .max = 1e9,
            .help = "log the loss every so many steps; 0: at the end"),
+    DR_REFUSED("modules_to_save", "modules beside the adapter come later",
+               "target_modules"),
+    DR_REFUSED("torch_dtype", "training is in float32", NULL),
+    DR_REFUSED("device_map", "one device a run", NULL),
+    DR_REFUSED("allow_tf32", "sums are in float32", NULL),
+    DR_REFUSED("ephemeral_gpu_offload", "CUDA devices come later", NULL),
+    DR_REFUSED("train_data_config", "data sets by name come with the workflow engine",
+               NULL),
+    DR_REFUSED("eval_data_config", "evaluation sets come later", NULL),
+    DR_REFUSED("training_args", "its members are parameters of their own", "max_steps"),
 };
+
+/* Rows that count only with a schedule that moves, or without max_steps. */
+static dr_status validate(const void *config, const unsigned char *given)
+{
+    const lora *c = config;
+
+    for (size_t i = 0; i < DR_COUNT(params) && given != NULL; i++) {
+        if (!given[i])
+            continue;
+        if (c->lr_scheduler_type == TRAIN_CONSTANT &&
+            strncmp(params[i].name, "warmup_", 7) == 0)
+            return dr_fail(
+                DR_EUSAGE,
+                "%s has no effect with lr_scheduler_type constant; choose linear "
+                "or cosine",
+                params[i].name);
+        if (c->max_steps > 0 && strcmp(params[i].name, "num_train_epochs") == 0)
+            return dr_fail(DR_EUSAGE,
+                           "num_train_epochs has no effect with max_steps %d; give "
+                           "one of them",
+                           c->max_steps);
+    }
+    if (c->max_steps == 0)
+        return dr_fail(DR_EUSAGE, "max_steps: 0 trains nothing; -1 means num_train_epochs");
+    return DR_OK;
+}
 
 /* "a,b" to names; all-linear to the model's own; NULL to the family's default. */
 static dr_status targets(train_options *o, dr_arena *a, const lora *c, const hf_model *m)
@@ -101,7 +143,8 @@ static dr_status targets(train_options *o, dr_arena *a, const lora *c, const hf_
         if (next != NULL)
             *next++ = '\0';
         if (*p == '\0')
-            DR_FAIL(DR_EUSAGE, "target_modules: an empty name in \"%s\"", c->target_modules);
+            DR_FAIL(DR_EUSAGE, "target_modules: an empty name in \"%s\"",
+                    c->target_modules);
         names[count++] = p;
     }
     o->targets = names;
@@ -134,6 +177,7 @@ static dr_status options(train_options *o, const pass_job *job, const lora *c,
     o->seed = (uint64_t)c->seed;
     o->shuffle = c->shuffle;
     o->logging_steps = (size_t)c->logging_steps;
+    o->keep_bytes = (size_t)(job->memory_bytes / 2);
     if (in->adapter_count > 1)
         return dr_fail(DR_EUSAGE, "training starts from one adapter, not from %zu",
                        in->adapter_count);
@@ -180,24 +224,29 @@ done:
 static dr_status read_blocks(const pass_job *job, data_blocks *blocks, const hf_model *m)
 {
     json_t *tokenizer = NULL, *config = NULL;
+    int64_t context = hf_model_config(m)->max_position;
     tok_tokenizer *tok = NULL;
     data_texts texts = {0};
     dr_buf preview;
     dr_status st = DR_OK;
 
     dr_buf_init(&preview, (size_t)1 << 20);
-    if (job->data->data_name == NULL) {
-        st = dr_fail(DR_EUSAGE, "finetune needs data_name and data_files");
-        dr_hint("--data_name json --data_files data.jsonl --text_template \"{prompt} "
-                "{response}\"");
-        goto done;
-    }
+    if (context > 0 && job->data->max_seq_len > (size_t)context)
+        dr_warn_result("max_seq_len %zu is longer than the model's context of %lld",
+                       job->data->max_seq_len, (long long)context);
     DR_TRY(hf_model_tokenizer(m, &tokenizer, &config));
     DR_TRY(tok_open_json(&tok, tokenizer, config, hf_model_path(m)));
     DR_TRY(data_load(job->arena, &texts, job->data, tok));
     DR_TRY(data_tokenize(blocks, &texts, job->data, tok));
     DR_TRY(data_preview(&preview, &texts, blocks, job->data, tok));
     dr_log_text(DR_INFO, preview.data);
+    if (blocks->dropped > blocks->tokens / 8)
+        dr_warn_result("%zu of %zu tokens are cut off: %zu blocks of %zu are trained on",
+                       blocks->dropped, blocks->tokens, blocks->count, blocks->seq_len);
+    json_object_set_new(job->report, "rows", json_integer((json_int_t)texts.count));
+    json_object_set_new(job->report, "tokens", json_integer((json_int_t)blocks->tokens));
+    json_object_set_new(job->report, "cut_off_tokens",
+                        json_integer((json_int_t)blocks->dropped));
 done:
     dr_buf_release(&preview);
     tok_close(tok);
@@ -249,6 +298,12 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     train_options o;
     dr_status st = DR_OK;
 
+    if (job->data->data_name == NULL) {
+        st = dr_fail(DR_EUSAGE, "training needs data_name and data_files");
+        dr_hint("--data_name json --data_files data.jsonl --text_template \"{prompt} "
+                "{response}\"");
+        goto done;
+    }
     DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
     DR_TRY(options(&o, job, job->config, in, m));
     DR_TRYF(read_blocks(job, &blocks, m), "reading the training data");
@@ -273,20 +328,26 @@ done:
 
 static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : 1024;
+    const lora *c = job->config;
+    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : SEQ_LEN;
+    double steps = c->max_steps > 0 ? c->max_steps : 0; /* of epochs: not known yet */
+    double tokens = steps * c->per_device_train_batch_size *
+                    c->gradient_accumulation_steps * (double)seq;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(hf_model_open(&m, in->path));
-    const hf_config *c = hf_model_config(m);
-    uint64_t layer = 0;
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
-        layer += 4ull * hf_slot_in(c, (hf_slot)s) * hf_slot_out(c, (hf_slot)s);
+    const hf_config *config = hf_model_config(m);
+    uint64_t layer = pass_layer_elements(config), embed = pass_embed_elements(config);
+    uint64_t layers = (uint64_t)config->layers;
     /* One layer, the head, the inputs of every layer, and one layer's activations. */
-    need->memory = 2 * layer + 4ull * (uint64_t)c->vocab * (uint64_t)c->hidden +
-                   4ull * seq * (uint64_t)c->hidden * (uint64_t)c->layers +
-                   2 * nn_acts_bytes(c, 1, seq, 64);
-    need->disk = hf_model_is_gguf(m) ? 2ull * hf_model_weight_bytes(m) : 64u << 20;
+    need->memory = 2 * 4 * layer + 4 * embed + 4 * seq * (uint64_t)config->hidden * layers +
+                   2 * nn_acts_bytes(config, 1, seq, (size_t)c->r);
+    need->disk = hf_model_is_gguf(m)
+                     ? (layer * layers + 2 * embed) * dr_dtype_bytes(config->dtype)
+                     : MARGIN_BYTES;
+    /* forward, the gradient at the inputs, and the forward again where it was not kept */
+    need->seconds = pass_seconds(job, 6 * tokens * (double)(layer * layers + embed));
 done:
     hf_model_close(m);
     return st;
@@ -303,6 +364,7 @@ const pass_def pass_lora = {
     .config_size = sizeof(lora),
     .params = params,
     .params_count = DR_COUNT(params),
+    .validate = validate,
     .estimate = estimate,
     .run = run,
 };

@@ -11,7 +11,9 @@
 #include "core/mem.h"
 #include "onnx/onnx.h"
 #include "ort/ort.h"
-#include "pass/quantize_impl.h"
+#include "pass/estimate_impl.h"
+
+enum { MARGIN_BYTES = 16 << 20 }; /* the graph, side files, buffers */
 
 typedef struct {
     int precision;
@@ -39,6 +41,21 @@ static const dr_param params[] = {
             .help = "genai_config.json and tokenizer for onnxruntime-genai"),
     DR_INT(builder, max_length, .dflt = "0", .max = 1 << 24,
            .help = "search.max_length; 0: the context, at most 4096"),
+    DR_REFUSED("metadata_only", "the graph is always written", "use_ort_genai"),
+    DR_REFUSED("search", "its members come later", "max_length"),
+    DR_REFUSED("int4_op_types_to_quantize", "choosing operators comes later", NULL),
+    DR_REFUSED("int4_nodes_to_exclude", "choosing nodes comes later", NULL),
+    DR_REFUSED("int4_algo_config", "other roundings of the graph come later", NULL),
+    DR_REFUSED("use_qdq", "QDQ forms come with NPU targets", NULL),
+    DR_REFUSED("use_8bits_moe", "mixtures of experts come later", NULL),
+    DR_REFUSED("use_webgpu_fp32", "WebGPU targets come later", NULL),
+    DR_REFUSED("use_cuda_bf16", "CUDA targets come later", NULL),
+    DR_REFUSED("include_hidden_states", "other outputs come later", NULL),
+    DR_REFUSED("exclude_embeds", "graphs without embeddings come later", NULL),
+    DR_REFUSED("exclude_lm_head", "graphs without a head come later", NULL),
+    DR_REFUSED("enable_cuda_graph", "CUDA targets come later", NULL),
+    DR_REFUSED("extra_options", "the builder's options have names of their own",
+               "int4_block_size"),
 };
 
 static dr_status parse_ort_version(int *minor, const char *text)
@@ -61,22 +78,55 @@ static dr_status parse_ort_version(int *minor, const char *text)
     return DR_OK;
 }
 
-static dr_status validate(const void *config)
+/* What only an int4 graph has, asked of one that is fp32. */
+static dr_status check_int4_rows(const unsigned char *given)
+{
+    size_t i = 0;
+    dr_status st = DR_OK;
+
+    for (; given != NULL && i < DR_COUNT(params); i++) {
+        if (given[i] && strncmp(params[i].name, "int4_", 5) == 0)
+            break;
+    }
+    if (given == NULL || i == DR_COUNT(params))
+        return DR_OK;
+    st = dr_fail(DR_EUSAGE, "%s has no effect on a graph in fp32", params[i].name);
+    dr_hint("give --precision int4, or start from a quantized model");
+    return st;
+}
+
+static bool was_given(const unsigned char *given, const char *name)
+{
+    const dr_param *p = dr_param_find(params, DR_COUNT(params), name);
+
+    return given != NULL && given[p - params];
+}
+
+static dr_status validate(const void *config, const unsigned char *given)
 {
     const builder *c = config;
     int minor = 0, b = c->int4_block_size;
+    dr_status st = DR_OK;
 
     if ((b & (b - 1)) != 0)
-        return dr_fail(DR_EUSAGE, "int4_block_size: expected a power of two, found %d", b);
+        DR_FAIL(DR_EUSAGE, "int4_block_size: expected 16, 32, 64, 128 or 256, found %d", b);
     if (c->int4_accuracy_level == 2 || c->int4_accuracy_level == 3)
-        return dr_fail(DR_EUSAGE,
-                       "int4_accuracy_level: 2 and 3 are half-precision levels that no CPU "
-                       "kernel has; use 0, 1 or 4");
-    return parse_ort_version(&minor, c->min_ort_version);
+        DR_FAIL(
+            DR_EUSAGE,
+            "int4_accuracy_level: %d is a half-precision level, which no CPU kernel has; "
+            "use 0, 1 or 4",
+            c->int4_accuracy_level);
+    if (c->precision == ONNX_FP32)
+        DR_TRY(check_int4_rows(given));
+    if (!c->use_ort_genai && was_given(given, "max_length"))
+        DR_FAIL(DR_EUSAGE, "max_length has no effect without use_ort_genai");
+    DR_TRY(parse_ort_version(&minor, c->min_ort_version));
+done:
+    return st;
 }
 
 /* Opens every adapter against the model and names it. */
-static dr_status open_adapters(const pass_job *job, const pass_model *in, const hf_model *m,
+static dr_status open_adapters(const pass_model *in, const hf_model *m,
                                hf_adapter *adapters, onnx_named_adapter *named)
 {
     dr_status st = DR_OK;
@@ -90,7 +140,6 @@ static dr_status open_adapters(const pass_job *job, const pass_model *in, const 
         named[i].name = a->name != NULL ? a->name : "adapter_weights";
         named[i].adapter = &adapters[i];
     }
-    (void)job;
 done:
     return st;
 }
@@ -194,8 +243,10 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     dr_status st = DR_OK;
 
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to export");
-    DR_TRY(open_adapters(job, in, m, adapters, named));
+    DR_TRY(open_adapters(in, m, adapters, named));
     bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
+    if (!packed && c->precision < 0)
+        DR_TRY(check_int4_rows(job->given));
     if (packed && c->precision == ONNX_FP32)
         DR_FAIL(DR_EUSAGE, "precision fp32: %s is quantized (%s); leave precision out",
                 in->name, hf_model_origin(m));
@@ -238,13 +289,16 @@ static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *
     DR_TRY(hf_model_open(&m, in->path));
     const hf_config *cfg = hf_model_config(m);
     bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
-    uint64_t embed = 4ull * (uint64_t)cfg->vocab * (uint64_t)cfg->hidden, linears = 0;
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
-        linears += (uint64_t)cfg->layers * hf_slot_in(cfg, (hf_slot)s) *
-                   hf_slot_out(cfg, (hf_slot)s);
-    bool int4 = packed || c->precision == ONNX_INT4;
-    need->disk = embed + (int4 ? linears * 5 / 8 : linears * 4) + (16u << 20);
-    need->memory = embed / 8 + (64u << 20);
+    uint64_t embed = pass_embed_elements(cfg);
+    uint64_t linears = pass_layer_elements(cfg) * (uint64_t)cfg->layers;
+    if (packed || c->precision == ONNX_INT4) /* the embedding may stay float */
+        need->disk = 4 * embed + (linears + embed) * 5 / 8;
+    else
+        need->disk = 4 * (linears + (cfg->tied ? 1 : 2) * embed);
+    need->disk += MARGIN_BYTES;
+    need->memory = embed / 2 + MARGIN_BYTES;
+    if (job->check && need->memory < need->disk) /* the runtime loads it whole */
+        need->memory = need->disk;
 done:
     hf_model_close(m);
     return st;

@@ -29,19 +29,22 @@ typedef struct {
 /* A model between passes.  Strings live in the job's arena or longer. */
 typedef struct {
     pass_kind kind;
-    const char *path;   /* HF: folder or .gguf; ONNX: folder */
-    const char *name;   /* as the user typed it: for base_model_name_or_path and reports */
+    const char *path; /* HF: folder or .gguf; ONNX: folder */
+    const char *name; /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
 } pass_model;
 
 typedef struct {
-    const void *config;       /* the pass's own struct, validated */
-    const char *out_dir;      /* exists, empty; the pass writes model/ and adapter/ there */
-    const char *final_dir;    /* where out_dir will be after the commit; for files that name it */
+    const void *config;         /* the pass's own struct, validated */
+    const unsigned char *given; /* [params_count] 1: the user set it; NULL: unknown */
+    const char *out_dir; /* exists, empty; the pass writes model/ and adapter/ there */
+    const char
+        *final_dir; /* where out_dir will be after the commit, for files that name it */
     const data_options *data; /* what the user said about data */
     const char *device;       /* "cpu" or "ref" */
     int threads;              /* 0: all */
+    uint64_t memory_bytes;    /* what this run may use; 0: unknown */
     bool evaluate;            /* measure the result against the input */
     bool check;               /* load the result in the runtime before it is committed */
     dr_arena *arena;          /* lives as long as the result */
@@ -49,10 +52,10 @@ typedef struct {
     json_t *report;           /* the same for programs */
 } pass_job;
 
-/* What a run will need, in bytes; 0: unknown or little. */
+/* What a run will need; 0: unknown or little. */
 typedef struct {
-    uint64_t memory, disk;
-    double seconds; /* a rough guess on this machine; 0: not worth saying */
+    uint64_t memory, disk; /* bytes */
+    double seconds;        /* a rough guess on this machine */
 } pass_need;
 
 typedef struct {
@@ -64,7 +67,8 @@ typedef struct {
     size_t config_size;
     const dr_param *params;
     size_t params_count;
-    dr_status (*validate)(const void *config); /* NULL: the table says all */
+    /* Rules across fields, or with holes; given as in pass_job.  NULL: the table says all */
+    dr_status (*validate)(const void *config, const unsigned char *given);
     dr_status (*estimate)(const pass_job *job, const pass_model *in, pass_need *need);
     dr_status (*run)(const pass_job *job, pass_model *out, const pass_model *in);
 } pass_def;

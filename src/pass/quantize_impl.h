@@ -15,17 +15,19 @@ typedef dr_status (*pass_quantizer)(const quant_site *site, const quant_grid *gr
 typedef struct {
     hf_quant_method layout; /* of the checkpoint */
     quant_grid grid;        /* as asked; the group is fitted to the model */
-    size_t calib_samples, calib_seq_len; /* when the user says nothing; 0: no text is read */
+    size_t calib_samples;   /* when the user says nothing; 0: no text is read */
+    size_t calib_seq_len;   /* likewise */
+    double forwards;        /* work, in forward passes over the calibration text */
     pass_quantizer quantize;
 } pass_quant_plan;
 
 DR_MUST_USE dr_status pass_quantize(const pass_job *job, pass_model *out,
                                     const pass_model *in, const pass_quant_plan *plan);
 DR_MUST_USE dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in,
-                                             pass_need *need, bool activations);
+                                             pass_need *need, const pass_quant_plan *plan);
 
-/* Files and bytes of a model folder, for the tables. */
-DR_MUST_USE dr_status pass_folder_bytes(const pass_job *job, const char *dir,
-                                        uint64_t *bytes);
+/* DR_EUSAGE unless it is -1 or a power of two from 16 to 1024, which is what MatMulNBits
+ * and the checkpoints hold. */
+DR_MUST_USE dr_status pass_check_group(const char *name, int group);
 
 #endif

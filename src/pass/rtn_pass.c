@@ -14,15 +14,20 @@ static const dr_param params[] = {
     DR_INT(rtn, group_size, .dflt = "128", .search = "[-1, 16, 32, 64, 128]", .min = -1,
            .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
     DR_BOOL(rtn, sym, .dflt = "false", .search = "[true, false]", .help = "symmetric grid"),
+    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),
+    DR_REFUSED("embeds", "the embedding is quantized by the export", NULL),
+    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
+    DR_REFUSED("overrides", "choosing modules comes later", NULL),
+    DR_REFUSED("quantize_vision", "vision models come later", NULL),
+    DR_REFUSED("moe", "mixtures of experts come later", NULL),
 };
 
-static dr_status validate(const void *config)
+static dr_status validate(const void *config, const unsigned char *given)
 {
     const rtn *c = config;
 
-    if (c->group_size == 0)
-        return dr_fail(DR_EUSAGE, "group_size: 0 is no size; -1 means a whole row");
-    return DR_OK;
+    (void)given;
+    return pass_check_group("group_size", c->group_size);
 }
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,
@@ -32,19 +37,25 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_rtn(site, grid);
 }
 
+static pass_quant_plan plan_of(const rtn *c)
+{
+    return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
+                             .grid = {c->bits, c->group_size, c->sym},
+                             .quantize = quantize};
+}
+
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const rtn *c = job->config;
-    const pass_quant_plan plan = {.layout = HF_QUANT_GPTQ,
-                                  .grid = {c->bits, c->group_size, c->sym},
-                                  .quantize = quantize};
+    const pass_quant_plan plan = plan_of(job->config);
 
     return pass_quantize(job, out, in, &plan);
 }
 
 static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    return pass_quantize_estimate(job, in, need, false);
+    const pass_quant_plan plan = plan_of(job->config);
+
+    return pass_quantize_estimate(job, in, need, &plan);
 }
 
 extern const pass_def pass_rtn; /* PASS(rtn) in pass/passes.def */

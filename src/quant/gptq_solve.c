@@ -34,6 +34,7 @@ typedef struct {
     float *grams;       /* owned: [n][gram], or NULL */
     float *delta;       /* owned: [rows][NB] */
     float *spread;      /* owned: [n][NB] panel, then [NB][NB], then [NB] pivots */
+    float *wide;        /* owned: [block][block] of a group wider than NB, or NULL */
     float *scratch;     /* owned */
     double *loss;       /* owned: [tiles] */
     quant_lanes *grids; /* owned: [tiles] */
@@ -41,7 +42,8 @@ typedef struct {
 
 static void solver_release(solver *s)
 {
-    void *all[] = {s->factor, s->orig, s->adj, s->grams, s->delta, s->spread, s->scratch};
+    void *all[] = {s->factor, s->orig,   s->adj,  s->grams,
+                   s->delta,  s->spread, s->wide, s->scratch};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -223,6 +225,20 @@ static void cut_factor(const solver *s, size_t p0, size_t nb, float *within, flo
     }
 }
 
+/* The same within the group at p0, when it is wider than a block. */
+static void cut_group(const solver *s, size_t p0)
+{
+    size_t n = s->n;
+    const float *f = s->factor;
+
+    for (size_t i = 0; s->wide != NULL && p0 % s->block == 0 && i < s->block; i++) {
+        for (size_t k = i + 1; k < s->block; k++) {
+            size_t r = n - 1 - p0 - i, c = n - 1 - p0 - k;
+            s->wide[i * s->block + k] = f[r * n + c] / f[c * n + c];
+        }
+    }
+}
+
 static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule *rule)
 {
     size_t n = s->n, tiles = (s->rows + L - 1) / L;
@@ -240,6 +256,7 @@ static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule
                        .loss = s->loss,
                        .scratch = s->scratch,
                        .spread = within,
+                       .group_spread = s->wide,
                        .pivot = pivot,
                        .delta = s->delta};
     dr_status st = DR_OK;
@@ -248,6 +265,7 @@ static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule
         size_t nb = n - p < NB ? n - p : NB, rest = n - p - nb;
         DR_TRY(dr_cancelled_check());
         cut_factor(s, p, nb, within, pivot);
+        cut_group(s, p);
         job.p0 = p;
         job.n = nb;
         DR_TRY(dr_pool_run(nn_device_pool(s->dev), tiles, quant_sweep_tile, &job));

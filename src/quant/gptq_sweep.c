@@ -21,7 +21,7 @@ static const quant_shrink sweep_shrink = {QUANT_SHRINK_BOTH, 17, 0.028f};
 
 size_t quant_sweep_floats(size_t group)
 {
-    return (4 * NB + 2 * group) * L;
+    return (4 * NB + 3 * group) * L;
 }
 
 /* cur[k] += delta[i] * spread[i][k] for i in [i0, i1), k in [k0, n). */
@@ -42,26 +42,65 @@ static void spread_errors(float *restrict cur, const float *restrict delta,
     }
 }
 
-/* The grid of the group that begins at column p of the processing order. */
-static void open_group(const quant_sweep *s, quant_lanes *g, size_t tile, size_t p,
-                       const float *cur, float *scratch)
+/*
+ * w[n] = what the group's columns would be if none of them were rounded: each takes over the
+ * errors of all columns before the group (cur) and the changes of those before it within the
+ * group.  This is the weight as GPTQ's usual form has it at this point.
+ */
+QUANT_CLONES
+static void complete_group(float *restrict w, const float *restrict cur,
+                           const float *restrict orig, const float *restrict spread,
+                           size_t ld, size_t n)
 {
-    size_t block = (size_t)s->q->block, blocks = dr_qtensor_blocks(s->q);
+    memcpy(w, cur, n * L * sizeof(*w));
+    for (size_t i = 0; i < n; i++) {
+        float delta[L];
+        for (int l = 0; l < L; l++)
+            delta[l] = orig[i * L + l] - w[i * L + l];
+        for (size_t k = i + 1; k < n; k++) {
+            float f = spread[i * ld + k];
+            for (int l = 0; l < L; l++)
+                w[k * L + l] += delta[l] * f;
+        }
+    }
+}
+
+/* The weights that the grid of the group at column p is made for, into w; j: p within the
+ * block, whose tiles are cur and orig. */
+static void group_weights(const quant_sweep *s, float *w, size_t tile, size_t j,
+                          const float *cur, const float *orig, float *scratch)
+{
+    size_t block = (size_t)s->q->block, cols = s->q->cols, at = tile * L * cols + s->p0 + j;
+    size_t rows = s->q->rows - tile * L < L ? s->q->rows - tile * L : L;
+
+    if (s->static_groups || s->p0 + j == 0) {
+        quant_tile_load(w, s->orig + at, cols, rows, block);
+    } else if (block <= s->n) {
+        complete_group(w, cur + j * L, orig + j * L, s->spread + j * s->n + j, s->n, block);
+    } else {
+        float *far_orig = scratch + block * L;
+        quant_tile_load(scratch, s->adj + at, cols, rows, block);
+        quant_tile_load(far_orig, s->orig + at, cols, rows, block);
+        complete_group(w, scratch, far_orig, s->group_spread, block, block);
+    }
+}
+
+/* The grid of the group that begins at column j of the block. */
+static void open_group(const quant_sweep *s, quant_lanes *g, size_t tile, size_t j,
+                       const float *cur, const float *orig, float *scratch)
+{
+    size_t block = (size_t)s->q->block, blocks = dr_qtensor_blocks(s->q), p = s->p0 + j;
     size_t row0 = tile * L, rows = s->q->rows - row0 < L ? s->q->rows - row0 : L;
     size_t at = s->order[p] / block;
-    const float *from = cur;
-    float *own = scratch + block * L, lo[L], hi[L];
+    float *w = scratch, lo[L], hi[L];
 
-    if (s->static_groups || block > s->n) {
-        const float *w = s->static_groups ? s->orig : s->adj;
-        quant_tile_load(own, w + row0 * s->q->cols + p, s->q->cols, rows, block);
-        from = own;
-    }
+    scratch += block * L;
+    group_weights(s, w, tile, j, cur, orig, scratch);
     if (s->grams != NULL) {
-        quant_shrink_search(g, NULL, &s->rule, &sweep_shrink, from, block,
+        quant_shrink_search(g, NULL, &s->rule, &sweep_shrink, w, block,
                             s->grams + p * s->gram, s->gram, scratch);
     } else {
-        (void)quant_tile_range(lo, hi, from, block);
+        (void)quant_tile_range(lo, hi, w, block);
         quant_rule_fit(g, &s->rule, lo, hi);
     }
     for (size_t l = 0; l < rows; l++) {
@@ -119,7 +158,7 @@ dr_status quant_sweep_tile(void *ctx, size_t task, int worker)
     for (size_t j = 0; j < n; j += STEP) {
         size_t end = j + STEP < n ? j + STEP : n;
         if ((s->p0 + j) % block == 0)
-            open_group(s, g, task, s->p0 + j, cur + j * L, delta + NB * L);
+            open_group(s, g, task, j, cur, orig, delta + NB * L);
         round_step(value, delta, loss, cur, orig, s, g, j, end);
         spread_errors(cur, delta, s->spread, n, j, end, end);
     }

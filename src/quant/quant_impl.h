@@ -136,9 +136,10 @@ typedef struct {
     double *loss;        /* [tiles] */
     float *scratch;      /* per worker: quant_sweep_floats() */
     size_t p0, n;
-    const float *spread; /* [n][n]: A_ik / A_kk, zero for k <= i */
-    const float *pivot;  /* [n]: A_kk */
-    float *delta;        /* [rows][n]: orig - rounded, for the later columns */
+    const float *spread;       /* [n][n]: A_ik / A_kk, zero for k <= i */
+    const float *group_spread; /* [group][group]: the same for a group wider than a block */
+    const float *pivot;        /* [n]: A_kk */
+    float *delta;              /* [rows][n]: orig - rounded, for the later columns */
 } quant_sweep;
 size_t quant_sweep_floats(size_t group);
 /* ctx: a quant_sweep; task: a tile of rows. */

@@ -96,5 +96,14 @@ bool tok_has_chat_template(const tok_tokenizer *t);
 DR_MUST_USE dr_status tok_chat(const tok_tokenizer *t, dr_buf *out,
                                const tok_message *messages, size_t count,
                                bool add_generation_prompt);
+/*
+ * The same for messages as JSON (an array of objects, with tool calls or parts of content
+ * where the template knows them).  extra, which may be NULL, is an object of further names
+ * for the template: "tools", "documents", "enable_thinking", ...
+ * DR_EUSAGE: the template refuses the messages (raise_exception).
+ */
+DR_MUST_USE dr_status tok_chat_json(const tok_tokenizer *t, dr_buf *out,
+                                    const json_t *messages, const json_t *extra,
+                                    bool add_generation_prompt);
 
 #endif

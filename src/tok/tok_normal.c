@@ -176,8 +176,10 @@ done:
     return st;
 }
 
-static void strip(const tok_normal *x, tok_str *text, bool *first)
+/* Returns the bytes taken off the front. */
+static size_t strip(const tok_normal *x, tok_str *text)
 {
+    const char *start = text->s;
     uint32_t cp = 0;
 
     while (x->left && text->n > 0) {
@@ -185,7 +187,6 @@ static void strip(const tok_normal *x, tok_str *text, bool *first)
         if (!tok_is_space(cp))
             break;
         *text = (tok_str){text->s + n, text->n - n};
-        *first = false;
     }
     while (x->right && text->n > 0) {
         size_t n = tok_utf8_last(text->s, text->n, &cp);
@@ -193,15 +194,16 @@ static void strip(const tok_normal *x, tok_str *text, bool *first)
             break;
         text->n -= n;
     }
+    return (size_t)(text->s - start);
 }
 
-/* Into out; false: the text stays where it is. */
-static dr_status run_one(const tok_normal *x, tok_work *w, dr_buf *out, tok_str *text,
-                         bool *first, bool *moved)
+/* *text becomes the normalizer's output, in out unless it stays where it is. */
+static dr_status run_one(const tok_normal *x, tok_work *w, dr_buf *out, tok_str *text)
 {
+    bool moved = true;
     dr_status st = DR_OK;
 
-    *moved = true;
+    dr_buf_reset(out);
     switch (x->kind) {
     case TOK_NORMAL_PREPEND:
         DR_TRY(dr_buf_add(out, x->text, text->n > 0 ? x->text_n : 0));
@@ -215,37 +217,62 @@ static dr_status run_one(const tok_normal *x, tok_work *w, dr_buf *out, tok_str 
     case TOK_NORMAL_NFD:
     case TOK_NORMAL_NFKC:
     case TOK_NORMAL_NFKD:
-        *moved = !is_normal_already(x->kind, *text);
-        if (*moved)
+        moved = !is_normal_already(x->kind, *text);
+        if (moved)
             DR_TRY(unicode_form(x->kind, out, *text));
         break;
     case TOK_NORMAL_LOWERCASE:
         DR_TRY(lowercase(out, *text));
         break;
     case TOK_NORMAL_STRIP:
-        strip(x, text, first);
-        *moved = false;
+        moved = false;
+        (void)strip(x, text);
         break;
     }
+    if (moved)
+        *text = (tok_str){out->data, out->len};
+done:
+    return st;
+}
+
+/*
+ * Whether the text still begins where the original begins: the bytes that stem from the
+ * first character are followed through, as one Strip may take some or all of them.
+ */
+static dr_status follow_head(const tok_normal *x, tok_work *w, tok_str text, size_t *head)
+{
+    tok_str part = {text.s, *head};
+    dr_status st = DR_OK;
+
+    if (x->kind == TOK_NORMAL_STRIP) {
+        const size_t taken = strip(x, &text);
+        *head = taken < *head ? *head - taken : 0;
+        return DR_OK;
+    }
+    DR_TRY(run_one(x, w, &w->word, &part));
+    *head = part.n;
 done:
     return st;
 }
 
 dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text, bool *first)
 {
+    bool strips = false;
+    uint32_t cp = 0;
     int turn = 0;
-    bool moved = false;
     dr_status st = DR_OK;
 
+    for (size_t i = 0; i < ns->count; i++)
+        strips = strips || ns->list[i].kind == TOK_NORMAL_STRIP;
+    size_t head = text->n > 0 ? tok_utf8_get(text->s, text->n, &cp) : 0;
     for (size_t i = 0; i < ns->count; i++) {
         dr_buf *out = &w->normal[turn];
-        dr_buf_reset(out);
-        DR_TRY(run_one(&ns->list[i], w, out, text, first, &moved));
-        if (moved) {
-            *text = (tok_str){out->data, out->len};
-            turn = !turn;
-        }
+        if (strips && *first)
+            DR_TRY(follow_head(&ns->list[i], w, *text, &head));
+        DR_TRY(run_one(&ns->list[i], w, out, text));
+        turn = text->s == out->data ? !turn : turn;
     }
+    *first = *first && (!strips || head > 0);
 done:
     return st;
 }

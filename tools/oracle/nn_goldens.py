@@ -73,6 +73,7 @@ MODELS = {
     "llama3_rope": ("nn", LLAMA | {
         "tie_word_embeddings": False, "vocab_size": 64, "attention_bias": True,
         "mlp_bias": True, "num_hidden_layers": 1,
+        "rms_norm_eps": 1e-2,  # large enough to be seen when it is wrong
         "rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
                          "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
     }, ["q_proj", "v_proj", "down_proj"]),

@@ -343,7 +343,7 @@ def make_adapter(name, targets, r, seed, **more):
     m = peft.get_peft_model(m, cfg)
     for n, p in m.named_parameters():
         if "lora_" in n:
-            p.data = 0.3 * torch.randn(p.shape)
+            p.data = 0.15 * torch.randn(p.shape)
     out = fresh("adapter")
     m.save_pretrained(out)
     return out, m.eval()
@@ -396,11 +396,10 @@ def pattern_case():
 # ---- generation ----
 
 def wrong(want, got, model):
-    """Tokens that differ, up to an end that both reach."""
+    """Tokens that differ before the end, which GenAI 0.5 returns and 0.18 does not."""
     eos = model.config.eos_token_id
-    if eos in want:
-        want = want[:want.index(eos) + 1]
-    got = [int(t) for t in got][:len(want)]
+    want, got = ([int(t) for t in x] for x in (want, got))
+    want, got = (x[:x.index(eos)] if eos in x else x for x in (want, got))
     return float(sum(a != b for a, b in zip(want, got)) + abs(len(want) - len(got)))
 
 

@@ -16,7 +16,8 @@
 #define CPU_MASKED (-1e30f)
 
 enum {
-    CPU_KEY_BLOCK = 240, /* keys of one block: a multiple of every kernel's mr */
+    CPU_KEY_ALIGN = 24,  /* where blocks of keys may begin: a multiple of every mr */
+    CPU_KEY_BLOCK = 240, /* keys of one block: a multiple of that */
     CPU_NR_MAX = 32,
     CPU_MR_MAX = 8
 };
@@ -26,10 +27,10 @@ typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
     const float *qkv;
-    size_t row;              /* floats of a row of qkv */
+    size_t row; /* floats of a row of qkv */
     size_t mr, nr;
-    size_t dim_mr, dim_nr;   /* head_dim rounded up to mr, nr */
-    size_t keys_mr;          /* t rounded up to mr */
+    size_t dim_mr, dim_nr; /* head_dim rounded up to mr, nr */
+    size_t keys_mr;        /* t rounded up to mr */
 } cpu_attn;
 
 void cpu_attn_init(cpu_attn *a, const nn_device *dev, const float *qkv,
@@ -66,7 +67,7 @@ static inline size_t cpu_attn_by_dim_floats(const cpu_attn *a)
     return cpu_round(a->dim_mr * a->s->t, 16);
 }
 
-/* Keys that any of queries q0 .. q1-1 sees: first .. last, the first rounded down to mr. */
+/* The first key that query q0 sees, rounded down to where a block may begin. */
 size_t cpu_attn_first_key(const cpu_attn *a, size_t q0);
 
 /* Sets scores s[key - k0][nr] of keys that query q0 + lane must not see. */

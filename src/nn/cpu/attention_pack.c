@@ -15,7 +15,7 @@ void cpu_attn_init(cpu_attn *a, const nn_device *dev, const float *qkv,
     a->dim_mr = cpu_round(s->head_dim, a->mr);
     a->dim_nr = cpu_round(s->head_dim, a->nr);
     a->keys_mr = cpu_round(s->t, a->mr);
-    DR_BUG_IF(a->nr > CPU_NR_MAX || a->mr > CPU_MR_MAX || CPU_KEY_BLOCK % a->mr != 0);
+    DR_BUG_IF(a->nr > CPU_NR_MAX || a->mr > CPU_MR_MAX || CPU_KEY_ALIGN % a->mr != 0);
 }
 
 void cpu_attn_pack_keys(const cpu_attn *a, float *by_key, float *by_dim, const float *rows,
@@ -37,7 +37,7 @@ size_t cpu_attn_first_key(const cpu_attn *a, size_t q0)
 
     if (window == 0 || q0 + 1 <= window)
         return 0;
-    return (q0 + 1 - window) / a->mr * a->mr;
+    return (q0 + 1 - window) / CPU_KEY_ALIGN * CPU_KEY_ALIGN;
 }
 
 void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t q0)

@@ -34,8 +34,8 @@ static dr_status pack_task(void *ctx, size_t task, int worker)
     size_t to = cpu_min(from + CPU_KEY_BLOCK, s->t);
 
     (void)worker;
-    cpu_attn_pack_keys(&f->a, f->keys + bg * f->keys_floats, NULL, cpu_attn_k(&f->a, b, g, 0),
-                       from, to);
+    cpu_attn_pack_keys(&f->a, f->keys + bg * f->keys_floats, NULL,
+                       cpu_attn_k(&f->a, b, g, 0), from, to);
     cpu_attn_pack_keys(&f->a, NULL, f->values + bg * f->values_floats,
                        cpu_attn_v(&f->a, b, g, 0), from, to);
     return DR_OK;
@@ -52,7 +52,8 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
     const float *values = f->values + bg * f->values_floats;
     float *q = scratch, *o = q + cpu_round(dim * nr, 16), *scores = o + a->dim_mr * nr;
     float max[CPU_NR_MAX], sum[CPU_NR_MAX], inv[CPU_NR_MAX];
-    size_t from = cpu_attn_first_key(a, q0), to = q0 + count;
+    /* from the task's first query, so that blocks do not depend on nr */
+    size_t from = cpu_attn_first_key(a, q0 / TASK_QUERIES * TASK_QUERIES), to = q0 + count;
 
     cpu_pack_rows(a->gemm, q, nr, cpu_attn_q(a, b, h, q0), a->row, count, dim, s->scale);
     for (size_t k0 = from; k0 < to; k0 += CPU_KEY_BLOCK) {
@@ -68,7 +69,8 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
         inv[i] = 1.0f / sum[i];
     a->rows->scale_lanes(o, dim, nr, inv);
     size_t ld = s->heads * dim;
-    a->gemm->transpose(f->out + (b * s->t + q0) * ld + h * dim, ld, o, nr, dim, count, 1.0f);
+    a->gemm->transpose(f->out + (b * s->t + q0) * ld + h * dim, ld, o, nr, dim, count,
+                       1.0f);
     for (size_t i = 0; f->lse != NULL && i < count; i++)
         f->lse[(b * s->heads + h) * s->t + q0 + i] = max[i] + logf(sum[i]);
 }
@@ -101,8 +103,8 @@ dr_status cpu_attention(nn_device *dev, float *out, float *lse, const float *qkv
     cpu_attn_init(&f.a, dev, qkv, s);
     f.keys_floats = cpu_attn_by_key_floats(&f.a);
     f.values_floats = cpu_attn_by_dim_floats(&f.a);
-    f.scratch_floats = cpu_round(s->head_dim * f.a.nr, 16) +
-                       (f.a.dim_mr + CPU_KEY_BLOCK) * f.a.nr;
+    f.scratch_floats =
+        cpu_round(s->head_dim * f.a.nr, 16) + (f.a.dim_mr + CPU_KEY_BLOCK) * f.a.nr;
     f.key_tiles = cpu_ceil(s->t, CPU_KEY_BLOCK);
     f.query_tiles = cpu_ceil(s->t, TASK_QUERIES);
     DR_TRY(cpu_work(dev, &f.keys,

@@ -96,13 +96,14 @@ static void load_tile(const backward *f, tile *t)
         size_t n = cpu_min(nr, t->count - i * nr);
         cpu_pack_rows(a->gemm, t->q + i * dim * nr, nr, q + i * nr * a->row, a->row, n, dim,
                       s->scale);
-        cpu_pack_rows(a->gemm, t->dout + i * dim * nr, nr, f->dout + at + i * nr * ld, ld, n,
-                      dim, 1.0f);
+        cpu_pack_rows(a->gemm, t->dout + i * dim * nr, nr, f->dout + at + i * nr * ld, ld,
+                      n, dim, 1.0f);
     }
     for (size_t c = 0; c < dim; c += nr) {
         size_t n = cpu_min(nr, dim - c);
         cpu_pack_cols(t->q_rows + c * TILE_QUERIES, nr, q + c, a->row, n, t->count);
-        cpu_pack_cols(t->dout_rows + c * TILE_QUERIES, nr, f->dout + at + c, ld, n, t->count);
+        cpu_pack_cols(t->dout_rows + c * TILE_QUERIES, nr, f->dout + at + c, ld, n,
+                      t->count);
     }
     memset(t->lse, 0, sizeof(t->lse));
     memset(t->delta, 0, sizeof(t->delta));
@@ -115,7 +116,8 @@ static void load_tile(const backward *f, tile *t)
 
 /* P, dS and dQ of one panel of queries on keys k0 .. k0 + n - 1; keys that none of its
  * queries sees are zeros. */
-static void panel_block(const backward *f, tile *t, size_t i, size_t k0, size_t n, size_t bg)
+static void panel_block(const backward *f, tile *t, size_t i, size_t k0, size_t n,
+                        size_t bg)
 {
     const cpu_attn *a = &f->a;
     size_t dim = a->s->head_dim, nr = a->nr, q0 = t->q0 + i * nr, at = k0 * dim;
@@ -161,7 +163,8 @@ static void key_block(const backward *f, tile *t, size_t k0)
         panel_block(f, t, i, k0, n, bg);
     for (size_t k = 0; k < n; k += mr) {
         /* panels whose queries all come before these keys have only zeros */
-        size_t skip = k0 + k > t->q0 ? (k0 + k - t->q0) / nr : 0, count = cpu_min(mr, n - k);
+        size_t skip = k0 + k > t->q0 ? (k0 + k - t->q0) / nr : 0,
+               count = cpu_min(mr, n - k);
         float *p_t = t->p_t + k * TILE_QUERIES, *ds_t = t->ds_t + k * TILE_QUERIES;
         for (size_t i = skip; i < t->panels; i++) {
             size_t from = (i * CPU_KEY_BLOCK + k) * nr, to = i * nr * mr;
@@ -230,8 +233,9 @@ static dr_status sum_task(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-dr_status cpu_attention_back(nn_device *dev, float *dqkv, const float *dout, const float *out,
-                             const float *lse, const float *qkv, const nn_attn_shape *s)
+dr_status cpu_attention_back(nn_device *dev, float *dqkv, const float *dout,
+                             const float *out, const float *lse, const float *qkv,
+                             const nn_attn_shape *s)
 {
     dr_status st = DR_OK;
     backward f = {.dqkv = dqkv, .dout = dout, .out = out, .lse = lse};

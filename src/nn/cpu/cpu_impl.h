@@ -23,6 +23,9 @@ typedef struct {
     /* c[mr][nr] (rows ldc apart) = or += the sum over k < kc of a[k][mr] b[k][nr].
      * b lies on a 64-byte boundary, or on one of its own rows from there. */
     void (*tile)(float *c, size_t ldc, const float *a, const float *b, size_t kc, bool acc);
+    /* The same with a[mr][kc] as it lies in memory, rows lda apart. */
+    void (*tile_rows)(float *c, size_t ldc, const float *a, size_t lda, const float *b,
+                      size_t kc, bool acc);
     /* dst[c][r] = scale * src[r][c]; rows of dst ldd apart, of src lds apart. */
     void (*transpose)(float *dst, size_t ldd, const float *src, size_t lds, size_t rows,
                       size_t cols, float scale);
@@ -30,7 +33,7 @@ typedef struct {
 
 /* A block of attention scores, keys down, queries across (nr of them). */
 typedef struct {
-    float *s;         /* [keys][nr] scores in, exp(score - max) out */
+    float *s; /* [keys][nr] scores in, exp(score - max) out */
     size_t keys, nr;
     float *max, *sum; /* [nr] running */
     float *o;         /* [o_rows][nr] running output, rescaled when max grows */
@@ -39,9 +42,10 @@ typedef struct {
 } cpu_softmax;
 
 typedef struct {
-    void (*rmsnorm)(float *y, const float *x, const float *w, size_t m, size_t d, float eps);
-    void (*rmsnorm_back)(float *dx, const float *dy, const float *x, const float *w, size_t m,
-                         size_t d, float eps);
+    void (*rmsnorm)(float *y, const float *x, const float *w, size_t m, size_t d,
+                    float eps);
+    void (*rmsnorm_back)(float *dx, const float *dy, const float *x, const float *w,
+                         size_t m, size_t d, float eps);
     void (*swiglu)(float *act, const float *gate_up, size_t m, size_t i);
     void (*swiglu_back)(float *dgate_up, const float *dact, const float *gate_up, size_t m,
                         size_t i);
@@ -49,8 +53,8 @@ typedef struct {
     void (*rope)(float *x, const float *cos, const float *sin, size_t half, float sign);
     void (*add)(float *y, const float *x, size_t count);
     /* Elements first .. first + count - 1 of the mask; first is a multiple of 64. */
-    void (*dropout)(float *y, const float *x, size_t first, size_t count, const nn_mask *mask,
-                    bool acc);
+    void (*dropout)(float *y, const float *x, size_t first, size_t count,
+                    const nn_mask *mask, bool acc);
     double (*xent)(float *logits, size_t v, size_t target, float grad_scale);
     void (*softmax)(const cpu_softmax *s);
     /* p[keys][nr] = exp(p - lse); ds = p * (ds - delta); lse, delta [nr]. */

@@ -129,7 +129,10 @@ static dr_status rope_task(void *ctx, size_t task, int worker)
 
 dr_status cpu_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign)
 {
-    job j = {.y = qkv, .shape = s, .sign = sign, .m = s->b * s->t,
+    job j = {.y = qkv,
+             .shape = s,
+             .sign = sign,
+             .m = s->b * s->t,
              .d = (s->heads + 2 * s->kv_heads) * s->head_dim};
 
     return run(dev, &j, rope_task);
@@ -185,7 +188,8 @@ static dr_status xent_task(void *ctx, size_t task, int worker)
 dr_status cpu_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
                    size_t m, size_t v, float grad_scale)
 {
-    job j = {.loss = loss, .y = logits, .targets = targets, .m = m, .d = v, .eps = grad_scale};
+    job j = {
+        .loss = loss, .y = logits, .targets = targets, .m = m, .d = v, .eps = grad_scale};
 
     return run(dev, &j, xent_task);
 }

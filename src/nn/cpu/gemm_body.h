@@ -19,14 +19,21 @@ typedef float vec_any __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef float vec4 __attribute__((vector_size(16)));
 typedef float vec4_any __attribute__((vector_size(16), aligned(4)));
 
+static inline void store(float *c, size_t ldc, vec s[MR][NRV], bool acc)
+{
+    for (int i = 0; i < MR; i++) {
+        for (int j = 0; j < NRV; j++) {
+            vec_any *to = (vec_any *)(c + i * ldc + j * LANES);
+            *to = acc ? s[i][j] + *to : s[i][j];
+        }
+    }
+}
+
 static void tile(float *restrict c, size_t ldc, const float *restrict a,
                  const float *restrict b, size_t kc, bool acc)
 {
-    vec s[MR][NRV];
+    vec s[MR][NRV] = {{{0}}};
 
-    for (int i = 0; i < MR; i++)
-        for (int j = 0; j < NRV; j++)
-            s[i][j] = (vec){0};
     for (size_t k = 0; k < kc; k++, a += MR, b += NRV * LANES) {
         vec bv[NRV];
         for (int j = 0; j < NRV; j++)
@@ -35,12 +42,23 @@ static void tile(float *restrict c, size_t ldc, const float *restrict a,
             for (int j = 0; j < NRV; j++)
                 s[i][j] += a[i] * bv[j];
     }
-    for (int i = 0; i < MR; i++) {
-        for (int j = 0; j < NRV; j++) {
-            vec_any *to = (vec_any *)(c + i * ldc + j * LANES);
-            *to = acc ? s[i][j] + *to : s[i][j];
-        }
+    store(c, ldc, s, acc);
+}
+
+static void tile_rows(float *restrict c, size_t ldc, const float *restrict a, size_t lda,
+                      const float *restrict b, size_t kc, bool acc)
+{
+    vec s[MR][NRV] = {{{0}}};
+
+    for (size_t k = 0; k < kc; k++, b += NRV * LANES) {
+        vec bv[NRV];
+        for (int j = 0; j < NRV; j++)
+            bv[j] = ((const vec *)b)[j];
+        for (int i = 0; i < MR; i++)
+            for (int j = 0; j < NRV; j++)
+                s[i][j] += a[i * lda + k] * bv[j];
     }
+    store(c, ldc, s, acc);
 }
 
 /* Four rows by four columns at a time, two steps of exchanging pairs. */
@@ -51,7 +69,8 @@ static void transpose_quad(float *restrict dst, size_t ldd, const float *restric
 
     for (; c + 4 <= cols; c += 4, src += 4, dst += 4 * ldd) {
         vec4 r0 = *(const vec4_any *)src, r1 = *(const vec4_any *)(src + lds);
-        vec4 r2 = *(const vec4_any *)(src + 2 * lds), r3 = *(const vec4_any *)(src + 3 * lds);
+        vec4 r2 = *(const vec4_any *)(src + 2 * lds),
+             r3 = *(const vec4_any *)(src + 3 * lds);
         vec4 a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
         vec4 b = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
         vec4 d = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
@@ -86,5 +105,6 @@ const cpu_gemm_kernels CPU_GEMM_KERNELS = {
     .mr = MR,
     .nr = NRV * LANES,
     .tile = tile,
+    .tile_rows = tile_rows,
     .transpose = transpose,
 };

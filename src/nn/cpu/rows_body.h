@@ -111,8 +111,8 @@ static void rmsnorm(float *y, const float *x, const float *w, size_t m, size_t d
 }
 
 /* With n = 1/sqrt(mean x^2 + eps) and g = dy w: dx += n g - x n^3 sum(g x) / d. */
-static void rmsnorm_back(float *dx, const float *dy, const float *x, const float *w, size_t m,
-                         size_t d, float eps)
+static void rmsnorm_back(float *dx, const float *dy, const float *x, const float *w,
+                         size_t m, size_t d, float eps)
 {
     for (size_t r = 0; r < m; r++) {
         const float *restrict xr = x + r * d, *restrict gr = dy + r * d;
@@ -239,7 +239,8 @@ static void philox_side(uint32_t words[4][SIDE], uint64_t seed, uint64_t stream,
     }
     for (int r = 0; r < 10; r++) {
         for (int i = 0; i < SIDE; i++) {
-            uint64_t a = (uint64_t)0xD2511F53u * c[0][i], b = (uint64_t)0xCD9E8D57u * c[2][i];
+            uint64_t a = (uint64_t)0xD2511F53u * c[0][i],
+                     b = (uint64_t)0xCD9E8D57u * c[2][i];
             uint32_t n0 = (uint32_t)(b >> 32) ^ c[1][i] ^ k0;
             uint32_t n2 = (uint32_t)(a >> 32) ^ c[3][i] ^ k1;
             c[0][i] = n0;
@@ -252,8 +253,8 @@ static void philox_side(uint32_t words[4][SIDE], uint64_t seed, uint64_t stream,
     }
 }
 
-static void dropout(float *y, const float *x, size_t first, size_t count, const nn_mask *mask,
-                    bool acc)
+static void dropout(float *y, const float *x, size_t first, size_t count,
+                    const nn_mask *mask, bool acc)
 {
     uint32_t words[4][SIDE];
     float *restrict to = y;

@@ -20,7 +20,8 @@ static void close_ref(nn_device *dev)
 }
 
 dr_status ref_matmul_nt(nn_device *dev, float *y, const float *x, const float *w,
-                        const float *bias, size_t m, size_t n, size_t k, size_t ldy, bool acc)
+                        const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                        bool acc)
 {
     (void)dev;
     for (size_t i = 0; i < m; i++) {
@@ -114,7 +115,8 @@ dr_status ref_swiglu(nn_device *dev, float *act, const float *gate_up, size_t m,
     (void)dev;
     for (size_t r = 0; r < m; r++) {
         for (size_t c = 0; c < i; c++) {
-            double g = (double)gate_up[r * 2 * i + c], u = (double)gate_up[r * 2 * i + i + c];
+            double g = (double)gate_up[r * 2 * i + c],
+                   u = (double)gate_up[r * 2 * i + i + c];
             act[r * i + c] = (float)(g * sigmoid(g) * u);
         }
     }
@@ -192,7 +194,8 @@ dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
             sum += exp((double)x[i] - top);
         loss[r] = log(sum) + top - (double)x[targets[r]];
         for (size_t i = 0; grad_scale != 0.0f && i < v; i++) {
-            double p = exp((double)x[i] - top) / sum - (i == (size_t)targets[r] ? 1.0 : 0.0);
+            double p =
+                exp((double)x[i] - top) / sum - (i == (size_t)targets[r] ? 1.0 : 0.0);
             x[i] = (float)((double)grad_scale * p);
         }
     }

@@ -102,8 +102,9 @@ static void query_back(double *grad, double *p, const view *w, const float *qkv,
     }
 }
 
-dr_status ref_attention_back(nn_device *dev, float *dqkv, const float *dout, const float *out,
-                             const float *lse, const float *qkv, const nn_attn_shape *s)
+dr_status ref_attention_back(nn_device *dev, float *dqkv, const float *dout,
+                             const float *out, const float *lse, const float *qkv,
+                             const nn_attn_shape *s)
 {
     dr_status st = DR_OK;
     double *p = dr_calloc(s->t, sizeof(*p));

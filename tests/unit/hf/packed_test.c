@@ -340,7 +340,46 @@ static void test_read_refused(void)
     check_refused(dir, DR_EUNSUPPORTED, "desc_act");
 }
 
-/* Olive's overrides and newer names, GPTQ's dynamic. */
+/* Olive's newer names: weight_qweight and so on; overrides by name and by pattern. */
+static void test_olive_names(void)
+{
+    static const char none[] = "\"overrides\": null";
+    static const char wide[] = "\"overrides\": {\"re:.*_proj\": {\"bits\": 8}, "
+                               "\"re:model\\\\.layers.*proj\": {\"bits\": 4}}";
+    static const char narrow[] =
+        "\"overrides\": {\"model.layers.0.mlp.up_proj\": {\"bits\": 8}}";
+    const char *dir = copy_of("olive", none, none);
+    hf_model *old = NULL, *m = NULL, *plain = NULL;
+    dr_tensor t[64];
+    size_t n = 0;
+
+    if (!CHECK_OK(hf_model_open(&old, GOLDEN "olive")))
+        return;
+    for (; n < hf_tensor_count(old) && n < DR_COUNT(t); n++) {
+        t[n] = *hf_tensor_at(old, n);
+        const char *dot = strrchr(t[n].name, '.');
+        if (strcmp(dot, ".weight") != 0)
+            t[n].name = dr_arena_printf(&arena, "%.*s.weight_%s", (int)(dot - t[n].name),
+                                        t[n].name, dot + 1);
+    }
+    CHECK_OK(hf_st_write(dr_path_join(&arena, dir, "model.safetensors"), t, n));
+    if (CHECK_OK(hf_model_open(&m, dir)) &&
+        CHECK_OK(hf_model_open(&plain, GOLDEN "packed_f32")))
+        check_same_values(m, plain);
+    hf_model_close(plain);
+    hf_model_close(m);
+    hf_model_close(old);
+
+    /* The longer pattern wins; a setting that is not the file's shows in the shape. */
+    dir = copy_of("olive", none, wide);
+    m = NULL;
+    CHECK_OK(hf_model_open(&m, dir));
+    hf_model_close(m);
+    check_refused(copy_of("olive", none, narrow), DR_EFORMAT,
+                  "up_proj.qweight: expected [48, 32], found [48, 16]");
+}
+
+/* GPTQ's dynamic. */
 static void test_overrides(void)
 {
     const hf_quant base = {HF_QUANT_GPTQ, 4, 16, true};
@@ -445,6 +484,7 @@ int main(void)
     test_blocks();
     test_write_refused();
     test_read_refused();
+    test_olive_names();
     test_overrides();
     test_speed();
     dr_arena_release(&arena);

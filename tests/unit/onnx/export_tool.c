@@ -101,8 +101,11 @@ static dr_status export_model(int argc, char **argv)
     dr_status st = DR_OK;
 
     j.o = (onnx_options){.precision = strcmp(argv[3], "fp32") == 0 ? ONNX_FP32 : ONNX_INT4,
-                         .block_size = 32, .symmetric = true, .accuracy_level = 4,
-                         .genai = true, .adapters = j.named};
+                         .block_size = 32,
+                         .symmetric = true,
+                         .accuracy_level = 4,
+                         .genai = true,
+                         .adapters = j.named};
     double start = dr_now_s();
     DR_TRY(hf_model_open(&m, argv[1]));
     for (int i = 4; i < argc; i++)

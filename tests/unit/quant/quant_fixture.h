@@ -27,7 +27,8 @@ static inline float *fix_normal(size_t n, uint64_t stream, float scale)
 static inline float *fix_inputs(size_t m, size_t k, uint64_t stream)
 {
     enum { RANK = 8 };
-    float *mix = fix_normal(RANK * k, stream, 0.5f), *x = fix_normal(m * k, stream + 1, 0.5f);
+    float *mix = fix_normal(RANK * k, stream, 0.5f),
+          *x = fix_normal(m * k, stream + 1, 0.5f);
     float *u = fix_normal(m * RANK, stream + 2, 1.0f);
 
     for (size_t r = 0; r < m; r++) {
@@ -109,8 +110,8 @@ static inline void fix_layer(fix_weights *w, const fix_shape *s, int i)
 
     fix_add(w, dr_arena_printf(w->a, "model.layers.%d.input_layernorm.weight", i), d, 0, 1,
             0.4f);
-    fix_add(w, dr_arena_printf(w->a, "model.layers.%d.post_attention_layernorm.weight", i), d,
-            0, 1, 0.4f);
+    fix_add(w, dr_arena_printf(w->a, "model.layers.%d.post_attention_layernorm.weight", i),
+            d, 0, 1, 0.4f);
     if (s->phi3) {
         fix_linear(w, i, "self_attn.qkv_proj", q + 2 * kv, d, false);
         fix_linear(w, i, "mlp.gate_up_proj", 2 * s->inner, d, false);
@@ -129,13 +130,14 @@ static inline void fix_layer(fix_weights *w, const fix_shape *s, int i)
 static inline const char *fix_model(dr_arena *a, const char *name, const fix_shape *s)
 {
     const char *dir = dr_path_join(a, check_tmp(), name);
-    const char *arch = s->phi3 ? "Phi3ForCausalLM"
-                               : (s->bias ? "Qwen2ForCausalLM" : "LlamaForCausalLM");
+    const char *arch =
+        s->phi3 ? "Phi3ForCausalLM" : (s->bias ? "Qwen2ForCausalLM" : "LlamaForCausalLM");
     const char *type = s->phi3 ? "phi3" : (s->bias ? "qwen2" : "llama");
     const char *text = dr_arena_printf(
         a,
         "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"hidden_size\": %d, "
-        "\"intermediate_size\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+        "\"intermediate_size\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": "
+        "%d, "
         "\"num_hidden_layers\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 512, "
         "\"original_max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05, "
         "\"rope_theta\": 10000.0, \"tie_word_embeddings\": true, \"torch_dtype\": "

@@ -68,11 +68,11 @@ static void edges(dr_pool *pool)
     quant_grid asym = {4, 32, false}, sym = {4, 32, true};
     dr_qtensor q = {0};
 
-    for (int i = 0; i < COLS; i++) { /* row 0: zeros */
-        w[COLS + i] = 1.0f + (float)i / COLS;     /* positive */
+    for (int i = 0; i < COLS; i++) {               /* row 0: zeros */
+        w[COLS + i] = 1.0f + (float)i / COLS;      /* positive */
         w[2 * COLS + i] = -2.0f - (float)i / COLS; /* negative */
-        w[3 * COLS + i] = 1e-12f * (float)i;      /* below any half */
-        w[4 * COLS + i] = 3.0f;                   /* constant */
+        w[3 * COLS + i] = 1e-12f * (float)i;       /* below any half */
+        w[4 * COLS + i] = 3.0f;                    /* constant */
     }
     CHECK_OK(quant_pack_rtn(&q, pool, w, 5, COLS, &asym, true));
     dr_qtensor_to_f32(back, &q, 0, 5);

@@ -1,0 +1,215 @@
+/*
+ * api_inspect_file.c - single files that a model is made of: safetensors by their header,
+ * ONNX Runtime's adapter files (FlatBuffers, identifier TORT) by a bounded reader.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/drupe_impl.h"
+#include "core/dtype.h"
+#include "core/file.h"
+#include "core/json.h"
+
+enum { SHOWN_MAX = 8 };
+
+/* ---- safetensors ---- */
+
+static uint64_t read_u64(const unsigned char *p)
+{
+    uint64_t v = 0;
+
+    for (int i = 7; i >= 0; i--)
+        v = v << 8 | p[i];
+    return v;
+}
+
+/* One tensor "F32 [2, 3] name" into the list; the first few for people too. */
+static dr_status add_tensor(drupe_result *r, json_t *list, const char *type,
+                            const int64_t *dims, size_t ndim, const char *name)
+{
+    dr_buf b;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&b, 1 << 16);
+    DR_TRY(dr_buf_addf(&b, "%s [", type));
+    for (size_t i = 0; i < ndim; i++)
+        DR_TRY(dr_buf_addf(&b, "%s%lld", i ? ", " : "", (long long)dims[i]));
+    DR_TRY(dr_buf_addf(&b, "] %s", name));
+    if (json_array_size(list) < SHOWN_MAX)
+        DR_TRY(dr_buf_addf(&r->text, "%-16s %s\n", json_array_size(list) ? "" : "tensors",
+                           b.data));
+    else if (json_array_size(list) == SHOWN_MAX)
+        DR_TRY(dr_buf_addf(&r->text, "%-16s ...\n", ""));
+    json_t *text = json_string(b.data); /* NULL: not UTF-8 */
+    json_array_append_new(list, text != NULL ? text : json_string("(a name not in UTF-8)"));
+done:
+    dr_buf_release(&b);
+    return st;
+}
+
+static dr_status add_header_row(drupe_result *r, json_t *list, const char *name,
+                                const json_t *row, const char *path)
+{
+    const json_t *shape = dr_json_get(row, "shape");
+    const char *type = NULL;
+    int64_t dims[16];
+    size_t n = json_array_size(shape);
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_str(row, "dtype", &type, path));
+    if (type == NULL || !json_is_array(shape) || n > DR_COUNT(dims))
+        DR_FAIL(DR_EFORMAT, "%s: tensor \"%s\" has no dtype or no shape", path, name);
+    for (size_t i = 0; i < n; i++)
+        dims[i] = (int64_t)json_integer_value(json_array_get(shape, i));
+    DR_TRY(add_tensor(r, list, type, dims, n, name));
+done:
+    return st;
+}
+
+dr_status api_inspect_safetensors(drupe_result *r, const char *path)
+{
+    dr_map m = {0};
+    json_t *header = NULL, *list = json_array(), *row;
+    const char *name;
+    dr_status st = DR_OK;
+
+    json_object_set_new(r->report, "tensor_list", list);
+    DR_TRY(dr_map_open(&m, path));
+    uint64_t bytes = m.size >= 8 ? read_u64(m.data) : 0;
+    if (m.size < 8 || bytes > m.size - 8)
+        DR_FAIL(DR_EFORMAT, "%s: not a safetensors file: a header of %llu bytes in %zu",
+                path, (unsigned long long)bytes, m.size);
+    DR_TRY(dr_json_parse(&header, (const char *)m.data + 8, (size_t)bytes, path));
+    if (!json_is_object(header))
+        DR_FAIL(DR_EFORMAT, "%s: the header is %s, not an object", path,
+                dr_json_type(header));
+    DR_TRY(api_line(r, "kind", "safetensors file"));
+    DR_TRY(api_number(r, "file_bytes", (int64_t)m.size));
+    json_object_foreach(header, name, row)
+    {
+        if (strcmp(name, "__metadata__") != 0)
+            DR_TRY(add_header_row(r, list, name, row, path));
+    }
+    DR_TRY(api_number(r, "tensors", (int64_t)json_array_size(list)));
+done:
+    json_decref(header);
+    dr_map_close(&m);
+    return st;
+}
+
+/* ---- ONNX Runtime adapters ---- */
+
+/* The file, read within its bounds only: a bad offset reads as 0 and sets bad. */
+typedef struct {
+    const unsigned char *data;
+    size_t size;
+    bool bad;
+} flat;
+
+static uint64_t flat_at(flat *f, size_t at, size_t bytes)
+{
+    uint64_t v = 0;
+
+    if (at > f->size || bytes > f->size - at) {
+        f->bad = true;
+        return 0;
+    }
+    for (size_t i = bytes; i-- > 0;)
+        v = v << 8 | f->data[at + i];
+    return v;
+}
+
+/* Where a table's field lies; 0: it is absent. */
+static size_t flat_field(flat *f, size_t table, size_t field)
+{
+    int32_t back = (int32_t)(uint32_t)flat_at(f, table, 4);
+    int64_t vtable = (int64_t)table - back;
+
+    if (vtable < 0 || (size_t)vtable > f->size) {
+        f->bad = true;
+        return 0;
+    }
+    if (4 + 2 * field + 2 > flat_at(f, (size_t)vtable, 2))
+        return 0;
+    size_t offset = (size_t)flat_at(f, (size_t)vtable + 4 + 2 * field, 2);
+    return offset ? table + offset : 0;
+}
+
+/* A vector's first element and its count; the count is checked against the file. */
+static size_t flat_vector(flat *f, size_t at, size_t element_bytes, size_t *count)
+{
+    *count = 0;
+    if (at == 0)
+        return 0;
+    size_t vector = at + (size_t)flat_at(f, at, 4);
+    size_t n = (size_t)flat_at(f, vector, 4);
+    if (f->bad || n > (f->size - vector - 4) / element_bytes) {
+        f->bad = true;
+        return 0;
+    }
+    *count = n;
+    return vector + 4;
+}
+
+static const char *onnx_type_name(int64_t type)
+{
+    for (int t = 0; t < DR_DTYPE_COUNT; t++) {
+        if (dr_dtype_onnx((dr_dtype)t) == type)
+            return dr_dtype_name((dr_dtype)t);
+    }
+    return "?";
+}
+
+/* A parameter: table {0 name, 1 dims, 2 data_type, 3 raw_data}. */
+static dr_status add_parameter(drupe_result *r, json_t *list, flat *f, size_t table,
+                               size_t *bytes)
+{
+    size_t count = 0, name_bytes = 0, raw = 0;
+    char name[512];
+    int64_t dims[16];
+
+    size_t at = flat_vector(f, flat_field(f, table, 0), 1, &name_bytes);
+    if (f->bad)
+        return DR_OK; /* the caller says so */
+    name_bytes = name_bytes < sizeof(name) ? name_bytes : sizeof(name) - 1;
+    (void)snprintf(name, sizeof(name), "%.*s", (int)name_bytes, (const char *)f->data + at);
+    at = flat_vector(f, flat_field(f, table, 1), 8, &count);
+    count = count < DR_COUNT(dims) ? count : DR_COUNT(dims);
+    for (size_t i = 0; i < count; i++)
+        dims[i] = (int64_t)flat_at(f, at + 8 * i, 8);
+    size_t type_at = flat_field(f, table, 2);
+    int64_t type = type_at ? (int64_t)flat_at(f, type_at, 4) : 0;
+    (void)flat_vector(f, flat_field(f, table, 3), 1, &raw);
+    if (f->bad)
+        return DR_OK;
+    *bytes += raw;
+    return add_tensor(r, list, onnx_type_name(type), dims, count, name);
+}
+
+dr_status api_inspect_onnx_adapter(drupe_result *r, const char *path)
+{
+    dr_map m = {0};
+    json_t *list = json_array();
+    size_t count = 0, bytes = 0;
+    dr_status st = DR_OK;
+
+    json_object_set_new(r->report, "tensor_list", list);
+    DR_TRY(dr_map_open(&m, path));
+    flat f = {m.data, m.size, false};
+    if (m.size < 8 || memcmp(m.data + 4, "TORT", 4) != 0)
+        DR_FAIL(DR_EFORMAT, "%s: not an adapter of ONNX Runtime: no TORT at byte 4", path);
+    DR_TRY(api_line(r, "kind", "ONNX Runtime adapter"));
+    size_t root = (size_t)flat_at(&f, 0, 4);
+    size_t at = flat_vector(&f, flat_field(&f, root, 3), 4, &count);
+    for (size_t i = 0; i < count && !f.bad; i++) {
+        size_t entry = at + 4 * i;
+        DR_TRY(add_parameter(r, list, &f, entry + (size_t)flat_at(&f, entry, 4), &bytes));
+    }
+    if (f.bad)
+        DR_FAIL(DR_EFORMAT, "%s: an offset leads out of the file", path);
+    DR_TRY(api_number(r, "parameters", (int64_t)count));
+    DR_TRY(api_number(r, "value_bytes", (int64_t)bytes));
+done:
+    dr_map_close(&m);
+    return st;
+}

@@ -1,0 +1,192 @@
+/*
+ * input.c - what a run starts from, found and looked at before anything is made.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "flow/flow_impl.h"
+
+dr_status flow_parse_adapters(dr_arena *a, const char *text, const char ***names,
+                              const char ***paths, size_t *count)
+{
+    size_t max = 1, n = 0;
+    dr_status st = DR_OK;
+
+    for (const char *p = text; *p; p++)
+        max += *p == ',';
+    *names = dr_arena_alloc(a, max, sizeof(char *));
+    *paths = dr_arena_alloc(a, max, sizeof(char *));
+    char *list = dr_arena_strdup(a, text);
+    for (char *p = list, *next; p != NULL; p = next, n++) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        char *eq = strchr(p, '=');
+        if (eq != NULL)
+            *eq = '\0';
+        (*names)[n] = eq != NULL ? p : NULL;
+        (*paths)[n] = eq != NULL ? eq + 1 : p;
+        if (*(*paths)[n] == '\0' || (eq != NULL && *p == '\0'))
+            DR_FAIL(DR_EUSAGE, "adapter_path: an empty name or path in \"%s\"", text);
+        if (eq == NULL && max > 1)
+            DR_FAIL(DR_EUSAGE, "adapter_path: %s has no name; several need NAME=PATH each",
+                    p);
+        if (eq != NULL && (strchr(p, '/') != NULL || p[0] == '.'))
+            DR_FAIL(DR_EUSAGE,
+                    "adapter_path: \"%s\": a name has no slash and does not begin "
+                    "with a dot",
+                    p);
+        for (size_t i = 0; i < n && eq != NULL; i++) {
+            if (strcmp((*names)[i], p) == 0)
+                DR_FAIL(DR_EUSAGE, "adapter_path: the name %s is given twice", p);
+        }
+    }
+    *count = n;
+done:
+    return st;
+}
+
+/* An adapter path as given: a PEFT folder, or the folder of an earlier finetune. */
+static dr_status adapter_folder(const char **folder, dr_arena *a, const char *path)
+{
+    const char *inside = dr_path_join(a, path, "adapter");
+    dr_status st = DR_OK;
+
+    if (!dr_exists(path)) {
+        st = dr_fail(DR_EUSAGE, "adapter_path: %s: no such folder", path);
+        dr_hint("adapters of the hub are not fetched yet; download it first");
+        return st;
+    }
+    *folder = path;
+    if (!dr_exists(dr_path_join(a, path, "adapter_config.json")) && dr_is_dir(inside))
+        *folder = inside;
+    return DR_OK;
+}
+
+/* A folder's model_config.json: *type and *adapter stay NULL when it says nothing. */
+static dr_status read_model_config(dr_arena *a, const char *folder, const char **type,
+                                   const char **adapter)
+{
+    const char *path = dr_path_join(a, folder, "model_config.json"), *text = NULL;
+    json_t *j = NULL;
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(path))
+        return DR_OK;
+    DR_TRY(dr_json_read(&j, path));
+    DR_TRY(dr_json_str(j, "type", &text, path));
+    if (text != NULL)
+        *type = dr_arena_strdup(a, text);
+    text = NULL;
+    DR_TRY(dr_json_str(dr_json_get(j, "config"), "adapter_path", &text, path));
+    if (text != NULL)
+        *adapter = dr_path_join(a, folder, text);
+done:
+    json_decref(j);
+    return st;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static dr_status refuse_onnx(const char *model)
+{
+    dr_status st = dr_fail(DR_EUNSUPPORTED,
+                           "%s is an ONNX model already; passes over ONNX "
+                           "models come later",
+                           model);
+
+    dr_hint("start from the Hugging Face model that it was made from");
+    return st;
+}
+
+dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec)
+{
+    const char **names = NULL, **paths = NULL, *type = NULL, *own = NULL;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    if (dr_is_dir(spec->model))
+        DR_TRY(read_model_config(a, spec->model, &type, &own));
+    if (ends_with(spec->model, ".onnx") ||
+        (type != NULL && strcasecmp(type, "ONNXModel") == 0) ||
+        (!dr_exists(dr_path_join(a, spec->model, "config.json")) &&
+         dr_exists(dr_path_join(a, spec->model, "model.onnx"))))
+        DR_TRY(refuse_onnx(spec->model));
+    if (spec->adapters != NULL) {
+        DR_TRY(flow_parse_adapters(a, spec->adapters, &names, &paths, &n));
+    } else if (own != NULL) {
+        names = dr_arena_alloc(a, 1, sizeof(char *));
+        paths = dr_arena_alloc(a, 1, sizeof(char *));
+        paths[n++] = own;
+    }
+    pass_adapter *list = dr_arena_alloc(a, n, sizeof(*list));
+    for (size_t i = 0; i < n; i++) {
+        list[i].name = names[i];
+        DR_TRY(adapter_folder(&list[i].path, a, paths[i]));
+    }
+    *in = (pass_model){.kind = PASS_MODEL_HF,
+                       .path = spec->model,
+                       .name = spec->model,
+                       .adapters = list,
+                       .adapter_count = n};
+done:
+    return st;
+}
+
+/* Whether path lies in dir or is it, links followed. */
+static bool lies_in(const char *path, const char *dir)
+{
+    char *p = realpath(path, NULL), *d = realpath(dir, NULL);
+    size_t n = d != NULL ? strlen(d) : 0;
+    bool inside =
+        p != NULL && d != NULL && strncmp(p, d, n) == 0 && (p[n] == '/' || p[n] == '\0');
+
+    free(p);
+    free(d);
+    return inside;
+}
+
+static dr_status check_one(const char *path, const char *output, const char *tmp)
+{
+    dr_status st = DR_OK;
+
+    if (!lies_in(path, output) && !lies_in(path, tmp))
+        return DR_OK;
+    st = dr_fail(DR_EUSAGE,
+                 "output folder %s: it holds this run's input %s, which the result "
+                 "would replace",
+                 output, path);
+    dr_hint("choose another output folder");
+    return st;
+}
+
+dr_status flow_check_apart(const flow_spec *spec, const pass_model *in, const char *output)
+{
+    dr_arena a = {0};
+    const char *tmp = dr_arena_printf(&a, "%s.tmp", output);
+    dr_status st = DR_OK;
+
+    DR_TRY(check_one(in->path, output, tmp));
+    for (size_t i = 0; i < in->adapter_count; i++)
+        DR_TRY(check_one(in->adapters[i].path, output, tmp));
+    if (spec->data.data_files != NULL) {
+        char *list = dr_arena_strdup(&a, spec->data.data_files);
+        for (char *p = list, *next; p != NULL; p = next) {
+            next = strchr(p, ',');
+            if (next != NULL)
+                *next++ = '\0';
+            DR_TRY(check_one(p, output, tmp));
+        }
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}

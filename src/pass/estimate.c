@@ -1,0 +1,31 @@
+/*
+ * estimate.c - what a run will need, roughly.
+ */
+#include "pass/estimate_impl.h"
+
+#include "core/pool.h"
+
+/* Float operations a second of one thread in large products, with some of the time lost to
+ * reading weights: between what AVX2 and what AVX-512 machines reach. */
+static const double thread_rate = 5e10;
+
+uint64_t pass_layer_elements(const hf_config *c)
+{
+    uint64_t n = 0;
+
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        n += (uint64_t)hf_slot_in(c, (hf_slot)s) * hf_slot_out(c, (hf_slot)s);
+    return n;
+}
+
+uint64_t pass_embed_elements(const hf_config *c)
+{
+    return (uint64_t)c->vocab * (uint64_t)c->hidden;
+}
+
+double pass_seconds(const pass_job *job, double flops)
+{
+    int threads = job->threads > 0 ? job->threads : dr_cpu_count();
+
+    return flops / (thread_rate * threads);
+}
