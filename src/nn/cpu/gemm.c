@@ -100,7 +100,8 @@ static dr_status pack_task(void *ctx, size_t task, int worker)
     size_t a_tasks = cpu_ceil(c->a_packed, PACK_PANELS) * c->blocks;
     bool of_a = task < a_tasks;
     size_t packed = of_a ? c->a_packed : c->b_packed;
-    size_t panels = of_a ? c->a_panels : c->b_panels, groups = cpu_ceil(packed, PACK_PANELS);
+    size_t panels = of_a ? c->a_panels : c->b_panels,
+           groups = cpu_ceil(packed, PACK_PANELS);
 
     (void)worker;
     task -= of_a ? 0 : a_tasks;
@@ -136,8 +137,8 @@ static void tile_row(const chunk *c, size_t block, size_t i, size_t col, size_t 
     size_t mr = kern->mr, nr = kern->nr, kc = block_len(c, block);
     size_t rows = cpu_min(mr, c->m_count - i * mr), row = c->m0 + i * mr;
     bool acc = p->acc || c->k0 + block > 0, packed = i >= c->a_panels - c->a_packed;
-    const float *a = packed ? a_panel(c, block, i)
-                            : p->a + row * p->lda + c->k0 + block * c->block_k;
+    const float *a =
+        packed ? a_panel(c, block, i) : p->a + row * p->lda + c->k0 + block * c->block_k;
 
     for (size_t j = col; j < col_end; j++) {
         size_t cols = cpu_min(nr, c->n_count - j * nr);
