@@ -172,6 +172,8 @@ drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
     dr_buf_init(&l.pending, (size_t)1 << 20);
     dr_buf_init(&l.all, (size_t)256 << 20);
     const char *folder = api_genai_folder(&a, g->model);
+    if (!dr_exists(g->model))
+        DR_FAIL(DR_EUSAGE, "%s: no such folder", g->model);
     if (folder == NULL) {
         st = dr_fail(DR_EUSAGE, "%s: no genai_config.json in it, nor in its model folder",
                      g->model);

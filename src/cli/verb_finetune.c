@@ -185,5 +185,5 @@ done:
 
 extern const cli_verb verb_finetune; /* VERB(finetune, ...) in cli/verbs.def */
 const cli_verb verb_finetune = {
-    "drupe finetune -m MODEL -d json --data_files FILE --text_template TEXT [-o FOLDER]",
+    "drupe finetune -m MODEL -d json --data_files FILE --text_template TEXT",
     sizeof(options), params, DR_COUNT(params), run};

@@ -36,8 +36,8 @@ typedef struct {
 
 /*
  * Whether these options go together and their files are there; nothing is read.
- * DR_EUSAGE: options that contradict each other, or that lack another one; DR_EIO: no such
- * file; DR_EUNSUPPORTED: a kind of data that is not read, with what to do.
+ * DR_EUSAGE: options that contradict each other or lack another one, a kind of data that is
+ * not read (with what to do); DR_EIO: no such file.
  */
 DR_MUST_USE dr_status data_check(const data_options *o);
 

@@ -39,12 +39,12 @@ static dr_status check_name(const char *name)
     for (size_t i = 0; i < DR_COUNT(kinds); i++) {
         if (strcmp(name, kinds[i]) != 0)
             continue;
-        st = dr_fail(DR_EUNSUPPORTED, "data_name %s: json and text are read", name);
+        st = dr_fail(DR_EUSAGE, "data_name %s: json and text are read", name);
         dr_hint("convert it to JSON lines and give --data_name json");
         return st;
     }
-    st = dr_fail(DR_EUNSUPPORTED, "data_name \"%s\": data sets of the hub are not read yet",
-                 name);
+    st =
+        dr_fail(DR_EUSAGE, "data_name \"%s\": data sets of the hub are not read yet", name);
     dr_hint("download it and give --data_name json --data_files FILE (json, text)");
     return st;
 }
@@ -61,7 +61,7 @@ static dr_status check_files(const char *data_files)
         if (dr_is_file(paths[i]))
             continue;
         if (strstr(paths[i], "://") != NULL)
-            DR_FAIL(DR_EUNSUPPORTED, "data_files: %s: only local files are read", paths[i]);
+            DR_FAIL(DR_EUSAGE, "data_files: %s: only local files are read", paths[i]);
         st = dr_fail(DR_EIO, "data_files: %s: %s", paths[i],
                      dr_exists(paths[i]) ? "is not a file" : "no such file");
         if (strpbrk(paths[i], "*?[") != NULL)

@@ -105,8 +105,11 @@ static const char *size_text(char text[32], uint64_t bytes)
 {
     if (bytes >= 1000000000)
         (void)snprintf(text, 32, "%.1f GB", (double)bytes / 1e9);
+    else if (bytes >= 1000000)
+        (void)snprintf(text, 32, bytes < 10000000 ? "%.1f MB" : "%.0f MB",
+                       (double)bytes / 1e6);
     else
-        (void)snprintf(text, 32, "%.0f MB", (double)bytes / 1e6 + 0.5);
+        (void)snprintf(text, 32, "%.1f KB", (double)bytes / 1e3);
     return text;
 }
 

@@ -13,7 +13,7 @@
 #include "core/mem.h"
 #include "hf/hf.h"
 #include "nn/nn.h"
-#include "pass/estimate_impl.h"
+#include "pass/shared_impl.h"
 #include "train/train.h"
 
 /* data.h's default block; room for an adapter and side files. */
@@ -223,7 +223,6 @@ done:
 
 static dr_status read_blocks(const pass_job *job, data_blocks *blocks, const hf_model *m)
 {
-    json_t *tokenizer = NULL, *config = NULL;
     int64_t context = hf_model_config(m)->max_position;
     tok_tokenizer *tok = NULL;
     data_texts texts = {0};
@@ -231,11 +230,11 @@ static dr_status read_blocks(const pass_job *job, data_blocks *blocks, const hf_
     dr_status st = DR_OK;
 
     dr_buf_init(&preview, (size_t)1 << 20);
-    if (context > 0 && job->data->max_seq_len > (size_t)context)
-        dr_warn_result("max_seq_len %zu is longer than the model's context of %lld",
-                       job->data->max_seq_len, (long long)context);
-    DR_TRY(hf_model_tokenizer(m, &tokenizer, &config));
-    DR_TRY(tok_open_json(&tok, tokenizer, config, hf_model_path(m)));
+    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : SEQ_LEN;
+    if (context > 0 && seq > (size_t)context)
+        dr_warn_result("blocks of %zu tokens are longer than the model's context of %lld",
+                       seq, (long long)context);
+    DR_TRY(pass_open_tokenizer(&tok, m, "training needs the model's tokenizer.json"));
     DR_TRY(data_load(job->arena, &texts, job->data, tok));
     DR_TRY(data_tokenize(blocks, &texts, job->data, tok));
     DR_TRY(data_preview(&preview, &texts, blocks, job->data, tok));
@@ -250,8 +249,6 @@ static dr_status read_blocks(const pass_job *job, data_blocks *blocks, const hf_
 done:
     dr_buf_release(&preview);
     tok_close(tok);
-    json_decref(tokenizer);
-    json_decref(config);
     return st;
 }
 

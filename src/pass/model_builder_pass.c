@@ -11,7 +11,7 @@
 #include "core/mem.h"
 #include "onnx/onnx.h"
 #include "ort/ort.h"
-#include "pass/estimate_impl.h"
+#include "pass/shared_impl.h"
 
 enum { MARGIN_BYTES = 16 << 20 }; /* the graph, side files, buffers */
 
@@ -72,7 +72,7 @@ static dr_status parse_ort_version(int *minor, const char *text)
         return dr_fail(DR_EUSAGE, "min_ort_version: expected such as 1.20, found \"%s\"",
                        text);
     if (v < 20)
-        return dr_fail(DR_EUNSUPPORTED,
+        return dr_fail(DR_EUSAGE,
                        "min_ort_version %s: 1.20 is the oldest that loads adapters", text);
     *minor = (int)v;
     return DR_OK;
@@ -136,7 +136,7 @@ static dr_status open_adapters(const pass_model *in, const hf_model *m,
         if (a->name == NULL && in->adapter_count > 1)
             DR_FAIL(DR_EUSAGE, "adapter %s has no name; several need NAME=PATH each",
                     a->path);
-        DR_TRYF(hf_adapter_open(&adapters[i], a->path, m), "opening adapter %s", a->path);
+        DR_TRY(hf_adapter_open(&adapters[i], a->path, m));
         named[i].name = a->name != NULL ? a->name : "adapter_weights";
         named[i].adapter = &adapters[i];
     }
@@ -153,42 +153,42 @@ static const char *const probes[] = {
     "def f(x):\n    return [i ** 2 for i in range(x)]  # squares\n",
 };
 
+static dr_status tell_not_checked(const pass_job *job, const char *why)
+{
+    json_object_set_new(job->report, "not_checked", json_string(why));
+    return dr_buf_addf(job->text, "check          not checked: %s\n", why);
+}
+
+/* tok is ours, of the same model; NULL: the folder is not for GenAI. */
 static dr_status check(const pass_job *job, const char *dir, const pass_model *in,
-                       const onnx_named_adapter *named, const hf_model *m, bool genai)
+                       const onnx_named_adapter *named, const tok_tokenizer *tok)
 {
     size_t n = DR_COUNT(probes);
     const char **files = dr_arena_alloc(job->arena, in->adapter_count, sizeof(char *));
     tok_ids ids[DR_COUNT(probes)] = {0};
     const int32_t *id_lists[DR_COUNT(probes)];
     size_t id_counts[DR_COUNT(probes)];
-    json_t *tokenizer = NULL, *config = NULL;
-    tok_tokenizer *tok = NULL;
     ort_check_result result = {0};
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < in->adapter_count; i++)
         files[i] = dr_arena_printf(job->arena, "%s.onnx_adapter", named[i].name);
-    if (genai) {
-        DR_TRY(hf_model_tokenizer(m, &tokenizer, &config));
-        DR_TRY(tok_open_json(&tok, tokenizer, config, hf_model_path(m)));
-        for (size_t i = 0; i < n; i++) {
-            DR_TRY(tok_encode(tok, &ids[i], probes[i], strlen(probes[i]), false));
-            id_lists[i] = ids[i].ids;
-            id_counts[i] = ids[i].count;
-        }
+    for (size_t i = 0; tok != NULL && i < n; i++) {
+        DR_TRY(tok_encode(tok, &ids[i], probes[i], strlen(probes[i]), false));
+        id_lists[i] = ids[i].ids;
+        id_counts[i] = ids[i].count;
     }
     const ort_check_request request = {.dir = dir,
-                                       .genai = genai,
+                                       .genai = tok != NULL,
                                        .adapter_files = files,
                                        .adapter_count = in->adapter_count,
                                        .texts = probes,
                                        .ids = id_lists,
                                        .id_counts = id_counts,
-                                       .text_count = genai ? n : 0};
+                                       .text_count = tok != NULL ? n : 0};
     DR_TRYF(ort_check(&result, &request), "checking the exported model");
     if (!result.checked) {
-        DR_TRY(dr_buf_addf(job->text, "check          not checked: %s\n", result.why));
-        json_object_set_new(job->report, "not_checked", json_string(result.why));
+        DR_TRY(tell_not_checked(job, result.why));
         goto done;
     }
     DR_TRY(dr_buf_addf(job->text, "check          loaded and run in %.2f s, %.0f MB\n",
@@ -199,9 +199,6 @@ static dr_status check(const pass_job *job, const char *dir, const pass_model *i
 done:
     for (size_t i = 0; i < n; i++)
         tok_ids_release(&ids[i]);
-    tok_close(tok);
-    json_decref(tokenizer);
-    json_decref(config);
     return st;
 }
 
@@ -238,6 +235,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     onnx_named_adapter *named =
         dr_arena_alloc(job->arena, in->adapter_count, sizeof(*named));
     onnx_report report = {0};
+    tok_tokenizer *tok = NULL;
     hf_model *m = NULL;
     dr_pool *pool = NULL;
     dr_status st = DR_OK;
@@ -261,14 +259,19 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     if (c->precision >= 0)
         o.precision = (onnx_precision)c->precision;
     DR_TRY(parse_ort_version(&o.min_ort_minor, c->min_ort_version));
+    if (o.genai && job->check)
+        DR_TRYF(pass_open_tokenizer(&tok, m,
+                                    "without it GenAI takes and gives ids only: leave "
+                                    "use_ort_genai out, or give --no_check"),
+                "reading the tokenizer, which use_ort_genai needs");
     DR_TRY(dr_pool_open(&pool, job->threads));
     DR_TRY(dr_make_dirs(dir));
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
     DR_TRY(tell(job, &report, &o));
     if (job->check)
-        DR_TRY(check(job, dir, in, named, m, o.genai));
+        DR_TRY(check(job, dir, in, named, tok));
     else
-        DR_TRY(dr_buf_adds(job->text, "check          not checked: --no_check\n"));
+        DR_TRY(tell_not_checked(job, "--no_check"));
     *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
 done:
     for (size_t i = 0; i < in->adapter_count; i++)
@@ -276,6 +279,7 @@ done:
     free(adapters);
     onnx_report_release(&report);
     dr_pool_close(pool);
+    tok_close(tok);
     hf_model_close(m);
     return st;
 }

@@ -5,7 +5,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
-#include "pass/estimate_impl.h"
+#include "pass/shared_impl.h"
 
 enum {
     MEMORY_BASE = 64 << 20,
@@ -24,26 +24,6 @@ dr_status pass_check_group(const char *name, int group)
                    "%s: expected -1 (a whole row) or a power of two from %d to %d, "
                    "found %d",
                    name, GROUP_MIN, GROUP_MAX, group);
-}
-
-static dr_status open_tokenizer(tok_tokenizer **out, const hf_model *m)
-{
-    json_t *tokenizer = NULL, *config = NULL;
-    dr_status st = DR_OK;
-
-    st = hf_model_tokenizer(m, &tokenizer, &config);
-    if (st != DR_OK) {
-        dr_note_at(__FILE__, __LINE__,
-                   "reading the tokenizer, which calibration and the "
-                   "measuring of the result need");
-        dr_hint("a model without tokenizer: --algorithm rtn --no_evaluate");
-        goto done;
-    }
-    DR_TRY(tok_open_json(out, tokenizer, config, hf_model_path(m)));
-done:
-    json_decref(tokenizer);
-    json_decref(config);
-    return st;
 }
 
 /* Blocks of the user's data, or of the built-in text's half. */
@@ -200,7 +180,7 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
         goto done;
     }
     if (context > 0 && d->max_seq_len > (size_t)context)
-        dr_warn_result("max_seq_len %zu is longer than the model's context of %lld",
+        dr_warn_result("blocks of %zu tokens are longer than the model's context of %lld",
                        d->max_seq_len, (long long)context);
 done:
     return st;
@@ -223,7 +203,10 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(fit_group(&grid, m));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
     if (plan->calib_samples > 0 || job->evaluate)
-        DR_TRY(open_tokenizer(&tok, m));
+        DR_TRYF(pass_open_tokenizer(&tok, m,
+                                    "a model without tokenizer: --algorithm rtn "
+                                    "--no_evaluate"),
+                "reading the tokenizer, which calibration and measuring need");
     if (plan->calib_samples > 0) {
         const data_options data = calib_options(job, plan, m);
         DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");

@@ -10,7 +10,7 @@
 
 enum { L = QUANT_LANES };
 
-static const quant_shrink awq_shrink = {QUANT_SHRINK_CLIP, 10, 0.05f};
+static const quant_shrink awq_shrink = {QUANT_SHRINK_CLIP, 10, 20};
 
 typedef struct {
     awq_rounding job;

@@ -16,8 +16,8 @@
 
 enum { L = QUANT_LANES, NB = QUANT_SWEEP, STEP = 8 };
 
-/* Candidate ranges: 1, 1 - 0.028, ..., 0.552 of the full one. */
-static const quant_shrink sweep_shrink = {QUANT_SHRINK_BOTH, 17, 0.028f};
+/* Candidate ranges: 36/36, 35/36, ..., 20/36 of the full one. */
+static const quant_shrink sweep_shrink = {QUANT_SHRINK_BOTH, 17, 36};
 
 size_t quant_sweep_floats(size_t group)
 {

@@ -70,14 +70,14 @@ void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const fl
 
 /*
  * For each lane the grid of one group with the least e^T G e among shrunken ranges.
- * SHRINK_BOTH scales both ends of the range by 1 - i*step; SHRINK_CLIP clamps the weights
- * to +-max|w| (1 - i*step), as AutoAWQ's clip search does.  Ties go to the least shrink.
+ * SHRINK_BOTH scales both ends of the range by 1 - i/steps; SHRINK_CLIP clamps the weights
+ * to +-max|w| (1 - i/steps), as AutoAWQ's clip search does.  Ties go to the least shrink.
  */
 typedef enum { QUANT_SHRINK_BOTH, QUANT_SHRINK_CLIP } quant_shrink_kind;
 typedef struct {
     quant_shrink_kind kind;
     int count; /* candidates */
-    float step;
+    int steps;
 } quant_shrink;
 
 /* gram[n][m]: the diagonal blocks m x m of the group's Gram matrix, one below the other; m

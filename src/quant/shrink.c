@@ -45,7 +45,7 @@ static void clamped_error(float *restrict err, const float *restrict limit,
 static void shrunken(float *lo_i, float *hi_i, float *limit, const quant_shrink *s, int i,
                      const float *lo, const float *hi)
 {
-    const float keep = 1.0f - (float)i * s->step;
+    const float keep = (float)(1.0 - (double)i / s->steps);
 
     for (int l = 0; l < L; l++) {
         float m = -lo[l] > hi[l] ? -lo[l] : hi[l];

@@ -59,12 +59,15 @@ static dr_status call_range(jinja *j, jinja_value *out, const jinja_args *a)
         v[0] = 0;
     }
     if (a->count < 1 || a->count > 3 || v[2] == 0)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: range of %zu arguments or by 0", j->line,
-                a->count);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: range of %zu arguments or by 0",
+                j->line, a->count);
     *out = (jinja_value){.type = JINJA_LIST};
-    DR_TRY(jinja_list_new(j, &out->u.list, 0));
+    const double span = ((double)v[1] - (double)v[0]) / (double)v[2];
+    DR_TRY(jinja_step(j, span > JINJA_STEPS_MAX ? JINJA_STEPS_MAX + 1
+                         : span > 0             ? (size_t)span + 1
+                                                : 0));
+    DR_TRY(jinja_list_new(j, &out->u.list, span > 0 ? (size_t)span + 1 : 0));
     for (int64_t i = v[0]; v[2] > 0 ? i < v[1] : i > v[1];) {
-        DR_TRY(jinja_step(j, 1));
         DR_TRY(jinja_list_add(j, out->u.list, jinja_int(i)));
         if (__builtin_add_overflow(i, v[2], &i))
             break;
@@ -80,8 +83,8 @@ static dr_status call_namespace(jinja *j, jinja_value *out, const jinja_args *a)
 
     DR_TRY(jinja_dict_new(j, &out->u.dict));
     if (a->count > 1 || (a->count == 1 && a->v[0].type != JINJA_DICT))
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: a namespace or dict of %s", j->line,
-                jinja_type_name(&a->v[0]));
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: a namespace or dict of %s",
+                j->line, jinja_type_name(&a->v[0]));
     for (size_t i = 0; a->count == 1 && i < a->v[0].u.dict->count; i++)
         DR_TRY(jinja_dict_set(j, out->u.dict, a->v[0].u.dict->keys[i],
                               a->v[0].u.dict->values[i]));
@@ -146,8 +149,8 @@ static dr_status time_part(jinja *j, dr_buf *b, const struct tm *now, char c)
     case '%':
         return dr_buf_adds(b, "%");
     default:
-        return dr_fail(DR_EUNSUPPORTED, "chat template line %d: strftime_now of %%%c", j->line,
-                       c);
+        return dr_fail(DR_EUNSUPPORTED, "chat template line %d: strftime_now of %%%c",
+                       j->line, c);
     }
 }
 
@@ -202,7 +205,8 @@ dr_status jinja_function(jinja *j, jinja_value *out, jinja_text name, const jinj
 /* ---- methods ---- */
 
 /* items, keys, values of a dict, as a list. */
-static dr_status dict_parts(jinja *j, jinja_value *out, const jinja_dict *d, jinja_text name)
+static dr_status dict_parts(jinja *j, jinja_value *out, const jinja_dict *d,
+                            jinja_text name)
 {
     const bool keys = jinja_is(name, "keys"), items = jinja_is(name, "items");
     dr_status st = DR_OK;
@@ -224,7 +228,8 @@ done:
     return st;
 }
 
-static dr_status dict_get(jinja *j, jinja_value *out, const jinja_dict *d, const jinja_args *a)
+static dr_status dict_get(jinja *j, jinja_value *out, const jinja_dict *d,
+                          const jinja_args *a)
 {
     const jinja_value *key = jinja_arg(a, 0, "key"), *dflt = jinja_arg(a, 1, "default");
     const jinja_value *found = NULL;
@@ -257,8 +262,8 @@ dr_status jinja_method(jinja *j, jinja_value *out, const jinja_value *v, jinja_t
 {
     if (v->type == JINJA_STRING)
         return jinja_string_method(j, out, v->u.text, name, a);
-    if (v->type == JINJA_DICT && (jinja_is(name, "items") || jinja_is(name, "keys") ||
-                                  jinja_is(name, "values")))
+    if (v->type == JINJA_DICT &&
+        (jinja_is(name, "items") || jinja_is(name, "keys") || jinja_is(name, "values")))
         return dict_parts(j, out, v->u.dict, name);
     if (v->type == JINJA_DICT && jinja_is(name, "get"))
         return dict_get(j, out, v->u.dict, a);
@@ -267,8 +272,8 @@ dr_status jinja_method(jinja *j, jinja_value *out, const jinja_value *v, jinja_t
     if (v->type == JINJA_UNDEFINED)
         return dr_fail(DR_EFORMAT, "chat template line %d: \"%.*s\" is undefined", j->line,
                        (int)v->u.text.n, v->u.text.s);
-    return dr_fail(DR_EUNSUPPORTED, "chat template line %d: the method \"%.*s\" of %s", j->line,
-                   (int)name.n, name.s, jinja_type_name(v));
+    return dr_fail(DR_EUNSUPPORTED, "chat template line %d: the method \"%.*s\" of %s",
+                   j->line, (int)name.n, name.s, jinja_type_name(v));
 }
 
 /* ---- tests ---- */
@@ -281,15 +286,14 @@ static bool is_sequence(const jinja_value *v)
 static const struct {
     const char *name, *op;
 } comparisons[] = {
-    {"eq", "=="}, {"equalto", "=="}, {"ne", "!="},          {"lt", "<"},  {"lessthan", "<"},
+    {"eq", "=="}, {"equalto", "=="}, {"ne", "!="},         {"lt", "<"},  {"lessthan", "<"},
     {"le", "<="}, {"gt", ">"},       {"greaterthan", ">"}, {"ge", ">="}, {"in", "in"},
 };
 
 static const char *const kinds[] = {
-    "defined", "undefined", "none",    "boolean",  "integer", "float",
-    "number",  "string",    "mapping", "iterable", "sequence", "callable",
-    "true",    "false",     "odd",     "even",     "divisibleby", "sameas",
-    "upper",   "lower",
+    "defined", "undefined", "none",        "boolean",  "integer",  "float", "number",
+    "string",  "mapping",   "iterable",    "sequence", "callable", "true",  "false",
+    "odd",     "even",      "divisibleby", "sameas",   "upper",    "lower",
 };
 
 bool jinja_test_known(jinja_text name)
@@ -361,8 +365,8 @@ static dr_status remainder_test(jinja *j, bool *out, jinja_text name, const jinj
     if (!jinja_is(name, "divisibleby"))
         by = &two;
     if (by == NULL || !jinja_is_number(v))
-        DR_FAIL(DR_EFORMAT, "chat template line %d: %.*s of %s", j->line, (int)name.n, name.s,
-                jinja_type_name(v));
+        DR_FAIL(DR_EFORMAT, "chat template line %d: %.*s of %s", j->line, (int)name.n,
+                name.s, jinja_type_name(v));
     DR_TRY(jinja_binary(j, &r, (jinja_text){"%", 1}, v, by));
     *out = jinja_truth(&r) == jinja_is(name, "odd");
 done:
@@ -383,10 +387,10 @@ dr_status jinja_test(jinja *j, bool *out, jinja_text name, const jinja_value *v,
     if (jinja_is(name, "upper") || jinja_is(name, "lower")) {
         jinja_text t = {0};
         DR_TRY(jinja_str(j, &t, v));
-        DR_TRY(jinja_string_method(
-            j, &cased, t,
-            jinja_is(name, "upper") ? (jinja_text){"isupper", 7} : (jinja_text){"islower", 7},
-            a));
+        DR_TRY(jinja_string_method(j, &cased, t,
+                                   jinja_is(name, "upper") ? (jinja_text){"isupper", 7}
+                                                           : (jinja_text){"islower", 7},
+                                   a));
         *out = cased.u.truth;
         return DR_OK;
     }
@@ -399,10 +403,11 @@ dr_status jinja_test(jinja *j, bool *out, jinja_text name, const jinja_value *v,
     }
     for (size_t i = 0; i < DR_COUNT(comparisons); i++)
         if (jinja_is(name, comparisons[i].name))
-            return jinja_compare(
-                j, out, (jinja_text){comparisons[i].op, strlen(comparisons[i].op)}, v, other);
-    DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: the test \"%.*s\"", j->line, (int)name.n,
-            name.s);
+            return jinja_compare(j, out,
+                                 (jinja_text){comparisons[i].op, strlen(comparisons[i].op)},
+                                 v, other);
+    DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: the test \"%.*s\"", j->line,
+            (int)name.n, name.s);
 done:
     return st;
 }

@@ -85,11 +85,13 @@ static dr_status run_set_attr(jinja *j, const jinja_node *n)
     dr_status st = DR_OK;
 
     if (n->a == NULL)
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: a set block of an attribute", n->line);
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: a set block of an attribute",
+                n->line);
     DR_TRY(jinja_eval(j, &v, n->a));
     if (target.type != JINJA_NAMESPACE)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: \"%.*s\" is %s, not a namespace", n->line,
-                (int)n->list[0]->name.n, n->list[0]->name.s, jinja_type_name(&target));
+        DR_FAIL(DR_EFORMAT, "chat template line %d: \"%.*s\" is %s, not a namespace",
+                n->line, (int)n->list[0]->name.n, n->list[0]->name.s,
+                jinja_type_name(&target));
     DR_TRY(jinja_dict_set(j, target.u.dict, jinja_string(n->name), v));
 done:
     return st;
@@ -187,7 +189,7 @@ static dr_status run_for(jinja *j, const jinja_node *n)
     DR_TRY(jinja_iterate(j, &loop->items, &v));
     if (n->d != NULL)
         DR_TRY(chosen(j, &loop->items, n));
-    loop->depth = ++j->loops;
+    j->loops++;
     if (loop->items->count > 0)
         DR_TRY(run_turns(j, n, loop));
     j->loops--;
@@ -240,8 +242,8 @@ done:
 static dr_status run_flow(jinja *j, const jinja_node *n)
 {
     if (j->loops == 0)
-        return dr_fail(DR_EFORMAT, "chat template line %d: break or continue outside a loop",
-                       n->line);
+        return dr_fail(DR_EFORMAT,
+                       "chat template line %d: break or continue outside a loop", n->line);
     j->flow = n->kind == JINJA_BREAK ? JINJA_BREAKS : JINJA_CONTINUES;
     return DR_OK;
 }
@@ -308,8 +310,8 @@ static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
     dr_status st = DR_OK;
 
     if (args->count > macro->count)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: %zu arguments for macro \"%.*s\"", j->line,
-                args->count, (int)macro->name.n, macro->name.s);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: %zu arguments for macro \"%.*s\"",
+                j->line, args->count, (int)macro->name.n, macro->name.s);
     j->loops = 0;
     for (size_t i = 0; i < macro->count; i++) {
         const jinja_node *parameter = macro->list[i];

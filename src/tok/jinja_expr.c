@@ -57,8 +57,8 @@ static dr_status unexpected(const jinja_parser *p, const char *wanted)
     const jinja_token *t = p->at;
     const int n = (int)(t->text.n < 60 ? t->text.n : 60);
 
-    return dr_fail(DR_EFORMAT, "chat template line %d: expected %s, found \"%.*s\"", t->line,
-                   wanted, n, t->text.s);
+    return dr_fail(DR_EFORMAT, "chat template line %d: expected %s, found \"%.*s\"",
+                   t->line, wanted, n, t->text.s);
 }
 
 dr_status jinja_expect_op(jinja_parser *p, const char *op)
@@ -406,8 +406,7 @@ done:
 }
 
 /* Left-associative binary operators, loosest first; a row ends with NULL. */
-static const char *const levels[][5] = {
-    {"+", "-"}, {"~"}, {"*", "/", "//", "%"}, {"**"}};
+static const char *const levels[][5] = {{"+", "-"}, {"~"}, {"*", "/", "//", "%"}, {"**"}};
 
 static bool at_level(const jinja_parser *p, size_t level)
 {

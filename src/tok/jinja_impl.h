@@ -65,9 +65,9 @@ typedef struct {
         bool truth;
         int64_t integer;
         double real;
-        jinja_text text;   /* STRING; UNDEFINED and FUNCTION: the name */
-        jinja_list *list;  /* LIST, TUPLE */
-        jinja_dict *dict;  /* DICT, NAMESPACE */
+        jinja_text text;  /* STRING; UNDEFINED and FUNCTION: the name */
+        jinja_list *list; /* LIST, TUPLE */
+        jinja_dict *dict; /* DICT, NAMESPACE */
         jinja_loop *loop;
         const jinja_node *macro;
     } u;
@@ -86,19 +86,18 @@ struct jinja_dict {
 struct jinja_loop {
     const jinja_list *items; /* borrowed */
     size_t at;
-    int depth;
 };
 
 jinja_value jinja_undefined(jinja_text name);
 jinja_value jinja_bool(bool b);
 jinja_value jinja_int(int64_t i);
 jinja_value jinja_real(double f);
-jinja_value jinja_string(jinja_text t); /* borrows */
+jinja_value jinja_string(jinja_text t);   /* borrows */
 jinja_value jinja_literal(const char *s); /* borrows */
 bool jinja_is(jinja_text t, const char *s);
 bool jinja_same_text(jinja_text a, jinja_text b);
-size_t jinja_chars(jinja_text t); /* its length in code points */
-bool jinja_space(uint32_t cp);    /* Python's str.isspace */
+size_t jinja_chars(jinja_text t);                  /* its length in code points */
+bool jinja_space(uint32_t cp);                     /* Python's str.isspace */
 const char *jinja_type_name(const jinja_value *v); /* Python's */
 bool jinja_truth(const jinja_value *v);
 bool jinja_is_number(const jinja_value *v); /* bool, int, float */
@@ -115,7 +114,8 @@ DR_MUST_USE dr_status jinja_dict_set(jinja *j, jinja_dict *d, jinja_value key,
 DR_MUST_USE dr_status jinja_dict_find(jinja *j, const jinja_dict *d, const jinja_value *key,
                                       const jinja_value **out); /* *out NULL: no such key */
 const jinja_value *jinja_dict_text(const jinja_dict *d, const char *key);
-DR_MUST_USE dr_status jinja_from_json(jinja *j, jinja_value *out, const json_t *v, int depth);
+DR_MUST_USE dr_status jinja_from_json(jinja *j, jinja_value *out, const json_t *v,
+                                      int depth);
 
 DR_MUST_USE dr_status jinja_equal(jinja *j, bool *out, const jinja_value *a,
                                   const jinja_value *b, int depth);
@@ -171,33 +171,33 @@ DR_MUST_USE dr_status jinja_lex(jinja *j, jinja_tokens *out, const char *source,
 
 typedef enum {
     /* statements */
-    JINJA_BLOCK, /* list */
-    JINJA_OUT,   /* value: text as it is */
-    JINJA_PRINT, /* a */
-    JINJA_IF,    /* a then b else c */
-    JINJA_FOR,   /* targets in list; a: iterable, b: body, c: else, d: condition */
-    JINJA_SET,   /* targets in list; a: value, or b: block whose output it is */
-    JINJA_SET_ATTR, /* list[0].name = a */
+    JINJA_BLOCK,     /* list */
+    JINJA_OUT,       /* value: text as it is */
+    JINJA_PRINT,     /* a */
+    JINJA_IF,        /* a then b else c */
+    JINJA_FOR,       /* targets in list; a: iterable, b: body, c: else, d: condition */
+    JINJA_SET,       /* targets in list; a: value, or b: block whose output it is */
+    JINJA_SET_ATTR,  /* list[0].name = a */
     JINJA_MACRO_DEF, /* name; list: NAME or KEYWORD (with default); b: body */
     JINJA_BREAK,
     JINJA_CONTINUE,
     /* expressions */
-    JINJA_CONST, /* value */
-    JINJA_VAR,   /* name */
-    JINJA_ATTR,  /* a.name */
-    JINJA_ITEM,  /* a[b] */
-    JINJA_SLICE, /* a[b:c:d] */
-    JINJA_CALL,  /* a(list) */
+    JINJA_CONST,  /* value */
+    JINJA_VAR,    /* name */
+    JINJA_ATTR,   /* a.name */
+    JINJA_ITEM,   /* a[b] */
+    JINJA_SLICE,  /* a[b:c:d] */
+    JINJA_CALL,   /* a(list) */
     JINJA_FILTER, /* a|name(list) */
     JINJA_TEST,   /* a is name(list) */
     JINJA_NOT,
     JINJA_NEGATE,
     JINJA_AND,
     JINJA_OR,
-    JINJA_BINARY,  /* a name b: arithmetic */
-    JINJA_COMPARE, /* a, then list of COMPARE_WITH */
+    JINJA_BINARY,       /* a name b: arithmetic */
+    JINJA_COMPARE,      /* a, then list of COMPARE_WITH */
     JINJA_COMPARE_WITH, /* name a */
-    JINJA_CHOICE,  /* b if a else c */
+    JINJA_CHOICE,       /* b if a else c */
     JINJA_MAKE_LIST,
     JINJA_MAKE_TUPLE,
     JINJA_MAKE_DICT, /* list: key, value, key, value */
@@ -272,8 +272,8 @@ DR_MUST_USE dr_status jinja_run(jinja *j, const jinja_node *n);
 DR_MUST_USE dr_status jinja_eval(jinja *j, jinja_value *out, const jinja_node *n);
 DR_MUST_USE dr_status jinja_binary(jinja *j, jinja_value *out, jinja_text op,
                                    const jinja_value *a, const jinja_value *b);
-DR_MUST_USE dr_status jinja_compare(jinja *j, bool *out, jinja_text op, const jinja_value *a,
-                                    const jinja_value *b);
+DR_MUST_USE dr_status jinja_compare(jinja *j, bool *out, jinja_text op,
+                                    const jinja_value *a, const jinja_value *b);
 DR_MUST_USE dr_status jinja_attr(jinja *j, jinja_value *out, const jinja_value *v,
                                  jinja_text name);
 DR_MUST_USE dr_status jinja_item(jinja *j, jinja_value *out, const jinja_value *v,
@@ -288,8 +288,8 @@ jinja_value jinja_get(const jinja *j, jinja_text name);
 const jinja_value *jinja_arg(const jinja_args *a, size_t i, const char *name);
 DR_MUST_USE dr_status jinja_arg_int(jinja *j, int64_t *out, const jinja_args *a, size_t i,
                                     const char *name);
-DR_MUST_USE dr_status jinja_arg_text(jinja *j, jinja_text *out, const jinja_args *a, size_t i,
-                                     const char *name);
+DR_MUST_USE dr_status jinja_arg_text(jinja *j, jinja_text *out, const jinja_args *a,
+                                     size_t i, const char *name);
 DR_MUST_USE dr_status jinja_function(jinja *j, jinja_value *out, jinja_text name,
                                      const jinja_args *a);
 bool jinja_function_known(jinja_text name);
@@ -302,12 +302,27 @@ DR_MUST_USE dr_status jinja_test(jinja *j, bool *out, jinja_text name, const jin
                                  const jinja_args *a);
 bool jinja_test_known(jinja_text name);
 
+/* Filters of lists (jinja_list_filter.c), for the table in jinja_filter.c. */
+typedef dr_status jinja_filter_type(jinja *j, jinja_value *out, const jinja_value *v,
+                                    const jinja_args *a);
+typedef jinja_filter_type *jinja_filter_fn;
+jinja_filter_type jinja_f_list, jinja_f_first, jinja_f_last, jinja_f_items, jinja_f_reverse,
+    jinja_f_join, jinja_f_select, jinja_f_reject, jinja_f_selectattr, jinja_f_rejectattr,
+    jinja_f_map, jinja_f_sort, jinja_f_dictsort, jinja_f_unique, jinja_f_sum, jinja_f_min,
+    jinja_f_max;
+
 /* Shared by filters and methods of strings (jinja_string.c). */
 DR_MUST_USE dr_status jinja_strip(jinja *j, jinja_value *out, jinja_text t,
                                   const jinja_args *a, bool left, bool right);
 DR_MUST_USE dr_status jinja_replace(jinja *j, jinja_value *out, jinja_text t,
                                     const jinja_args *a);
-typedef enum { JINJA_UPPER, JINJA_LOWER, JINJA_CAPITALIZE, JINJA_TITLE, JINJA_WORDS } jinja_case;
+typedef enum {
+    JINJA_UPPER,
+    JINJA_LOWER,
+    JINJA_CAPITALIZE,
+    JINJA_TITLE,
+    JINJA_WORDS
+} jinja_case;
 DR_MUST_USE dr_status jinja_recase(jinja *j, jinja_value *out, jinja_text t, jinja_case to);
 DR_MUST_USE dr_status jinja_join(jinja *j, jinja_value *out, jinja_text by,
                                  const jinja_list *items);

@@ -2,14 +2,13 @@
  * jinja_lex.c - a template's source as tokens, white space controlled as Jinja does it.
  *
  *   {%- {{- {#-   take white space before them away
- *   {%  {#        take blanks before them away when the line has nothing else (lstrip_blocks)
+ *   {%  {#        take blanks away that are all the line has before them (lstrip_blocks)
  *   -%} -}} -#}   take white space after them away
  *   %} #}         take one newline after them away (trim_blocks)
  *   + instead of - switches both off.
  * Newlines are \n whatever they were, and one at the end of the source does not count.
  * Unknown names of blocks are the parser's matter.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,14 +242,15 @@ static dr_status lex_number(lexer *x)
     for (; end < x->n; end++) {
         const char c = x->s[end];
         const char next = end + 1 < x->n ? x->s[end + 1] : '\0';
-        const bool exponent = (c == 'e' || c == 'E') &&
-                              (digit(next, 10) >= 0 || next == '-' || next == '+');
-        if (!(digit(c, 10) >= 0 || c == '_' || (c == '.' && !real && digit(next, 10) >= 0) ||
-              exponent))
+        const bool exponent =
+            (c == 'e' || c == 'E') && (digit(next, 10) >= 0 || next == '-' || next == '+');
+        if (!(digit(c, 10) >= 0 || c == '_' ||
+              (c == '.' && !real && digit(next, 10) >= 0) || exponent))
             break;
         real = real || c == '.' || exponent;
         if (k + 2 >= sizeof(digits))
-            DR_FAIL(DR_EFORMAT, "chat template line %d: a number of %zu digits", x->line, k);
+            DR_FAIL(DR_EFORMAT, "chat template line %d: a number of %zu digits", x->line,
+                    k);
         if (c != '_')
             digits[k++] = c;
         if (exponent && (next == '-' || next == '+'))
@@ -263,7 +263,8 @@ static dr_status lex_number(lexer *x)
         *v = jinja_real(strtod(digits, &stop));
     } else {
         if (k > 18)
-            DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: the integer %s", x->line, digits);
+            DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: the integer %s", x->line,
+                    digits);
         *v = jinja_int(strtoll(digits, &stop, 10));
     }
     advance(x, end);
@@ -290,7 +291,8 @@ static dr_status lex_operator(lexer *x, char *stack, size_t *depth)
         stack[(*depth)++] = c == '(' ? ')' : c == '[' ? ']' : '}';
     } else if (n == 1 && strchr(")]}", c) != NULL) {
         if (*depth == 0 || stack[--*depth] != c)
-            return dr_fail(DR_EFORMAT, "chat template line %d: unexpected \"%c\"", x->line, c);
+            return dr_fail(DR_EFORMAT, "chat template line %d: unexpected \"%c\"", x->line,
+                           c);
     }
     const size_t at = x->i;
     advance(x, at + n);
@@ -354,7 +356,8 @@ static dr_status lex_raw(lexer *x, size_t inside)
 
     advance(x, inside);
     if (!tag_end(x, "%}", false))
-        DR_FAIL(DR_EFORMAT, "chat template line %d: a raw block that does not open", x->line);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: a raw block that does not open",
+                x->line);
     for (at = x->i; at < x->n && !block_named(x, at, "endraw", &end);)
         at++;
     if (at == x->n)
@@ -362,7 +365,8 @@ static dr_status lex_raw(lexer *x, size_t inside)
     DR_TRY(add_data(x, x->i, at, false));
     advance(x, end);
     if (!tag_end(x, "%}", true))
-        DR_FAIL(DR_EFORMAT, "chat template line %d: a raw block that does not end", x->line);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: a raw block that does not end",
+                x->line);
 done:
     return st;
 }

@@ -43,7 +43,8 @@ static dr_status concatenate(jinja *j, jinja_value *out, jinja_text a, jinja_tex
     dr_status st = DR_OK;
 
     if (a.n + b.n > JINJA_OUTPUT_MAX)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: a string of %zu bytes", j->line, a.n + b.n);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: a string of %zu bytes", j->line,
+                a.n + b.n);
     DR_TRY(jinja_alloc(j, &s, a.n + b.n, 1));
     if (a.n > 0)
         memcpy(s, a.s, a.n);
@@ -205,7 +206,8 @@ dr_status jinja_binary(jinja *j, jinja_value *out, jinja_text op, const jinja_va
     if (jinja_is(op, "*") && is_whole(a) && (is_sequence(b) || b->type == JINJA_STRING))
         return repeat(j, out, b, whole(a));
     if (jinja_is(op, "%") && a->type == JINJA_STRING)
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: formatting a string with %%", j->line);
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: formatting a string with %%",
+                j->line);
     return mismatch(j, op, a, b);
 done:
     return st;
@@ -213,7 +215,8 @@ done:
 
 /* ---- comparison ---- */
 
-static dr_status contains(jinja *j, bool *out, const jinja_value *item, const jinja_value *in)
+static dr_status contains(jinja *j, bool *out, const jinja_value *item,
+                          const jinja_value *in)
 {
     const jinja_value *found = NULL;
     const jinja_list *items = NULL;
@@ -228,8 +231,8 @@ static dr_status contains(jinja *j, bool *out, const jinja_value *item, const ji
     if (in->type == JINJA_STRING) {
         if (item->type != JINJA_STRING)
             return mismatch(j, (jinja_text){"in", 2}, item, in);
-        *out = item->u.text.n == 0 || memmem(in->u.text.s, in->u.text.n, item->u.text.s,
-                                             item->u.text.n) != NULL;
+        *out = item->u.text.n == 0 ||
+               memmem(in->u.text.s, in->u.text.n, item->u.text.s, item->u.text.n) != NULL;
         return jinja_step(j, in->u.text.n / 256);
     }
     DR_TRY(jinja_iterate(j, &items, in));
@@ -253,8 +256,8 @@ dr_status jinja_compare(jinja *j, bool *out, jinja_text op, const jinja_value *a
         *out = *out == jinja_is(op, "==");
     } else {
         DR_TRY(jinja_order(j, &order, a, b, 0));
-        *out = order != 2 && ((op.s[0] == '<' && order < 0) || (op.s[0] == '>' && order > 0) ||
-                              (op.n == 2 && order == 0));
+        *out = order != 2 && ((op.s[0] == '<' && order < 0) ||
+                              (op.s[0] == '>' && order > 0) || (op.n == 2 && order == 0));
     }
 done:
     return st;
@@ -274,10 +277,13 @@ static jinja_value loop_attr(const jinja_loop *loop, jinja_text name)
         const char *name;
         size_t value;
     } numbers[] = {
-        {"index", at + 1},        {"index0", at},
-        {"length", count},        {"revindex", count - at},
-        {"revindex0", count - at - 1}, {"depth", (size_t)loop->depth},
-        {"depth0", (size_t)loop->depth - 1},
+        {"index", at + 1},
+        {"index0", at},
+        {"length", count},
+        {"revindex", count - at},
+        {"revindex0", count - at - 1},
+        {"depth", 1}, /* only recursive loops go deeper */
+        {"depth0", 0},
     };
 
     for (size_t i = 0; i < DR_COUNT(numbers); i++)
@@ -322,7 +328,8 @@ static size_t skip_chars(jinja_text t, size_t at, int64_t count)
     return at;
 }
 
-dr_status jinja_item(jinja *j, jinja_value *out, const jinja_value *v, const jinja_value *key)
+dr_status jinja_item(jinja *j, jinja_value *out, const jinja_value *v,
+                     const jinja_value *key)
 {
     const jinja_text name = {"an item that is not there", 25};
     const jinja_value *found = NULL;
@@ -347,8 +354,8 @@ dr_status jinja_item(jinja *j, jinja_value *out, const jinja_value *v, const jin
     if (v->type == JINJA_STRING) {
         DR_TRY(jinja_step(j, (size_t)count / 64));
         const size_t at = skip_chars(v->u.text, 0, i);
-        *out = jinja_string(
-            (jinja_text){v->u.text.s + at, skip_chars(v->u.text, at, 1) - at});
+        *out =
+            jinja_string((jinja_text){v->u.text.s + at, skip_chars(v->u.text, at, 1) - at});
     } else {
         *out = v->u.list->v[i];
     }

@@ -46,9 +46,9 @@ static dr_status targets(jinja_parser *p, jinja_node *n)
     p->at += bracket;
     do {
         if (p->at->kind != JINJA_NAME || jinja_at_name(p, "in"))
-            DR_FAIL(DR_EFORMAT, "chat template line %d: expected a name to set, found \"%.*s\"",
-                    p->at->line, (int)(p->at->text.n < 60 ? p->at->text.n : 60),
-                    p->at->text.s);
+            DR_FAIL(
+                DR_EFORMAT, "chat template line %d: expected a name to set, found \"%.*s\"",
+                p->at->line, (int)(p->at->text.n < 60 ? p->at->text.n : 60), p->at->text.s);
         DR_TRY(jinja_node_new(p, &var, JINJA_VAR));
         var->name = p->at++->text;
         DR_TRY(jinja_node_add(p, n, var));
@@ -61,7 +61,8 @@ static dr_status targets(jinja_parser *p, jinja_node *n)
     if (n->kind == JINJA_SET && n->count == 1 && jinja_at_op(p, ".")) {
         p->at++;
         if (p->at->kind != JINJA_NAME)
-            DR_FAIL(DR_EFORMAT, "chat template line %d: expected an attribute", p->at->line);
+            DR_FAIL(DR_EFORMAT, "chat template line %d: expected an attribute",
+                    p->at->line);
         n->kind = JINJA_SET_ATTR;
         n->name = p->at++->text;
     }
@@ -211,8 +212,12 @@ static const struct {
     const char *name;
     dr_status (*parse)(jinja_parser *p, jinja_node **out);
 } statements[] = {
-    {"if", parse_if},       {"for", parse_for},     {"set", parse_set},
-    {"macro", parse_macro}, {"break", parse_break}, {"continue", parse_continue},
+    {"if", parse_if},
+    {"for", parse_for},
+    {"set", parse_set},
+    {"macro", parse_macro},
+    {"break", parse_break},
+    {"continue", parse_continue},
     {"generation", parse_generation},
 };
 
@@ -258,8 +263,8 @@ static dr_status print(jinja_parser *p, jinja_node **out)
     p->at++;
     DR_TRY(jinja_expression(p, &(*out)->a, true, true));
     if (p->at->kind != JINJA_PRINT_END)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: unexpected \"%.*s\" in {{ }}", p->at->line,
-                (int)(p->at->text.n < 60 ? p->at->text.n : 60), p->at->text.s);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: unexpected \"%.*s\" in {{ }}",
+                p->at->line, (int)(p->at->text.n < 60 ? p->at->text.n : 60), p->at->text.s);
     p->at++;
 done:
     return st;
@@ -272,13 +277,15 @@ static dr_status block(jinja_parser *p, jinja_node **out, const char *const *end
     dr_status st = DR_OK;
 
     if (++p->depth > JINJA_DEPTH_MAX)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: blocks nest deeper than %d", p->at->line,
-                JINJA_DEPTH_MAX);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: blocks nest deeper than %d",
+                p->at->line, JINJA_DEPTH_MAX);
     DR_TRY(jinja_node_new(p, out, JINJA_BLOCK));
     while (!at_end_tag(p, ends)) {
         if (p->at->kind == JINJA_END) {
             if (ends[0] == NULL)
                 break;
+            while (ends[1] != NULL)
+                ends++;
             DR_FAIL(DR_EFORMAT, "chat template line %d: a block without {%% %s %%}",
                     (*out)->line, ends[0]);
         }

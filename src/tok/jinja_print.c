@@ -33,7 +33,8 @@ static dr_status print_real(dr_buf *out, double f)
     exponent = (int)strtol(strchr(digits, 'e') + 1, NULL, 10);
     if (exponent < -4 || exponent >= 16) {
         *strchr(digits, 'e') = '\0';
-        return dr_buf_addf(out, "%se%c%02d", digits, exponent < 0 ? '-' : '+', abs(exponent));
+        return dr_buf_addf(out, "%se%c%02d", digits, exponent < 0 ? '-' : '+',
+                           abs(exponent));
     }
     const int decimals = precision - exponent > 1 ? precision - exponent : 1;
     return dr_buf_addf(out, "%.*f", decimals, f);
@@ -44,11 +45,10 @@ static bool printable(uint32_t cp)
 {
     const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
 
-    return cp == ' ' ||
-           !(c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF ||
-             c == UTF8PROC_CATEGORY_CS || c == UTF8PROC_CATEGORY_CO ||
-             c == UTF8PROC_CATEGORY_CN || c == UTF8PROC_CATEGORY_ZL ||
-             c == UTF8PROC_CATEGORY_ZP || c == UTF8PROC_CATEGORY_ZS);
+    return cp == ' ' || !(c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF ||
+                          c == UTF8PROC_CATEGORY_CS || c == UTF8PROC_CATEGORY_CO ||
+                          c == UTF8PROC_CATEGORY_CN || c == UTF8PROC_CATEGORY_ZL ||
+                          c == UTF8PROC_CATEGORY_ZP || c == UTF8PROC_CATEGORY_ZS);
 }
 
 static dr_status print_repr(dr_buf *out, jinja_text t)
@@ -70,9 +70,10 @@ static dr_status print_repr(dr_buf *out, jinja_text t)
         else if (printable(cp))
             DR_TRY(dr_buf_add(out, t.s + i, n));
         else
-            DR_TRY(dr_buf_addf(out, cp < 0x100     ? "\\x%02x"
-                                    : cp < 0x10000 ? "\\u%04x"
-                                                   : "\\U%08x",
+            DR_TRY(dr_buf_addf(out,
+                               cp < 0x100     ? "\\x%02x"
+                               : cp < 0x10000 ? "\\u%04x"
+                                              : "\\U%08x",
                                cp));
     }
     DR_TRY(dr_buf_add(out, &quote, 1));
@@ -131,7 +132,8 @@ dr_status jinja_print(jinja *j, dr_buf *out, const jinja_value *v, bool repr, in
     case JINJA_FLOAT:
         return print_real(out, v->u.real);
     case JINJA_STRING:
-        return repr ? print_repr(out, v->u.text) : dr_buf_add(out, v->u.text.s, v->u.text.n);
+        return repr ? print_repr(out, v->u.text)
+                    : dr_buf_add(out, v->u.text.s, v->u.text.n);
     case JINJA_LIST:
     case JINJA_TUPLE:
         return print_list(j, out, v, depth);

@@ -27,8 +27,8 @@ static bool in_set(uint32_t cp, const jinja_text *set)
     return false;
 }
 
-dr_status jinja_strip(jinja *j, jinja_value *out, jinja_text t, const jinja_args *a, bool left,
-                      bool right)
+dr_status jinja_strip(jinja *j, jinja_value *out, jinja_text t, const jinja_args *a,
+                      bool left, bool right)
 {
     const jinja_value *chars = jinja_arg(a, 0, "chars");
     const bool given = chars != NULL && chars->type != JINJA_NONE;
@@ -77,7 +77,8 @@ dr_status jinja_replace(jinja *j, jinja_value *out, jinja_text t, const jinja_ar
     DR_TRY(jinja_arg_int(j, &count, a, 2, "count"));
     DR_TRY(jinja_step(j, t.n / 64));
     if (old.n == 0)
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: replacing the empty string", j->line);
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: replacing the empty string",
+                j->line);
     for (; count != 0; count -= count > 0) {
         const char *hit = memmem(t.s + at, t.n - at, old.s, old.n);
         if (hit == NULL)
@@ -119,7 +120,8 @@ static bool is_cased(uint32_t cp)
 {
     const utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
 
-    return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT;
+    return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL ||
+           c == UTF8PROC_CATEGORY_LT;
 }
 
 static dr_status add_cased(dr_buf *b, uint32_t cp, bool upper, bool title)
@@ -137,7 +139,7 @@ static dr_status add_cased(dr_buf *b, uint32_t cp, bool upper, bool title)
     return dr_buf_add(b, s, tok_utf8_put(s, (uint32_t)mapped));
 }
 
-/* Where a word starts: TITLE, after what has no case; WORDS (the filter), after "- ({[<". */
+/* A word starts for TITLE after what has no case, for WORDS (the filter) after "- ({[<". */
 dr_status jinja_recase(jinja *j, jinja_value *out, jinja_text t, jinja_case to)
 {
     bool start = true;
@@ -209,7 +211,8 @@ done:
     return st;
 }
 
-static dr_status split_at(jinja *j, jinja_list *l, jinja_text t, jinja_text by, int64_t most)
+static dr_status split_at(jinja *j, jinja_list *l, jinja_text t, jinja_text by,
+                          int64_t most)
 {
     size_t at = 0;
     dr_status st = DR_OK;
@@ -236,7 +239,8 @@ static const char *last_hit(jinja_text t, jinja_text by)
 }
 
 /* From the right; the parts are then turned round. */
-static dr_status split_right(jinja *j, jinja_list *l, jinja_text t, jinja_text by, int64_t most)
+static dr_status split_right(jinja *j, jinja_list *l, jinja_text t, jinja_text by,
+                             int64_t most)
 {
     dr_status st = DR_OK;
 
@@ -272,7 +276,8 @@ static dr_status split(jinja *j, jinja_value *out, jinja_text t, const jinja_arg
     DR_TRY(jinja_arg_int(j, &most, a, 1, "maxsplit"));
     if (sep == NULL || sep->type == JINJA_NONE) {
         if (right && most >= 0)
-            DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: rsplit at white space", j->line);
+            DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: rsplit at white space",
+                    j->line);
         return split_words(j, out->u.list, t, most < 0 ? -1 : most);
     }
     DR_TRY(jinja_arg_text(j, &by, a, 0, "sep"));
@@ -365,11 +370,10 @@ static dr_status search(jinja *j, jinja_value *out, jinja_text t, const jinja_ar
         *out = jinja_int(part.n > 0 ? count : (int64_t)jinja_chars(t) + 1);
         return DR_OK;
     }
-    const char *hit = jinja_is(name, "find") ? memmem(t.s, t.n, part.s, part.n)
-                                             : last_hit(t, part);
-    *out = jinja_int(hit == NULL
-                         ? -1
-                         : (int64_t)jinja_chars((jinja_text){t.s, (size_t)(hit - t.s)}));
+    const char *hit =
+        jinja_is(name, "find") ? memmem(t.s, t.n, part.s, part.n) : last_hit(t, part);
+    *out = jinja_int(
+        hit == NULL ? -1 : (int64_t)jinja_chars((jinja_text){t.s, (size_t)(hit - t.s)}));
 done:
     return st;
 }

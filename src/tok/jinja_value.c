@@ -48,8 +48,8 @@ dr_status jinja_alloc(jinja *j, void *out, size_t count, size_t size)
     void *p = NULL;
 
     if (bytes > JINJA_BYTES_MAX || j->bytes + bytes > JINJA_BYTES_MAX)
-        return dr_fail(DR_EFORMAT, "chat template line %d: more than %d MiB of values", j->line,
-                       JINJA_BYTES_MAX >> 20);
+        return dr_fail(DR_EFORMAT, "chat template line %d: more than %d MiB of values",
+                       j->line, JINJA_BYTES_MAX >> 20);
     j->bytes += bytes + 16;
     p = dr_arena_alloc(j->arena, count, size);
     memcpy(out, &p, sizeof(p));
@@ -165,7 +165,8 @@ static dr_status from_array(jinja *j, jinja_value *out, const json_t *v, int dep
 
     out->type = JINJA_LIST;
     DR_TRY(jinja_list_new(j, &out->u.list, json_array_size(v)));
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         DR_TRY(jinja_from_json(j, &x, item, depth + 1));
         DR_TRY(jinja_list_add(j, out->u.list, x));
     }
@@ -183,7 +184,8 @@ static dr_status from_object(jinja *j, jinja_value *out, const json_t *v, int de
 
     out->type = JINJA_DICT;
     DR_TRY(jinja_dict_new(j, &out->u.dict));
-    json_object_foreach((json_t *)(uintptr_t)v, key, item) {
+    json_object_foreach((json_t *)(uintptr_t)v, key, item)
+    {
         DR_TRY(jinja_copy(j, &name, key, strlen(key)));
         DR_TRY(jinja_from_json(j, &x, item, depth + 1));
         DR_TRY(jinja_dict_set(j, out->u.dict, jinja_string(name), x));
@@ -246,12 +248,18 @@ bool jinja_space(uint32_t cp)
 const char *jinja_type_name(const jinja_value *v)
 {
     static const char *const names[] = {
-        [JINJA_UNDEFINED] = "an undefined value", [JINJA_NONE] = "None",
-        [JINJA_BOOL] = "a bool",                  [JINJA_INT] = "an int",
-        [JINJA_FLOAT] = "a float",                [JINJA_STRING] = "a string",
-        [JINJA_LIST] = "a list",                  [JINJA_TUPLE] = "a tuple",
-        [JINJA_DICT] = "a dict",                  [JINJA_NAMESPACE] = "a namespace",
-        [JINJA_LOOP] = "a loop",                  [JINJA_FUNCTION] = "a function",
+        [JINJA_UNDEFINED] = "an undefined value",
+        [JINJA_NONE] = "None",
+        [JINJA_BOOL] = "a bool",
+        [JINJA_INT] = "an int",
+        [JINJA_FLOAT] = "a float",
+        [JINJA_STRING] = "a string",
+        [JINJA_LIST] = "a list",
+        [JINJA_TUPLE] = "a tuple",
+        [JINJA_DICT] = "a dict",
+        [JINJA_NAMESPACE] = "a namespace",
+        [JINJA_LOOP] = "a loop",
+        [JINJA_FUNCTION] = "a function",
         [JINJA_MACRO] = "a macro",
     };
     return names[v->type];
@@ -373,7 +381,8 @@ done:
     return st;
 }
 
-dr_status jinja_order(jinja *j, int *out, const jinja_value *a, const jinja_value *b, int depth)
+dr_status jinja_order(jinja *j, int *out, const jinja_value *a, const jinja_value *b,
+                      int depth)
 {
     bool same = false;
     dr_status st = DR_OK;

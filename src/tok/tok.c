@@ -40,7 +40,8 @@ static void collect_specials(tok_tokenizer *t, const json_t *config)
     const char *key = NULL;
     json_t *value = NULL;
 
-    json_object_foreach((json_t *)(uintptr_t)config, key, value) {
+    json_object_foreach((json_t *)(uintptr_t)config, key, value)
+    {
         const size_t n = strlen(key);
         const char *text = token_text(config, key);
         if (text != NULL && n > 6 && strcmp(key + n - 6, "_token") == 0 &&
@@ -56,7 +57,8 @@ static char *config_template(const json_t *config)
 
     if (json_is_string(v))
         return dr_strdup(json_string_value(v));
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         const char *name = json_string_value(json_object_get(item, "name"));
         const char *text = json_string_value(json_object_get(item, "template"));
         if (name != NULL && text != NULL && strcmp(name, "default") == 0)

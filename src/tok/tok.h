@@ -68,8 +68,9 @@ void tok_stream_skip_special(tok_stream *s, bool skip);
 DR_MUST_USE dr_status tok_stream_add(tok_stream *s, int32_t id, dr_buf *out);
 DR_MUST_USE dr_status tok_stream_end(tok_stream *s, dr_buf *out);
 
-size_t tok_vocab_size(const tok_tokenizer *t);      /* highest id + 1 */
-const char *tok_piece(const tok_tokenizer *t, int32_t id); /* as in the file; NULL: no such */
+size_t tok_vocab_size(const tok_tokenizer *t); /* highest id + 1 */
+const char *tok_piece(const tok_tokenizer *t,
+                      int32_t id); /* as in the file; NULL: no such */
 int32_t tok_id(const tok_tokenizer *t, const char *piece); /* -1: no such */
 bool tok_is_special(const tok_tokenizer *t, int32_t id);
 int32_t tok_bos(const tok_tokenizer *t); /* -1: none */

@@ -100,7 +100,8 @@ static dr_status trie_put(tok_trie *t, const char *s, size_t n, int32_t id)
         edge *e = slot_of(t, edge_key(node, s[i]));
         if (e->key == 0) {
             if (t->nodes == NODE_LIMIT)
-                return dr_fail(DR_EFORMAT, "added tokens of more than %d bytes", NODE_LIMIT);
+                return dr_fail(DR_EFORMAT, "added tokens of more than %d bytes",
+                               NODE_LIMIT);
             trie_grow(t);
             e = slot_of(t, edge_key(node, s[i]));
             *e = (edge){edge_key(node, s[i]), (uint32_t)t->nodes};
@@ -213,8 +214,8 @@ static dr_status add(tok_tokenizer *t, tok_work *w, const json_t *item, int32_t 
     if (x->id < 0)
         x->id = (*next)++;
     if (id != x->id)
-        dr_log(DR_WARNING, "%s: added token \"%s\" has id %d, not %lld as the file says", where,
-               x->content, (int)x->id, (long long)id);
+        dr_log(DR_WARNING, "%s: added token \"%s\" has id %d, not %lld as the file says",
+               where, x->content, (int)x->id, (long long)id);
     DR_TRY(show(x, t, w, where));
     DR_TRY(trie_put(a->names, x->content, x->content_n, x->id));
     set_by_id(a, x->id, (uint32_t)(a->count - 1));
@@ -226,7 +227,8 @@ static bool shown_as_special(const tok_trie *specials, const tok_added *x)
 {
     size_t length = 0;
 
-    return trie_longest(specials, x->shown, x->shown_n, &length) >= 0 && length == x->shown_n;
+    return trie_longest(specials, x->shown, x->shown_n, &length) >= 0 &&
+           length == x->shown_n;
 }
 
 /* The tries for matching, of the tokens that count (a later one of an id wins). */
@@ -271,8 +273,7 @@ dr_status tok_addeds_open(tok_tokenizer *t, const json_t *list, const char *wher
         DR_FAIL(DR_EFORMAT, "%s: %zu added tokens", where, json_array_size(list));
     t->added.list = dr_calloc(json_array_size(list), sizeof(tok_added));
     w = tok_work_take(t);
-    json_array_foreach(list, i, item)
-        DR_TRY(add(t, w, item, &next, where));
+    json_array_foreach(list, i, item) DR_TRY(add(t, w, item, &next, where));
     DR_TRY(build(&t->added));
 done:
     if (w != NULL)

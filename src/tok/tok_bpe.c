@@ -100,7 +100,8 @@ dr_status tok_bpe_open(tok_bpe *b, const json_t *model, const char *where)
                 dr_json_type(model));
     DR_TRY(dr_json_str(model, "type", &type, where));
     if (strcmp(type, "BPE") != 0)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: model of type \"%s\"; only BPE is known", where, type);
+        DR_FAIL(DR_EUNSUPPORTED, "%s: model of type \"%s\"; only BPE is known", where,
+                type);
     DR_TRY(read_options(b, model, where));
     DR_TRY(tok_vocab_open(&b->vocab, json_object_get(model, "vocab"), where));
     DR_TRY(tok_merges_open(&b->merges, json_object_get(model, "merges"), &b->vocab,
@@ -374,7 +375,8 @@ static dr_status cached_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_st
         c->n = (uint8_t)word.n;
         c->count = (uint8_t)(out->count - had);
         memcpy(c->text, word.s, word.n);
-        memcpy(c->ids, out->ids + had, c->count * sizeof(int32_t));
+        if (c->count > 0)
+            memcpy(c->ids, out->ids + had, c->count * sizeof(int32_t));
     }
 done:
     return st;

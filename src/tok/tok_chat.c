@@ -30,7 +30,8 @@ static dr_status set_all(jinja *j, const json_t *names)
     jinja_value v = {0};
     dr_status st = DR_OK;
 
-    json_object_foreach((json_t *)(uintptr_t)names, key, item) {
+    json_object_foreach((json_t *)(uintptr_t)names, key, item)
+    {
         DR_TRY(jinja_from_json(j, &v, item, 0));
         DR_TRY(set_name(j, key, v));
     }

@@ -82,9 +82,10 @@ static dr_status read_strip(tok_stage *x, const json_t *spec, const char *where)
     DR_TRY(dr_json_str(spec, "content", &content, where));
     DR_TRY(dr_json_int(spec, "start", &start, where));
     DR_TRY(dr_json_int(spec, "stop", &stop, where));
-    if (content[0] == '\0' || tok_utf8_get(content, strlen(content), &cp) != strlen(content))
-        DR_FAIL(DR_EFORMAT, "%s: decoder: Strip of \"%s\", which is not one character", where,
-                content);
+    if (content[0] == '\0' ||
+        tok_utf8_get(content, strlen(content), &cp) != strlen(content))
+        DR_FAIL(DR_EFORMAT, "%s: decoder: Strip of \"%s\", which is not one character",
+                where, content);
     if (start < 0 || start > TOK_ID_LIMIT || stop < 0 || stop > TOK_ID_LIMIT)
         DR_FAIL(DR_EFORMAT, "%s: decoder: Strip from %lld to %lld", where, (long long)start,
                 (long long)stop);
@@ -110,7 +111,8 @@ static dr_status add(tok_stages *d, const json_t *spec, const char *type, const 
     if (d->count == TOK_STEP_LIMIT)
         DR_FAIL(DR_EFORMAT, "%s: more than %d decoders", where, TOK_STEP_LIMIT);
     for (size_t i = 0; i < d->count; i++)
-        fused = fused || d->list[i].kind == STAGE_FUSE || d->list[i].kind == STAGE_BYTE_LEVEL;
+        fused =
+            fused || d->list[i].kind == STAGE_FUSE || d->list[i].kind == STAGE_BYTE_LEVEL;
     d->list = dr_realloc(d->list, d->count + 1, sizeof(*d->list));
     tok_stage *x = &d->list[d->count++];
     *x = (tok_stage){.kind = (stage_kind)k, .fused = fused};
@@ -141,8 +143,7 @@ static dr_status add_all(tok_stages *d, const json_t *spec, const char *where)
     if (!json_is_array(parts))
         DR_FAIL(DR_EFORMAT, "%s: decoders: expected an array, found %s", where,
                 dr_json_type(parts));
-    json_array_foreach(parts, i, part)
-        DR_TRY(add_all(d, part, where));
+    json_array_foreach(parts, i, part) DR_TRY(add_all(d, part, where));
 done:
     return st;
 }

@@ -69,7 +69,8 @@ static dr_status raw_gap(void *ctx, const tok_gap *gap)
     part.text = (tok_str){k->text.s + gap->start, gap->stop - gap->start};
     part.first = gap->start == 0;
     DR_TRY(tok_normals_run(&k->t->normals, k->w, &part.text, &part.first));
-    DR_TRY(tok_addeds_cut(&k->t->added, k->t->added.normal, part.text, normalized_gap, &part));
+    DR_TRY(
+        tok_addeds_cut(&k->t->added, k->t->added.normal, part.text, normalized_gap, &part));
 done:
     return st;
 }

@@ -56,13 +56,12 @@ DR_MUST_USE dr_status tok_bytes_map(dr_buf *out, const char *s, size_t n);
 
 uint64_t tok_hash(const char *s, size_t n);
 
-
 /* ---- classes (tok_unicode.c) ---- */
 
-bool tok_is_space(uint32_t cp);   /* Unicode White_Space */
-bool tok_is_word(uint32_t cp);    /* \w as Rust's regex has it */
-bool tok_is_numeric(uint32_t cp); /* N* */
-bool tok_is_punct(uint32_t cp);   /* P* of Unicode 8, and ASCII's symbols */
+bool tok_is_space(uint32_t cp);      /* Unicode White_Space */
+bool tok_is_word(uint32_t cp);       /* \w as Rust's regex has it */
+bool tok_is_numeric(uint32_t cp);    /* N* */
+bool tok_is_punct(uint32_t cp);      /* P* of Unicode 8, and ASCII's symbols */
 bool tok_is_newer_form(uint32_t cp); /* has a class or mapping newer than Unicode 9 */
 
 /* ---- patterns (tok_pattern.c, tok_regex.c) ---- */
@@ -89,7 +88,8 @@ typedef struct {
 } tok_scan;
 
 /* spec: {"String": s} or {"Regex": r}. */
-DR_MUST_USE dr_status tok_pattern_open(tok_pattern *p, const json_t *spec, const char *where);
+DR_MUST_USE dr_status tok_pattern_open(tok_pattern *p, const json_t *spec,
+                                       const char *where);
 DR_MUST_USE dr_status tok_pattern_regex(tok_pattern *p, const char *regex, size_t n,
                                         const char *where);
 void tok_pattern_release(tok_pattern *p);
@@ -110,10 +110,10 @@ typedef struct {
 } tok_entry;
 
 typedef struct {
-    char *text;         /* owned: pieces, each followed by a zero byte */
-    tok_entry *entries; /* owned */
-    uint32_t *by_id;    /* owned: entry + 1; 0: no such id */
-    uint32_t *slots;    /* owned: hash table of entry + 1 */
+    char *text;               /* owned: pieces, each followed by a zero byte */
+    tok_entry *entries;       /* owned */
+    uint32_t *by_id;          /* owned: entry + 1; 0: no such id */
+    uint32_t *slots;          /* owned: hash table of entry + 1 */
     size_t count, size, mask; /* pieces; highest id + 1; slots - 1 */
 } tok_vocab;
 
@@ -145,9 +145,9 @@ const tok_merge *tok_merges_find(const tok_merges *m, int32_t left, int32_t righ
 typedef struct {
     tok_vocab vocab;
     tok_merges merges;
-    char *unk_piece;      /* owned; NULL: unknown characters vanish */
+    char *unk_piece;       /* owned; NULL: unknown characters vanish */
     char *prefix, *suffix; /* owned: continuing_subword_prefix, end_of_word_suffix */
-    int32_t unk;          /* -1: unk_piece is not in the vocabulary */
+    int32_t unk;           /* -1: unk_piece is not in the vocabulary */
     bool fuse_unk, byte_fallback, ignore_merges, affixes;
     bool map_bytes;       /* words come as raw bytes, to be mapped by GPT-2's table */
     bool cut_marks;       /* no merge crosses from another character into U+2581 */
@@ -159,7 +159,8 @@ typedef struct tok_work tok_work;
 DR_MUST_USE dr_status tok_bpe_open(tok_bpe *b, const json_t *model, const char *where);
 void tok_bpe_release(tok_bpe *b);
 /* Appends the ids of one word. */
-DR_MUST_USE dr_status tok_bpe_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_str word);
+DR_MUST_USE dr_status tok_bpe_word(const tok_bpe *b, tok_work *w, tok_ids *out,
+                                   tok_str word);
 
 /* ---- added tokens (tok_added.c) ---- */
 
@@ -188,14 +189,15 @@ typedef struct {
     int32_t id; /* -1: text between added tokens */
 } tok_gap;
 
-DR_MUST_USE dr_status tok_addeds_open(tok_tokenizer *t, const json_t *list, const char *where);
+DR_MUST_USE dr_status tok_addeds_open(tok_tokenizer *t, const json_t *list,
+                                      const char *where);
 void tok_addeds_release(tok_addeds *a);
 const tok_added *tok_addeds_get(const tok_addeds *a, int32_t id);
 int32_t tok_addeds_find(const tok_addeds *a, const char *s, size_t n); /* -1: none */
 /* Cuts text at the trie's tokens: calls fn for each part, in order. */
 typedef dr_status (*tok_gap_fn)(void *ctx, const tok_gap *gap);
-DR_MUST_USE dr_status tok_addeds_cut(const tok_addeds *a, const tok_trie *trie, tok_str text,
-                                     tok_gap_fn fn, void *ctx);
+DR_MUST_USE dr_status tok_addeds_cut(const tok_addeds *a, const tok_trie *trie,
+                                     tok_str text, tok_gap_fn fn, void *ctx);
 
 /* ---- normalizers (tok_normal.c) ---- */
 
@@ -233,8 +235,13 @@ DR_MUST_USE dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_st
 
 /* ---- pre-tokenizer (tok_split.c) ---- */
 
-typedef enum { TOK_OP_PATTERN, TOK_OP_CLASS, TOK_OP_SPACE, TOK_OP_MARK, TOK_OP_BYTES }
-    tok_op_kind;
+typedef enum {
+    TOK_OP_PATTERN,
+    TOK_OP_CLASS,
+    TOK_OP_SPACE,
+    TOK_OP_MARK,
+    TOK_OP_BYTES
+} tok_op_kind;
 typedef enum {
     TOK_CUT_REMOVED,
     TOK_CUT_ISOLATED,
@@ -326,10 +333,10 @@ struct tok_work {
     dr_buf clean, normal[2], op[2], word;
     tok_spans spans[2], cuts;
     tok_matcher matcher;
-    tok_symbol *symbols;   /* owned */
-    tok_candidate *heap;   /* owned */
+    tok_symbol *symbols; /* owned */
+    tok_candidate *heap; /* owned */
     size_t symbols_cap, heap_cap;
-    tok_cached *cache;     /* owned */
+    tok_cached *cache; /* owned */
 };
 
 tok_work *tok_work_take(const tok_tokenizer *t);

@@ -76,8 +76,8 @@ static dr_status add(tok_merges *m, const tok_vocab *v, const json_t *merge, uin
     dr_status st = DR_OK;
 
     if (!halves(merge, half) || half[1].n < prefix_bytes)
-        DR_FAIL(DR_EFORMAT, "%s: merges[%u]: expected a pair of pieces, found %s", where, rank,
-                dr_json_type(merge));
+        DR_FAIL(DR_EFORMAT, "%s: merges[%u]: expected a pair of pieces, found %s", where,
+                rank, dr_json_type(merge));
     dr_buf_reset(joined);
     DR_TRY(dr_buf_add(joined, half[0].s, half[0].n));
     DR_TRY(dr_buf_add(joined, half[1].s + prefix_bytes, half[1].n - prefix_bytes));
@@ -85,8 +85,9 @@ static dr_status add(tok_merges *m, const tok_vocab *v, const json_t *merge, uin
     id[1] = tok_vocab_find(v, half[1].s, half[1].n);
     id[2] = tok_vocab_find(v, joined->data, joined->len);
     if (id[0] < 0 || id[1] < 0 || id[2] < 0)
-        DR_FAIL(DR_EFORMAT, "%s: merges[%u]: \"%.*s\" + \"%.*s\": %s is not in the vocabulary",
-                where, rank, (int)half[0].n, half[0].s, (int)half[1].n, half[1].s,
+        DR_FAIL(DR_EFORMAT,
+                "%s: merges[%u]: \"%.*s\" + \"%.*s\": %s is not in the vocabulary", where,
+                rank, (int)half[0].n, half[0].s, (int)half[1].n, half[1].s,
                 id[0] < 0   ? "the first"
                 : id[1] < 0 ? "the second"
                             : "the result");

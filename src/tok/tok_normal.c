@@ -14,10 +14,14 @@ static const struct {
     const char *name;
     tok_normal_kind kind;
 } kinds[] = {
-    {"Prepend", TOK_NORMAL_PREPEND}, {"Replace", TOK_NORMAL_REPLACE},
-    {"NFC", TOK_NORMAL_NFC},         {"NFD", TOK_NORMAL_NFD},
-    {"NFKC", TOK_NORMAL_NFKC},       {"NFKD", TOK_NORMAL_NFKD},
-    {"Lowercase", TOK_NORMAL_LOWERCASE}, {"Strip", TOK_NORMAL_STRIP},
+    {"Prepend", TOK_NORMAL_PREPEND},
+    {"Replace", TOK_NORMAL_REPLACE},
+    {"NFC", TOK_NORMAL_NFC},
+    {"NFD", TOK_NORMAL_NFD},
+    {"NFKC", TOK_NORMAL_NFKC},
+    {"NFKD", TOK_NORMAL_NFKD},
+    {"Lowercase", TOK_NORMAL_LOWERCASE},
+    {"Strip", TOK_NORMAL_STRIP},
 };
 
 static dr_status read_text(tok_normal *x, const json_t *spec, const char *key,
@@ -33,7 +37,8 @@ static dr_status read_text(tok_normal *x, const json_t *spec, const char *key,
     return DR_OK;
 }
 
-static dr_status add(tok_normals *ns, const json_t *spec, const char *type, const char *where)
+static dr_status add(tok_normals *ns, const json_t *spec, const char *type,
+                     const char *where)
 {
     dr_status st = DR_OK;
     size_t k = 0;
@@ -80,8 +85,7 @@ dr_status tok_normals_open(tok_normals *ns, const json_t *spec, const char *wher
     if (!json_is_array(parts))
         DR_FAIL(DR_EFORMAT, "%s: normalizers: expected an array, found %s", where,
                 dr_json_type(parts));
-    json_array_foreach(parts, i, part)
-        DR_TRY(tok_normals_open(ns, part, where));
+    json_array_foreach(parts, i, part) DR_TRY(tok_normals_open(ns, part, where));
 done:
     return st;
 }
@@ -111,9 +115,8 @@ static bool is_normal_already(tok_normal_kind kind, tok_str text)
 static dr_status form_part(utf8proc_option_t options, dr_buf *out, tok_str text)
 {
     utf8proc_uint8_t *formed = NULL;
-    const utf8proc_ssize_t n =
-        utf8proc_map((const utf8proc_uint8_t *)text.s, (utf8proc_ssize_t)text.n, &formed,
-                     options);
+    const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.s,
+                                            (utf8proc_ssize_t)text.n, &formed, options);
     dr_status st = DR_OK;
 
     if (n < 0)
@@ -139,8 +142,8 @@ static dr_status unicode_form(tok_normal_kind kind, dr_buf *out, tok_str text)
     for (size_t i = 0; i < text.n;) {
         const size_t n = tok_utf8_get(text.s + i, text.n - i, &cp);
         if (tok_is_newer_form(cp)) {
-            DR_TRY(form_part((utf8proc_option_t)options, out,
-                             (tok_str){text.s + at, i - at}));
+            DR_TRY(
+                form_part((utf8proc_option_t)options, out, (tok_str){text.s + at, i - at}));
             DR_TRY(dr_buf_add(out, text.s + i, n));
             at = i + n;
         }

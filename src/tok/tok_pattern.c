@@ -40,8 +40,8 @@ dr_status tok_pattern_regex(tok_pattern *p, const char *regex, size_t n, const c
     (void)pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     p->code = pcre2_compile((PCRE2_SPTR)out.data, out.len, options, &err, &at, context);
     if (p->code == NULL) {
-        dr_hint("the expression, rewritten for PCRE2: %.400s", out.data);
         st = pcre_error(DR_EUNSUPPORTED, err, where);
+        dr_hint("the expression, rewritten for PCRE2: %.400s", out.data);
         goto done;
     }
     (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
@@ -53,7 +53,8 @@ done:
 
 dr_status tok_pattern_open(tok_pattern *p, const json_t *spec, const char *where)
 {
-    const json_t *s = json_object_get(spec, "String"), *regex = json_object_get(spec, "Regex");
+    const json_t *s = json_object_get(spec, "String"),
+                 *regex = json_object_get(spec, "Regex");
 
     if (json_is_string(regex))
         return tok_pattern_regex(p, json_string_value(regex), json_string_length(regex),
@@ -106,8 +107,8 @@ static bool literal_next(const tok_scan *s, size_t *start)
     const tok_pattern *p = s->pattern;
     const char *from = s->text.s + s->at;
     const size_t left = s->text.n - s->at;
-    const char *hit = p->n == 1 ? memchr(from, p->text[0], left)
-                                : memmem(from, left, p->text, p->n);
+    const char *hit =
+        p->n == 1 ? memchr(from, p->text[0], left) : memmem(from, left, p->text, p->n);
 
     if (hit == NULL)
         return false;
@@ -127,9 +128,8 @@ static dr_status regex_next(tok_scan *s, size_t *start, size_t *end, bool *found
                          PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->context);
     *found = rc >= 0;
     if (rc < 0)
-        return rc == PCRE2_ERROR_NOMATCH
-                   ? DR_OK
-                   : pcre_error(DR_EFORMAT, rc, "splitting text");
+        return rc == PCRE2_ERROR_NOMATCH ? DR_OK
+                                         : pcre_error(DR_EFORMAT, rc, "splitting text");
     *start = pcre2_get_ovector_pointer(m->data)[0];
     *end = pcre2_get_ovector_pointer(m->data)[1];
     return DR_OK;
@@ -160,9 +160,8 @@ dr_status tok_scan_next(tok_scan *s, size_t *start, size_t *end, bool *found)
             break;
         }
         *found = false;
-        s->at += s->at < s->text.n
-                     ? tok_utf8_get(s->text.s + s->at, s->text.n - s->at, &cp)
-                     : 1;
+        s->at +=
+            s->at < s->text.n ? tok_utf8_get(s->text.s + s->at, s->text.n - s->at, &cp) : 1;
     }
 done:
     return st;

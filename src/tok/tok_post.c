@@ -20,7 +20,8 @@ static dr_status special_ids(tok_ids *out, const json_t *specials, const char *n
 
     if (!json_is_array(ids))
         DR_FAIL(DR_EFORMAT, "%s: post_processor: no ids for \"%s\"", where, name);
-    json_array_foreach(ids, i, id) {
+    json_array_foreach(ids, i, id)
+    {
         json_int_t value = json_integer_value(id);
         if (!json_is_integer(id) || value < 0 || value >= TOK_ID_LIMIT)
             DR_FAIL(DR_EFORMAT, "%s: post_processor: ids of \"%s\"", where, name);
@@ -39,9 +40,10 @@ static dr_status read_template(tok_post *p, const json_t *spec, const char *wher
     dr_status st = DR_OK;
 
     if (!json_is_array(single))
-        DR_FAIL(DR_EFORMAT, "%s: post_processor: single: expected an array, found %s", where,
-                dr_json_type(single));
-    json_array_foreach(single, i, piece) {
+        DR_FAIL(DR_EFORMAT, "%s: post_processor: single: expected an array, found %s",
+                where, dr_json_type(single));
+    json_array_foreach(single, i, piece)
+    {
         const json_t *special = json_object_get(piece, "SpecialToken");
         const json_t *text = json_object_get(piece, "Sequence");
         const char *id = "";
@@ -110,8 +112,7 @@ dr_status tok_post_open(tok_post *p, const json_t *spec, const char *where)
     if (!json_is_array(parts))
         DR_FAIL(DR_EFORMAT, "%s: processors: expected an array, found %s", where,
                 dr_json_type(parts));
-    json_array_foreach(parts, i, part)
-        DR_TRY(tok_post_open(p, part, where));
+    json_array_foreach(parts, i, part) DR_TRY(tok_post_open(p, part, where));
 done:
     return st;
 }

@@ -46,8 +46,10 @@ static const escape escapes[] = {
     {'H', "[^0-9a-fA-F]", NULL},
     {'d', "\\p{Nd}", "\\p{Nd}"},
     {'D', "\\P{Nd}", "\\P{Nd}"},
-    {'b', "(?:" BEHIND "(?![" WORD_OUTSIDE "])|" NOT_BEHIND "(?=[" WORD_OUTSIDE "]))", "\\x08"},
-    {'B', "(?:" BEHIND "(?=[" WORD_OUTSIDE "])|" NOT_BEHIND "(?![" WORD_OUTSIDE "]))", NULL},
+    {'b', "(?:" BEHIND "(?![" WORD_OUTSIDE "])|" NOT_BEHIND "(?=[" WORD_OUTSIDE "]))",
+     "\\x08"},
+    {'B', "(?:" BEHIND "(?=[" WORD_OUTSIDE "])|" NOT_BEHIND "(?![" WORD_OUTSIDE "]))",
+     NULL},
     {'v', "\\x0B", "\\x0B"},
     {'n', "\\n", "\\n"},
     {'r', "\\r", "\\r"},
@@ -234,7 +236,8 @@ static dr_status translate_brace(source *r)
             break;
         end++;
     }
-    if (end >= r->n || r->s[end] != '}' || end == digits || end == digits + (comma == digits)) {
+    if (end >= r->n || r->s[end] != '}' || end == digits ||
+        end == digits + (comma == digits)) {
         r->i++;
         return dr_buf_adds(r->out, "\\{");
     }

@@ -22,10 +22,8 @@ static const char gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|"
 static const char rust_words[] = "[\\w\\x{200C}\\x{200D}]+|[^\\w\\x{200C}\\x{200D}\\s]+";
 
 static const char *const cuts[] = {
-    [TOK_CUT_REMOVED] = "Removed",
-    [TOK_CUT_ISOLATED] = "Isolated",
-    [TOK_CUT_CONTIGUOUS] = "Contiguous",
-    [TOK_CUT_WITH_PREVIOUS] = "MergedWithPrevious",
+    [TOK_CUT_REMOVED] = "Removed",          [TOK_CUT_ISOLATED] = "Isolated",
+    [TOK_CUT_CONTIGUOUS] = "Contiguous",    [TOK_CUT_WITH_PREVIOUS] = "MergedWithPrevious",
     [TOK_CUT_WITH_NEXT] = "MergedWithNext",
 };
 
@@ -177,8 +175,8 @@ static const struct {
     const char *name;
     dr_status (*add)(tok_ops *ops, const json_t *spec, const char *where);
 } types[] = {
-    {"ByteLevel", add_byte_level}, {"Split", add_split},
-    {"Metaspace", add_metaspace},  {"Digits", add_digits},
+    {"ByteLevel", add_byte_level},  {"Split", add_split},
+    {"Metaspace", add_metaspace},   {"Digits", add_digits},
     {"Whitespace", add_whitespace}, {"Punctuation", add_punctuation},
 };
 
@@ -204,8 +202,7 @@ dr_status tok_ops_open(tok_ops *ops, const json_t *spec, const char *where)
     if (!json_is_array(parts))
         DR_FAIL(DR_EFORMAT, "%s: pretokenizers: expected an array, found %s", where,
                 dr_json_type(parts));
-    json_array_foreach(parts, i, part)
-        DR_TRY(tok_ops_open(ops, part, where));
+    json_array_foreach(parts, i, part) DR_TRY(tok_ops_open(ops, part, where));
 done:
     return st;
 }
@@ -312,8 +309,8 @@ done:
     return st;
 }
 
-static void cut_class(const tok_op *op, tok_work *w, const char *base, const tok_span *whole,
-                      tok_spans *out)
+static void cut_class(const tok_op *op, tok_work *w, const char *base,
+                      const tok_span *whole, tok_spans *out)
 {
     size_t at = 0, i = 0;
     uint32_t cp = 0;
@@ -354,7 +351,8 @@ static dr_status rewrite(const tok_op *op, tok_str text, bool first, dr_buf *to)
         DR_TRY(dr_buf_adds(to, starts_with(text, " ") ? "" : " "));
         return dr_buf_add(to, text.s, text.n);
     }
-    if ((op->prepend == TOK_PREPEND_ALWAYS || (op->prepend == TOK_PREPEND_FIRST && first)) &&
+    if ((op->prepend == TOK_PREPEND_ALWAYS ||
+         (op->prepend == TOK_PREPEND_FIRST && first)) &&
         !starts_with(text, mark) && !starts_with(text, " "))
         DR_TRY(dr_buf_adds(to, mark));
     for (size_t i = 0; i < text.n;) {

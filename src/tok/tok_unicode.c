@@ -4,7 +4,7 @@
  * White_Space, \w (Alphabetic, M, Nd, Pc, Join_Control) and N* are of today's Unicode and
  * come from utf8proc.  Two of its crates have tables of Unicode 8 and 9: punctuation, and
  * normal forms.  What changed since then, up to Unicode 15, is listed here; it was found by
- * asking tokenizers 0.23 about every code point (tools/oracle/tok_unicode.py does it again).
+ * asking tokenizers 0.23 about every code point, as tools/oracle/tok_unicode.py does.
  */
 #include <utf8proc.h>
 

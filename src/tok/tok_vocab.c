@@ -20,12 +20,14 @@ static size_t table_size(size_t count)
 }
 
 /* Counts and checks, before anything is sized by the file. */
-static dr_status survey(const json_t *pieces, size_t *bytes, size_t *size, const char *where)
+static dr_status survey(const json_t *pieces, size_t *bytes, size_t *size,
+                        const char *where)
 {
     const char *piece = NULL;
     json_t *id = NULL;
 
-    json_object_foreach((json_t *)(uintptr_t)pieces, piece, id) {
+    json_object_foreach((json_t *)(uintptr_t)pieces, piece, id)
+    {
         json_int_t value = json_integer_value(id);
         if (!json_is_integer(id))
             return dr_fail(DR_EFORMAT, "%s: vocab: \"%s\": expected an id, found %s", where,
@@ -70,7 +72,8 @@ dr_status tok_vocab_open(tok_vocab *v, const json_t *pieces, const char *where)
     DR_TRY(dr_big_alloc((void **)&v->by_id, v->size, sizeof(uint32_t), "vocabulary ids"));
     DR_TRY(dr_big_alloc((void **)&v->slots, v->mask + 1, sizeof(uint32_t),
                         "vocabulary table"));
-    json_object_foreach((json_t *)(uintptr_t)pieces, piece, id) {
+    json_object_foreach((json_t *)(uintptr_t)pieces, piece, id)
+    {
         size_t n = strlen(piece);
         memcpy(v->text + at, piece, n + 1);
         v->entries[v->count] =

@@ -59,7 +59,12 @@ class Stub(types.ModuleType):
 
 
 def load_autoawq(root):
-    """AwqQuantizer and the family classes, from the unpacked sdist."""
+    """AwqQuantizer and the family classes, from the unpacked sdist.
+
+    AutoAWQ saves weights and inputs by .cpu(), which copies from a GPU but not from a CPU:
+    there the search would restore weights that it has just scaled.  So .cpu() copies here.
+    """
+    torch.Tensor.cpu = torch.Tensor.clone
     for name in ("awq", "awq.utils", "awq.models", "awq.modules", "awq.modules.fused",
                  "awq.quantize", "awq.utils.calib_data", "awq.utils.fused_utils",
                  "awq.modules.linear", "awq.modules.act", "awq.modules.fused.block",

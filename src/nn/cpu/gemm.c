@@ -9,7 +9,7 @@
  *       pack   B: [block of k][panel of nr][k][nr], and A likewise when k runs down it
  *       tiles  128 x 256 of C: for each block of k, mr rows of A times panels of B
  *
- * mr rows of A (12 KB) stay in the first cache, a tile's panels of B (a block: 384 KB) in
+ * mr rows of A (16 KB) stay in the first cache, a tile's panels of B (a block: 512 KB) in
  * the second.  Packing is 1/M of the work, done once by all threads.
  *
  * What must hold: an element's terms are added in order of k, fused within a block of k,
@@ -22,7 +22,7 @@
 #include "nn/cpu/cpu_impl.h"
 
 enum {
-    BLOCK_K = 384, /* k in one pass of a register tile */
+    BLOCK_K = 512, /* k in one pass of a register tile */
     CHUNK_BLOCKS = 8,
     CHUNK_FLOATS = 1 << 21, /* packed at once, when one block allows */
     CHUNK_N = 4096,

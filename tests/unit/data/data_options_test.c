@@ -49,9 +49,9 @@ int main(void)
     refused((data_options){.data_name = "text", .data_files = a, .text_field = "x"},
             DR_EUSAGE, "is called text");
 
-    refused((data_options){.data_name = "parquet", .data_files = a}, DR_EUNSUPPORTED,
+    refused((data_options){.data_name = "parquet", .data_files = a}, DR_EUSAGE,
             "data_name parquet: json and text are read");
-    refused((data_options){.data_name = "Salesforce/wikitext"}, DR_EUNSUPPORTED,
+    refused((data_options){.data_name = "Salesforce/wikitext"}, DR_EUSAGE,
             "data sets of the hub are not read yet");
     refused((data_options){.data_name = "json", .data_files = "no/such.jsonl"}, DR_EIO,
             "data_files: no/such.jsonl: no such file");
@@ -60,7 +60,7 @@ int main(void)
     refused((data_options){.data_name = "json", .data_files = "data/*.jsonl"}, DR_EIO,
             "patterns are not expanded");
     refused((data_options){.data_name = "json", .data_files = "https://x/a.jsonl"},
-            DR_EUNSUPPORTED, "only local files are read");
+            DR_EUSAGE, "only local files are read");
     refused((data_options){.data_name = "json",
                            .data_files = dr_arena_printf(&arena, "%s,,%s", a, a)},
             DR_EUSAGE, "an empty name");

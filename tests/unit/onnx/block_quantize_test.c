@@ -41,8 +41,8 @@ static block expect(const float *row, size_t at, int bits, int size, bool symmet
     }
     for (int i = 0; i < size; i++) {
         float inverse = b.scale != 0 ? 1.0f / b.scale : 0;
-        int q = (int)roundf(v[i] * inverse + (float)b.zero);
-        b.code[i] = q < 0 ? 0 : q > top ? top : q;
+        float q = roundf(v[i] * inverse + (float)b.zero); /* 1 / 1e-40 is infinite */
+        b.code[i] = !(q > 0) ? 0 : q < (float)top ? (int)q : top;
     }
     return b;
 }

@@ -1,13 +1,11 @@
 /*
- * tok_driver.c - a tokenizer folder at work for tools/oracle/tok_compare.py; no test itself.
+ * tok_driver.c - a tokenizer folder at work, for tools/oracle/tok_compare.py; no test.
  *
  *   tok_driver DIR compare [special]   records from stdin: a length (uint32, this machine's
  *       order) and that many bytes of text.  For each, to stdout: the count of ids, the ids
  *       (int32), then two texts with lengths: decoded with and without special tokens.
  *       Streaming must say the same as decoding; else the program fails.
  *   tok_driver DIR speed FILE          encodes and decodes FILE and prints MB/s
- *   tok_driver DIR chat                records of JSON {"messages", "extra", "prompt"}; for
- *       each a status (uint32) and the rendered text or the error with its length
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,11 +1,13 @@
 /*
- * estimate_impl.h - sizes and times before the work, from a model's config alone.
+ * shared_impl.h - what passes share: sizes and times before the work, from a model's config
+ * alone; the tokenizer of a model.
  */
-#ifndef DRUPE_PASS_ESTIMATE_IMPL_H
-#define DRUPE_PASS_ESTIMATE_IMPL_H
+#ifndef DRUPE_PASS_SHARED_IMPL_H
+#define DRUPE_PASS_SHARED_IMPL_H
 
 #include "hf/hf.h"
 #include "pass/pass.h"
+#include "tok/tok.h"
 
 /* Elements of one decoder layer's linears; of the embedding (the head's, where untied). */
 uint64_t pass_layer_elements(const hf_config *c);
@@ -14,5 +16,10 @@ uint64_t pass_embed_elements(const hf_config *c);
 /* Seconds for so many floating-point operations on the job's threads.  Rough: a few times
  * off either way, which is enough to tell minutes from hours. */
 double pass_seconds(const pass_job *job, double flops);
+
+/* The model's tokenizer, from its folder or its GGUF file; advice is the hint when it has
+ * none. */
+DR_MUST_USE dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m,
+                                          const char *advice);
 
 #endif

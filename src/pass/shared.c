@@ -1,7 +1,7 @@
 /*
- * estimate.c - what a run will need, roughly.
+ * shared.c - what a run will need, roughly; the tokenizer of a model.
  */
-#include "pass/estimate_impl.h"
+#include "pass/shared_impl.h"
 
 #include "core/pool.h"
 
@@ -28,4 +28,21 @@ double pass_seconds(const pass_job *job, double flops)
     int threads = job->threads > 0 ? job->threads : dr_cpu_count();
 
     return flops / (thread_rate * threads);
+}
+
+dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m, const char *advice)
+{
+    json_t *tokenizer = NULL, *config = NULL;
+    dr_status st = DR_OK;
+
+    st = hf_model_tokenizer(m, &tokenizer, &config);
+    if (st != DR_OK) {
+        dr_hint("%s", advice);
+        goto done;
+    }
+    DR_TRY(tok_open_json(out, tokenizer, config, hf_model_path(m)));
+done:
+    json_decref(tokenizer);
+    json_decref(config);
+    return st;
 }

@@ -1,0 +1,50 @@
+# lib.sh - functions for cases (tests/cli/run); sourced, not run.
+# shellcheck shell=sh
+
+tiny=$top/tests/golden/tiny
+
+# Runs drupe and writes the transcript: the command, all it says, its status.  Paths of the
+# source tree read as TOP.
+try() {
+    printf '$ drupe'
+    for word in "$@"; do
+        case $word in
+        '' | *[!A-Za-z0-9_./,=:+-]*) printf " '%s'" "$word" ;;
+        *) printf ' %s' "$word" ;;
+        esac
+    done | sed "s|$top|TOP|g"
+    echo
+    status=0
+    "$drupe" "$@" >.out 2>&1 || status=$?
+    sed "s|$top|TOP|g" .out
+    rm -f .out
+    [ $status = 0 ] || echo "[exit $status]"
+}
+
+# A tiny Llama of this case's own: model NAME [CONFIG-JSON-EDIT as a sed script].
+model() {
+    mkdir -p "$1"
+    cp "$tiny/llama/model.safetensors" "$1/"
+    sed "${2:-}" "$tiny/llama/config.json" >"$1/config.json"
+}
+
+# The same with a tokenizer of its 128 ids (see tests/cli/toy).
+model_with_tokenizer() {
+    model "$@"
+    cp "$here/toy/tokenizer.json" "$here/toy/tokenizer_config.json" "$1/"
+}
+
+# Files below a folder with their sizes left out, sorted.
+tree() {
+    (cd "$1" && find . -type f | LC_ALL=C sort | sed 's|^\./|  |')
+}
+
+# One hash for all files below a folder.
+hash_tree() {
+    (cd "$1" && find . -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum | cut -c 1-64)
+}
+
+skip() {
+    echo "$*"
+    exit 77
+}

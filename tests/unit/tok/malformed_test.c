@@ -1,0 +1,194 @@
+/*
+ * malformed_test.c - tokenizer.json that is not one: every truncation of a small file, and
+ * every value in it put in the place of every other.  Nothing may crash; what opens must
+ * encode and decode.
+ */
+#include "core/file.h"
+#include "toy.h"
+
+static const char whole[] =
+    "{'version': '1.0', 'added_tokens': [{'id': 5, 'content': '<s>', 'special': true, "
+    "'lstrip': true, 'normalized': true}], 'normalizer': {'type': 'Sequence', "
+    "'normalizers': "
+    "[{'type': 'Prepend', 'prepend': '_'}, {'type': 'Replace', 'pattern': {'String': ' '}, "
+    "'content': '_'}, {'type': 'NFKC'}, {'type': 'Strip', 'strip_left': true}]}, "
+    "'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'Split', 'pattern': "
+    "{'Regex': '[a-b]+'}, 'behavior': 'Isolated', 'invert': false}, {'type': 'Metaspace', "
+    "'replacement': '_', 'prepend_scheme': 'first'}, {'type': 'ByteLevel'}]}, "
+    "'post_processor': {'type': 'TemplateProcessing', 'single': [{'SpecialToken': {'id': "
+    "'<s>'}}, {'Sequence': {'id': 'A'}}], 'special_tokens': {'<s>': {'ids': [3]}}}, "
+    "'decoder': "
+    "{'type': 'Sequence', 'decoders': [{'type': 'Replace', 'pattern': {'String': '_'}, "
+    "'content': ' '}, {'type': 'ByteFallback'}, {'type': 'Fuse'}, {'type': 'Strip', "
+    "'content': ' ', 'start': 1, 'stop': 0}]}, 'model': {'type': 'BPE', 'unk_token': '_', "
+    "'fuse_unk': false, 'vocab': {'a': 0, 'b': 1, 'ab': 2, '_': 3}, 'merges': [['a', "
+    "'b']]}}";
+
+static void use(const json_t *spec, const json_t *config)
+{
+    static const int32_t all[] = {-1, 0, 1, 2, 3, 4, 5, 99};
+    tok_tokenizer *t = NULL;
+    tok_ids ids = {0};
+    dr_buf out;
+
+    dr_buf_init(&out, 1 << 20);
+    if (tok_open_json(&t, spec, config, "malformed") == DR_OK) {
+        (void)!tok_encode(t, &ids, "a b\xFF ab<s>  \xE2\x96\x81", 14, true);
+        (void)!tok_decode(t, &out, ids.ids, ids.count, true);
+        (void)!tok_decode(t, &out, all, DR_COUNT(all), false);
+        (void)!tok_chat(t, &out, &(tok_message){"user", "x"}, 1, true);
+        (void)tok_piece(t, 3);
+    } else {
+        CHECK(t == NULL);
+        CHECK(dr_trail_get()->count > 0);
+    }
+    tok_ids_release(&ids);
+    dr_buf_release(&out);
+    tok_close(t);
+}
+
+/* All values below v, itself last; borrowed. */
+static void collect(json_t *v, json_t **list, size_t *count)
+{
+    const char *key = NULL;
+    json_t *item = NULL;
+    size_t i = 0;
+
+    if (*count == 300)
+        return;
+    json_object_foreach(v, key, item) collect(item, list, count);
+    json_array_foreach(v, i, item) collect(item, list, count);
+    list[(*count)++] = v;
+}
+
+/* Walks like collect; at place `at` puts a copy of `with`. */
+static bool swap(json_t *v, size_t *at, json_t *with)
+{
+    const char *key = NULL;
+    void *next = NULL;
+    json_t *item = NULL;
+    size_t i = 0;
+
+    json_object_foreach_safe(v, next, key, item)
+    {
+        if (swap(item, at, with))
+            return true;
+        if ((*at)-- == 0) {
+            (void)json_object_set_new(v, key, with);
+            return true;
+        }
+    }
+    json_array_foreach(v, i, item)
+    {
+        if (swap(item, at, with))
+            return true;
+        if ((*at)-- == 0) {
+            (void)json_array_set_new(v, i, with);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_swaps(void)
+{
+    static const char *const others[] = {
+        "null",      "true",         "-1", "9999999999", "1.5",  "'x'",
+        "''",        "[]",           "{}", "[[]]",       "[{}]", "{'type': 'Sequence'}",
+        "{'a': {}}", "['a b', 'a']",
+    };
+    json_t *spec = toy_json(whole), *values[300];
+    size_t count = 0;
+
+    collect(spec, values, &count);
+    CHECK(count > 60);
+    for (size_t place = 0; place + 1 < count; place++) {
+        for (size_t k = 0; k < DR_COUNT(others) + count; k++) {
+            json_t *copy = json_deep_copy(spec);
+            size_t at = place;
+            json_t *with = k < DR_COUNT(others)
+                               ? toy_json(others[k])
+                               : json_deep_copy(values[k - DR_COUNT(others)]);
+            if (!swap(copy, &at, with))
+                json_decref(with);
+            use(copy, copy);
+            json_decref(copy);
+        }
+    }
+    json_decref(spec);
+}
+
+static void test_truncations(void)
+{
+    json_t *spec = toy_json(whole);
+    char *text = json_dumps(spec, JSON_COMPACT);
+    char *path = dr_asprintf("%s/tokenizer.json", check_tmp());
+    tok_tokenizer *t = NULL;
+
+    CHECK_STATUS(tok_open(&t, check_tmp()), DR_EIO);
+    for (size_t n = 0; n < strlen(text); n += 7) {
+        CHECK_OK(dr_write_file(path, text, n));
+        CHECK_STATUS(tok_open(&t, check_tmp()), DR_EFORMAT);
+        CHECK_TRAIL("tokenizer.json");
+    }
+    CHECK_OK(dr_write_file(path, text, strlen(text)));
+    CHECK_OK(tok_open(&t, check_tmp()));
+    tok_close(t);
+    free(text);
+    free(path);
+    json_decref(spec);
+}
+
+/* Each names what is wrong. */
+static void test_messages(void)
+{
+    static const struct {
+        const char *json, *says;
+        dr_status status;
+    } cases[] = {
+        {"{'model': {'type': 'WordPiece', 'vocab': {}}}", "WordPiece", DR_EUNSUPPORTED},
+        {"{'model': {'dropout': 0.1, 'vocab': {}, 'merges': []}}", "dropout",
+         DR_EUNSUPPORTED},
+        {"{'model': {'vocab': {'a': 'x'}, 'merges': []}}", "expected an id", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': -1}, 'merges': []}}", "id -1", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': 16777216}, 'merges': []}}", "16777216", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': 0}, 'merges': ['a b']}}", "the second", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': 0}, 'merges': ['a a']}}", "the result", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': 0}, 'merges': ['a a a']}}", "merges[0]", DR_EFORMAT},
+        {"{'model': {'vocab': {'a': 0}, 'merges': 3}}", "merges: expected", DR_EFORMAT},
+        {"{'model': {'vocab': [], 'merges': []}}", "vocab: expected", DR_EFORMAT},
+        {"{'model': 1}", "model: expected", DR_EFORMAT},
+        {"{'version': '2.0'}", "version", DR_EUNSUPPORTED},
+        {"[]", "an array", DR_EFORMAT},
+        {"{'normalizer': {'type': 'BertNormalizer'}}", "BertNormalizer", DR_EUNSUPPORTED},
+        {"{'pre_tokenizer': {'type': 'UnicodeScripts'}}", "UnicodeScripts",
+         DR_EUNSUPPORTED},
+        {"{'model': {'vocab': {}, 'merges': []}, 'decoder': {'type': 'CTC'}}", "CTC",
+         DR_EUNSUPPORTED},
+        {"{'model': {'vocab': {}, 'merges': []}, 'post_processor': {'type': 'X'}}", "\"X\"",
+         DR_EUNSUPPORTED},
+        {"{'model': {'vocab': {}, 'merges': []}, 'added_tokens': [{'id': 1}]}",
+         "added_tokens[0]", DR_EFORMAT},
+        {"{'pre_tokenizer': {'type': 'Split', 'pattern': {'Regex': '('}, 'behavior': "
+         "'Isolated'}}",
+         "regular expression", DR_EUNSUPPORTED},
+        {"{'pre_tokenizer': {'type': 'Split', 'pattern': {'String': 'x'}, 'behavior': "
+         "'Odd'}}",
+         "Odd", DR_EUNSUPPORTED},
+    };
+
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        tok_tokenizer *t = NULL;
+        CHECK_STATUS(toy_try(&t, cases[i].json, NULL), cases[i].status);
+        CHECK_TRAIL(cases[i].says);
+        CHECK(t == NULL);
+    }
+}
+
+int main(void)
+{
+    test_truncations();
+    test_swaps();
+    test_messages();
+    return check_done();
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Small tokenizers, strings with their ids and texts, and rendered chat templates.
+
+tests/golden/tok/
+    phi3/ llama3/ meta/ gpt2/   tokenizer.json as tok_models.py trains it, and cases.json:
+                  [[text, ids, ids put before with special tokens, decoded, decoded without
+                  special tokens], ...]; a decoded text equal to the text is null
+    chat.json     [{template, names, messages, prompt, text}]; text null: must fail with error
+    manifest.json versions, seed, sha256
+
+    /work/oracle/new/bin/python tools/oracle/tok_goldens.py  (tokenizers, transformers 5)
+"""
+import hashlib
+import json
+import pathlib
+
+import jinja2
+import tokenizers
+import transformers
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+import tok_models
+from tok_strings import strings
+from tok_templates import DATA, FEATURES, MODELS, REFUSED
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/tok"
+SEED = 7
+PIECES = {"phi3": 1100, "llama3": 700, "meta": 420, "gpt2": 520}
+CASES = {"phi3": 130, "llama3": 140, "meta": 80, "gpt2": 60}
+TEXT_MAX = 170  # characters of a case: CI's files are small
+
+TOOLS = [{"type": "function", "function": {
+    "name": "get_weather", "description": "Weather \u2014 \"now\"",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                   "required": ["city"]}, "return": {"type": "number"}}}]
+TALK = [
+    [{"role": "user", "content": "Hi"}],
+    [{"role": "system", "content": " Be brief. \n"}, {"role": "user", "content": "  What's 2+2?\n"},
+     {"role": "assistant", "content": "4 "}, {"role": "user", "content": "\u00bfY 3\u00d73? \U0001F600 <|end|>"}],
+    [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
+    [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyes"},
+     {"role": "user", "content": ""}],
+    [{"role": "assistant", "content": "x"}],
+    [],
+]
+CALLS = [
+    {"role": "user", "content": "Weather in Oslo?"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "id": "abc123def", "function": {"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}}]},
+    {"role": "tool", "content": "rain, 7\u00b0", "tool_call_id": "abc123def"},
+    {"role": "assistant", "content": "Rain."},
+]
+PARTS = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " look "}]}]
+NAMES = {"bos_token": "<s>", "eos_token": "</s>", "date_string": "26 Jul 2024"}
+
+
+def tokenizer_cases(name):
+    spec = tok_models.build(name, PIECES[name])
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
+    (folder / "tokenizer.json").write_text(text)
+    hf = tokenizers.Tokenizer.from_str(text)
+    cases = []
+    for t in strings(CASES[name], SEED, [a["content"] for a in spec["added_tokens"]]):
+        t = t[:TEXT_MAX]
+        ids, special = (hf.encode(t, add_special_tokens=s).ids for s in (False, True))
+        decoded = [hf.decode(ids, skip_special_tokens=s) for s in (False, True)]
+        before = special[:len(special) - len(ids)]
+        assert special == before + ids
+        cases.append([t, ids, before] + [None if x == t else x for x in decoded])
+    (folder / "cases.json").write_text("[\n" + ",\n".join(
+        json.dumps(c, ensure_ascii=False, separators=(",", ":")) for c in cases) + "\n]\n")
+
+
+def rendered(template, messages, prompt, names):
+    context = {"tools": None, "documents": None} | NAMES | names
+    try:
+        text = _compile_jinja_template(template).render(
+            messages=messages, add_generation_prompt=prompt, **context)
+    except (jinja2.exceptions.TemplateError, TypeError) as e:
+        return {"text": None, "error": str(e)}
+    return {"text": text}
+
+
+def chat_cases():
+    cases = []
+    for name, template in MODELS.items():
+        for i, messages in enumerate(TALK):
+            cases.append({"template": name, "messages": messages, "prompt": i % 2 == 0, "names": {}})
+        cases.append({"template": name, "messages": CALLS, "prompt": False, "names": {"tools": TOOLS}})
+        cases.append({"template": name, "messages": CALLS[:1], "prompt": True,
+                      "names": {"tools": TOOLS, "tools_in_user_message": False, "enable_thinking": False}})
+        cases.append({"template": name, "messages": PARTS, "prompt": True, "names": {}})
+    cases = [c | rendered(MODELS[c["template"]], c["messages"], c["prompt"], c["names"]) for c in cases]
+    for i, template in enumerate(FEATURES):
+        got = rendered(template, [], False, DATA)
+        assert got["text"] is not None, (template, got)
+        cases.append({"template": f"feature{i}", "source": template, "messages": [], "prompt": False,
+                      "names": "data"} | got)
+    for i, (template, says) in enumerate(REFUSED):
+        cases.append({"template": f"refused{i}", "source": template, "messages": [], "prompt": False,
+                      "names": "data", "text": None, "error": "", "says": says})
+    return {"models": MODELS, "names": NAMES, "data": DATA, "cases": cases}
+
+
+def main():
+    for name in PIECES:
+        tokenizer_cases(name)
+    (OUT / "chat.json").write_text(json.dumps(chat_cases(), ensure_ascii=False, indent=0) + "\n")
+    files = sorted(p for p in OUT.rglob("*.json") if p.name != "manifest.json")
+    manifest = {"seed": SEED, "versions": {m.__name__: m.__version__ for m in (tokenizers, transformers, jinja2)},
+                "sha256": {str(p.relative_to(OUT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}}
+    (OUT / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    print(sum(p.stat().st_size for p in OUT.rglob("*.json")), "bytes")
+
+
+if __name__ == "__main__":
+    main()
