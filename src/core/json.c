@@ -56,7 +56,8 @@ dr_status dr_json_parse(json_t **out, const char *text, size_t n, const char *wh
         *out = json_loadb(wide.data, wide.len, flags, &err);
     }
     if (*out == NULL)
-        DR_FAIL(DR_EFORMAT, "%s:%d:%d: not JSON: %s", where, err.line, err.column, err.text);
+        DR_FAIL(DR_EFORMAT, "%s:%d:%d: not JSON: %s", where, err.line, err.column,
+                err.text);
 done:
     dr_buf_release(&wide);
     return st;

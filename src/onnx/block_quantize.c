@@ -12,41 +12,46 @@
  *    one rounding, half away from zero.  Another order gives other bytes.
  * 2. round() of x >= 0 is truncation plus (fraction >= 0.5), both exact, and clamping first
  *    gives the same code: this form is vectorized with plain SSE2, roundf() is not.
- * 3. Extremes are kept in 8 lanes: a minimum does not depend on the order, and a compiler
- *    may not reorder one by itself.
+ * 3. Extremes are found as integers of the same order: compilers may reorder a minimum of
+ *    integers, not one of floats, and NaN and infinities come out as extremes.
  *
- * Cost: 0.55 ns a value on one core of the development machine (1.0 with reading of bf16).
+ * Cost: 1.3 ns a value in blocks of 32, 0.85 of 128 (gcc 12, SSE2, one busy core).
  */
 #include <math.h>
 #include <string.h>
 
 #include "onnx/weight_impl.h"
 
-enum { LANES = 8 };
+/* A float as an integer of the same order, and back; what is not finite lies outside. */
+static int32_t ordered(int32_t bits)
+{
+    return bits ^ (bits >> 31 & INT32_MAX);
+}
+
+static float unordered(int32_t key)
+{
+    float f;
+
+    key = ordered(key);
+    memcpy(&f, &key, sizeof(f));
+    return f;
+}
 
 /* lo <= every value <= hi; false when one is not finite. */
 static bool range(const float *v, size_t n, float *lo, float *hi)
 {
-    float least[LANES], most[LANES], odd[LANES] = {0}, sum = 0;
+    int32_t least = INT32_MAX, most = INT32_MIN;
 
-    memcpy(least, v, sizeof(least));
-    memcpy(most, v, sizeof(most));
-    for (size_t j = 0; j < n; j += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            float x = v[j + l];
-            least[l] = x < least[l] ? x : least[l];
-            most[l] = x > most[l] ? x : most[l];
-            odd[l] += x * 0.0f; /* NaN for an infinity or a NaN */
-        }
+    for (size_t j = 0; j < n; j++) {
+        int32_t key;
+        memcpy(&key, v + j, sizeof(key));
+        key = ordered(key);
+        least = key < least ? key : least;
+        most = key > most ? key : most;
     }
-    *lo = least[0];
-    *hi = most[0];
-    for (size_t l = 0; l < LANES; l++) {
-        *lo = least[l] < *lo ? least[l] : *lo;
-        *hi = most[l] > *hi ? most[l] : *hi;
-        sum += odd[l];
-    }
-    return sum == 0.0f;
+    *lo = unordered(least);
+    *hi = unordered(most);
+    return isfinite(*lo) && isfinite(*hi);
 }
 
 /* n values, a multiple of 16, to codes; half away from zero (see 2 above). */

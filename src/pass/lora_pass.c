@@ -5,43 +5,16 @@
  * result says which; a GGUF base is written out as a folder, since PEFT and the next
  * command want one.  adapter/ is a PEFT folder.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
-#include "core/log.h"
-#include "core/mem.h"
-#include "hf/hf.h"
 #include "nn/nn.h"
+#include "pass/lora_impl.h"
 #include "pass/shared_impl.h"
-#include "train/train.h"
 
-/* data.h's default block; room for an adapter and side files. */
-enum { SEQ_LEN = 1024, MARGIN_BYTES = 64 << 20 };
+enum { MARGIN_BYTES = 64 << 20 }; /* room for an adapter and side files */
 
-typedef struct {
-    int r;
-    double alpha;
-    double lora_dropout;
-    bool use_rslora;
-    const char *target_modules;
-    int max_steps;
-    double num_train_epochs;
-    int per_device_train_batch_size;
-    int gradient_accumulation_steps;
-    double learning_rate;
-    int lr_scheduler_type;
-    double warmup_ratio;
-    int warmup_steps;
-    double weight_decay;
-    double adam_beta1;
-    double adam_beta2;
-    double adam_epsilon;
-    double max_grad_norm;
-    int seed;
-    bool shuffle;
-    int logging_steps;
-} lora;
+typedef pass_lora_config lora;
 
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 
@@ -95,7 +68,7 @@ static const dr_param params[] = {
 /* Rows that count only with a schedule that moves, or without max_steps. */
 static dr_status validate(const void *config, const unsigned char *given)
 {
-    const lora *c = config;
+    const pass_lora_config *c = config;
 
     for (size_t i = 0; i < DR_COUNT(params) && given != NULL; i++) {
         if (!given[i])
@@ -118,171 +91,6 @@ static dr_status validate(const void *config, const unsigned char *given)
     return DR_OK;
 }
 
-/* "a,b" to names; all-linear to the model's own; NULL to the family's default. */
-static dr_status targets(train_options *o, dr_arena *a, const lora *c, const hf_model *m)
-{
-    const hf_linear *linears = NULL;
-    size_t n = 0, count = 0;
-    dr_status st = DR_OK;
-
-    if (c->target_modules == NULL)
-        return DR_OK;
-    char *list = dr_arena_strdup(a, c->target_modules);
-    if (strcmp(list, "all-linear") == 0) {
-        n = hf_layer_linears(m, 0, &linears);
-        const char **names = dr_arena_alloc(a, n, sizeof(char *));
-        for (size_t i = 0; i < n; i++)
-            names[i] = linears[i].leaf;
-        o->targets = names;
-        o->target_count = n;
-        return DR_OK;
-    }
-    const char **names = dr_arena_alloc(a, strlen(list) / 2 + 1, sizeof(char *));
-    for (char *p = list, *next; p != NULL; p = next) {
-        next = strchr(p, ',');
-        if (next != NULL)
-            *next++ = '\0';
-        if (*p == '\0')
-            DR_FAIL(DR_EUSAGE, "target_modules: an empty name in \"%s\"",
-                    c->target_modules);
-        names[count++] = p;
-    }
-    o->targets = names;
-    o->target_count = count;
-done:
-    return st;
-}
-
-static dr_status options(train_options *o, const pass_job *job, const lora *c,
-                         const pass_model *in, const hf_model *m)
-{
-    train_options_default(o);
-    o->r = c->r;
-    o->alpha = c->alpha;
-    o->dropout = c->lora_dropout;
-    o->rslora = c->use_rslora;
-    o->max_steps = c->max_steps > 0 ? (size_t)c->max_steps : 0;
-    o->epochs = c->num_train_epochs;
-    o->batch = (size_t)c->per_device_train_batch_size;
-    o->accumulation = (size_t)c->gradient_accumulation_steps;
-    o->learning_rate = c->learning_rate;
-    o->schedule = (train_schedule)c->lr_scheduler_type;
-    o->warmup_ratio = c->warmup_ratio;
-    o->warmup_steps = (size_t)c->warmup_steps;
-    o->weight_decay = c->weight_decay;
-    o->beta1 = c->adam_beta1;
-    o->beta2 = c->adam_beta2;
-    o->eps = c->adam_epsilon;
-    o->max_grad_norm = c->max_grad_norm;
-    o->seed = (uint64_t)c->seed;
-    o->shuffle = c->shuffle;
-    o->logging_steps = (size_t)c->logging_steps;
-    o->keep_bytes = (size_t)(job->memory_bytes / 2);
-    if (in->adapter_count > 1)
-        return dr_fail(DR_EUSAGE, "training starts from one adapter, not from %zu",
-                       in->adapter_count);
-    o->from_adapter = in->adapter_count > 0 ? in->adapters[0].path : NULL;
-    return targets(o, job->arena, c, m);
-}
-
-/* The base as model/; *how says how its files got there. */
-static dr_status place_base(const pass_job *job, const char *dir, const hf_model *m,
-                            const char **how)
-{
-    static const char *const ways[] = {"hard link", "clone (reflink)", "copy"};
-    hf_writer *w = NULL;
-    char **names = NULL;
-    size_t count = 0;
-    int worst = DR_PLACED_LINK;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_make_dirs(dir));
-    if (hf_model_is_gguf(m)) {
-        DR_TRY(hf_writer_open(&w, dir, m, NULL));
-        DR_TRY(hf_writer_finish(w));
-        *how = "written out from the GGUF file";
-        goto done;
-    }
-    DR_TRY(dr_list_dir(job->arena, hf_model_path(m), &names, &count));
-    for (size_t i = 0; i < count; i++) {
-        const char *src = dr_path_join(job->arena, hf_model_path(m), names[i]);
-        const char *dot = strrchr(names[i], '.');
-        dr_placed placed = DR_PLACED_LINK;
-        if (!dr_is_file(src) || strcmp(names[i], "drupe.json") == 0 ||
-            strcmp(names[i], "model_config.json") == 0 ||
-            (dot != NULL && strcmp(dot, ".onnx") == 0))
-            continue;
-        DR_TRY(dr_place_file(dr_path_join(job->arena, dir, names[i]), src, &placed));
-        worst = (int)placed > worst ? (int)placed : worst;
-    }
-    *how = ways[worst];
-done:
-    hf_writer_close(w);
-    return st;
-}
-
-static dr_status read_blocks(const pass_job *job, data_blocks *blocks, const hf_model *m)
-{
-    int64_t context = hf_model_config(m)->max_position;
-    tok_tokenizer *tok = NULL;
-    data_texts texts = {0};
-    dr_buf preview;
-    dr_status st = DR_OK;
-
-    dr_buf_init(&preview, (size_t)1 << 20);
-    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : SEQ_LEN;
-    if (context > 0 && seq > (size_t)context)
-        dr_warn_result("blocks of %zu tokens are longer than the model's context of %lld",
-                       seq, (long long)context);
-    DR_TRY(pass_open_tokenizer(&tok, m, "training needs the model's tokenizer.json"));
-    DR_TRY(data_load(job->arena, &texts, job->data, tok));
-    DR_TRY(data_tokenize(blocks, &texts, job->data, tok));
-    DR_TRY(data_preview(&preview, &texts, blocks, job->data, tok));
-    dr_log_text(DR_INFO, preview.data);
-    if (blocks->dropped > blocks->tokens / 8)
-        dr_warn_result("%zu of %zu tokens are cut off: %zu blocks of %zu are trained on",
-                       blocks->dropped, blocks->tokens, blocks->count, blocks->seq_len);
-    json_object_set_new(job->report, "rows", json_integer((json_int_t)texts.count));
-    json_object_set_new(job->report, "tokens", json_integer((json_int_t)blocks->tokens));
-    json_object_set_new(job->report, "cut_off_tokens",
-                        json_integer((json_int_t)blocks->dropped));
-done:
-    dr_buf_release(&preview);
-    tok_close(tok);
-    return st;
-}
-
-static dr_status tell(const pass_job *job, const train_report *t, const char *how,
-                      const data_blocks *blocks)
-{
-    double first = t->steps > 0 ? t->losses[0] : 0, last = 0;
-    size_t tail = t->steps < 10 ? t->steps : 10;
-    json_t *r = job->report, *losses = json_array();
-    dr_status st = DR_OK;
-
-    for (size_t i = t->steps - tail; i < t->steps; i++)
-        last += t->losses[i] / (double)tail;
-    for (size_t i = 0; i < t->steps; i++)
-        json_array_append_new(losses, json_real(t->losses[i]));
-    json_object_set_new(r, "losses", losses);
-    json_object_set_new(r, "steps", json_integer((json_int_t)t->steps));
-    json_object_set_new(r, "blocks", json_integer((json_int_t)blocks->count));
-    json_object_set_new(r, "trained_tokens", json_integer((json_int_t)t->tokens));
-    json_object_set_new(r, "trainable_parameters", json_integer((json_int_t)t->trainable));
-    json_object_set_new(r, "seconds", json_real(t->seconds));
-    json_object_set_new(r, "base", json_string(how));
-    DR_TRY(dr_buf_addf(job->text, "steps          %zu over %zu blocks of %zu tokens\n",
-                       t->steps, blocks->count, blocks->seq_len));
-    DR_TRY(dr_buf_addf(job->text, "loss           %.4f at first, %.4f over the last %zu\n",
-                       first, last, tail));
-    DR_TRY(dr_buf_addf(job->text, "parameters     %zu trained\n", t->trainable));
-    DR_TRY(dr_buf_addf(job->text, "time           %.1f s, %.0f tokens/s\n", t->seconds,
-                       t->seconds > 0 ? (double)t->tokens / t->seconds : 0));
-    DR_TRY(dr_buf_addf(job->text, "base model     %s\n", how));
-done:
-    return st;
-}
-
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
     const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
@@ -302,15 +110,15 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
         goto done;
     }
     DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
-    DR_TRY(options(&o, job, job->config, in, m));
-    DR_TRYF(read_blocks(job, &blocks, m), "reading the training data");
+    DR_TRY(pass_lora_options(&o, job, in, m));
+    DR_TRYF(pass_training_blocks(job, &blocks, m), "reading the training data");
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
-    DR_TRYF(place_base(job, model_dir, m, &how), "placing the base model");
+    DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
     DR_TRY(dr_make_dirs(adapter_dir));
 
     const train_blocks tb = {blocks.ids, blocks.lengths, blocks.count, blocks.seq_len};
     DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
-    DR_TRY(tell(job, &report, how, &blocks));
+    DR_TRY(pass_tell_training(job, &report, how, &blocks));
 
     pass_adapter *adapter = dr_arena_alloc(job->arena, 1, sizeof(*adapter));
     adapter->path = adapter_dir;
@@ -325,8 +133,8 @@ done:
 
 static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    const lora *c = job->config;
-    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : SEQ_LEN;
+    const pass_lora_config *c = job->config;
+    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : PASS_LORA_SEQ_LEN;
     double steps = c->max_steps > 0 ? c->max_steps : 0; /* of epochs: not known yet */
     double tokens = steps * c->per_device_train_batch_size *
                     c->gradient_accumulation_steps * (double)seq;
@@ -358,7 +166,7 @@ const pass_def pass_lora = {
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
-    .config_size = sizeof(lora),
+    .config_size = sizeof(pass_lora_config),
     .params = params,
     .params_count = DR_COUNT(params),
     .validate = validate,

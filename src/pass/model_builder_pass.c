@@ -2,15 +2,13 @@
  * model_builder_pass.c - the ModelBuilder pass: Hugging Face model and adapters in, an ONNX
  * folder for ONNX Runtime (GenAI) out, loaded and run before it is handed on.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "onnx/onnx.h"
-#include "ort/ort.h"
+#include "pass/export_impl.h"
 #include "pass/shared_impl.h"
 
 enum { MARGIN_BYTES = 16 << 20 }; /* the graph, side files, buffers */
@@ -144,64 +142,6 @@ done:
     return st;
 }
 
-/* Texts whose ids must be ours in the runtime too. */
-static const char *const probes[] = {
-    "what is the best thing to see in chicago",
-    "Hello, world! It's 3:45 pm on 2024-12-31; the price is 1,234.50 EUR.",
-    "  two spaces,\ttab,\nnewline and caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e "
-    "\xf0\x9f\x99\x82",
-    "def f(x):\n    return [i ** 2 for i in range(x)]  # squares\n",
-};
-
-static dr_status tell_not_checked(const pass_job *job, const char *why)
-{
-    json_object_set_new(job->report, "not_checked", json_string(why));
-    return dr_buf_addf(job->text, "check          not checked: %s\n", why);
-}
-
-/* tok is ours, of the same model; NULL: the folder is not for GenAI. */
-static dr_status check(const pass_job *job, const char *dir, const pass_model *in,
-                       const onnx_named_adapter *named, const tok_tokenizer *tok)
-{
-    size_t n = DR_COUNT(probes);
-    const char **files = dr_arena_alloc(job->arena, in->adapter_count, sizeof(char *));
-    tok_ids ids[DR_COUNT(probes)] = {0};
-    const int32_t *id_lists[DR_COUNT(probes)];
-    size_t id_counts[DR_COUNT(probes)];
-    ort_check_result result = {0};
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < in->adapter_count; i++)
-        files[i] = dr_arena_printf(job->arena, "%s.onnx_adapter", named[i].name);
-    for (size_t i = 0; tok != NULL && i < n; i++) {
-        DR_TRY(tok_encode(tok, &ids[i], probes[i], strlen(probes[i]), false));
-        id_lists[i] = ids[i].ids;
-        id_counts[i] = ids[i].count;
-    }
-    const ort_check_request request = {.dir = dir,
-                                       .genai = tok != NULL,
-                                       .adapter_files = files,
-                                       .adapter_count = in->adapter_count,
-                                       .texts = probes,
-                                       .ids = id_lists,
-                                       .id_counts = id_counts,
-                                       .text_count = tok != NULL ? n : 0};
-    DR_TRYF(ort_check(&result, &request), "checking the exported model");
-    if (!result.checked) {
-        DR_TRY(tell_not_checked(job, result.why));
-        goto done;
-    }
-    DR_TRY(dr_buf_addf(job->text, "check          loaded and run in %.2f s, %.0f MB\n",
-                       result.seconds, (double)result.peak_bytes / 1e6));
-    json_object_set_new(job->report, "check_seconds", json_real(result.seconds));
-    json_object_set_new(job->report, "check_peak_bytes",
-                        json_integer((json_int_t)result.peak_bytes));
-done:
-    for (size_t i = 0; i < n; i++)
-        tok_ids_release(&ids[i]);
-    return st;
-}
-
 static dr_status tell(const pass_job *job, const onnx_report *r, const onnx_options *o)
 {
     json_t *j = job->report;
@@ -269,9 +209,9 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
     DR_TRY(tell(job, &report, &o));
     if (job->check)
-        DR_TRY(check(job, dir, in, named, tok));
+        DR_TRY(pass_check_export(job, dir, named, in->adapter_count, tok));
     else
-        DR_TRY(tell_not_checked(job, "--no_check"));
+        DR_TRY(pass_tell_not_checked(job, "--no_check"));
     *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
 done:
     for (size_t i = 0; i < in->adapter_count; i++)

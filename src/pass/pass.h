@@ -67,7 +67,7 @@ typedef struct {
     size_t config_size;
     const dr_param *params;
     size_t params_count;
-    /* Rules across fields, or with holes; given as in pass_job.  NULL: the table says all */
+    /* Rules across fields, or with holes; given: as in pass_job.  NULL: none */
     dr_status (*validate)(const void *config, const unsigned char *given);
     dr_status (*estimate)(const pass_job *job, const pass_model *in, pass_need *need);
     dr_status (*run)(const pass_job *job, pass_model *out, const pass_model *in);

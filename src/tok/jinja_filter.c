@@ -246,6 +246,8 @@ static dr_status f_length(jinja *j, jinja_value *out, const jinja_value *v,
         *out = jinja_int((int64_t)jinja_chars(v->u.text));
         return jinja_step(j, v->u.text.n / 64);
     }
+    if (v->type == JINJA_LIST && v->u.list->lazy)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: the length of a filter's items", j->line);
     DR_TRY(jinja_iterate(j, &items, v));
     *out = jinja_int((int64_t)items->count);
 done:

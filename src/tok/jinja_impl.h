@@ -76,6 +76,8 @@ typedef struct {
 struct jinja_list {
     jinja_value *v; /* arena */
     size_t count, cap;
+    bool lazy;  /* what a filter makes one by one in Python: true, without length */
+    bool spent; /* a lazy one that was walked: empty from then on */
 };
 
 struct jinja_dict {

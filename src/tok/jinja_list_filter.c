@@ -1,6 +1,9 @@
 /*
  * jinja_list_filter.c - filters of lists: picking, mapping, sorting, joining.  Their rows
  * are in jinja_filter.c.
+ *
+ * What is a generator in Python (map, select, unique, reverse, ...) is made at once here,
+ * as a list marked lazy: true whatever is in it, of no length, walked once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -63,13 +66,15 @@ dr_status jinja_f_items(jinja *j, jinja_value *out, const jinja_value *v,
 {
     dr_status st = DR_OK;
 
+    *out = (jinja_value){.type = JINJA_LIST};
     if (v->type == JINJA_DICT)
-        return jinja_method(j, out, v, (jinja_text){"items", 5}, a);
-    if (v->type != JINJA_UNDEFINED)
+        DR_TRY(jinja_method(j, out, v, (jinja_text){"items", 5}, a));
+    else if (v->type == JINJA_UNDEFINED)
+        DR_TRY(jinja_list_new(j, &out->u.list, 0));
+    else
         DR_FAIL(DR_EFORMAT, "chat template line %d: items of %s", j->line,
                 jinja_type_name(v));
-    *out = (jinja_value){.type = JINJA_LIST};
-    DR_TRY(jinja_list_new(j, &out->u.list, 0));
+    out->u.list->lazy = true;
 done:
     return st;
 }
@@ -86,6 +91,7 @@ dr_status jinja_f_reverse(jinja *j, jinja_value *out, const jinja_value *v,
     DR_TRY(jinja_list_new(j, &l, items->count));
     for (size_t i = items->count; i-- > 0;)
         DR_TRY(jinja_list_add(j, l, items->v[i]));
+    l->lazy = v->type != JINJA_STRING;
     *out = (jinja_value){.type = JINJA_LIST, .u.list = l};
     if (v->type == JINJA_STRING)
         st = jinja_join(j, out, (jinja_text){"", 0}, l);
@@ -172,6 +178,7 @@ static dr_status pick(jinja *j, jinja_value *out, const jinja_value *v, const ji
     DR_TRY(jinja_iterate(j, &items, v));
     *out = (jinja_value){.type = JINJA_LIST};
     DR_TRY(jinja_list_new(j, &out->u.list, 0));
+    out->u.list->lazy = true;
     for (size_t i = 0; i < items->count; i++) {
         jinja_value x = items->v[i];
         if (attribute)
@@ -229,6 +236,7 @@ dr_status jinja_f_map(jinja *j, jinja_value *out, const jinja_value *v, const ji
     DR_TRY(jinja_iterate(j, &items, v));
     *out = (jinja_value){.type = JINJA_LIST};
     DR_TRY(jinja_list_new(j, &out->u.list, items->count));
+    out->u.list->lazy = true;
     for (size_t i = 0; i < items->count; i++) {
         DR_TRY(jinja_step(j, 1));
         if (filter)
@@ -319,6 +327,7 @@ dr_status jinja_f_dictsort(jinja *j, jinja_value *out, const jinja_value *v,
     dr_status st = DR_OK;
 
     DR_TRY(jinja_f_items(j, out, v, a));
+    out->u.list->lazy = false;
     DR_TRY(jinja_alloc(j, &keys, out->u.list->count, sizeof(*keys)));
     for (size_t i = 0; i < out->u.list->count; i++)
         DR_TRY(sort_key(j, &keys[i], &out->u.list->v[i].u.list->v[values], NULL,
@@ -341,6 +350,7 @@ dr_status jinja_f_unique(jinja *j, jinja_value *out, const jinja_value *v,
     *out = (jinja_value){.type = JINJA_LIST};
     DR_TRY(jinja_list_new(j, &out->u.list, 0));
     DR_TRY(jinja_list_new(j, &keys, 0));
+    out->u.list->lazy = true;
     for (size_t i = 0; i < items->count; i++) {
         bool seen = false;
         DR_TRY(sort_key(j, &key, &items->v[i], jinja_arg(a, 1, "attribute"), sensitive));

@@ -199,7 +199,8 @@ dr_status jinja_binary(jinja *j, jinja_value *out, jinja_text op, const jinja_va
         return number_result(j, out, op, a, b);
     if (jinja_is(op, "+") && a->type == JINJA_STRING && b->type == JINJA_STRING)
         return concatenate(j, out, a->u.text, b->u.text);
-    if (jinja_is(op, "+") && is_sequence(a) && a->type == b->type)
+    if (jinja_is(op, "+") && is_sequence(a) && a->type == b->type && !a->u.list->lazy &&
+        !b->u.list->lazy)
         return join_lists(j, out, a, b);
     if (jinja_is(op, "*") && is_whole(b) && (is_sequence(a) || a->type == JINJA_STRING))
         return repeat(j, out, a, whole(b));
@@ -344,7 +345,8 @@ dr_status jinja_item(jinja *j, jinja_value *out, const jinja_value *v,
     }
     if (key->type == JINJA_STRING)
         return jinja_attr(j, out, v, key->u.text);
-    if (!is_whole(key) || !(is_sequence(v) || v->type == JINJA_STRING))
+    if (!is_whole(key) || !(is_sequence(v) || v->type == JINJA_STRING) ||
+        (is_sequence(v) && v->u.list->lazy))
         return DR_OK;
     const int64_t count =
         (int64_t)(v->type == JINJA_STRING ? jinja_chars(v->u.text) : v->u.list->count);
@@ -409,7 +411,7 @@ dr_status jinja_slice(jinja *j, jinja_value *out, const jinja_value *v,
     int64_t from = 0, to = 0;
     dr_status st = DR_OK;
 
-    if (!is_sequence(v) && v->type != JINJA_STRING)
+    if ((!is_sequence(v) || v->u.list->lazy) && v->type != JINJA_STRING)
         DR_FAIL(DR_EFORMAT, "chat template line %d: a slice of %s", j->line,
                 jinja_type_name(v));
     if (step == 0 || (bounds[2].type != JINJA_NONE && !is_whole(&bounds[2])))

@@ -87,6 +87,9 @@ static dr_status print_list(jinja *j, dr_buf *out, const jinja_value *v, int dep
     const jinja_list *l = v->u.list;
     dr_status st = DR_OK;
 
+    if (l->lazy)
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: printing a filter's items; |list it",
+                j->line);
     DR_TRY(dr_buf_adds(out, tuple ? "(" : "["));
     for (size_t i = 0; i < l->count; i++) {
         DR_TRY(dr_buf_adds(out, i > 0 ? ", " : ""));
@@ -305,7 +308,7 @@ dr_status jinja_json(jinja *j, dr_buf *out, const jinja_value *v,
         return jinja_print(j, out, v, false, 0);
     if (v->type == JINJA_STRING)
         return json_text(out, v->u.text);
-    if (v->type == JINJA_LIST || v->type == JINJA_TUPLE)
+    if ((v->type == JINJA_LIST || v->type == JINJA_TUPLE) && !v->u.list->lazy)
         return json_list(j, out, v->u.list, style, depth);
     if (v->type == JINJA_DICT)
         return json_dict(j, out, v->u.dict, style, depth);

@@ -281,7 +281,7 @@ bool jinja_truth(const jinja_value *v)
         return v->u.text.n > 0;
     case JINJA_LIST:
     case JINJA_TUPLE:
-        return v->u.list->count > 0;
+        return v->u.list->count > 0 || v->u.list->lazy;
     case JINJA_DICT:
         return v->u.dict->count > 0;
     case JINJA_NAMESPACE:
@@ -435,7 +435,8 @@ dr_status jinja_iterate(jinja *j, const jinja_list **out, const jinja_value *v)
     jinja_list *l = NULL;
     dr_status st = DR_OK;
 
-    if (is_sequence(v)) {
+    if (is_sequence(v) && !v->u.list->spent) {
+        v->u.list->spent = v->u.list->lazy;
         *out = v->u.list;
         return DR_OK;
     }
@@ -445,7 +446,7 @@ dr_status jinja_iterate(jinja *j, const jinja_list **out, const jinja_value *v)
             DR_TRY(jinja_list_add(j, l, v->u.dict->keys[i]));
     else if (v->type == JINJA_STRING)
         DR_TRY(characters(j, l, v->u.text));
-    else if (v->type != JINJA_UNDEFINED)
+    else if (v->type != JINJA_UNDEFINED && !is_sequence(v))
         DR_FAIL(DR_EFORMAT, "chat template line %d: %s is not iterable", j->line,
                 jinja_type_name(v));
     DR_TRY(jinja_step(j, l->count));

@@ -149,13 +149,15 @@ def torch_tokens(quantized, adapter, onnx_folder, count, prompts):
     out = []
     with torch.no_grad():
         for ids in prompts:
-            tokens = list(ids)
+            tokens, past, step = list(ids), None, torch.tensor([ids])
             margins = []
             for _ in range(count):
-                logits = model(torch.tensor([tokens])).logits[0, -1]
+                got = model(step, past_key_values=past, use_cache=True)
+                past, logits = got.past_key_values, got.logits[0, -1]
                 top = logits.topk(2).values
                 margins.append((top[0] - top[1]).item())
                 tokens.append(int(logits.argmax()))
+                step = torch.tensor([tokens[-1:]])
                 if tokens[-1] in eos:
                     break
             out.append((tokens[len(ids):], margins))

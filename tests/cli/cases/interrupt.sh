@@ -15,7 +15,7 @@ stop() { # SIGNAL
     wait $pid
     echo "$1: $?"
     grep -v 'drupe: warning' said
-    ls -d out out.tmp 2>/dev/null
+    ls -d out out.tmp 2>/dev/null || echo 'nothing left'
 }
 stop INT
 stop TERM

@@ -9,7 +9,7 @@ grep -e ^perplexity -e ^KL -e '^same top' out | cut -c 1-14
     --max_seq_len 64 --output_path ./ft --log_level 1 >out 2>err
 echo "finetune: $?"
 grep -e ^steps -e '^base model' out
-sed -n '/^data /,/ tokens in this block/p' err | sed "s|$top|TOP|"
+sed -n '/^data /,/^    Lucky/p' err | sed "s|$top|TOP|"
 "$drupe" auto-opt -m ft/model --adapter_path ft/adapter --device cpu \
     --provider CPUExecutionProvider --use_ort_genai --no_check -o onnx >out 2>err
 echo "auto-opt: $?"

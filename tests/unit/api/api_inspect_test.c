@@ -1,5 +1,5 @@
 /*
- * api_inspect_test.c - every kind of folder and file that a model comes in, and what is none.
+ * api_inspect_test.c - every kind of folder and file that a model comes in, and others.
  */
 #include "api_fixture.h"
 

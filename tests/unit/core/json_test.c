@@ -94,7 +94,7 @@ static void test_malformed(void)
 /* transformers writes 10^30 for "no limit": such integers become numbers, strings stay. */
 static void test_wide(void)
 {
-    static const char text[] = "{\"max\": 1000000000000000019884624838656, \"n\": 12, "
+    static const char wide[] = "{\"max\": 1000000000000000019884624838656, \"n\": 12, "
                                "\"s\": \"10000000000000000000000 \\\" 9\", "
                                "\"e\": 1e5, \"d\": [-99999999999999999999, 0.5]}";
     json_t *o = NULL;
@@ -102,7 +102,7 @@ static void test_wide(void)
     int64_t n = 0;
     const char *s = NULL;
 
-    CHECK_OK(dr_json_parse(&o, text, strlen(text), "wide"));
+    CHECK_OK(dr_json_parse(&o, wide, strlen(wide), "wide"));
     CHECK_OK(dr_json_real(o, "max", &max, "wide"));
     CHECK_NEAR(max, 1e30, 1e15);
     CHECK_OK(dr_json_int(o, "n", &n, "wide"));

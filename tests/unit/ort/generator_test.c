@@ -288,6 +288,6 @@ int main(void)
     if (dir != NULL)
         test_against_python(dir);
     else
-        SKIP("DRUPE_TEST_GENAI_DIR names no folder with Python's answers");
+        SKIP("oracle: DRUPE_TEST_GENAI_DIR names no folder with Python's answers");
     return check_done();
 }

@@ -84,7 +84,7 @@ static bool fixture_open(fixture *f, const char *dir)
     f->calib.count = (size_t)json_integer_value(json_array_get(shape, 0));
     f->calib.seq_len = (size_t)json_integer_value(json_array_get(shape, 1));
     if (model != dir && !dr_is_dir(model)) {
-        SKIP("the model of a golden is not on this machine");
+        SKIP("oracle: the model of a golden is not on this machine");
         return false;
     }
     return CHECK_OK(nn_device_open(&f->dev, "cpu", 0)) &&

@@ -1,0 +1,22 @@
+/*
+ * export_impl.h - the look at an export before it is handed on.
+ */
+#ifndef DRUPE_PASS_EXPORT_IMPL_H
+#define DRUPE_PASS_EXPORT_IMPL_H
+
+#include "onnx/onnx.h"
+#include "pass/pass.h"
+#include "tok/tok.h"
+
+/*
+ * Loads and runs dir in the runtime, with each adapter, and compares the runtime's ids with
+ * ours (tok; NULL: the folder is not for GenAI).  Without a runtime the result says so.
+ */
+DR_MUST_USE dr_status pass_check_export(const pass_job *job, const char *dir,
+                                        const onnx_named_adapter *named, size_t count,
+                                        const tok_tokenizer *tok);
+
+/* "not checked: <why>" into the result. */
+DR_MUST_USE dr_status pass_tell_not_checked(const pass_job *job, const char *why);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * lora_impl.h - what the LoRA pass is made of: its options, its data, the base beside the
+ * adapter.
+ */
+#ifndef DRUPE_PASS_LORA_IMPL_H
+#define DRUPE_PASS_LORA_IMPL_H
+
+#include "hf/hf.h"
+#include "pass/pass.h"
+#include "train/train.h"
+
+/* data.h's default block. */
+enum { PASS_LORA_SEQ_LEN = 1024 };
+
+/* What the user may set; the rows are in lora_pass.c. */
+typedef struct {
+    int r;
+    double alpha;
+    double lora_dropout;
+    bool use_rslora;
+    const char *target_modules;
+    int max_steps;
+    double num_train_epochs;
+    int per_device_train_batch_size;
+    int gradient_accumulation_steps;
+    double learning_rate;
+    int lr_scheduler_type;
+    double warmup_ratio;
+    int warmup_steps;
+    double weight_decay;
+    double adam_beta1;
+    double adam_beta2;
+    double adam_epsilon;
+    double max_grad_norm;
+    int seed;
+    bool shuffle;
+    int logging_steps;
+} pass_lora_config;
+
+/* The config, the model's default targets and the adapter to start from as options of the
+ * training; strings live in the job's arena. */
+DR_MUST_USE dr_status pass_lora_options(train_options *o, const pass_job *job,
+                                        const pass_model *in, const hf_model *m);
+
+/* The blocks to train on, after their preview was shown. */
+DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks,
+                                           const hf_model *m);
+
+/* The base as dir; *how says in words how its files got there. */
+DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
+                                      const hf_model *m, const char **how);
+
+/* The result for people and programs. */
+DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const train_report *t,
+                                         const char *how, const data_blocks *blocks);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * lora_options.c - the LoRA pass's parameters as train/ takes them.
+ */
+#include <string.h>
+
+#include "pass/lora_impl.h"
+
+/* "a,b" to names; all-linear to the model's own; NULL to the family's default. */
+static dr_status targets(train_options *o, dr_arena *a, const pass_lora_config *c,
+                         const hf_model *m)
+{
+    const hf_linear *linears = NULL;
+    size_t n = 0, count = 0;
+    dr_status st = DR_OK;
+
+    if (c->target_modules == NULL)
+        return DR_OK;
+    char *list = dr_arena_strdup(a, c->target_modules);
+    if (strcmp(list, "all-linear") == 0) {
+        n = hf_layer_linears(m, 0, &linears);
+        const char **names = dr_arena_alloc(a, n, sizeof(char *));
+        for (size_t i = 0; i < n; i++)
+            names[i] = linears[i].leaf;
+        o->targets = names;
+        o->target_count = n;
+        return DR_OK;
+    }
+    const char **names = dr_arena_alloc(a, strlen(list) / 2 + 1, sizeof(char *));
+    for (char *p = list, *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        if (*p == '\0')
+            DR_FAIL(DR_EUSAGE, "target_modules: an empty name in \"%s\"",
+                    c->target_modules);
+        names[count++] = p;
+    }
+    o->targets = names;
+    o->target_count = count;
+done:
+    return st;
+}
+
+dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_model *in,
+                            const hf_model *m)
+{
+    const pass_lora_config *c = job->config;
+
+    train_options_default(o);
+    o->r = c->r;
+    o->alpha = c->alpha;
+    o->dropout = c->lora_dropout;
+    o->rslora = c->use_rslora;
+    o->max_steps = c->max_steps > 0 ? (size_t)c->max_steps : 0;
+    o->epochs = c->num_train_epochs;
+    o->batch = (size_t)c->per_device_train_batch_size;
+    o->accumulation = (size_t)c->gradient_accumulation_steps;
+    o->learning_rate = c->learning_rate;
+    o->schedule = (train_schedule)c->lr_scheduler_type;
+    o->warmup_ratio = c->warmup_ratio;
+    o->warmup_steps = (size_t)c->warmup_steps;
+    o->weight_decay = c->weight_decay;
+    o->beta1 = c->adam_beta1;
+    o->beta2 = c->adam_beta2;
+    o->eps = c->adam_epsilon;
+    o->max_grad_norm = c->max_grad_norm;
+    o->seed = (uint64_t)c->seed;
+    o->shuffle = c->shuffle;
+    o->logging_steps = (size_t)c->logging_steps;
+    o->keep_bytes = (size_t)(job->memory_bytes / 2);
+    if (in->adapter_count > 1)
+        return dr_fail(DR_EUSAGE, "training starts from one adapter, not from %zu",
+                       in->adapter_count);
+    o->from_adapter = in->adapter_count > 0 ? in->adapters[0].path : NULL;
+    return targets(o, job->arena, c, m);
+}

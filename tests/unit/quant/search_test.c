@@ -1,0 +1,281 @@
+/*
+ * search_test.c - quadratic forms, clip and scale searches against plain second versions
+ * that look at tokens, in double.
+ */
+#include "quant/awq_impl.h"
+#include "quant_fixture.h"
+
+enum { L = QUANT_LANES };
+
+/* ---- quadratic forms ---- */
+
+static void quads(void)
+{
+    static const size_t sizes[] = {1, 3, 16, 30, 64, 128};
+
+    for (size_t k = 0; k < DR_COUNT(sizes); k++) {
+        size_t n = sizes[k];
+        float *x = fix_inputs(3 * n, n, 5), *g = fix_gram(x, 3 * n, n);
+        float *e = fix_normal(n * L, 6, 1.0f), loss[L] = {0};
+        quant_tile_quad(loss, e, g, n, n);
+        for (int l = 0; l < L; l++) {
+            double sum = 0;
+            for (size_t i = 0; i < n; i++) {
+                for (size_t j = 0; j < n; j++)
+                    sum +=
+                        (double)e[i * L + l] * (double)g[i * n + j] * (double)e[j * L + l];
+            }
+            CHECK_NEAR((double)loss[l] / sum, 1, 2e-5);
+        }
+        free(x);
+        free(g);
+        free(e);
+    }
+}
+
+/* ---- rounding one group, scalar and in double but for what must be float ---- */
+
+typedef struct {
+    int bits;
+    bool forced_zero, symmetric, half;
+} plain_rule;
+
+static float plain_round(float w, float scale, float zero, int bits)
+{
+    float top = (float)((1 << bits) - 1), c = rintf(w / scale) + zero;
+
+    c = c < 0 ? 0 : (c > top ? top : c);
+    return (c - zero) * scale;
+}
+
+static void plain_fit(float *scale, float *zero, const plain_rule *r, const float *w,
+                      size_t n)
+{
+    float lo = w[0], hi = w[0], top = (float)((1 << r->bits) - 1);
+
+    for (size_t i = 1; i < n; i++) {
+        lo = fminf(lo, w[i]);
+        hi = fmaxf(hi, w[i]);
+    }
+    if (r->forced_zero) {
+        lo = fminf(lo, 0);
+        hi = fmaxf(hi, 0);
+    }
+    if (r->symmetric) { /* AutoAWQ's only */
+        *scale = fmaxf(fmaxf(-lo, hi), 1e-5f) / (float)((1 << (r->bits - 1)) - 1);
+        *zero = (float)(1 << (r->bits - 1));
+        return;
+    }
+    *scale = (r->forced_zero ? hi - lo : fmaxf(hi - lo, 1e-5f)) / top;
+    if (r->half)
+        *scale = dr_f16_to_f32(dr_f32_to_f16(*scale));
+    *zero = fminf(top, fmaxf(0, rintf(-lo / *scale)));
+}
+
+/* sum over tokens of (x . (q - w))^2. */
+static double token_loss(const float *x, size_t m, size_t ld, const float *q,
+                         const float *w, size_t n)
+{
+    double sum = 0;
+
+    for (size_t t = 0; t < m; t++) {
+        double dot = 0;
+        for (size_t c = 0; c < n; c++)
+            dot += (double)x[t * ld + c] * ((double)q[c] - (double)w[c]);
+        sum += dot * dot;
+    }
+    return sum;
+}
+
+/* ---- clip search ---- */
+
+static void plain_clip(float *limit, double *cost, const plain_rule *r, const float *x,
+                       size_t m, size_t ld, const float *w, size_t n)
+{
+    float most = 0, scale, zero, *c = dr_calloc(n, sizeof(*c)),
+          *q = dr_calloc(n, sizeof(*q));
+
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(w[i]));
+    for (int k = 0; k < 10; k++) {
+        float at = most * (float)(1.0 - k / 20.0);
+        for (size_t i = 0; i < n; i++)
+            c[i] = fminf(fmaxf(w[i], -at), at);
+        plain_fit(&scale, &zero, r, c, n);
+        for (size_t i = 0; i < n; i++)
+            q[i] = plain_round(c[i], scale, zero, r->bits);
+        double loss = token_loss(x, m, ld, q, w, n);
+        if (k == 0 || loss < *cost) {
+            *cost = loss;
+            *limit = at;
+        }
+    }
+    free(c);
+    free(q);
+}
+
+static void clips(nn_device *dev, const plain_rule *r, const quant_rule *rule)
+{
+    enum { ROWS = 40, COLS = 192, BLOCK = 64, M = 300 };
+    float *x = fix_inputs(M, COLS, 20), *w = fix_normal((size_t)ROWS * COLS, 24, 0.1f);
+    float *ones = dr_calloc(COLS, sizeof(*ones)),
+          *grams = dr_calloc(COLS, BLOCK * sizeof(*grams));
+    float limits[ROWS * COLS / BLOCK] = {0};
+    dr_qtensor q = {0};
+    size_t differ = 0;
+
+    for (size_t i = 0; i < COLS; i++)
+        ones[i] = 1.0f;
+    CHECK_OK(quant_gram_blocks_add(dev, grams, x, M, COLS, BLOCK, true));
+    CHECK_OK(dr_qtensor_new(&q, rule->bits, BLOCK, ROWS, COLS, rule->symmetric));
+    awq_rounding job = {.q = &q,
+                        .w = w,
+                        .scale = ones,
+                        .grams = grams,
+                        .search = *rule,
+                        .final = *rule,
+                        .limits = limits};
+    CHECK_OK(awq_round_rows(dev, &job, 0, 7));
+    CHECK_OK(awq_round_rows(dev, &job, 7, ROWS - 7));
+    for (size_t i = 0; i < DR_COUNT(limits); i++) {
+        size_t row = i / (COLS / BLOCK), c0 = i % (COLS / BLOCK) * BLOCK;
+        float limit = 0;
+        double cost = 0;
+        plain_clip(&limit, &cost, r, x + c0, M, COLS, w + row * COLS + c0, BLOCK);
+        differ += fabsf(limit - limits[i]) > 1e-6f * limit;
+    }
+    CHECK(differ <= 1); /* a tie of two costs */
+    dr_qtensor_release(&q);
+    free(x);
+    free(w);
+    free(ones);
+    free(grams);
+}
+
+/* ---- ratio search ---- */
+
+/* One row's group: w * s rounded, back by 1 / s. */
+static void plain_fake(float *q, const plain_rule *r, const float *w, const float *s,
+                       size_t n)
+{
+    float scale, zero, *v = dr_calloc(n, sizeof(*v));
+
+    for (size_t i = 0; i < n; i++)
+        v[i] = w[i] * s[i];
+    plain_fit(&scale, &zero, r, v, n);
+    for (size_t i = 0; i < n; i++)
+        q[i] = plain_round(v[i], scale, zero, r->bits) / s[i];
+    free(v);
+}
+
+static void plain_scales(float *s, const float *x, size_t m, const float *w, size_t rows,
+                         size_t k, size_t block, double ratio, bool duo)
+{
+    double most = 0, least = 1e30;
+
+    for (size_t c = 0; c < k; c++) {
+        double xm = 0, wm = 0;
+        for (size_t t = 0; t < m; t++)
+            xm += fabs((double)x[t * k + c]) / (double)m;
+        for (size_t r = 0; r < rows; r++) {
+            double top = 0;
+            for (size_t i = c / block * block; i < (c / block + 1) * block; i++)
+                top = fmax(top, fabs((double)w[r * k + i]));
+            wm += fabs((double)w[r * k + c]) / (top + 1e-6) / (double)rows;
+        }
+        double v = pow(xm, ratio) / (duo ? pow(wm, 1 - ratio) + 1e-4 : 1.0);
+        v = fmax(v, 1e-4);
+        most = fmax(most, v);
+        least = fmin(least, v);
+        s[c] = (float)v;
+    }
+    for (size_t c = 0; c < k; c++)
+        s[c] = (float)((double)s[c] / sqrt(most * least));
+}
+
+static void ratios(nn_device *dev, bool duo)
+{
+    enum { ROWS = 36, COLS = 128, BLOCK = 32, M = 200, COUNT = 5 };
+    const plain_rule r = {4, true, false, true};
+    const quant_rule rule = {.bits = 4, .forced_zero = true, .fp16_scales = true};
+    float *x = fix_inputs(M, COLS, 30), *w = fix_normal((size_t)ROWS * COLS, 34, 0.1f);
+    float *fake = dr_calloc((size_t)ROWS * COLS, sizeof(*fake));
+    float *grams = dr_calloc(COLS, BLOCK * sizeof(*grams));
+    float w_mean[COLS], x_mean[COLS] = {0}, scales[COUNT * COLS], plain[COLS], q[BLOCK];
+    double loss[COUNT], want[COUNT] = {0};
+
+    for (size_t c = 0; c < COLS; c++) {
+        for (size_t t = 0; t < M; t++)
+            x_mean[c] += fabsf(x[t * COLS + c]) / M;
+    }
+    CHECK_OK(awq_weight_mean(dev, w_mean, w, ROWS, COLS, BLOCK));
+    CHECK_OK(quant_gram_blocks_add(dev, grams, x, M, COLS, BLOCK, true));
+    for (size_t i = 0; i < COUNT; i++) {
+        float *s = scales + i * COLS;
+        awq_ratio_scales(s, x_mean, w_mean, COLS, (double)i / COUNT, duo);
+        plain_scales(plain, x, M, w, ROWS, COLS, BLOCK, (double)i / COUNT, duo);
+        for (size_t c = 0; c < COLS; c++)
+            CHECK_NEAR(s[c] / plain[c], 1, 1e-4);
+        CHECK_OK(awq_fake_quantize(dev, fake, w, ROWS, COLS, BLOCK, &rule, s));
+        for (size_t k = 0; k < (size_t)ROWS * COLS; k += BLOCK) {
+            plain_fake(q, &r, w + k, s + k % COLS, BLOCK);
+            CHECK_MEM(fake + k, q, sizeof(q));
+            want[i] += token_loss(x + k % COLS, M, COLS, q, w + k, BLOCK);
+        }
+    }
+    CHECK_OK(awq_rank(dev, loss, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, grams));
+    for (size_t i = 0; i < COUNT; i++)
+        CHECK_NEAR(loss[i] / want[i], 1, 1e-4);
+    free(x);
+    free(w);
+    free(fake);
+    free(grams);
+}
+
+/* ---- whole Gram matrices ---- */
+
+static void grams(nn_device *dev)
+{
+    static const size_t sizes[] = {16, 192, 200, 400};
+
+    for (size_t k = 0; k < DR_COUNT(sizes); k++) {
+        size_t n = sizes[k], m = 100;
+        float *x = fix_inputs(m, n, 60), *want = fix_gram(x, m, n);
+        float *strips = dr_calloc(quant_gram_floats(n), sizeof(*strips));
+        float *h = dr_calloc(n * n, sizeof(*h)), worst = 0;
+        CHECK_OK(quant_gram_add(dev, strips, x, 60, n, true));
+        CHECK_OK(quant_gram_add(dev, strips, x + 60 * n, m - 60, n, false));
+        quant_gram_expand(h, strips, n);
+        for (size_t i = 0; i < n * n; i++) {
+            size_t a = i / n, b = i % n;
+            float size = sqrtf(want[a * n + a] * want[b * n + b]);
+            worst = fmaxf(worst, fabsf(h[i] - want[i]) / size);
+        }
+        CHECK_NEAR((double)worst, 0, 1e-5);
+        free(x);
+        free(want);
+        free(strips);
+        free(h);
+    }
+}
+
+int main(void)
+{
+    const plain_rule plains[] = {{4, true, false, true},
+                                 {4, false, false, false},
+                                 {4, false, true, false},
+                                 {2, false, false, false}};
+    nn_device *dev = NULL;
+
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    quads();
+    grams(dev);
+    for (size_t i = 0; i < DR_COUNT(plains); i++)
+        clips(dev, &plains[i],
+              &(quant_rule){plains[i].bits, plains[i].symmetric, plains[i].forced_zero,
+                            plains[i].half});
+    ratios(dev, true);
+    ratios(dev, false);
+    nn_device_close(dev);
+    return check_done();
+}
