@@ -315,24 +315,36 @@ done:
 
 /* ---- a whole model ---- */
 
+/* All rows through one layer, `step` sequences at a time. */
+static dr_status through_layer(nn_decoder *d, int layer, float *x, size_t b, size_t t,
+                               size_t step, nn_acts *acts)
+{
+    dr_status st = DR_OK;
+    const nn_layer *w = NULL;
+
+    DR_TRY(dr_cancelled_check());
+    DR_TRY(nn_decoder_layer(d, layer, &w));
+    for (size_t i = 0; i < b; i += step) {
+        size_t n = b - i < step ? b - i : step;
+        DR_TRY(nn_layer_forward(d, w, n, t, x + i * t * d->dims.d, acts, NULL, 0));
+    }
+done:
+    return st;
+}
+
 dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t b, size_t t)
 {
     dr_status st = DR_OK;
     nn_acts acts = {0};
-    size_t step = t < STREAM_ROWS ? STREAM_ROWS / t : 1, row = d->dims.d;
 
+    if (b == 0 || t == 0)
+        return DR_OK;
+    size_t step = t < STREAM_ROWS ? STREAM_ROWS / t : 1;
     step = step < b ? step : b;
     DR_TRY(nn_acts_new(&acts, d->c, step, t, 0));
     DR_TRY(nn_decoder_embed(d, x, ids, b * t));
-    for (int layer = 0; layer < d->c->layers; layer++) {
-        const nn_layer *w = NULL;
-        DR_TRY(dr_cancelled_check());
-        DR_TRY(nn_decoder_layer(d, layer, &w));
-        for (size_t i = 0; i < b; i += step) {
-            size_t n = i + step < b ? step : b - i;
-            DR_TRY(nn_layer_forward(d, w, n, t, x + i * t * row, &acts, NULL, 0));
-        }
-    }
+    for (int layer = 0; layer < d->c->layers; layer++)
+        DR_TRY(through_layer(d, layer, x, b, t, step, &acts));
 done:
     dr_big_free(acts.x);
     return st;

@@ -51,14 +51,15 @@ done:
     return st;
 }
 
-/* Rows that come in one piece: all of a head that is kept. */
+/* Rows that are multiplied in one piece, whether the head is kept or not: so the bytes of
+ * the gradient, a sum over pieces, do not depend on it. */
 static size_t piece_rows(const nn_decoder *d)
 {
     size_t rows = STREAM_FLOATS / d->dims.d / READ_ROWS * READ_ROWS;
 
     if (rows == 0)
         rows = READ_ROWS;
-    return d->keep_head || rows > d->dims.v ? d->dims.v : rows;
+    return rows < d->dims.v ? rows : d->dims.v;
 }
 
 /* Rows row0 .. row0 + rows - 1 as floats; space [piece_rows][D] unless the head is kept. */
@@ -180,24 +181,51 @@ done:
     return st;
 }
 
-/* Takes up to `most` rows with a target from *next on: their places and targets. */
-static dr_status gather(const nn_decoder *d, size_t *places, int32_t *chosen, size_t most,
-                        size_t *found, const int32_t *targets, size_t count, size_t *next)
+/* Rows with a target, as they are taken up chunk by chunk. */
+typedef struct {
+    const int32_t *targets;
+    size_t count, next; /* next: the first row not looked at yet */
+    size_t n;           /* rows of this chunk */
+    size_t places[ROWS_MAX];
+    int32_t chosen[ROWS_MAX];
+    double losses[ROWS_MAX];
+} rows;
+
+/* Takes up to `most` rows with a target from r->next on. */
+static dr_status gather(const nn_decoder *d, rows *r, size_t most)
 {
     dr_status st = DR_OK;
-    size_t n = 0;
 
-    for (; *next < count && n < most; ++*next) {
-        int32_t target = targets[*next];
+    for (r->n = 0; r->next < r->count && r->n < most; r->next++) {
+        int32_t target = r->targets[r->next];
         if (target == IGNORED)
             continue;
         if (target < 0 || target >= d->c->vocab)
             DR_FAIL(DR_EFORMAT, "target %d is outside of the vocabulary of %d", target,
                     d->c->vocab);
-        places[n] = *next;
-        chosen[n++] = target;
+        r->places[r->n] = r->next;
+        r->chosen[r->n++] = target;
     }
-    *found = n;
+done:
+    return st;
+}
+
+/* Losses of the chunk's rows and, when dx is not NULL, their gradients put into place. */
+static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, float *dx,
+                            float grad_scale)
+{
+    dr_status st = DR_OK;
+    size_t row = d->dims.d;
+
+    for (size_t i = 0; i < r->n; i++)
+        memcpy(c->x + i * row, x + r->places[i] * row, row * sizeof(*x));
+    DR_TRY(logits_of(d, c, c->logits, c->x, r->n));
+    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v, grad_scale));
+    if (dx == NULL)
+        return DR_OK;
+    DR_TRY(head_back(d, c, r->n));
+    for (size_t i = 0; i < r->n; i++)
+        memcpy(dx + r->places[i] * row, c->dx + i * row, row * sizeof(*dx));
 done:
     return st;
 }
@@ -206,33 +234,23 @@ dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets, si
                        double *loss_sum, size_t *counted, float *dx, float grad_scale)
 {
     dr_status st = DR_OK;
-    size_t row = d->dims.d, most = chunk_rows(d, count), next = 0, n = 0;
-    size_t places[ROWS_MAX];
-    int32_t chosen[ROWS_MAX];
-    double losses[ROWS_MAX];
-    bool grad = dx != NULL && grad_scale != 0.0f;
+    size_t most = chunk_rows(d, count);
+    rows r = {.targets = targets, .count = count};
     chunk c = {0};
 
     if (dx != NULL)
-        memset(dx, 0, count * row * sizeof(*dx));
-    DR_TRY(make_room(d, &c, most, true, grad));
-    while (next < count) {
-        DR_TRY(gather(d, places, chosen, most, &n, targets, count, &next));
-        if (n == 0)
-            break;
-        for (size_t i = 0; i < n; i++)
-            memcpy(c.x + i * row, x + places[i] * row, row * sizeof(*x));
-        DR_TRY(logits_of(d, &c, c.logits, c.x, n));
-        DR_TRY(nn_xent(d->dev, losses, c.logits, chosen, n, d->dims.v,
-                       grad ? grad_scale : 0.0f));
-        for (size_t i = 0; i < n; i++)
-            *loss_sum += losses[i];
-        *counted += n;
-        if (!grad)
-            continue;
-        DR_TRY(head_back(d, &c, n));
-        for (size_t i = 0; i < n; i++)
-            memcpy(dx + places[i] * row, c.dx + i * row, row * sizeof(*dx));
+        memset(dx, 0, count * d->dims.d * sizeof(*dx));
+    if (dx == NULL || grad_scale == 0.0f) {
+        dx = NULL;
+        grad_scale = 0.0f;
+    }
+    DR_TRY(make_room(d, &c, most, true, dx != NULL));
+    while (r.next < count) {
+        DR_TRY(gather(d, &r, most));
+        DR_TRY(chunk_loss(d, &c, &r, x, dx, grad_scale));
+        for (size_t i = 0; i < r.n; i++)
+            *loss_sum += r.losses[i];
+        *counted += r.n;
     }
 done:
     return st;

@@ -37,13 +37,49 @@ done:
     return st;
 }
 
+/* acts->mid = x + attention of x. */
+static dr_status attn_half(const pass *p, const float *x, const nn_attn_shape *shape)
+{
+    dr_status st = DR_OK;
+    const nn_acts *a = p->acts;
+    nn_device *dev = p->d->dev;
+    size_t d = p->d->dims.d;
+
+    DR_TRY(
+        nn_rmsnorm(dev, a->norm1, x, p->w->norm_attn, p->m, d, (float)p->d->c->norm_eps));
+    DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
+    DR_TRY(nn_rope(dev, a->qkv, shape, 1));
+    DR_TRY(nn_attention(dev, a->attn, a->lse, a->qkv, shape));
+    memcpy(a->mid, x, p->m * d * sizeof(*x));
+    DR_TRY(linear(p, a->mid, a->attn, HF_SLOT_O, true));
+done:
+    return st;
+}
+
+/* x = acts->mid + MLP of it. */
+static dr_status mlp_half(const pass *p, float *x)
+{
+    dr_status st = DR_OK;
+    const nn_acts *a = p->acts;
+    nn_device *dev = p->d->dev;
+    size_t d = p->d->dims.d;
+
+    DR_TRY(nn_rmsnorm(dev, a->norm2, a->mid, p->w->norm_mlp, p->m, d,
+                      (float)p->d->c->norm_eps));
+    DR_TRY(linear(p, a->gate_up, a->norm2, HF_SLOT_GATE_UP, false));
+    DR_TRY(nn_swiglu(dev, a->act, a->gate_up, p->m, p->d->dims.i));
+    memcpy(x, a->mid, p->m * d * sizeof(*x));
+    DR_TRY(linear(p, x, a->act, HF_SLOT_DOWN, true));
+done:
+    return st;
+}
+
 dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t, float *x,
                            nn_acts *acts, const nn_lora *loras, size_t lora_count)
 {
     dr_status st = DR_OK;
-    const nn_dims *s = &d->dims;
-    size_t m = b * t, row = m * s->d * sizeof(*x);
-    float eps = (float)d->c->norm_eps, *scratch = NULL;
+    size_t m = b * t;
+    float *scratch = NULL;
     nn_attn_shape shape;
     pass p = {
         .d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
@@ -51,20 +87,64 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
     DR_TRY(nn_decoder_shape(d, &shape, b, t));
     DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, loras, lora_count, NULL)));
     (void)nn_lora_place(&p.work, m, loras, lora_count, scratch);
+    memcpy(acts->x, x, m * d->dims.d * sizeof(*x));
+    DR_TRY(attn_half(&p, x, &shape));
+    DR_TRY(mlp_half(&p, x));
+done:
+    return st;
+}
 
-    memcpy(acts->x, x, row);
-    DR_TRY(nn_rmsnorm(d->dev, acts->norm1, x, w->norm_attn, m, s->d, eps));
-    DR_TRY(linear(&p, acts->qkv, acts->norm1, HF_SLOT_QKV, false));
-    DR_TRY(nn_rope(d->dev, acts->qkv, &shape, 1));
-    DR_TRY(nn_attention(d->dev, acts->attn, acts->lse, acts->qkv, &shape));
-    memcpy(acts->mid, x, row);
-    DR_TRY(linear(&p, acts->mid, acts->attn, HF_SLOT_O, true));
+/* ---- halves ---- */
 
-    DR_TRY(nn_rmsnorm(d->dev, acts->norm2, acts->mid, w->norm_mlp, m, s->d, eps));
-    DR_TRY(linear(&p, acts->gate_up, acts->norm2, HF_SLOT_GATE_UP, false));
-    DR_TRY(nn_swiglu(d->dev, acts->act, acts->gate_up, m, s->i));
-    memcpy(x, acts->mid, row);
-    DR_TRY(linear(&p, x, acts->act, HF_SLOT_DOWN, true));
+/* The weights of a half and its scratch. */
+typedef struct {
+    const float *w_in, *bias_in, *w_out, *bias_out;
+    float *wide, *inner; /* qkv and attention; gate_up and act */
+} half;
+
+static dr_status attn_rows(nn_decoder *d, float *out, const float *x, const half *h,
+                           size_t b, size_t t)
+{
+    dr_status st = DR_OK;
+    const nn_dims *s = &d->dims;
+    nn_device *dev = d->dev;
+    size_t m = b * t;
+    nn_attn_shape shape;
+
+    DR_TRY(nn_decoder_shape(d, &shape, b, t));
+    DR_TRY(
+        nn_matmul_nt(dev, h->wide, x, h->w_in, h->bias_in, m, s->qkv, s->d, s->qkv, false));
+    DR_TRY(nn_rope(dev, h->wide, &shape, 1));
+    DR_TRY(nn_attention(dev, h->inner, NULL, h->wide, &shape));
+    DR_TRY(nn_matmul_nt(dev, out, h->inner, h->w_out, h->bias_out, m, s->d, s->hc, s->d,
+                        false));
+done:
+    return st;
+}
+
+static dr_status mlp_rows(nn_decoder *d, float *out, const float *x, const half *h,
+                          size_t m)
+{
+    dr_status st = DR_OK;
+    const nn_dims *s = &d->dims;
+
+    DR_TRY(nn_matmul_nt(d->dev, h->wide, x, h->w_in, h->bias_in, m, 2 * s->i, s->d,
+                        2 * s->i, false));
+    DR_TRY(nn_swiglu(d->dev, h->inner, h->wide, m, s->i));
+    DR_TRY(nn_matmul_nt(d->dev, out, h->inner, h->w_out, h->bias_out, m, s->d, s->i, s->d,
+                        false));
+done:
+    return st;
+}
+
+static dr_status half_room(nn_decoder *d, half *h, size_t wide, size_t inner)
+{
+    dr_status st = DR_OK;
+    float *scratch = NULL;
+    const nn_part parts[] = {{&h->wide, wide}, {&h->inner, inner}};
+
+    DR_TRY(nn_scratch(d, &scratch, nn_place(parts, DR_COUNT(parts), NULL)));
+    (void)nn_place(parts, DR_COUNT(parts), scratch);
 done:
     return st;
 }
@@ -74,24 +154,14 @@ dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1, const flo
                         size_t b, size_t t)
 {
     dr_status st = DR_OK;
-    const nn_dims *s = &d->dims;
-    size_t step = t < BLOCK_ROWS ? BLOCK_ROWS / t : 1;
-    float *qkv = NULL, *attn = NULL, *scratch = NULL;
-    nn_attn_shape shape;
+    size_t step = t < BLOCK_ROWS ? BLOCK_ROWS / (t > 0 ? t : 1) : 1;
+    half h = {.w_in = w_qkv, .bias_in = bias_qkv, .w_out = w_o, .bias_out = bias_o};
 
     step = step < b ? step : b;
-    const nn_part parts[] = {{&qkv, step * t * s->qkv}, {&attn, step * t * s->hc}};
-    DR_TRY(nn_scratch(d, &scratch, nn_place(parts, DR_COUNT(parts), NULL)));
-    (void)nn_place(parts, DR_COUNT(parts), scratch);
+    DR_TRY(half_room(d, &h, step * t * d->dims.qkv, step * t * d->dims.hc));
     for (size_t i = 0; i < b; i += step) {
-        size_t n = i + step < b ? step : b - i, m = n * t, at = i * t * s->d;
-        DR_TRY(nn_decoder_shape(d, &shape, n, t));
-        DR_TRY(nn_matmul_nt(d->dev, qkv, norm1 + at, w_qkv, bias_qkv, m, s->qkv, s->d,
-                            s->qkv, false));
-        DR_TRY(nn_rope(d->dev, qkv, &shape, 1));
-        DR_TRY(nn_attention(d->dev, attn, NULL, qkv, &shape));
-        DR_TRY(
-            nn_matmul_nt(d->dev, out + at, attn, w_o, bias_o, m, s->d, s->hc, s->d, false));
+        size_t at = i * t * d->dims.d;
+        DR_TRY(attn_rows(d, out + at, norm1 + at, &h, b - i < step ? b - i : step, t));
     }
 done:
     return st;
@@ -102,20 +172,14 @@ dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2,
                        const float *w_down, const float *bias_down, size_t m)
 {
     dr_status st = DR_OK;
-    const nn_dims *s = &d->dims;
     size_t step = m < BLOCK_ROWS ? m : BLOCK_ROWS;
-    float *gate_up = NULL, *act = NULL, *scratch = NULL;
-    const nn_part parts[] = {{&gate_up, step * 2 * s->i}, {&act, step * s->i}};
+    half h = {
+        .w_in = w_gate_up, .bias_in = bias_gate_up, .w_out = w_down, .bias_out = bias_down};
 
-    DR_TRY(nn_scratch(d, &scratch, nn_place(parts, DR_COUNT(parts), NULL)));
-    (void)nn_place(parts, DR_COUNT(parts), scratch);
+    DR_TRY(half_room(d, &h, step * 2 * d->dims.i, step * d->dims.i));
     for (size_t i = 0; i < m; i += step) {
-        size_t n = i + step < m ? step : m - i, at = i * s->d;
-        DR_TRY(nn_matmul_nt(d->dev, gate_up, norm2 + at, w_gate_up, bias_gate_up, n,
-                            2 * s->i, s->d, 2 * s->i, false));
-        DR_TRY(nn_swiglu(d->dev, act, gate_up, n, s->i));
-        DR_TRY(nn_matmul_nt(d->dev, out + at, act, w_down, bias_down, n, s->d, s->i, s->d,
-                            false));
+        size_t at = i * d->dims.d;
+        DR_TRY(mlp_rows(d, out + at, norm2 + at, &h, m - i < step ? m - i : step));
     }
 done:
     return st;

@@ -8,6 +8,8 @@
  * As PEFT 0.21 computes it.  The dropout mask is found again from its counter, so drop(x)
  * is not kept between the two directions.
  */
+#include <math.h>
+
 #include "nn/decoder_impl.h"
 
 static size_t most(size_t a, size_t b)
@@ -40,7 +42,7 @@ static nn_mask mask_of(const nn_lora *l)
     DR_BUG_IF(!(p >= 0.0 && p < 1.0));
     return (nn_mask){.seed = l->seed,
                      .stream = l->stream,
-                     .threshold = (uint32_t)(p * 4294967296.0),
+                     .threshold = (uint32_t)lround(p * 65536.0),
                      .scale = (float)(1.0 / (1.0 - p))};
 }
 
@@ -85,16 +87,12 @@ done:
     return st;
 }
 
-static dr_status module_backward(nn_device *dev, float *dx, const float *dy, size_t ldy,
-                                 const float *u, const float *x, size_t m, const nn_lora *l,
-                                 const nn_lora_work *work)
+static dr_status grads(nn_device *dev, const float *dy, size_t ldy, const float *u,
+                       const float *x, size_t m, const nn_lora *l, const nn_lora_work *work)
 {
     dr_status st = DR_OK;
-    const nn_mask mask = mask_of(l);
     const float *in = NULL;
 
-    scaled(work->sb, l->b, l->n_out * l->r, l->scale);
-    DR_TRY(nn_matmul_nn(dev, work->du, dy, work->sb, m, l->r, l->n_out, ldy, false));
     if (l->da != NULL) {
         DR_TRY(drop(dev, &in, x, m, l, work));
         DR_TRY(
@@ -104,12 +102,35 @@ static dr_status module_backward(nn_device *dev, float *dx, const float *dy, siz
         scaled(work->su, u, m * l->r, l->scale);
         DR_TRY(nn_matmul_tn(dev, l->db, dy, work->su, l->n_out, l->r, m, ldy, l->r, true));
     }
-    if (dx == NULL)
-        return DR_OK;
+done:
+    return st;
+}
+
+static dr_status input_grad(nn_device *dev, float *dx, size_t m, const nn_lora *l,
+                            const nn_lora_work *work)
+{
+    dr_status st = DR_OK;
+    const nn_mask mask = mask_of(l);
+
     if (l->dropout == 0.0f)
         return nn_matmul_nn(dev, dx, work->du, l->a, m, l->n_in, l->r, l->r, true);
     DR_TRY(nn_matmul_nn(dev, work->wide, work->du, l->a, m, l->n_in, l->r, l->r, false));
     DR_TRY(nn_dropout(dev, dx, work->wide, m * l->n_in, &mask, true));
+done:
+    return st;
+}
+
+static dr_status module_backward(nn_device *dev, float *dx, const float *dy, size_t ldy,
+                                 const float *u, const float *x, size_t m, const nn_lora *l,
+                                 const nn_lora_work *work)
+{
+    dr_status st = DR_OK;
+
+    scaled(work->sb, l->b, l->n_out * l->r, l->scale);
+    DR_TRY(nn_matmul_nn(dev, work->du, dy, work->sb, m, l->r, l->n_out, ldy, false));
+    DR_TRY(grads(dev, dy, ldy, u, x, m, l, work));
+    if (dx != NULL)
+        DR_TRY(input_grad(dev, dx, m, l, work));
 done:
     return st;
 }

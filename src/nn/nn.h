@@ -31,13 +31,14 @@
 typedef struct nn_device nn_device;
 
 /*
- * kind "cpu" (fast: oneDNN when it is found, else own kernels) or "ref" (plain loops, the
- * oracle); threads 0: all.  DR_EUSAGE: an unknown kind, with the known ones.
+ * kind "cpu" (fast: the kernels for what the processor has) or "ref" (plain loops, the
+ * oracle); "cpu:avx2" and "cpu:plain" take lesser kernels, for tests.  threads 0: all.
+ * DR_EUSAGE: an unknown kind, with the known ones.  DR_EUNSUPPORTED: not on this processor.
  */
 DR_MUST_USE dr_status nn_device_open(nn_device **out, const char *kind, int threads);
 void nn_device_close(nn_device *dev);
 dr_pool *nn_device_pool(nn_device *dev);
-const char *nn_device_describe(const nn_device *dev); /* "cpu, 2 threads, oneDNN 3.2" */
+const char *nn_device_describe(const nn_device *dev); /* "cpu, 2 threads, avx512" */
 
 /* ---- operations (nn/ops.def); pointers are row-major floats ---- */
 
@@ -78,7 +79,7 @@ typedef struct {
 /* Rotates q and k inside qkv[M][(H+2G)C] in place (halves, as Hugging Face); sign -1 turns
  * back (the backward of the rotation). */
 DR_MUST_USE dr_status nn_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign);
-/* out[M][H*C] from rotated qkv; lse[B][H][T] (log-sum-exp, may be NULL) for the backward. */
+/* out[M][H*C] from rotated qkv; lse[B][H][T], log-sum-exp for the backward, or NULL. */
 DR_MUST_USE dr_status nn_attention(nn_device *dev, float *out, float *lse, const float *qkv,
                                    const nn_attn_shape *s);
 /* dqkv (overwritten) from dout; T x T is never materialised whole. */
@@ -147,7 +148,7 @@ typedef struct {
     float *norm2;   /* [M][D]  input of GATE_UP */
     float *gate_up; /* [M][2I] */
     float *act;     /* [M][I]  input of DOWN */
-    float *lora_u;  /* LoRA's drop(x) A^T, modules one after another: [M][sum of R] */
+    float *lora_u;  /* LoRA's drop(x) A^T: [M][R] of each module, one after another */
 } nn_acts;
 
 /* One block for m rows (lora_rank: sum of R over the layer's modules); freed by

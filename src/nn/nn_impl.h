@@ -22,15 +22,18 @@
 #include "nn/nn.h"
 
 /*
- * Which elements a dropout keeps.  Elements go in chunks of 64; word j of Philox block
- * 16*chunk + i (seed, stream) decides element 64*chunk + 16*j + i, so that 16 blocks are
- * computed side by side.  Kept when the word is >= threshold.
+ * Which elements a dropout keeps.  Elements go in chunks of NN_MASK_CHUNK = 128; Philox
+ * block 16*chunk + i of (seed, stream) gives four words, of which word j decides element
+ * 128*chunk + 32*j + i by its low half and 16 further by its high half: so 16 blocks are
+ * computed side by side.  Kept when the half word is >= threshold.
  */
 typedef struct {
     uint64_t seed, stream;
-    uint32_t threshold; /* p * 2^32 */
+    uint32_t threshold; /* p * 2^16, rounded: p is met to 1e-5 */
     float scale;        /* 1 / (1 - p) */
 } nn_mask;
+
+enum { NN_MASK_CHUNK = 128 };
 
 typedef struct nn_backend {
     const char *name;

@@ -36,7 +36,7 @@ typedef struct {
 } onnx_builder;
 
 /*
- * A version of onnxruntime before 1.minor is to load it.  What changed on the CPU, each seen
+ * A version of onnxruntime before 1.minor is to load it.  What changed on the CPU, seen
  * to run or fail in 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1, 1.25.0, 1.26.0 and 1.32.0:
  */
 enum {

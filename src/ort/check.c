@@ -32,7 +32,7 @@
 
 #include "core/log.h"
 
-enum { TIMEOUT_S = 120, POLL_MS = 50, WORDS_MAX = 8192 };
+enum { TIMEOUT_S = 120, POLL_MS = 50, WORDS_MAX = 8192, OPEN_FDS = 4096 };
 
 /* What the child has to say. */
 typedef struct {
@@ -82,15 +82,28 @@ static void write_all(int fd, const void *data, size_t n)
     }
 }
 
+/*
+ * What the parent has open is not for the child: above all the lock of an output folder,
+ * which would stay taken after the parent was killed until the child is gone as well.
+ * (close_range is not in every libc that this is built for.)
+ */
+static void close_others(int keep)
+{
+    for (int fd = STDERR_FILENO + 1; fd < OPEN_FDS; fd++)
+        if (fd != keep)
+            (void)close(fd);
+}
+
 static DR_NORETURN void child_main(const ort_check_request *q, int pipe_fd, int words_fd)
 {
     report rep = {0};
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (words_fd >= 0) {
         (void)dup2(words_fd, STDOUT_FILENO);
         (void)dup2(words_fd, STDERR_FILENO);
     }
+    close_others(pipe_fd);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     rep.born_bytes = resident_bytes();
     dr_trail_clear();
     rep.st = check_folder(q, &rep.runtime);

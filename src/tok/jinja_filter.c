@@ -203,7 +203,7 @@ static dr_status f_abs(jinja *j, jinja_value *out, const jinja_value *v,
     const jinja_value zero = jinja_int(0);
 
     (void)a;
-    *out = *v;
+    *out = v->type == JINJA_BOOL ? jinja_int(v->u.truth) : *v;
     if (!jinja_is_number(v))
         return dr_fail(DR_EFORMAT, "chat template line %d: abs of %s", j->line,
                        jinja_type_name(v));
@@ -247,7 +247,8 @@ static dr_status f_length(jinja *j, jinja_value *out, const jinja_value *v,
         return jinja_step(j, v->u.text.n / 64);
     }
     if (v->type == JINJA_LIST && v->u.list->lazy)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: the length of a filter's items", j->line);
+        DR_FAIL(DR_EFORMAT, "chat template line %d: the length of a filter's items",
+                j->line);
     DR_TRY(jinja_iterate(j, &items, v));
     *out = jinja_int((int64_t)items->count);
 done:

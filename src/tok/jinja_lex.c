@@ -425,13 +425,12 @@ dr_status jinja_lex(jinja *j, jinja_tokens *out, const char *source, size_t n)
             continue;
         }
         const bool sign = tag + 2 < x.n && (x.s[tag + 2] == '-' || x.s[tag + 2] == '+');
-        advance(&x, tag + 2);
+        advance(&x, tag + 2 + sign);
         if (kind == '#') {
             DR_TRY(skip_comment(&x));
             continue;
         }
         DR_TRY(add(&x, kind == '{' ? JINJA_PRINT_BEGIN : JINJA_BLOCK_BEGIN, x.s + tag, 2));
-        advance(&x, tag + 2 + sign);
         DR_TRY(lex_tag(&x, kind == '{'));
     }
     DR_TRY(add(&x, JINJA_END, x.s + x.n, 0));

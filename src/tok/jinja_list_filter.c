@@ -91,7 +91,7 @@ dr_status jinja_f_reverse(jinja *j, jinja_value *out, const jinja_value *v,
     DR_TRY(jinja_list_new(j, &l, items->count));
     for (size_t i = items->count; i-- > 0;)
         DR_TRY(jinja_list_add(j, l, items->v[i]));
-    l->lazy = v->type != JINJA_STRING;
+    l->lazy = v->type != JINJA_STRING && !(v->type == JINJA_LIST && v->u.list->lazy);
     *out = (jinja_value){.type = JINJA_LIST, .u.list = l};
     if (v->type == JINJA_STRING)
         st = jinja_join(j, out, (jinja_text){"", 0}, l);

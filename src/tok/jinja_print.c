@@ -88,8 +88,8 @@ static dr_status print_list(jinja *j, dr_buf *out, const jinja_value *v, int dep
     dr_status st = DR_OK;
 
     if (l->lazy)
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: printing a filter's items; |list it",
-                j->line);
+        DR_FAIL(DR_EUNSUPPORTED,
+                "chat template line %d: printing a filter's items; |list it", j->line);
     DR_TRY(dr_buf_adds(out, tuple ? "(" : "["));
     for (size_t i = 0; i < l->count; i++) {
         DR_TRY(dr_buf_adds(out, i > 0 ? ", " : ""));

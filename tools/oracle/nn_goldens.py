@@ -2,7 +2,7 @@
 """Tiny random decoders with their logits, hidden states, losses and LoRA gradients.
 
 tests/golden/tiny/<name>/   a Hugging Face folder of 120 KB (phi3: 170) in float32, and
-    logits.safetensors      {input_ids [1,T], logits [1,T,V]}; T is past phi3's longrope switch
+    logits.safetensors      {input_ids [1,T], logits [1,T,V]}; T is past phi3's switch
     logits_short.safetensors  (phi3) the same below the switch
 tests/golden/nn/<name>/     variants that only nn's tests need, the same files
 tests/golden/nn/<name>_lora.safetensors

@@ -424,7 +424,7 @@ FEATURES = [
     "a {%- if true -%} \n b \n {%- endif %} c\n\n",
     "{% for i in x %}\n{{ i }}\n{% endfor %}\nend\n",
     "  {%+ if true %}\nx\n  {%- endif +%}\ny", "{{ 1 -}}  \n 2", "a \n {{- 1 }} b", "a{# c #}\nb{#- d -#}  \n c",
-    "  {# x #}\n  y {# z #} w\n", "{% raw %} {{ x }} {% if %} {% endraw %}z", "a  {%- raw -%}  {{ q }}  {%- endraw -%}  b",
+    "  {# x #}\n  y {# z #} w\n", "a \n{#-#}\t\n\nb", "{% if e|reject('odd') %}lazy{% endif %}{% set g = x|map('string') %}{{ g|join }}{{ g|join }}", "{% raw %} {{ x }} {% if %} {% endraw %}z", "a  {%- raw -%}  {{ q }}  {%- endraw -%}  b",
     "x\r\ny\r{{ 1 }}\r\n", "\n\n{{ 1 }}\n\n\n", "\t {% set a = 1 %} \t\n{{ a }}", "{{ '}}' }}{{ \"%}\" }}{{ {'a': {'b': 1}}.a.b }}",
     # scopes and loops
     "{% set a = 1 %}{% for i in x %}{% set a = i %}{{ a }}{% endfor %}{{ a }}",

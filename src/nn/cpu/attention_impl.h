@@ -1,6 +1,6 @@
 /*
- * attention_impl.h - what cpu_attention.c and cpu_attention_back.c share: where heads lie in
- * a row, keys and values packed once for all queries, masks.
+ * attention_impl.h - what cpu_attention.c and cpu_attention_back.c share: where heads lie
+ * in a row, keys and values packed once for all queries, masks.
  *
  * Scores are computed transposed, keys down and a panel of nr queries across: the softmax
  * then runs down columns in vector lanes, and the block of probabilities is already in the
@@ -53,8 +53,8 @@ static inline const float *cpu_attn_v(const cpu_attn *a, size_t b, size_t g, siz
 }
 
 /* Rows [key][head_dim] of one kv head as left operands: by_key [panel of mr keys][dim][mr],
- * by_dim [panel of mr dims][t][mr]; either may be NULL.  Keys from .. to, from a multiple of
- * mr. */
+ * by_dim [panel of mr dims][t][mr]; either may be NULL.  Keys from .. to - 1, from a
+ * multiple of mr. */
 void cpu_attn_pack_keys(const cpu_attn *a, float *by_key, float *by_dim, const float *rows,
                         size_t from, size_t to);
 static inline size_t cpu_attn_by_key_floats(const cpu_attn *a)
@@ -73,8 +73,8 @@ size_t cpu_attn_first_key(const cpu_attn *a, size_t q0);
 /* Sets scores s[key - k0][nr] of keys that query q0 + lane must not see. */
 void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t q0);
 
-/* c[rows rounded to mr][nr] = or += left panels [panel][kc][mr] times right [kc][nr]; panels
- * lie panel_floats apart. */
+/* c[rows rounded to mr][nr] = or += left panels [panel][kc][mr] times right [kc][nr];
+ * panels lie panel_floats apart. */
 void cpu_attn_product(const cpu_attn *a, float *c, const float *left, size_t panel_floats,
                       size_t rows, const float *right, size_t kc, bool acc);
 

@@ -51,7 +51,7 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
     const float *keys = f->keys + bg * f->keys_floats;
     const float *values = f->values + bg * f->values_floats;
     float *q = scratch, *o = q + cpu_round(dim * nr, 16), *scores = o + a->dim_mr * nr;
-    float max[CPU_NR_MAX], sum[CPU_NR_MAX], inv[CPU_NR_MAX];
+    float max[CPU_NR_MAX] = {0}, sum[CPU_NR_MAX] = {0}, inv[CPU_NR_MAX];
     /* from the task's first query, so that blocks do not depend on nr */
     size_t from = cpu_attn_first_key(a, q0 / TASK_QUERIES * TASK_QUERIES), to = q0 + count;
 

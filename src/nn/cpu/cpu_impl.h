@@ -2,7 +2,7 @@
  * cpu_impl.h - inside of the cpu backend: kernel tables, workspace, task ranges.
  *
  * Kernels come in one table for each instruction set, compiled from the same body with its
- * own flags (gemm_body.h, rows_body.h), and are picked once when the device opens:
+ * own flags (gemm_body.inc, rows_body.inc), and are picked once when the device opens:
  *
  *   tile rows x columns   avx512 8 x 32    avx2 6 x 16    Arm 8 x 12    else 4 x 8
  *
@@ -52,7 +52,8 @@ typedef struct {
     /* One head of one row: pairs (x[i], x[i + half]) turned by cos, sin. */
     void (*rope)(float *x, const float *cos, const float *sin, size_t half, float sign);
     void (*add)(float *y, const float *x, size_t count);
-    /* Elements first .. first + count - 1 of the mask; first is a multiple of 64. */
+    /* Elements first .. first + count - 1 of the mask; first is a multiple of
+     * NN_MASK_CHUNK. */
     void (*dropout)(float *y, const float *x, size_t first, size_t count,
                     const nn_mask *mask, bool acc);
     double (*xent)(float *logits, size_t v, size_t target, float grad_scale);

@@ -6,7 +6,7 @@
 #include "core/mem.h"
 #include "nn/cpu/cpu_impl.h"
 
-enum { BLOCK_ELEMENTS = 16384, MASK_CHUNK = 64 };
+enum { BLOCK_ELEMENTS = 16384 };
 
 /* What the tasks of one operation share; each uses the members that it needs. */
 typedef struct {
@@ -170,7 +170,8 @@ dr_status cpu_dropout(nn_device *dev, float *y, const float *x, size_t count,
 {
     job j = {.y = y, .x = x, .m = count, .d = 1, .mask = mask, .acc = acc};
 
-    _Static_assert(BLOCK_ELEMENTS % MASK_CHUNK == 0, "blocks begin on a chunk of the mask");
+    _Static_assert(BLOCK_ELEMENTS % NN_MASK_CHUNK == 0,
+                   "blocks begin on a chunk of the mask");
     return run(dev, &j, dropout_task);
 }
 

@@ -10,4 +10,4 @@
 #    define MR  4
 #    define NRV 2
 #endif
-#include "nn/cpu/gemm_body.h"
+#include "nn/cpu/gemm_body.inc"

@@ -174,8 +174,10 @@ dr_status ref_dropout(nn_device *dev, float *y, const float *x, size_t count,
 
     (void)dev;
     for (size_t i = 0; i < count; i++) {
-        dr_philox(words, mask->seed, mask->stream, i / 64 * 16 + i % 16);
-        float v = words[i % 64 / 16] >= mask->threshold ? x[i] * mask->scale : 0.0f;
+        size_t chunk = i / NN_MASK_CHUNK, at = i % NN_MASK_CHUNK;
+        dr_philox(words, mask->seed, mask->stream, chunk * 16 + at % 16);
+        uint32_t half = at / 16 % 2 == 0 ? words[at / 32] & 0xffffu : words[at / 32] >> 16;
+        float v = x[i] * (half >= mask->threshold ? mask->scale : 0.0f);
         y[i] = acc ? y[i] + v : v;
     }
     return DR_OK;

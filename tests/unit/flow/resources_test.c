@@ -24,7 +24,7 @@ int main(void)
     limited("DRUPE_MEMORY_LIMIT", "1M", DR_ENOMEM, "MB of memory; 1.0 MB are available");
     limited("DRUPE_MEMORY_LIMIT", "1000", DR_ENOMEM, "this run needs about");
     limited("DRUPE_DISK_LIMIT", "2K", DR_EIO, "this run writes about");
-    limited("DRUPE_DISK_LIMIT", "1024", DR_EIO, "MB are free");
+    limited("DRUPE_DISK_LIMIT", "1024", DR_EIO, "KB are free");
     limited("DRUPE_MEMORY_LIMIT", "lots", DR_EUSAGE,
             "DRUPE_MEMORY_LIMIT: expected a size such as 4G, found \"lots\"");
     limited("DRUPE_MEMORY_LIMIT", "-1", DR_EUSAGE, "found \"-1\"");

@@ -2,9 +2,9 @@
  * gradient_test.c - every backward against central finite differences of its forward, on
  * ref: operations, the loss, and a whole layer with adapters and dropout.
  *
- * The function is f = sum(weight * output), summed in double.  Outputs are floats, so a step
- * of 1/64 leaves errors of about 1e-4 of the largest gradient; a wrong formula is off by
- * far more than the limit of 3e-3.
+ * The function is f = sum(weight * output), summed in double.  Outputs are floats, so a
+ * step of 1/64 leaves errors of about 1e-4 of the largest gradient; a wrong formula is off
+ * by far more than the limit of 3e-3.
  */
 #include "nn_check.h"
 
