@@ -2,13 +2,14 @@
 # make setup     install what is missing (tools/manifest)
 # make demo      the lab, on a small real model
 # make bench     timings; tests/bench/results.csv keeps them
+# make docs      docs/cli.md, from the tables
 # make install   PREFIX=/usr/local      make dist     tar.gz and wheel in dist/
 BUILD   ?= build
 PREFIX  ?= /usr/local
 PRESET  ?= release
 JOBS    ?= $(shell nproc)
 
-.PHONY: all setup demo test bench install dist clean
+.PHONY: all setup demo test bench docs install dist clean
 
 all: $(BUILD)/build.ninja
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -29,6 +30,9 @@ test: setup
 
 bench: all
 	@tests/bench/run $(BUILD)
+
+docs: all
+	@$(BUILD)/drupe docs >docs/cli.md
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)

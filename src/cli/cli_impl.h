@@ -155,8 +155,8 @@ DR_MUST_USE dr_status cli_pass_config(json_t **out, const dr_param *params, size
                                       const cli_key *keys, size_t count);
 
 /* Runs the job with one pass and prints the result.  config is taken over. */
-DR_MUST_USE dr_status cli_run_job(const cli_common *c, drupe_job *job, const char *pass,
-                                  json_t *config, const char *done);
+DR_MUST_USE dr_status cli_run_job(const cli_common *c, const drupe_job *options,
+                                  const char *pass, json_t *config, const char *done);
 /* Prints a result as asked: text or JSON. */
 DR_MUST_USE dr_status cli_print(const cli_common *c, const drupe_result *r);
 /* Writes to stdout; a failure (a closed pipe, a full disk) is DR_EIO. */

@@ -113,10 +113,10 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
         {"min_ort_version", NULL},   {"use_ort_genai", NULL},
         {"max_length", NULL}};
     json_t *config = NULL;
-    drupe_job job = {.model = o->model.model_name_or_path,
-                     .adapters = o->adapter_path,
-                     .output = o->model.output_path,
-                     .check = !o->no_check};
+    const drupe_job job = {.model = o->model.model_name_or_path,
+                           .adapters = o->adapter_path,
+                           .output = o->model.output_path,
+                           .check = !o->no_check};
     dr_status st = DR_OK;
 
     cli_model_notes(&o->model);

@@ -75,11 +75,11 @@ static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
     json_t *config = NULL;
-    drupe_job job = {.model = o->model.model_name_or_path,
-                     .output = o->model.output_path,
-                     .data = cli_data_of(&o->data),
-                     .evaluate = !o->no_evaluate,
-                     .check = true};
+    const drupe_job job = {.model = o->model.model_name_or_path,
+                           .output = o->model.output_path,
+                           .data = cli_data_of(&o->data),
+                           .evaluate = !o->no_evaluate,
+                           .check = true};
     dr_status st = DR_OK;
 
     cli_model_notes(&o->model);

@@ -195,9 +195,8 @@ static void test_many_columns(void)
 static void test_chat(void)
 {
     tok_tokenizer *t = toy_tok(true);
-    const char *bad[] = {"{\"messages\": \"a\"}", "{\"m\": 1}",
-                         "{\"messages\": [{\"role\": "
-                         "\"user\"}]}",
+    static const char half[] = "{\"messages\": [{\"role\": \"user\"}]}";
+    const char *bad[] = {"{\"messages\": \"a\"}", "{\"m\": 1}", half,
                          "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}",
                          "{\"messages\": [3]}"};
     const char *say[] = {"is a string, not a list", "is nothing, not a list",

@@ -82,7 +82,7 @@ static void test_kinds(void)
     nothing_at(&arena, o.output);
 }
 
-/* What a run leaves: the model, drupe.json, Olive's model_config.json; the same each time. */
+/* What a run leaves: model, drupe.json, Olive's model_config.json; the same each time. */
 static void test_result(void)
 {
     const char *out = in_tmp(&arena, "rtn"), *text = NULL;
