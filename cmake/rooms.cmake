@@ -1,10 +1,10 @@
 # drupe_room(NAME nn DEPS core hf SOURCES a.c b.c LIBS dep_x): one room as an object library.
 # DEPS are the rooms that it may call; tools/check/layers holds #includes to the same list.
-set(DRUPE_ROOMS "" CACHE INTERNAL "")
 function(drupe_room)
   cmake_parse_arguments(R "" "NAME" "DEPS;SOURCES;LIBS" ${ARGN})
   add_library(room_${R_NAME} OBJECT ${R_SOURCES})
-  target_link_libraries(room_${R_NAME} PRIVATE drupe_flags)
+  # core's headers are open to every room, and core/json.h has jansson's.
+  target_link_libraries(room_${R_NAME} PRIVATE drupe_flags dep_jansson)
   target_link_libraries(room_${R_NAME} PUBLIC ${R_LIBS} Threads::Threads m ${CMAKE_DL_LIBS})
   add_library(drupe_${R_NAME} STATIC $<TARGET_OBJECTS:room_${R_NAME}>)
   target_link_libraries(drupe_${R_NAME} PUBLIC drupe_flags)

@@ -40,26 +40,24 @@ done:
     return st;
 }
 
-static dr_status add_runtime(drupe_result *r, const char *label, const char *key,
-                             bool found, const char *version, const char *path,
-                             const char *why)
-{
-    json_t *j = json_object();
-    dr_status st = DR_OK;
+typedef struct {
+    const char *label, *key; /* for people, for programs */
+    bool found;
+    const char *version, *path; /* NULL: unknown */
+} runtime;
 
-    json_object_set_new(r->report, key, j);
-    json_object_set_new(j, "found", json_boolean(found));
-    if (found) {
-        json_object_set_new(j, "version", version ? json_string(version) : json_null());
-        json_object_set_new(j, "path", path ? json_string(path) : json_null());
-        DR_TRY(dr_buf_addf(&r->text, "%-14s %s %s\n", label, version ? version : "found",
-                           path ? path : ""));
-    } else {
-        DR_TRY(dr_buf_addf(&r->text, "%-14s not found%s%s\n", label, why ? ": " : "",
-                           why ? why : ""));
-    }
-done:
-    return st;
+static dr_status add_runtime(drupe_result *r, const runtime *f, const char *why)
+{
+    json_t *j = json_pack("{s:b}", "found", (int)f->found);
+
+    json_object_set_new(r->report, f->key, j);
+    if (!f->found)
+        return dr_buf_addf(&r->text, "%-14s not found%s%s\n", f->label, why ? ": " : "",
+                           why ? why : "");
+    json_object_set_new(j, "version", f->version ? json_string(f->version) : json_null());
+    json_object_set_new(j, "path", f->path ? json_string(f->path) : json_null());
+    return dr_buf_addf(&r->text, "%-14s %s %s\n", f->label,
+                       f->version ? f->version : "found", f->path ? f->path : "");
 }
 
 static dr_status add_runtimes(drupe_result *r, dr_arena *a)
@@ -69,10 +67,12 @@ static dr_status add_runtimes(drupe_result *r, dr_arena *a)
     dr_status st = DR_OK;
 
     ort_probe(a, &info);
-    DR_TRY(add_runtime(r, "onnxruntime", "onnxruntime", info.ort_found, info.ort_version,
-                       info.ort_path, info.why));
-    DR_TRY(add_runtime(r, "genai", "onnxruntime_genai", info.genai_found,
-                       info.genai_version, info.genai_path, info.why));
+    const runtime found[] = {
+        {"onnxruntime", "onnxruntime", info.ort_found, info.ort_version, info.ort_path},
+        {"genai", "onnxruntime_genai", info.genai_found, info.genai_version,
+         info.genai_path}};
+    for (size_t i = 0; i < DR_COUNT(found); i++)
+        DR_TRY(add_runtime(r, &found[i], info.why));
     for (size_t i = 0; i < info.provider_count; i++) {
         DR_TRY(
             dr_buf_addf(&r->text, "%s%s", i ? ", " : "providers      ", info.providers[i]));

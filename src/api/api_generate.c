@@ -153,36 +153,47 @@ done:
     return st;
 }
 
-drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
-                            drupe_text_fn on_text, void *ctx)
+static dr_status find_folder(const char **folder, dr_arena *a, const char *model)
 {
-    listener l = {.on_text = on_text, .ctx = ctx};
-    tok_tokenizer *tok = NULL;
+    dr_status st = DR_OK;
+
+    if (!dr_exists(model))
+        return dr_fail(DR_EUSAGE, "%s: no such folder", model);
+    *folder = api_genai_folder(a, model);
+    if (*folder == NULL) {
+        st = dr_fail(DR_EUSAGE, "%s: no genai_config.json in it, nor in its model folder",
+                     model);
+        dr_hint("make one with: drupe auto-opt -m MODEL --use_ort_genai");
+    }
+    return st;
+}
+
+/* The runtime's loop over our ids; l hears the text. */
+static dr_status run(drupe_result *r, listener *l, const char *folder, const tok_ids *ids,
+                     const ort_generate_options *o)
+{
     ort_generator *gen = NULL;
     ort_generate_stats stats = {0};
     int32_t *new_ids = NULL;
     size_t new_count = 0;
-    tok_ids ids = {0};
-    dr_arena a = {0};
-    drupe_result *r = api_result_new();
     dr_status st = DR_OK;
 
-    *out = NULL;
-    dr_trail_clear();
-    dr_buf_init(&l.pending, (size_t)1 << 20);
-    dr_buf_init(&l.all, (size_t)256 << 20);
-    const char *folder = api_genai_folder(&a, g->model);
-    if (!dr_exists(g->model))
-        DR_FAIL(DR_EUSAGE, "%s: no such folder", g->model);
-    if (folder == NULL) {
-        st = dr_fail(DR_EUSAGE, "%s: no genai_config.json in it, nor in its model folder",
-                     g->model);
-        dr_hint("make one with: drupe auto-opt -m MODEL --use_ort_genai");
-        goto done;
-    }
-    DR_TRY(tok_open(&tok, folder));
-    DR_TRY(make_prompt(&ids, tok, g));
-    DR_TRY(tok_stream_open(&l.stream, tok));
+    DR_TRYF(ort_generator_open(&gen, folder, o), "loading %s", folder);
+    DR_TRY(
+        ort_generate(gen, ids->ids, ids->count, on_token, l, &new_ids, &new_count, &stats));
+    DR_TRY(l->st);
+    DR_TRY(tok_stream_end(l->stream, &l->pending));
+    (void)flush(l);
+    DR_TRY(l->st);
+    DR_TRY(tell(r, l, &stats, new_ids, new_count));
+done:
+    ort_generator_close(gen);
+    free(new_ids);
+    return st;
+}
+
+static dr_status generate(drupe_result *r, listener *l, const drupe_generation *g)
+{
     ort_generate_options o = {.do_sample = g->do_sample,
                               .temperature = g->temperature,
                               .top_p = g->top_p,
@@ -190,29 +201,46 @@ drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
                               .seed = g->seed,
                               .share_buffer = -1,
                               .threads = g->threads};
-    DR_TRY(set_limits(&o, &l, g, folder, ids.count));
+    const char *folder = NULL;
+    tok_tokenizer *tok = NULL;
+    tok_ids ids = {0};
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(find_folder(&folder, &a, g->model));
     if (g->adapter != NULL)
         DR_TRY(find_adapter(&o.adapter_path, &a, folder, g->adapter));
-    DR_TRYF(ort_generator_open(&gen, folder, &o), "loading %s", folder);
-    DR_TRY(
-        ort_generate(gen, ids.ids, ids.count, on_token, &l, &new_ids, &new_count, &stats));
-    DR_TRY(l.st);
-    DR_TRY(tok_stream_end(l.stream, &l.pending));
-    (void)flush(&l);
-    DR_TRY(l.st);
-    DR_TRY(tell(r, &l, &stats, new_ids, new_count));
+    DR_TRY(tok_open(&tok, folder));
+    DR_TRY(make_prompt(&ids, tok, g));
+    DR_TRY(set_limits(&o, l, g, folder, ids.count));
+    DR_TRY(tok_stream_open(&l->stream, tok));
+    DR_TRY(run(r, l, folder, &ids, &o));
+done:
+    tok_stream_close(l->stream);
+    tok_ids_release(&ids);
+    tok_close(tok);
+    dr_arena_release(&a);
+    return st;
+}
+
+drupe_status drupe_generate(drupe_result **out, const drupe_generation *g,
+                            drupe_text_fn on_text, void *ctx)
+{
+    listener l = {.on_text = on_text, .ctx = ctx};
+    drupe_result *r = api_result_new();
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    dr_buf_init(&l.pending, (size_t)1 << 20);
+    dr_buf_init(&l.all, (size_t)256 << 20);
+    DR_TRY(generate(r, &l, g));
     api_result_seal(r);
     *out = r;
     r = NULL;
 done:
     drupe_result_free(r);
-    ort_generator_close(gen);
-    tok_stream_close(l.stream);
-    tok_ids_release(&ids);
-    tok_close(tok);
-    free(new_ids);
     dr_buf_release(&l.pending);
     dr_buf_release(&l.all);
-    dr_arena_release(&a);
     return (drupe_status)st;
 }

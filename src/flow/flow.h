@@ -62,7 +62,7 @@ DR_MUST_USE dr_status flow_parse_adapters(dr_arena *a, const char *text,
 /* Memory that can be had without swapping, in the machine or its container; 0: unknown. */
 uint64_t flow_memory_available(void);
 
-/* The device that runs use by default, in words: "cpu, 2 threads, oneDNN 3.2"; arena. */
+/* The device that runs use by default, in words: "cpu, 2 threads, avx512"; arena. */
 DR_MUST_USE dr_status flow_describe_device(dr_arena *a, const char **text);
 
 #endif

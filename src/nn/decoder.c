@@ -191,8 +191,8 @@ static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
     for (size_t i = 0; i < linears; i++) {
         const hf_linear *l = &j->linears[i];
         size_t rows = LOAD_ELEMENTS / l->n_in;
-        /* few enough for the list; 8 rows at least, since packed files hold 8 in a word */
-        rows = rows < 8 ? 8 : rows;
+        /* a multiple of 8, since packed files hold 8 in a word; few enough for the list */
+        rows = rows < 8 ? 8 : rows / 8 * 8;
         while ((l->n_out + rows - 1) / rows > LOAD_TASKS_MAX / linears)
             rows *= 2;
         for (size_t r = 0; r < l->n_out; r += rows, tasks++) {

@@ -2,8 +2,8 @@
  * head.c - from the last layer's output to logits and to the loss.
  *
  * The loss never holds more than one chunk of logits: rows are taken so many at a time that
- * they fit 64 MB, and only rows with a target are computed at all.  A head that is not kept
- * is read in runs of rows, for each chunk anew.
+ * they fit 100 MB, and only rows with a target are computed at all.  A head that is not
+ * kept is read in runs of rows, for each chunk anew.
  */
 #include <string.h>
 
@@ -12,7 +12,7 @@
 
 enum {
     ROWS_MAX = 512,
-    LOGIT_FLOATS = 1 << 24,
+    LOGIT_FLOATS = 3 << 23,  /* of logits at once: 100 MB */
     STREAM_FLOATS = 1 << 22, /* of a head that is not kept, in memory at once */
     READ_ROWS = 256,
     IGNORED = -100

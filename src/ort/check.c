@@ -172,6 +172,22 @@ static const char *last_line(const char *words)
     return line != NULL ? line + 1 : words;
 }
 
+/* sigabbrev_np is younger than the libc that this is built for. */
+static const char *signal_name(int number)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {{SIGSEGV, "SIGSEGV"}, {SIGABRT, "SIGABRT"}, {SIGILL, "SIGILL"},
+                 {SIGFPE, "SIGFPE"},   {SIGBUS, "SIGBUS"},   {SIGKILL, "SIGKILL"},
+                 {SIGTERM, "SIGTERM"}, {SIGSYS, "SIGSYS"},   {SIGTRAP, "SIGTRAP"}};
+
+    for (size_t i = 0; i < DR_COUNT(names); i++)
+        if (names[i].number == number)
+            return names[i].name;
+    return "a signal";
+}
+
 static dr_status judge(const outcome *o, const ort_check_request *q, ort_check_result *out)
 {
     const char *line = last_line(o->words);
@@ -185,9 +201,8 @@ static dr_status judge(const outcome *o, const ort_check_request *q, ort_check_r
         return dr_fail(DR_EDEVICE, "%s: the check was not done after %.0f s", q->dir,
                        out->seconds);
     if (!o->reported && WIFSIGNALED(o->status)) {
-        const char *name = sigabbrev_np(WTERMSIG(o->status));
-        return dr_fail(DR_EDEVICE, "%s: the runtime crashed on it with SIG%s%s%s", q->dir,
-                       name != NULL ? name : "?", sep, line);
+        return dr_fail(DR_EDEVICE, "%s: the runtime crashed on it with %s%s%s", q->dir,
+                       signal_name(WTERMSIG(o->status)), sep, line);
     }
     if (!o->reported)
         return dr_fail(DR_EDEVICE, "%s: the check ended without a word, status %d%s%s",
@@ -206,7 +221,7 @@ static dr_status judge(const outcome *o, const ort_check_request *q, ort_check_r
 dr_status ort_check(ort_check_result *out, const ort_check_request *q)
 {
     const double start_s = dr_now_s();
-    const double limit_s = q->timeout_s > 0 ? q->timeout_s : TIMEOUT_S;
+    const double limit_s = q->timeout_s > 0 ? q->timeout_s : (double)TIMEOUT_S;
     int ends[2] = {-1, -1};
     int words_fd = memfd_create("drupe-check", MFD_CLOEXEC);
     outcome o = {0};

@@ -10,8 +10,7 @@
 static const char *const probes[] = {
     "what is the best thing to see in chicago",
     "Hello, world! It's 3:45 pm on 2024-12-31; the price is 1,234.50 EUR.",
-    "  two spaces,\ttab,\nnewline, caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e "
-    "\xf0\x9f\x99\x82",
+    "  two spaces,\ttab,\nline; caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac \xf0\x9f\x99\x82",
     "def f(x):\n    return [i ** 2 for i in range(x)]  # squares\n",
 };
 

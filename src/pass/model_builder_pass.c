@@ -148,7 +148,7 @@ static dr_status tell(const pass_job *job, const onnx_report *r, const onnx_opti
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < r->note_count; i++)
-        dr_warn_result("%s", r->notes[i]);
+        dr_log(DR_INFO, "%s", r->notes[i]);
     DR_TRY(dr_buf_addf(job->text, "precision      %s\n", precisions[o->precision]));
     DR_TRY(dr_buf_addf(job->text, "graph          %zu nodes, opset %d, %llu bytes\n",
                        r->nodes, r->opset, (unsigned long long)r->graph_bytes));

@@ -6,9 +6,9 @@
  * together; then weights are clipped, rounded and written.
  *
  * Folding.  QKV and GATE_UP divide the norm before them, O the V rows (and bias), DOWN the
- * up rows (and bias).  A norm is stored in the model's own 8 or 11 bits of precision, so the
- * folded norm is rounded first and the scale becomes norm / rounded norm: the product is
- * exact, where rounding the norm alone would change every channel by up to 0.4 %.
+ * up rows (and bias).  A norm is stored in the model's own 8 or 11 bits of precision, so
+ * the folded norm is rounded first and the scale becomes norm / rounded norm: the product
+ * is exact, where rounding the norm alone would change every channel by up to 0.4 %.
  *
  * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
  * activations, the sample's slot inputs (all tokens' with `exact`).
@@ -154,7 +154,8 @@ static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i,
                                  quant_gram_cols(slot->block), i == 0);
 }
 
-/* The sample's sequences are spread evenly over all: the k-th is k * count / sample_count. */
+/* The sample's sequences are spread evenly over all: the k-th is k * count /
+ * sample_count. */
 static void keep_sample(const awq_run *r, awq_slot *slot, const float *x, size_t i,
                         size_t m)
 {

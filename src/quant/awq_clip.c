@@ -2,8 +2,8 @@
  * awq_clip.c - clips, rounds and packs scaled weights.
  *
  * Clipping is AutoAWQ's: each row's group is clamped to a share 1, 0.95, ..., 0.55 of its
- * greatest magnitude, by the least error of the group's own outputs.  That error over tokens
- * is e^T G e with the group's Gram matrix, so no tokens are looked at here.
+ * greatest magnitude, by the least error of the group's own outputs.  That error over
+ * tokens is e^T G e with the group's Gram matrix, so no tokens are looked at here.
  */
 #include "core/mem.h"
 #include "quant/awq_impl.h"

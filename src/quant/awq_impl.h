@@ -64,10 +64,10 @@ DR_MUST_USE dr_status awq_rank(nn_device *dev, double *loss, const float *w, siz
                                const float *scales, size_t count, const float *grams);
 
 /*
- * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows of
- * q.  With grams (of the scaled inputs) each group is clipped first: search is the rule of
- * AutoAWQ's clip search, final the one that the packed weight gets.  limits (may be NULL)
- * [rows][K/block] receives the clipping, for tests.
+ * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows
+ * of q.  With grams (of the scaled inputs) each group is clipped first: search is the
+ * rule of AutoAWQ's clip search, final the one that the packed weight gets.  limits (may
+ * be NULL) [rows][K/block] receives the clipping, for tests.
  */
 typedef struct {
     dr_qtensor *q;

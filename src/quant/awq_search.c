@@ -3,14 +3,14 @@
  *
  * A candidate is a ratio i/20: s = mean|x|^ratio / mean|w|^(1-ratio) (duo_scaling), or
  * without the divisor; normalised to sqrt(max * min) = 1.  Its loss is the mean squared
- * change of a module's output: self_attn for QKV, the MLP for GATE_UP, the linear itself for
- * O and DOWN.
+ * change of a module's output: self_attn for QKV, the MLP for GATE_UP, the linear itself
+ * for O and DOWN.
  *
  * exact: all 20 are judged on all tokens, as AutoAWQ does.  Otherwise all 20 and the
  * identity are ranked by the change of the slot's own output, which block-diagonal Gram
- * matrices give without tokens, and the best JUDGED with the identity are judged on a sample
- * of sequences.  The identity competes always, so a slot is never made worse than plain
- * rounding on the sample.
+ * matrices give without tokens, and the best JUDGED with the identity are judged on a
+ * sample of sequences.  The identity competes always, so a slot is never made worse than
+ * plain rounding on the sample.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -348,8 +348,8 @@ done:
     return st;
 }
 
-/* AutoAWQ scales O through V only when their weights have one shape; a fused QKV's last rows
- * when there is one key/value head for each query head. */
+/* AutoAWQ scales O through V only when their weights have one shape; a fused QKV's last
+ * rows when there is one key/value head for each query head. */
 static bool exact_skips(const awq_run *r, hf_slot s)
 {
     const hf_config *c = r->s.cfg;

@@ -1,12 +1,12 @@
 /*
- * gptq.c - GPTQ through a model: each slot is rounded for the inputs that it will see, those
- * from everything before it already rounded, also within its layer.
+ * gptq.c - GPTQ through a model: each slot is rounded for the inputs that it will see,
+ * those from everything before it already rounded, also within its layer.
  *
  * A layer runs in four stages, one for each slot; a stage computes the slot's inputs chunk
  * by chunk, sums their Hessian, then solves:
  *
  *     x -> norm -> H(qkv) -> solve -> qkv -> attention -> H(o) -> solve -> x += o
- *       -> norm -> H(gate_up) -> solve -> gate_up -> silu*up -> H(down) -> solve -> x += down
+ *     -> norm -> H(gate_up) -> solve -> gate_up -> silu*up -> H(down) -> solve -> x += down
  *
  * So the text passes the layer once, with rounded weights, where running the layer before
  * and again after its rounding passes it twice.  Between two stages the attention's outputs

@@ -3,15 +3,16 @@
  * column order, the sweep over blocks of columns, bytes.
  *
  * With H = A A^T, A upper triangular, the sweep needs A only (gptq_sweep.c says why), and A
- * is the Cholesky factor of H read backwards from its last row and column: one factorisation
- * and no inverse.  After each block of 128 columns its errors are spread over all later
- * columns by one matrix product.
+ * is the Cholesky factor of H read backwards from its last row and column: one
+ * factorisation and no inverse.  After each block of 128 columns its errors are spread
+ * over all later columns by one matrix product.
  *
  * Columns that never see an input (H_jj = 0) are set to zero.  Damping adds a share of the
- * mean diagonal; when the factorisation fails all the same it is raised tenfold, four times.
+ * mean diagonal; when the factorisation fails all the same it is raised tenfold, four
+ * times.
  *
- * Cost: n^3/3 + rows n^2 multiply-adds; memory: n^2 floats for the factor, two copies of the
- * weight (three with desc_act) and the diagonal blocks.
+ * Cost: n^3/3 + rows n^2 multiply-adds; memory: n^2 floats for the factor, two copies of
+ * the weight (three with desc_act) and the diagonal blocks.
  */
 #include <stdlib.h>
 #include <string.h>

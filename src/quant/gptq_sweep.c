@@ -43,9 +43,9 @@ static void spread_errors(float *restrict cur, const float *restrict delta,
 }
 
 /*
- * w[n] = what the group's columns would be if none of them were rounded: each takes over the
- * errors of all columns before the group (cur) and the changes of those before it within the
- * group.  This is the weight as GPTQ's usual form has it at this point.
+ * w[n] = what the group's columns would be if none of them were rounded: each takes over
+ * the errors of all columns before the group (cur) and the changes of those before it
+ * within the group.  This is the weight as GPTQ's usual form has it at this point.
  */
 QUANT_CLONES
 static void complete_group(float *restrict w, const float *restrict cur,

@@ -1,10 +1,10 @@
 /*
- * quad.c - the quadratic form e^T G e of sixteen rows: the inner loop of every search (clip,
- * group scale, AWQ ratio).
+ * quad.c - the quadratic form e^T G e of sixteen rows: the inner loop of every search
+ * (clip, group scale, AWQ ratio).
  *
- * G is symmetric, so only j < i is multiplied and counted twice; four rows of G are taken at
- * once, so that each e[j] is loaded for four products: n^2/2 multiply-adds a lane, and no
- * error matrix goes through memory as it would with a matrix product.
+ * G is symmetric, so only j < i is multiplied and counted twice; four rows of G are taken
+ * at once, so that each e[j] is loaded for four products: n^2/2 multiply-adds a lane, and
+ * no error matrix goes through memory as it would with a matrix product.
  *
  * Two versions with the same order of sums, hence the same bytes: eight-wide vectors where
  * the processor has AVX2, plain loops elsewhere.  One core of a Zen 4, n = 64, counting

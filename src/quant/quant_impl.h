@@ -62,7 +62,8 @@ void quant_tile_error(float *err, const quant_rule *rule, const quant_lanes *g,
 /* loss[lane] += e^T G e for a symmetric G[n][n] with row stride ld, of which the lower
  * triangle is read. */
 void quant_tile_quad(float *loss, const float *e, const float *gram, size_t ld, size_t n);
-/* Codes and grid of block b into rows row0.. of a packed weight; a short block is padded. */
+/* Codes and grid of block b into rows row0.. of a packed weight; a short block is
+ * padded. */
 void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const float *codes,
                      size_t n, const quant_lanes *g);
 
@@ -86,7 +87,8 @@ typedef struct {
 void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule,
                          const quant_shrink *shrink, const float *tile, size_t n,
                          const float *gram, size_t m, float *scratch);
-/* m for a group: the group itself up to 128 columns, else a power of two that divides it. */
+/* m for a group: the group itself up to 128 columns, else a power of two that divides
+ * it. */
 size_t quant_gram_cols(size_t block);
 /* tile = clamp(tile, -limit, limit) by lane. */
 void quant_tile_clamp(float *tile, const float *limit, size_t n);
@@ -104,16 +106,16 @@ DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const 
 
 /* ---- GPTQ's solver (chol.c, gptq_solve.c, gptq_sweep.c) ---- */
 
-/* a[n][n], of which the lower triangle is read, becomes its lower Cholesky factor (the upper
- * triangle is left alone).  *definite false: it has none, and a is spoilt. */
+/* a[n][n], of which the lower triangle is read, becomes its lower Cholesky factor (the
+ * upper triangle is left alone).  *definite false: it has none, and a is spoilt. */
 DR_MUST_USE dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite);
 
 enum { QUANT_SWEEP = 128 }; /* columns between two updates of all later ones */
 
 /*
  * w[rows][cols] is rounded into q (made here) and replaced by the rounded values.
- * h[cols][cols]: X^T X of the inputs, symmetric.  name is for messages.  *loss (may be NULL)
- * receives the sum over rows of (w - q) (H + damping) (w - q)^T.
+ * h[cols][cols]: X^T X of the inputs, symmetric.  name is for messages.  *loss (may be
+ * NULL) receives the sum over rows of (w - q) (H + damping) (w - q)^T.
  */
 DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev,
                                        float *w, const float *h, size_t rows, size_t cols,

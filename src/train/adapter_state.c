@@ -79,8 +79,7 @@ static dr_status fresh_modules(train_state *s, const hf_model *m, const train_op
     ad->alpha = o->alpha;
     ad->dropout = o->dropout;
     ad->rslora = o->rslora;
-    ad->modules =
-        dr_calloc((size_t)layers * HF_SLOT_COUNT * 3, sizeof(*ad->modules));
+    ad->modules = dr_calloc((size_t)layers * HF_SLOT_COUNT * 3, sizeof(*ad->modules));
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(m, layer, &linears);
@@ -129,7 +128,8 @@ static void init_a(float *a, size_t r, size_t n_in, uint64_t seed, size_t module
 
 static dr_status allocate(train_state *s)
 {
-    const char *const what[] = {"adapter", "its gradients", "first moments", "second moments"};
+    const char *const what[] = {"adapter", "its gradients", "first moments",
+                                "second moments"};
     float **const blocks[] = {&s->param, &s->grad, &s->m, &s->v};
     void *p = NULL;
     dr_status st = DR_OK;
@@ -215,7 +215,8 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
 
     *s = (train_state){0};
     if (o->from_adapter != NULL) {
-        DR_TRYF(hf_adapter_open(&s->adapter, o->from_adapter, m), "the adapter to start from");
+        DR_TRYF(hf_adapter_open(&s->adapter, o->from_adapter, m),
+                "the adapter to start from");
         note_targets(s);
     } else {
         DR_TRY(fresh_modules(s, m, o));

@@ -18,28 +18,28 @@
 typedef enum { TRAIN_CONSTANT, TRAIN_LINEAR, TRAIN_COSINE } train_schedule;
 
 typedef struct {
-    int r;                      /* 64 */
-    double alpha;               /* 16 */
-    double dropout;             /* 0.05 */
+    int r;          /* 64 */
+    double alpha;   /* 16 */
+    double dropout; /* 0.05 */
     bool rslora;
     const char *const *targets; /* leaf names; NULL: the family's default */
     size_t target_count;
-    const char *from_adapter;   /* PEFT folder to start from; NULL: fresh */
+    const char *from_adapter; /* PEFT folder to start from; NULL: fresh */
 
-    size_t max_steps;           /* 0: from epochs */
-    double epochs;              /* 3 */
-    size_t batch;               /* per_device_train_batch_size: 8 */
-    size_t accumulation;        /* gradient_accumulation_steps: 1 */
-    double learning_rate;       /* 2e-4 */
-    train_schedule schedule;    /* constant */
-    double warmup_ratio;        /* 0.03; no effect with constant, as in transformers */
-    size_t warmup_steps;        /* wins over the ratio */
+    size_t max_steps;        /* 0: from epochs */
+    double epochs;           /* 3 */
+    size_t batch;            /* per_device_train_batch_size: 8 */
+    size_t accumulation;     /* gradient_accumulation_steps: 1 */
+    double learning_rate;    /* 2e-4 */
+    train_schedule schedule; /* constant */
+    double warmup_ratio;     /* 0.03; no effect with constant, as in transformers */
+    size_t warmup_steps;     /* wins over the ratio */
     double weight_decay, beta1, beta2, eps; /* 0, .9, .999, 1e-8 */
-    double max_grad_norm;       /* 1; 0: no clipping */
-    uint64_t seed;              /* 42 */
-    bool shuffle;               /* torch.randperm of each epoch, seeded as the Trainer's */
-    size_t logging_steps;       /* 0: at the end only */
-    size_t keep_bytes;          /* memory for weights and activations; 0: half of what is free */
+    double max_grad_norm;                   /* 1; 0: no clipping */
+    uint64_t seed;                          /* 42 */
+    bool shuffle;         /* torch.randperm of each epoch, seeded as the Trainer's */
+    size_t logging_steps; /* 0: at the end only */
+    size_t keep_bytes;    /* memory for weights and activations; 0: half of what is free */
 } train_options;
 
 typedef struct {

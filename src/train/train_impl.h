@@ -13,15 +13,16 @@
  * Gradients and the two moments lie alike, so that the optimizer is one loop.
  */
 typedef struct {
-    hf_adapter adapter; /* owned: names, ranks, scales; modules[].a and .b point into param */
+    hf_adapter
+        adapter; /* owned: names, ranks, scales; modules[].a and .b point into param */
     float *param, *grad, *m, *v; /* owned, [count] each */
     size_t count;
-    nn_lora **layers;            /* arena: the modules of each layer */
-    size_t *layer_counts;        /* arena */
-    size_t max_rank;             /* largest sum of ranks in a layer */
-    const char **targets;        /* arena: leaf names for adapter_config.json */
+    nn_lora **layers;     /* arena: the modules of each layer */
+    size_t *layer_counts; /* arena */
+    size_t max_rank;      /* largest sum of ranks in a layer */
+    const char **targets; /* arena: leaf names for adapter_config.json */
     size_t target_count;
-    int lowest;                  /* first layer that has a module */
+    int lowest; /* first layer that has a module */
     dr_arena arena;
 } train_state;
 
@@ -33,7 +34,8 @@ void train_state_release(train_state *s);
 /* Dropout masks differ by step and sequence; the same two numbers give the same mask. */
 void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence);
 
-/* ---- AdamW (Loshchilov and Hutter 2019), as torch.optim.AdamW computes it in float ---- */
+/* ---- AdamW (Loshchilov and Hutter 2019), as torch.optim.AdamW computes it in float
+ * ---- */
 
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
@@ -51,7 +53,8 @@ double train_rate(const train_options *o, size_t k, size_t total);
 /* ---- the order of blocks ---- */
 
 /* order[n] for an epoch: torch.randperm(n) from a generator seeded with seed + epoch, as
- * accelerate's seedable sampler does for the Hugging Face Trainer; identity when !shuffle. */
+ * accelerate's seedable sampler does for the Hugging Face Trainer; identity when
+ * !shuffle. */
 void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuffle);
 
 #endif

@@ -1,11 +1,11 @@
 /*
  * train_lora.c - the training loop.
  *
- * A step is `accumulation` micro-batches of `batch` blocks, as the Hugging Face Trainer cuts
- * them: the last batch of an epoch may be smaller, the last group of an epoch too.  The loss
- * of a micro-batch is the mean over its targets, that of a step the mean over its
- * micro-batches (Olive sets accepts_loss_kwargs = False).  Inside, sequences are run one
- * after another, so that memory is that of one sequence whatever the batch.
+ * A step is `accumulation` micro-batches of `batch` blocks, as the Hugging Face Trainer
+ * cuts them: the last batch of an epoch may be smaller, the last group of an epoch too. 
+ * The loss of a micro-batch is the mean over its targets, that of a step the mean over
+ * its micro-batches (Olive sets accepts_loss_kwargs = False).  Inside, sequences are run
+ * one after another, so that memory is that of one sequence whatever the batch.
  *
  *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
  *   backward  layers from the top down to the lowest that trains
@@ -30,12 +30,12 @@ typedef struct {
     const train_options *o;
     int layers;
     size_t hidden;
-    nn_acts *acts;     /* [layers] when all are kept, else [1] */
+    nn_acts *acts; /* [layers] when all are kept, else [1] */
     size_t acts_count;
-    float *inputs;     /* [layers][seq_len][D] when acts are not kept */
-    float *x, *dx;     /* [seq_len][D] */
-    int32_t *targets;  /* [seq_len] */
-    size_t bytes;      /* of all that */
+    float *inputs;    /* [layers][seq_len][D] when acts are not kept */
+    float *x, *dx;    /* [seq_len][D] */
+    int32_t *targets; /* [seq_len] */
+    size_t bytes;     /* of all that */
 } trainer;
 
 static void trainer_release(trainer *t)
@@ -77,7 +77,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
     dr_status st = DR_OK;
 
-    *t = (trainer){.blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
+    *t = (trainer){
+        .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o));
     size_t rank = t->state.max_rank, one = nn_acts_bytes(c, 1, seq, rank);
     size_t all = one * (size_t)c->layers;
@@ -163,7 +164,7 @@ done:
 
 /* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
 typedef struct {
-    size_t *order; /* owned: of the current epoch */
+    size_t *order;                 /* owned: of the current epoch */
     size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
 } sampler;
 
@@ -175,8 +176,8 @@ static void sampler_open(sampler *s, const train_blocks *b, const train_options 
 }
 
 /* Micro-batches [*first, *end) of step k, in the order of its epoch. */
-static void sampler_step(sampler *s, size_t k, const train_blocks *b, const train_options *o,
-                         size_t *first, size_t *end)
+static void sampler_step(sampler *s, size_t k, const train_blocks *b,
+                         const train_options *o, size_t *first, size_t *end)
 {
     size_t epoch = k / s->groups, group = k % s->groups;
 
@@ -292,7 +293,8 @@ static dr_status check_blocks(const train_blocks *b, const hf_model *base)
         return dr_fail(DR_EUSAGE, "no block to train on");
     for (size_t i = 0; i < b->count * b->seq_len; i++) {
         if (b->ids[i] < 0 || b->ids[i] >= vocab)
-            return dr_fail(DR_EFORMAT, "token %d in block %zu is not in the vocabulary of %d",
+            return dr_fail(DR_EFORMAT,
+                           "token %d in block %zu is not in the vocabulary of %d",
                            (int)b->ids[i], i / b->seq_len, vocab);
     }
     return DR_OK;

@@ -24,7 +24,8 @@ typedef struct {
 } tensors;
 
 /* A bf16 tensor of rows x cols (rows 0: a vector) filled from floats by the caller. */
-static dr_status add(tensors *t, const char *name, size_t rows, size_t cols, uint16_t **data)
+static dr_status add(tensors *t, const char *name, size_t rows, size_t cols,
+                     uint16_t **data)
 {
     dr_tensor *x = &t->list[t->count++];
     void *p = NULL;
@@ -32,7 +33,10 @@ static dr_status add(tensors *t, const char *name, size_t rows, size_t cols, uin
     dr_status st = DR_OK;
 
     DR_TRY(dr_arena_big(&t->arena, &p, n, 2, name));
-    *x = (dr_tensor){.name = name, .dtype = DR_DTYPE_BF16, .ndim = rows ? 2 : 1, .data = p,
+    *x = (dr_tensor){.name = name,
+                     .dtype = DR_DTYPE_BF16,
+                     .ndim = rows ? 2 : 1,
+                     .data = p,
                      .bytes = 2 * n};
     x->dims[0] = (int64_t)(rows ? rows : cols);
     x->dims[1] = (int64_t)cols;
@@ -124,7 +128,8 @@ static dr_status write_config(const hf_model *m, const char *dir, bool untie)
     json_object_set(rope, "long_factor", ones);
     json_object_set_new(j, "rope_scaling", rope);
     json_object_set_new(j, "rope_theta", json_real(c->rope.theta));
-    json_object_set_new(j, "original_max_position_embeddings", json_integer(c->max_position));
+    json_object_set_new(j, "original_max_position_embeddings",
+                        json_integer(c->max_position));
     json_object_set_new(j, "tie_word_embeddings", json_boolean(c->tied && !untie));
     json_object_set_new(j, "sliding_window", json_null());
     json_object_set_new(j, "torch_dtype", json_string("bfloat16"));

@@ -1,11 +1,11 @@
 /*
  * awq_golden_test.c - the exact search against AutoAWQ 0.2.9's own functions.
  *
- * Reads every folder of tests/golden/quant, and of DRUPE_QUANT_GOLDENS when that is set (see
- * tools/oracle/quant_awq_goldens.py).  Scales must be AutoAWQ's: each comes from the same
- * one of 20 ratios.  Of the clips a few may differ where two candidates cost nearly the
- * same, since AutoAWQ sums over tokens in float and drupe over a Gram matrix: for those the
- * two costs are compared in double.
+ * Reads every folder of tests/golden/quant, and of DRUPE_QUANT_GOLDENS when that is set
+ * (see tools/oracle/quant_awq_goldens.py).  Scales must be AutoAWQ's: each comes from the
+ * same one of 20 ratios.  Of the clips a few may differ where two candidates cost nearly
+ * the same, since AutoAWQ sums over tokens in float and drupe over a Gram matrix: for
+ * those the two costs are compared in double.
  */
 #include "quant/awq_impl.h"
 #include "quant_fixture.h"

@@ -74,7 +74,8 @@ static void same_file(dr_arena *a, const char *x, const char *y)
     dr_map_close(&q);
 }
 
-/* All methods on one model: 4 bits close, 8 bits (so that only folding could hurt) closer. */
+/* All methods on one model: 4 bits close, 8 bits (so that only folding could hurt)
+ * closer. */
 static void one_model(dr_arena *a, const char *name, const fix_shape *shape, double *total)
 {
     const char *in = fix_model(a, name, shape);

@@ -4,8 +4,8 @@
  *     quant_tool MODEL OUT rtn|awq|awq-exact|gptq IDS.bin [option=value ...]
  *     quant_tool MODEL QUANTIZED compare IDS.bin
  *
- * IDS.bin: int32 count, int32 seq_len, then count * seq_len ids.  Options: bits, group, sym,
- * threads, clip, duo, desc, static, minmax, damp, verbose.
+ * IDS.bin: int32 count, int32 seq_len, then count * seq_len ids.  Options: bits, group,
+ * sym, threads, clip, duo, desc, static, minmax, damp, verbose.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
 #include "train/train_impl.h"
 
 /* torch.randperm(23, generator=torch.Generator().manual_seed(seed)), torch 2.15. */
-static const size_t seed_42[] = {16, 8,  6,  17, 2,  0,  1, 11, 18, 5, 14, 21,
-                                 15, 3,  10, 19, 22, 4,  20, 7, 12, 13, 9};
+static const size_t seed_42[] = {16, 8, 6,  17, 2,  0, 1,  11, 18, 5,  14, 21,
+                                 15, 3, 10, 19, 22, 4, 20, 7,  12, 13, 9};
 static const size_t seed_43[] = {13, 17, 16, 20, 18, 7, 1,  10, 15, 12, 11, 21,
                                  14, 6,  4,  8,  22, 2, 19, 0,  3,  9,  5};
 
