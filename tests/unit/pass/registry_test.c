@@ -1,5 +1,5 @@
 /*
- * registry_test.c - the list of passes and the tables of each: defaults are valid, values to
+ * registry_test.c - the list of passes and the table of each: defaults are valid, values to
  * search can be set, advice names parameters that there are.
  */
 #include "check.h"
