@@ -10,7 +10,7 @@ tests/golden/hf/gguf_blocks.json
 
 The floats are gguf.quants.dequantize's; drupe must equal them bit for bit.
 
-    /work/oracle/new/bin/python tools/oracle/gguf_goldens.py [MODELS]
+    python3 tools/oracle/gguf_goldens.py [MODELS]
 """
 import hashlib
 import json

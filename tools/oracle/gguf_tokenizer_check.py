@@ -13,7 +13,7 @@ Known and expected, of transformers 5.23: its conversion has no Digits step ("sm
 NFC normalizer ("qwen2"), and no prefix before a leading space (SentencePiece).  Of GenAI
 0.18: no NFC, Digits for Nd alone (not for fractions and circled numbers).
 
-    /work/oracle/new/bin/python tools/oracle/gguf_tokenizer_check.py FILE FOLDER
+    python3 tools/oracle/gguf_tokenizer_check.py FILE FOLDER
 """
 import argparse
 import pathlib
@@ -78,8 +78,7 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--sp", type=pathlib.Path)
     parser.add_argument("--genai", type=pathlib.Path)
-    parser.add_argument("--wiki", type=pathlib.Path,
-                        default=pathlib.Path("/work/shared/data/wikitext2-valid.txt"))
+    parser.add_argument("--wiki", type=pathlib.Path, required=True)
     args = parser.parse_args()
     from transformers import AutoTokenizer
 

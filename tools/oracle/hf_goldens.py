@@ -13,7 +13,7 @@ tests/golden/hf/
     adapter_scales.json     {module: scaling} as peft computes it
     manifest.json           versions, seed, sha256
 
-    /work/oracle/new/bin/python tools/oracle/hf_goldens.py   (torch, transformers 5, peft)
+    python3 tools/oracle/hf_goldens.py   (torch, transformers 5, peft)
 """
 import hashlib
 import json

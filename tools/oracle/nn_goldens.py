@@ -13,7 +13,7 @@ tests/golden/nn/manifest.json  versions, seed, sha256, tolerances
 Query and key weights are large, so that attention is peaked: a wrong rotation, scale or
 mask then moves the logits far beyond the tolerance.  Eager attention, float32, one thread.
 
-    /work/oracle/new/bin/python tools/oracle/nn_goldens.py   (torch, transformers 5, peft)
+    python3 tools/oracle/nn_goldens.py   (torch, transformers 5, peft)
 """
 import hashlib
 import json

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Exports against transformers, PEFT and torch, in two versions of ONNX Runtime and GenAI.
 
-    /work/oracle/new/bin/python tools/oracle/onnx_proof.py EXPORT_TOOL [part ...]
+    python3 tools/oracle/onnx_proof.py EXPORT_TOOL [part ...]
 
 parts: logits mutation int4 packed adapters genai longrope smollm2 (all by default)
 ORACLE_OLD: interpreter with onnxruntime 1.20.1 and onnxruntime-genai 0.5.0
@@ -29,8 +29,8 @@ transformers.logging.disable_progress_bar()
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE.parents[1] / "tests" / "golden"
 RUNTIMES = {"1.32": sys.executable,
-            "1.20": os.environ.get("ORACLE_OLD", "/work/oracle/old/bin/python")}
-SMOLLM2 = os.environ.get("SMOLLM2", "/work/models/hf/smollm2")
+            "1.20": os.environ.get("ORACLE_OLD", "python3")}
+SMOLLM2 = os.environ.get("SMOLLM2", "HuggingFaceTB/SmolLM2-135M-Instruct")
 TMP = pathlib.Path(tempfile.mkdtemp(prefix="onnx-proof-"))
 TOOL = sys.argv[1]
 failed = 0

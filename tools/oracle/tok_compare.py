@@ -4,13 +4,14 @@
     tok_compare.py DRIVER [--count 10000] [--seed 1] [--pieces 8000] [FOLDER ...]
 
 DRIVER is build/tests/unit/tok/tok_driver.  FOLDERs hold a tokenizer.json; without any, the
-packaged models of /work/models/gguf are converted by transformers (kept below
+packaged GGUF models of DRUPE_TEST_MODELS are converted by transformers (kept below
 /tmp/drupe-tok) and the shapes of tok_models.py are trained with that many pieces.  Each is
 compared with and without special tokens.  The exit code is 1 when anything differs.
 Not part of CI: the packaged models are not there.
 """
 import argparse
 import json
+import os
 import pathlib
 import struct
 import subprocess
@@ -22,7 +23,7 @@ import tok_models
 from tok_strings import strings
 
 KEEP = pathlib.Path("/tmp/drupe-tok")
-GGUF = pathlib.Path("/work/models/gguf")
+GGUF = pathlib.Path(os.environ.get("DRUPE_TEST_MODELS", ".deps/models"))
 
 
 def folders(pieces):

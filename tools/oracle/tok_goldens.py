@@ -8,7 +8,7 @@ tests/golden/tok/
     chat.json     [{template, names, messages, prompt, text}]; text null: must fail with error
     manifest.json versions, seed, sha256
 
-    /work/oracle/new/bin/python tools/oracle/tok_goldens.py  (tokenizers, transformers 5)
+    python3 tools/oracle/tok_goldens.py  (tokenizers, transformers 5)
 """
 import hashlib
 import json

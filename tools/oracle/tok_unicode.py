@@ -6,7 +6,7 @@ Prints ranges of code points
     punct  that are P* but which Punctuation there does not split off, and the reverse
 Characters unassigned in Python's Unicode (14 in 3.11, 15 in 3.12) cannot be told.
 
-    /work/oracle/new/bin/python tools/oracle/tok_unicode.py
+    python3 tools/oracle/tok_unicode.py
 """
 import sys
 import unicodedata
