@@ -667,7 +667,10 @@ static void check_packaged(const char *dir, const char *file, const json_t *want
 
     (void)snprintf(path, sizeof(path), "%s/%s", dir ? dir : "", file);
     if (dir == NULL || want == NULL || !dr_is_file(path)) {
-        SKIP("DRUPE_TEST_MODELS names no folder with this GGUF file");
+        if (strncmp(file, "smollm2", 7) == 0) /* tools/setup fetches it */
+            SKIP("DRUPE_TEST_MODELS names no folder with smollm2-135m.gguf");
+        else
+            SKIP("oracle: DRUPE_TEST_MODELS holds no such GGUF file");
         return;
     }
     if (!CHECK_OK(hf_model_open(&model, path)))
