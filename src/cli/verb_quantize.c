@@ -65,6 +65,7 @@ static dr_status pass_config(json_t **out, const options *o, const unsigned char
         json_object_set_new(*out, "exact", json_true());
     if (o->exact && o->algorithm == GPTQ) {
         json_object_set_new(*out, "minmax", json_true());
+        json_object_set_new(*out, "prescale", json_false());
         json_object_set_new(*out, "desc_act", json_boolean(o->group_size == -1));
     }
 done:

@@ -10,6 +10,7 @@ typedef struct {
     double damp_percent;
     bool desc_act;
     bool static_groups;
+    bool prescale;
     bool minmax;
 } gptq;
 
@@ -25,6 +26,8 @@ static const dr_param params[] = {
             .help = "columns by descending activation, groups kept whole"),
     DR_BOOL(gptq, static_groups, .dflt = "false",
             .help = "all grids from the original weights"),
+    DR_BOOL(gptq, prescale, .dflt = "true", .search = "[true, false]",
+            .help = "AWQ's scaling before the rounding"),
     DR_BOOL(gptq, minmax, .dflt = "false",
             .help = "grids from min and max; else from the range that costs least"),
     DR_REFUSED("lm_head", "the head is quantized by the export", NULL),
@@ -47,8 +50,11 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
                           const quant_calib *calib, const void *config)
 {
     const gptq *c = config;
-    const quant_gptq_options o = {c->damp_percent, c->desc_act, c->static_groups,
-                                  c->minmax};
+    const quant_gptq_options o = {.damp_percent = c->damp_percent,
+                                  .desc_act = c->desc_act,
+                                  .static_groups = c->static_groups,
+                                  .prescale = c->prescale,
+                                  .minmax = c->minmax};
 
     return quant_gptq(site, grid, calib, &o);
 }
@@ -80,7 +86,7 @@ static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
 const pass_def pass_gptq = {
     .name = "Gptq",
-    .version = 1,
+    .version = 2,
     .summary = "rounding with error feedback through the inverse Hessian",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -5,22 +5,16 @@
  * text through it gives all statistics; scales are found on original weights and applied
  * together; then weights are clipped, rounded and written.
  *
- * Folding.  QKV and GATE_UP divide the norm before them, O the V rows (and bias), DOWN the
- * up rows (and bias).  A norm is stored in the model's own 8 or 11 bits of precision, so
- * the folded norm is rounded first and the scale becomes norm / rounded norm: the product
- * is exact, where rounding the norm alone would change every channel by up to 0.4 %.
- *
  * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
  * activations, the sample's slot inputs (all tokens' with `exact`).
  */
 #include <math.h>
 #include <string.h>
 
-#include "core/dtype.h"
 #include "core/mem.h"
 #include "quant/awq_impl.h"
 
-enum { SAMPLE_TOKENS = 2048, CLIP_TOKENS = 512, SUM_COLS = 64 };
+enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 64 };
 
 void awq_run_close(awq_run *r)
 {
@@ -210,70 +204,6 @@ done:
     return st;
 }
 
-/* ---- folding ---- */
-
-/* The norm as its file can hold it. */
-static float stored(float v, dr_dtype type)
-{
-    return type == DR_DTYPE_F16 ? dr_f16_to_f32(dr_f32_to_f16(v))
-                                : dr_bf16_to_f32(dr_f32_to_bf16(v));
-}
-
-/* Writes norm / scale, and makes scale what the rounded norm was really divided by. */
-static dr_status fold_norm(awq_run *r, int layer, hf_norm which, const float *norm,
-                           awq_slot *slot)
-{
-    float *folded = r->out; /* any scratch of D floats */
-
-    for (size_t i = 0; i < slot->k; i++) {
-        folded[i] = stored(norm[i] / slot->scale[i], r->s.cfg->dtype);
-        if (folded[i] != 0.0f && isfinite(folded[i])) {
-            slot->scale[i] = norm[i] / folded[i];
-        } else { /* a dead channel, or one that cannot be scaled */
-            folded[i] = norm[i];
-            slot->scale[i] = 1.0f;
-        }
-    }
-    return hf_writer_norm(r->s.site->out, which, layer, folded);
-}
-
-/* What the rows of a slot are divided by: V's by O's scale, up's by DOWN's, others by 1. */
-void awq_row_scale(const awq_run *r, hf_slot s, float *row_scale)
-{
-    const hf_config *c = r->s.cfg;
-    size_t n = r->slot[s].n, hd = (size_t)c->head_dim,
-           share = (size_t)(c->heads / c->kv_heads);
-    size_t tail = s == HF_SLOT_QKV ? (size_t)c->kv_heads * hd : (size_t)c->intermediate;
-    const float *scale = r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale;
-
-    for (size_t i = 0; i < n - tail; i++)
-        row_scale[i] = 1.0f;
-    for (size_t i = 0; i < tail; i++) {
-        size_t at = s == HF_SLOT_QKV ? i / hd * share * hd + i % hd : i;
-        row_scale[n - tail + i] = scale[at];
-    }
-}
-
-static dr_status fold_bias(awq_run *r, int layer, hf_slot s, const float *row_scale)
-{
-    size_t count = 0;
-    const hf_linear *l = quant_slot_linears(r->s.site->in, layer, s, &count);
-    float *bias = r->fake; /* any scratch of N floats */
-    dr_status st = DR_OK;
-
-    for (size_t k = 0; k < count; k++) {
-        bool changed = false;
-        for (size_t i = l[k].row0; l[k].has_bias && i < l[k].row0 + l[k].n_out; i++) {
-            bias[i] = r->layer->bias[s][i] / row_scale[i];
-            changed = changed || row_scale[i] != 1.0f;
-        }
-        if (changed)
-            DR_TRY(hf_writer_bias(r->s.site->out, &l[k], bias + l[k].row0));
-    }
-done:
-    return st;
-}
-
 /* ---- output ---- */
 
 /* Gram blocks of the scaled inputs: G_ij / (s_i s_j). */
@@ -288,14 +218,15 @@ void awq_scale_grams(awq_slot *slot)
     }
 }
 
-/* Rows below this one are not clipped: Q and K, whose errors meet in a product. */
-static size_t first_clipped(const awq_run *r, hf_slot s)
+/* Rows below this one get plain min and max: AutoAWQ leaves out Q and K, whose errors meet
+ * in a product, but not those of a fused linear, which it does not know by name. */
+static size_t first_searched(const awq_run *r, hf_slot s)
 {
     const hf_config *c = r->s.cfg;
 
     if (!r->o->clip)
         return r->slot[s].n;
-    if (s != HF_SLOT_QKV || (c->fused && r->o->exact))
+    if (!r->o->exact || s != HF_SLOT_QKV || c->fused)
         return 0;
     return (size_t)(c->heads + c->kv_heads) * (size_t)c->head_dim;
 }
@@ -307,7 +238,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     dr_qtensor q = {0};
     bool rows_scaled = s == HF_SLOT_QKV || s == HF_SLOT_GATE_UP;
     float *row_scale = r->ref; /* N floats; see run_init */
-    size_t clipped = first_clipped(r, s);
+    size_t from = first_searched(r, s);
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
@@ -318,17 +249,19 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
                         .scale = slot->scale,
                         .row_scale = rows_scaled ? row_scale : NULL,
                         .search = r->rule,
-                        .final = r->rule};
+                        .final = r->rule,
+                        .exact = r->o->exact};
     job.final.fp16_scales = true;
     if (rows_scaled) {
-        awq_row_scale(r, s, row_scale);
-        DR_TRY(fold_bias(r, layer, s, row_scale));
+        quant_row_scale(row_scale, r->s.cfg, s,
+                        r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
+        DR_TRY(quant_fold_bias(r->s.site, layer, s, row_scale));
     }
-    DR_TRY(awq_round_rows(dev, &job, 0, clipped));
-    if (clipped < slot->n) {
+    DR_TRY(awq_round_rows(dev, &job, 0, from));
+    if (from < slot->n) {
         awq_scale_grams(slot);
         job.grams = slot->grams;
-        DR_TRY(awq_round_rows(dev, &job, clipped, slot->n - clipped));
+        DR_TRY(awq_round_rows(dev, &job, from, slot->n - from));
     }
     DR_TRY(quant_slot_write(r->s.site, layer, s, &q));
 done:
@@ -343,8 +276,8 @@ static dr_status quantize_layer(awq_run *r, int layer)
     DR_TRY(awq_run_layer(r, layer));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(awq_search_slot(r, (hf_slot)s));
-    DR_TRY(fold_norm(r, layer, HF_NORM_ATTN, r->layer->norm_attn, &r->slot[HF_SLOT_QKV]));
-    DR_TRY(fold_norm(r, layer, HF_NORM_MLP, r->layer->norm_mlp, &r->slot[HF_SLOT_GATE_UP]));
+    DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));
+    DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_MLP, r->slot[HF_SLOT_GATE_UP].scale));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(round_slot(r, layer, (hf_slot)s));
 done:

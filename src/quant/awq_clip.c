@@ -1,9 +1,14 @@
 /*
- * awq_clip.c - clips, rounds and packs scaled weights.
+ * awq_clip.c - chooses each group's range, rounds and packs scaled weights.
  *
- * Clipping is AutoAWQ's: each row's group is clamped to a share 1, 0.95, ..., 0.55 of its
- * greatest magnitude, by the least error of the group's own outputs.  That error over
- * tokens is e^T G e with the group's Gram matrix, so no tokens are looked at here.
+ * AutoAWQ clips: each row's group is clamped to a share 1, 0.95, ..., 0.55 of its greatest
+ * magnitude, by the least error of the group's own outputs; Q and K are left out.  That
+ * error over tokens is e^T G e with the group's Gram matrix: no tokens are looked at.
+ *
+ * The better default shrinks both ends of the range instead of clamping at +-m, which an
+ * asymmetric grid pays for with its longer end only, in 17 finer steps, and searches Q and
+ * K too.  SmolLM2-135M, g64, KL on held-out text: 0.186 clamped, 0.172 shrunken, 0.169 with
+ * Q and K (scales by rank alone; WikiText-2 agrees, 0.0028 +- 0.0012 for Q and K).
  */
 #include "core/mem.h"
 #include "quant/awq_impl.h"
@@ -11,11 +16,12 @@
 enum { L = QUANT_LANES };
 
 static const quant_shrink awq_shrink = {QUANT_SHRINK_CLIP, 10, 20};
+static const quant_shrink both_shrink = {QUANT_SHRINK_BOTH, 17, 36};
 
 typedef struct {
     awq_rounding job;
     size_t row0, rows;
-    float *scratch; /* owned: per worker three tiles of a group */
+    float *scratch; /* owned: per worker two tiles of a group */
 } clip_work;
 
 /* tile[n][lane] *= scale[n], then / row_scale[lane]: the order in which AutoAWQ scales. */
@@ -30,6 +36,28 @@ static void scale_tile(float *tile, const awq_rounding *job, size_t col0, size_t
     }
 }
 
+/* The grid of one group; a clamped tile for the exact clip.  false: not finite. */
+static bool choose_grid(quant_lanes *g, float *limit, const awq_rounding *job, float *tile,
+                        size_t n, const float *gram, float *scratch)
+{
+    float lo[L], hi[L];
+    size_t m = quant_gram_cols(n);
+
+    if (!quant_tile_range(lo, hi, tile, n))
+        return false;
+    if (gram != NULL && !job->exact) {
+        quant_shrink_search(g, limit, &job->final, &both_shrink, tile, n, gram, m, scratch);
+        return true;
+    }
+    if (gram != NULL) {
+        quant_shrink_search(g, limit, &job->search, &awq_shrink, tile, n, gram, m, scratch);
+        quant_tile_clamp(tile, limit, n);
+        (void)quant_tile_range(lo, hi, tile, n);
+    }
+    quant_rule_fit(g, &job->final, lo, hi);
+    return true;
+}
+
 static dr_status round_tile(void *ctx, size_t task, int worker)
 {
     const clip_work *work = ctx;
@@ -37,25 +65,20 @@ static dr_status round_tile(void *ctx, size_t task, int worker)
     const dr_qtensor *q = job->q;
     size_t at = task * L, row0 = work->row0 + at, cols = q->cols, block = (size_t)q->block;
     size_t rows = work->rows - at < L ? work->rows - at : L, gram = quant_gram_cols(block);
-    float *tile = work->scratch + (size_t)worker * 3 * block * L, *codes = tile + block * L;
-    float lo[L], hi[L], limit[L];
+    float *tile = work->scratch + (size_t)worker * 2 * block * L, *codes = tile + block * L;
+    float limit[L] = {0};
     quant_lanes g = {{0}, {0}};
 
     for (size_t c = 0; c < cols; c += block) {
         quant_tile_load(tile, job->w + row0 * cols + c, cols, rows, block);
         scale_tile(tile, job, c, block, row0, rows);
-        if (job->grams != NULL) {
-            quant_shrink_search(&g, limit, &job->search, &awq_shrink, tile, block,
-                                job->grams + c * gram, gram, codes);
-            quant_tile_clamp(tile, limit, block);
-        }
-        if (!quant_tile_range(lo, hi, tile, block))
+        if (!choose_grid(&g, limit, job, tile, block,
+                         job->grams == NULL ? NULL : job->grams + c * gram, codes))
             return dr_fail(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite",
                            row0, row0 + rows - 1);
-        quant_rule_fit(&g, &job->final, lo, hi);
         quant_tile_codes(codes, &job->final, &g, tile, block);
         quant_tile_pack(job->q, row0, rows, c / block, codes, block, &g);
-        for (size_t l = 0; job->limits != NULL && job->grams != NULL && l < rows; l++)
+        for (size_t l = 0; job->limits != NULL && l < rows; l++)
             job->limits[(row0 + l) * (cols / block) + c / block] = limit[l];
     }
     return DR_OK;
@@ -69,7 +92,7 @@ dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0, s
     void *p = NULL;
 
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool),
-                        3 * (size_t)job->q->block * L * sizeof(float), "rounding scratch"));
+                        2 * (size_t)job->q->block * L * sizeof(float), "rounding scratch"));
     work.scratch = p;
     DR_TRY(dr_pool_run(pool, (rows + L - 1) / L, round_tile, &work));
 done:

@@ -76,13 +76,11 @@ typedef struct {
     const float *row_scale; /* [N] or NULL */
     const float *grams;     /* [K][gram] or NULL: no clipping */
     quant_rule search, final;
+    bool exact;
     float *limits;
 } awq_rounding;
 DR_MUST_USE dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0,
                                      size_t rows);
 /* slot[s].grams become those of the scaled inputs. */
 void awq_scale_grams(awq_slot *slot);
-/* row_scale[N]: what the slot's rows are divided by, from the slot after it. */
-void awq_row_scale(const awq_run *r, hf_slot s, float *row_scale);
-
 #endif

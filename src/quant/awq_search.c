@@ -359,22 +359,6 @@ static bool exact_skips(const awq_run *r, hf_slot s)
     return c->kv_heads != c->heads || (!c->fused && c->heads * c->head_dim != c->hidden);
 }
 
-/* Query heads of one key/value head share V's scale: average over them. */
-static void tie_heads(const hf_config *c, float *v)
-{
-    size_t hd = (size_t)c->head_dim, share = (size_t)(c->heads / c->kv_heads);
-
-    for (size_t g = 0; g < (size_t)c->kv_heads; g++) {
-        for (size_t d = 0; d < hd; d++) {
-            float *first = v + g * share * hd + d, sum = 0.0f;
-            for (size_t i = 0; i < share; i++)
-                sum += first[i * hd];
-            for (size_t i = 0; i < share; i++)
-                first[i * hd] = sum / (float)share;
-        }
-    }
-}
-
 static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_mean)
 {
     awq_slot *slot = &r->slot[s];
@@ -383,8 +367,8 @@ static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_
     DR_TRY(awq_weight_mean(r->s.site->dev, w_mean, r->layer->w[s], slot->n, slot->k,
                            slot->block));
     if (s == HF_SLOT_O && r->s.cfg->kv_heads != r->s.cfg->heads) {
-        tie_heads(r->s.cfg, w_mean);
-        tie_heads(r->s.cfg, slot->x_mean);
+        quant_tie_heads(w_mean, r->s.cfg);
+        quant_tie_heads(slot->x_mean, r->s.cfg);
     }
     for (size_t i = 0; i < slot->k; i++)
         scales[i] = 1.0f;

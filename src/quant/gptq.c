@@ -33,18 +33,22 @@ typedef struct {
     size_t kept;
     float *w[2], *bias[2]; /* owned: rounded weights of the slot at hand; [1]: of down */
     bool has_bias[2];
-    float *norm;   /* owned: [D] */
-    float *strips; /* owned: the Hessian being summed */
-    float *full;   /* owned: [K][K] */
+    float *norm;              /* owned: [D] */
+    float *strips;            /* owned: the Hessian being summed */
+    float *full;              /* owned: [K][K] */
+    float *scale, *row_scale; /* owned: [K], [N] with prescale */
+    dr_qtensor held; /* owned: QKV or GATE_UP until the slot after it has its scale */
 } gptq_run;
 
 static void run_release(gptq_run *r)
 {
-    float *all[] = {r->h,       r->wide,    r->act,  r->keep,   r->w[0], r->w[1],
-                    r->bias[0], r->bias[1], r->norm, r->strips, r->full};
+    float *all[] = {r->h,    r->wide,    r->act,      r->keep, r->w[0],
+                    r->w[1], r->bias[0], r->bias[1],  r->norm, r->strips,
+                    r->full, r->scale,   r->row_scale};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
+    dr_qtensor_release(&r->held);
     quant_stream_close(&r->s);
 }
 
@@ -85,11 +89,46 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->norm, d, 1, "norm"));
     DR_TRY(quant_floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
     DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
+    DR_TRY(quant_floats(&r->scale, n_in, 1, "scales"));
+    DR_TRY(quant_floats(&r->row_scale, n_out, 1, "scales"));
 done:
     return st;
 }
 
-/* Rounds the slot for the Hessian in strips; r->w[k] is then its rounded weight. */
+/* ---- solving a slot ---- */
+
+/* Scales w and the Hessian for the slot, and folds 1 / scale into what is before it: a
+ * norm, or the rows of the slot that is held back. */
+static dr_status scale_slot(gptq_run *r, int layer, hf_slot slot, float *w)
+{
+    const quant_site *site = r->s.site;
+    const hf_config *c = r->s.cfg;
+    size_t n_out = hf_slot_out(c, slot), n_in = hf_slot_in(c, slot);
+    bool norm = slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_gptq_scale(r->scale, site->dev, w, r->full, n_out, n_in, r->grid,
+                            slot == HF_SLOT_O ? c : NULL));
+    if (norm) {
+        DR_TRY(quant_fold_norm(site, layer,
+                               slot == HF_SLOT_QKV ? HF_NORM_ATTN : HF_NORM_MLP, r->scale));
+    } else {
+        hf_slot before = slot == HF_SLOT_O ? HF_SLOT_QKV : HF_SLOT_GATE_UP;
+        quant_row_scale(r->row_scale, c, before, r->scale);
+        DR_TRY(quant_fold_bias(site, layer, before, r->row_scale));
+        quant_fold_rows(&r->held, r->row_scale);
+        DR_TRY(quant_slot_write(site, layer, before, &r->held));
+        dr_qtensor_release(&r->held);
+    }
+    DR_TRY(quant_gptq_apply(site->dev, w, r->full, n_out, n_in, r->scale));
+done:
+    return st;
+}
+
+/*
+ * Rounds the slot for the Hessian in strips; r->w[k] is then its rounded weight, unscaled:
+ * the text goes on through the layer as if nothing had been folded.
+ */
 static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 {
     const int k = slot == HF_SLOT_DOWN;
@@ -104,11 +143,20 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     quant_gram_expand(r->full, r->strips, n_in);
     DR_TRY(quant_slot_read(site, layer, slot, r->w[k], r->bias[k]));
     r->has_bias[k] = l->has_bias;
+    if (r->o->prescale)
+        DR_TRYF(scale_slot(r, layer, slot, r->w[k]), "scaling %s", l->path);
     DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w[k], r->full, n_out, n_in, r->grid,
                              r->o, l->path),
             "rounding %s", l->path);
     dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", l->path, n_out, n_in, loss);
-    DR_TRY(quant_slot_write(site, layer, slot, &q));
+    if (r->o->prescale)
+        DR_TRY(quant_gptq_unapply(site->dev, r->w[k], n_out, n_in, r->scale));
+    if (r->o->prescale && (slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP)) {
+        r->held = q;
+        q = (dr_qtensor){0};
+    } else {
+        DR_TRY(quant_slot_write(site, layer, slot, &q));
+    }
 done:
     dr_qtensor_release(&q);
     return st;

@@ -1,14 +1,14 @@
 /*
  * gram.c - X^T X of a linear's inputs, summed over chunks of tokens.
  *
- * Whole (for GPTQ): the lower triangle in strips of 192 rows, each a matrix product of its
- * own with as many columns as the triangle needs there; 36 of 64 squares for 1,536 inputs.
+ * Whole (for GPTQ): the lower triangle in strips of 96 rows, each a matrix product of its
+ * own with as many columns as the triangle needs there: 53 % of a square of 1,536.
  * In blocks (for clip and scale searches): only the diagonal blocks of a group's width.
  */
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { STRIP = 192 };
+enum { STRIP = 96 };
 
 /* Columns of the strip that begins at row r. */
 static size_t strip_cols(size_t n, size_t r)

@@ -83,6 +83,7 @@ typedef struct {
     bool desc_act;       /* columns by descending diagonal within and across groups, so that
                             no g_idx is needed */
     bool static_groups;  /* all grids from the original weights */
+    bool prescale;       /* AWQ's scaling first, folded into norms and V and up rows */
     bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
                             costs the group least, by its block of the Hessian */
 } quant_gptq_options;

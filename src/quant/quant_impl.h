@@ -40,6 +40,8 @@ DR_MUST_USE dr_status quant_grid_check(const quant_grid *grid);
 /* Columns of a group; DR_EUNSUPPORTED: it does not divide cols (`what` is named). */
 DR_MUST_USE dr_status quant_grid_block(size_t *block, const quant_grid *grid, size_t cols,
                                        const char *what);
+/* s rounded to fp16, never to 0 or infinity. */
+float quant_half_scale(float s);
 void quant_rule_fit(quant_lanes *out, const quant_rule *rule, const float *lo,
                     const float *hi);
 
@@ -93,6 +95,23 @@ size_t quant_gram_cols(size_t block);
 /* tile = clamp(tile, -limit, limit) by lane. */
 void quant_tile_clamp(float *tile, const float *limit, size_t n);
 
+/* ---- scales folded into what comes before (fold.c) ---- */
+
+/* Writes norm / scale, and makes scale what the stored norm was really divided by. */
+DR_MUST_USE dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which,
+                                      float *scale);
+/* row_scale[N] of QKV or GATE_UP: what its rows are divided by when the slot after it has
+ * the scale `after`. */
+void quant_row_scale(float *row_scale, const hf_config *c, hf_slot slot,
+                     const float *after);
+/* Writes the biases of a slot's linears that row_scale changes. */
+DR_MUST_USE dr_status quant_fold_bias(const quant_site *site, int layer, hf_slot slot,
+                                      const float *row_scale);
+/* Divides the rows of a packed weight. */
+void quant_fold_rows(dr_qtensor *q, const float *row_scale);
+/* v[H*C]: query heads of one key/value head get their mean, since they share V's rows. */
+void quant_tie_heads(float *v, const hf_config *c);
+
 /* ---- Gram matrices (gram.c); x[m][n]: a chunk of inputs; first: set, do not add ---- */
 
 /* The lower triangle in strips, quant_gram_floats(n) in all; expand makes h[n][n] of it. */
@@ -121,6 +140,17 @@ DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *d
                                        float *w, const float *h, size_t rows, size_t cols,
                                        const quant_grid *grid, const quant_gptq_options *o,
                                        const char *name);
+
+/* Scaling before it (gptq_scale.c).  scale[K]: the best of AWQ's candidates for w[N][K] and
+ * the Hessian h; tied: of O, whose query heads share V's rows, else NULL. */
+DR_MUST_USE dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w,
+                                       const float *h, size_t n, size_t k,
+                                       const quant_grid *grid, const hf_config *tied);
+/* w = w * scale, h = h / (scale scale^T); and w = w / scale. */
+DR_MUST_USE dr_status quant_gptq_apply(nn_device *dev, float *w, float *h, size_t n,
+                                       size_t k, const float *scale);
+DR_MUST_USE dr_status quant_gptq_unapply(nn_device *dev, float *w, size_t n, size_t k,
+                                         const float *scale);
 
 /* One block of columns p0 .. p0+n of the sweep, in processing order; what is set once for
  * the whole weight first. */

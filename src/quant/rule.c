@@ -59,12 +59,15 @@ quant_rule quant_rule_of(const quant_grid *grid)
                         .fp16_scales = true};
 }
 
-static float stored_scale(float s, bool fp16)
+float quant_half_scale(float s)
 {
-    if (!fp16)
-        return s;
     s = dr_f16_to_f32(dr_f32_to_f16(s < HALF_MAX ? s : HALF_MAX));
     return s > HALF_MIN ? s : HALF_MIN;
+}
+
+static float stored_scale(float s, bool fp16)
+{
+    return fp16 ? quant_half_scale(s) : s;
 }
 
 static float code_in(float c, float top)

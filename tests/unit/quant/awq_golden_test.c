@@ -175,7 +175,8 @@ static void check_slot_clips(fixture *f, int layer, hf_slot s)
     for (size_t i = 0; i < n; i++)
         row_scale[i] = 1.0f;
     if (s == HF_SLOT_QKV || s == HF_SLOT_GATE_UP)
-        awq_row_scale(&f->run, s, row_scale);
+        quant_row_scale(row_scale, f->run.s.cfg, s,
+                        f->run.slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
     awq_scale_grams(slot);
     CHECK_OK(
         dr_qtensor_new(&q, f->grid.bits, (int)slot->block, n, slot->k, f->grid.symmetric));
@@ -186,6 +187,7 @@ static void check_slot_clips(fixture *f, int layer, hf_slot s)
                         .grams = slot->grams,
                         .search = f->run.rule,
                         .final = f->run.rule,
+                        .exact = true,
                         .limits = limits};
     CHECK_OK(awq_round_rows(f->dev, &job, 0, n));
     for (size_t i = 0; i < count; i++)

@@ -5,7 +5,7 @@
  *     quant_tool MODEL QUANTIZED compare IDS.bin
  *
  * IDS.bin: int32 count, int32 seq_len, then count * seq_len ids.  Options: bits, group,
- * sym, threads, clip, duo, desc, static, minmax, damp, verbose.
+ * sym, threads, clip, duo, desc, static, prescale, minmax, damp, verbose.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,8 +134,9 @@ int main(int argc, char **argv)
                        .clip = int_of(argc, argv, "clip", "1") != 0,
                        .exact = strcmp(argv[3], "awq-exact") == 0},
                .gptq = {.damp_percent = strtod(value_of(argc, argv, "damp", "0.01"), NULL),
-                        .desc_act = int_of(argc, argv, "desc", "0") != 0,
+                        .desc_act = int_of(argc, argv, "desc", "1") != 0,
                         .static_groups = int_of(argc, argv, "static", "0") != 0,
+                        .prescale = int_of(argc, argv, "prescale", "1") != 0,
                         .minmax = int_of(argc, argv, "minmax", "0") != 0},
                .threads = int_of(argc, argv, "threads", "0")};
     if (int_of(argc, argv, "verbose", "0") != 0)

@@ -134,6 +134,7 @@ static void clips(nn_device *dev, const plain_rule *r, const quant_rule *rule)
                         .grams = grams,
                         .search = *rule,
                         .final = *rule,
+                        .exact = true,
                         .limits = limits};
     CHECK_OK(awq_round_rows(dev, &job, 0, 7));
     CHECK_OK(awq_round_rows(dev, &job, 7, ROWS - 7));

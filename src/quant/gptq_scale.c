@@ -1,0 +1,113 @@
+/*
+ * gptq_scale.c - AWQ's scaling in front of GPTQ: a scale for each input of a slot, so that
+ * channels with large activations get finer steps.
+ *
+ * GPTQ spreads an error over other columns, scaling makes it small where it would cost
+ * most; the two complement each other.  Candidates are rms(x)^ratio, ranked by rounding to
+ * nearest and the block-diagonal of the Hessian, which needs no more passes over text.
+ * SmolLM2-135M, g64, 16k tokens, KL on held-out text: 0.147 without, 0.116 with the scales
+ * of QKV and GATE_UP only.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "quant/awq_impl.h"
+
+enum { ROWS = 64 };
+
+/* Diagonal blocks of h, one below the other, and sqrt of its diagonal over its mean. */
+static void cut_blocks(float *grams, float *rms, const float *h, size_t k, size_t m)
+{
+    double mean = 0;
+
+    for (size_t i = 0; i < k; i++) {
+        memcpy(grams + i * m, h + i * k + i / m * m, m * sizeof(*grams));
+        rms[i] = sqrtf(h[i * k + i]);
+        mean += (double)rms[i] / (double)k;
+    }
+    for (size_t i = 0; i < k && mean > 0; i++)
+        rms[i] = (float)((double)rms[i] / mean);
+}
+
+dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const float *h,
+                           size_t n, size_t k, const quant_grid *grid,
+                           const hf_config *tied)
+{
+    const quant_rule rule = quant_rule_of(grid);
+    double loss[AWQ_CANDIDATES] = {0};
+    float *grams = NULL, *scales = NULL, *rms = NULL;
+    size_t block = grid->group_size > 0 ? (size_t)grid->group_size : k, best = 0;
+    size_t m = quant_gram_cols(block);
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_floats(&grams, k, m, "Hessian blocks"));
+    DR_TRY(quant_floats(&scales, AWQ_CANDIDATES + 1, k, "candidate scales"));
+    rms = scales + AWQ_CANDIDATES * k;
+    cut_blocks(grams, rms, h, k, m);
+    if (tied != NULL)
+        quant_tie_heads(rms, tied);
+    for (size_t i = 0; i < k; i++)
+        scales[i] = 1.0f;
+    for (int i = 0; i < AWQ_RATIOS; i++)
+        awq_ratio_scales(scales + (size_t)(i + 1) * k, rms, NULL, k, (double)i / AWQ_RATIOS,
+                         false);
+    DR_TRY(awq_rank(dev, loss, w, n, k, block, &rule, scales, AWQ_CANDIDATES, grams));
+    for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
+        if (loss[i] < loss[best])
+            best = i;
+    }
+    memcpy(scale, scales + best * k, k * sizeof(*scale));
+done:
+    dr_big_free(grams);
+    dr_big_free(scales);
+    return st;
+}
+
+typedef struct {
+    float *a;
+    size_t rows, k;
+    const float *scale;
+    const float *row_scale; /* NULL: ones */
+    bool divide;
+} scale_job;
+
+static dr_status scale_rows(void *ctx, size_t task, int worker)
+{
+    const scale_job *job = ctx;
+    size_t from = task * ROWS, to = from + ROWS < job->rows ? from + ROWS : job->rows;
+
+    (void)worker;
+    for (size_t r = from; r < to; r++) {
+        float *a = job->a + r * job->k,
+              by = job->row_scale == NULL ? 1.0f : job->row_scale[r];
+        for (size_t i = 0; i < job->k; i++)
+            a[i] = job->divide ? a[i] / (job->scale[i] * by) : a[i] * job->scale[i];
+    }
+    return DR_OK;
+}
+
+static dr_status scale_matrix(nn_device *dev, const scale_job *job)
+{
+    scale_job copy = *job;
+
+    return dr_pool_run(nn_device_pool(dev), (job->rows + ROWS - 1) / ROWS, scale_rows,
+                       &copy);
+}
+
+dr_status quant_gptq_apply(nn_device *dev, float *w, float *h, size_t n, size_t k,
+                           const float *scale)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(scale_matrix(dev, &(scale_job){w, n, k, scale, NULL, false}));
+    DR_TRY(scale_matrix(dev, &(scale_job){h, k, k, scale, scale, true}));
+done:
+    return st;
+}
+
+dr_status quant_gptq_unapply(nn_device *dev, float *w, size_t n, size_t k,
+                             const float *scale)
+{
+    return scale_matrix(dev, &(scale_job){w, n, k, scale, NULL, true});
+}
