@@ -53,6 +53,35 @@ DR_MUST_USE dr_status nn_matmul_nn(nn_device *dev, float *y, const float *x, con
 DR_MUST_USE dr_status nn_matmul_tn(nn_device *dev, float *y, const float *a, const float *b,
                                    size_t n, size_t k, size_t m, size_t lda, size_t ldb,
                                    bool acc);
+/*
+ * Products of integers, for what need not be exact to the last bit (calibration): about
+ * twice the rate of float products, with a third of bfloat16's error.
+ *
+ * Each operand is cut along the summed index into blocks of NN_I16_BLOCK; a block has a
+ * scale s = max|v| / 4095 and codes round(v * (4095 / max|v|)), ties to even.  A block's
+ * sum of code products is exact in 32 bits; y = (((0 or y) + sum_0 (s_x0 s_w0)) + ...) +
+ * bias, each operation rounded to float.  Nothing else enters: all devices give the same
+ * bytes.
+ * A block whose maximum is below 1e-30 counts as zero; one with a value that is not finite
+ * makes everything that it meets NaN.
+ */
+enum { NN_I16_BLOCK = 128, NN_I16_TOP = 4095, NN_GRAM_STRIP = 96 };
+
+/* Bytes of w[N][K] packed by the device, once for many products. */
+size_t nn_i16_packed_bytes(size_t n, size_t k);
+DR_MUST_USE dr_status nn_i16_pack(nn_device *dev, void *packed, const float *w, size_t n,
+                                  size_t k);
+/* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
+DR_MUST_USE dr_status nn_i16_matmul(nn_device *dev, float *y, const float *x,
+                                    const void *packed, const float *bias, size_t m,
+                                    size_t n, size_t k, size_t ldy, bool acc);
+/*
+ * X[M][N]^T X[M][N], summed over M: the lower triangle in strips of NN_GRAM_STRIP rows, one
+ * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has
+ * min(N, r+96) columns).  first: set, else added to.
+ */
+DR_MUST_USE dr_status nn_i16_gram(nn_device *dev, float *strips, const float *x, size_t m,
+                                  size_t n, bool first);
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row. */
 DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
                                  size_t m, size_t d, float eps);

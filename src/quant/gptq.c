@@ -14,7 +14,8 @@
  * others are computed again, to the same bytes.
  *
  * Peak memory: x and attention outputs of all tokens, at most KEEP_BYTES more, one slot's
- * weight three times, its Hessian twice.
+ * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
+ * layer that has been rounded to 4 bits, next to which their 13 are exact.
  */
 #include "core/mem.h"
 #include "quant/quant_impl.h"
@@ -31,7 +32,9 @@ typedef struct {
     float *act;  /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
-    float *w[2], *bias[2]; /* owned: rounded weights of the slot at hand; [1]: of down */
+    float *w;         /* owned: weights of the slot at hand */
+    float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
+    float *bias[2];   /* owned */
     bool has_bias[2];
     float *norm;              /* owned: [D] */
     float *strips;            /* owned: the Hessian being summed */
@@ -42,9 +45,9 @@ typedef struct {
 
 static void run_release(gptq_run *r)
 {
-    float *all[] = {r->h,    r->wide,    r->act,      r->keep, r->w[0],
-                    r->w[1], r->bias[0], r->bias[1],  r->norm, r->strips,
-                    r->full, r->scale,   r->row_scale};
+    float *all[] = {r->h,         r->wide,      r->act,     r->keep,     r->w,
+                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],  r->norm,
+                    r->strips,    r->full,      r->scale,   r->row_scale};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -61,14 +64,15 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
 {
     const hf_config *c = hf_model_config(site->in);
     size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
-    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, n_in = 0,
-           n_out = 0;
+    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, packed[2] = {0},
+           n_in = 0, n_out = 0;
     dr_status st = DR_OK;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
-        weights = down ? weights : most(weights, in * out);
+        weights = most(weights, in * out);
+        packed[down] = most(packed[down], nn_i16_packed_bytes(out, in) / sizeof(float));
         n_in = most(n_in, in);
         n_out = most(n_out, out);
     }
@@ -82,8 +86,9 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->act, r->m, inner, "activations"));
     DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
                         "kept activations"));
-    DR_TRY(quant_floats(&r->w[0], weights, 1, "a slot's weights"));
-    DR_TRY(quant_floats(&r->w[1], d, inner, "a slot's weights"));
+    DR_TRY(quant_floats(&r->w, weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats(&r->packed[0], packed[0], 1, "a slot's weights"));
+    DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
     DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
     DR_TRY(quant_floats(&r->norm, d, 1, "norm"));
@@ -126,8 +131,8 @@ done:
 }
 
 /*
- * Rounds the slot for the Hessian in strips; r->w[k] is then its rounded weight, unscaled:
- * the text goes on through the layer as if nothing had been folded.
+ * Rounds the slot for the Hessian in strips; r->packed[k] is then its rounded weight,
+ * unscaled: the text goes on through the layer as if nothing had been folded.
  */
 static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 {
@@ -140,17 +145,18 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
-    quant_gram_expand(r->full, r->strips, n_in);
-    DR_TRY(quant_slot_read(site, layer, slot, r->w[k], r->bias[k]));
+    DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
+    DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->has_bias[k] = l->has_bias;
     if (r->o->prescale)
-        DR_TRYF(scale_slot(r, layer, slot, r->w[k]), "scaling %s", l->path);
-    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w[k], r->full, n_out, n_in, r->grid,
+        DR_TRYF(scale_slot(r, layer, slot, r->w), "scaling %s", l->path);
+    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w, r->full, n_out, n_in, r->grid,
                              r->o, l->path),
             "rounding %s", l->path);
     dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", l->path, n_out, n_in, loss);
     if (r->o->prescale)
-        DR_TRY(quant_gptq_unapply(site->dev, r->w[k], n_out, n_in, r->scale));
+        DR_TRY(quant_gptq_unapply(site->dev, r->w, n_out, n_in, r->scale));
+    DR_TRY(nn_i16_pack(site->dev, r->packed[k], r->w, n_out, n_in));
     if (r->o->prescale && (slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP)) {
         r->held = q;
         q = (dr_qtensor){0};
@@ -182,14 +188,14 @@ static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_s
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
     const int k = slot == HF_SLOT_DOWN;
 
-    return nn_matmul_nt(r->s.site->dev, y, in, r->w[k], r->has_bias[k] ? r->bias[k] : NULL,
-                        m, n_out, n_in, n_out, acc);
+    return nn_i16_matmul(r->s.site->dev, y, in, r->packed[k],
+                         r->has_bias[k] ? r->bias[k] : NULL, m, n_out, n_in, n_out, acc);
 }
 
 static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
 {
-    return quant_gram_add(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
-                          i == 0);
+    return nn_i16_gram(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
+                       i == 0);
 }
 
 /* Chunk i into r->act, or where it is kept. */

@@ -20,7 +20,7 @@
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { L = QUANT_LANES, NB = QUANT_SWEEP, RAISES = 4 };
+enum { L = QUANT_LANES, NB = QUANT_SWEEP, RAISES = 4, TASK_ROWS = 32 };
 
 typedef struct {
     nn_device *dev;
@@ -137,19 +137,29 @@ static double mean_diagonal(const solver *s)
     return live > 0 ? sum / (double)live : 1.0;
 }
 
-/* factor = the damped Hessian in processing order, backwards. */
-static void fill_factor(solver *s, double mean, double damp)
-{
-    size_t n = s->n;
+typedef struct {
+    solver *s;
+    double mean, damp;
+    const float *w;
+} rows_job;
 
-    for (size_t i = 0; i < n; i++) {
+/* factor = the damped Hessian in processing order, backwards. */
+static dr_status fill_factor(void *ctx, size_t task, int worker)
+{
+    const rows_job *job = ctx;
+    const solver *s = job->s;
+    size_t n = s->n, end = (task + 1) * TASK_ROWS < n ? (task + 1) * TASK_ROWS : n;
+
+    (void)worker;
+    for (size_t i = task * TASK_ROWS; i < end; i++) {
         const float *row = s->h + s->order[n - 1 - i] * n;
         float *to = s->factor + i * n;
         for (size_t j = 0; j < i; j++)
             to[j] = row[s->order[n - 1 - j]];
         double d = (double)row[s->order[n - 1 - i]];
-        to[i] = (float)((d > 0 ? d : mean) + damp * mean);
+        to[i] = (float)((d > 0 ? d : job->mean) + job->damp * job->mean);
     }
+    return DR_OK;
 }
 
 static dr_status factorize(solver *s)
@@ -159,7 +169,8 @@ static dr_status factorize(solver *s)
     dr_status st = DR_OK;
 
     for (int i = 0; i <= RAISES; i++) {
-        fill_factor(s, mean, damp);
+        DR_TRY(dr_pool_run(nn_device_pool(s->dev), (s->n + TASK_ROWS - 1) / TASK_ROWS,
+                           fill_factor, &(rows_job){s, mean, damp, NULL}));
         DR_TRY(quant_cholesky(s->dev, s->factor, s->n, &definite));
         if (definite)
             goto done;
@@ -176,19 +187,24 @@ done:
 
 /* ---- weights in order ---- */
 
-static void load_weights(solver *s, const float *w)
+static dr_status load_weights(void *ctx, size_t task, int worker)
 {
-    size_t n = s->n;
+    const rows_job *job = ctx;
+    const solver *s = job->s;
+    size_t n = s->n, row0 = task * TASK_ROWS, end = row0 + TASK_ROWS;
 
-    for (size_t r = 0; r < s->rows; r++) {
+    (void)worker;
+    end = end < s->rows ? end : s->rows;
+    for (size_t r = row0; r < end; r++) {
         float *to = s->adj + r * n;
         for (size_t j = 0; j < n; j++) {
             size_t at = s->order[j];
-            to[j] = s->h[at * n + at] > 0.0f ? w[r * n + at] : 0.0f;
+            to[j] = s->h[at * n + at] > 0.0f ? job->w[r * n + at] : 0.0f;
         }
     }
     if (s->orig != NULL)
-        memcpy(s->orig, s->adj, s->rows * n * sizeof(float));
+        memcpy(s->orig + row0 * n, s->adj + row0 * n, (end - row0) * n * sizeof(float));
+    return DR_OK;
 }
 
 static void load_grams(solver *s)
@@ -328,7 +344,8 @@ dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w
     DR_TRY(solver_init(&s, (size_t)dr_pool_threads(pool)));
     DR_TRY(dr_qtensor_new(q, grid->bits, (int)s.block, rows, cols, grid->symmetric));
     choose_order(&s);
-    load_weights(&s, w);
+    DR_TRY(dr_pool_run(pool, (rows + TASK_ROWS - 1) / TASK_ROWS, load_weights,
+                       &(rows_job){.s = &s, .w = w}));
     if (s.orig == NULL)
         memcpy(w, s.adj, rows * cols * sizeof(float)); /* dead columns are zero there too */
     load_grams(&s);

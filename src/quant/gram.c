@@ -1,14 +1,14 @@
 /*
  * gram.c - X^T X of a linear's inputs, summed over chunks of tokens.
  *
- * Whole (for GPTQ): the lower triangle in strips of 96 rows, each a matrix product of its
- * own with as many columns as the triangle needs there: 53 % of a square of 1,536.
+ * Whole (for GPTQ): the lower triangle in the strips that nn_i16_gram makes, 53 % of a
+ * square of 1,536.
  * In blocks (for clip and scale searches): only the diagonal blocks of a group's width.
  */
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { STRIP = 96 };
+enum { STRIP = NN_GRAM_STRIP, SQUARE = 32 };
 
 /* Columns of the strip that begins at row r. */
 static size_t strip_cols(size_t n, size_t r)
@@ -30,32 +30,39 @@ size_t quant_gram_floats(size_t n)
     return sum;
 }
 
-dr_status quant_gram_add(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
-                         bool first)
-{
-    dr_status st = DR_OK;
+typedef struct {
+    float *h;
+    const float *strips;
+    size_t n;
+} expand_job;
 
-    for (size_t r = 0; r < n; r += STRIP) {
-        size_t rows = strip_rows(n, r), cols = strip_cols(n, r);
-        DR_TRY(nn_matmul_tn(dev, strips, x + r, x, rows, cols, m, n, n, !first));
-        strips += rows * cols;
-    }
-done:
-    return st;
-}
-
-void quant_gram_expand(float *h, const float *strips, size_t n)
+/* One strip and its mirror image, in squares, so that both stay in the cache. */
+static dr_status expand_strip(void *ctx, size_t task, int worker)
 {
-    for (size_t r = 0; r < n; r += STRIP) {
-        size_t rows = strip_rows(n, r), cols = strip_cols(n, r);
+    const expand_job *job = ctx;
+    size_t n = job->n, r = task * STRIP, rows = strip_rows(n, r), cols = strip_cols(n, r);
+    const float *from = job->strips;
+
+    (void)worker;
+    for (size_t before = 0; before < r; before += STRIP)
+        from += STRIP * strip_cols(n, before);
+    for (size_t c = 0; c < cols; c += SQUARE) {
+        size_t end = c + SQUARE < cols ? c + SQUARE : cols;
         for (size_t i = 0; i < rows; i++) {
-            for (size_t j = 0; j <= r + i; j++) {
-                h[(r + i) * n + j] = strips[i * cols + j];
-                h[j * n + r + i] = strips[i * cols + j];
+            for (size_t j = c; j < end && j <= r + i; j++) {
+                job->h[(r + i) * n + j] = from[i * cols + j];
+                job->h[j * n + r + i] = from[i * cols + j];
             }
         }
-        strips += rows * cols;
     }
+    return DR_OK;
+}
+
+dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips, size_t n)
+{
+    expand_job job = {h, strips, n};
+
+    return dr_pool_run(pool, (n + STRIP - 1) / STRIP, expand_strip, &job);
 }
 
 dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x, size_t m,

@@ -114,11 +114,10 @@ void quant_tie_heads(float *v, const hf_config *c);
 
 /* ---- Gram matrices (gram.c); x[m][n]: a chunk of inputs; first: set, do not add ---- */
 
-/* The lower triangle in strips, quant_gram_floats(n) in all; expand makes h[n][n] of it. */
+/* nn_i16_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them. */
 size_t quant_gram_floats(size_t n);
-DR_MUST_USE dr_status quant_gram_add(nn_device *dev, float *strips, const float *x,
-                                     size_t m, size_t n, bool first);
-void quant_gram_expand(float *h, const float *strips, size_t n);
+DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips,
+                                        size_t n);
 /* grams[n][block]: the diagonal blocks, one below the other. */
 DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x,
                                             size_t m, size_t n, size_t block, bool first);

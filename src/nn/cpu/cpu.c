@@ -17,6 +17,7 @@ enum { WORTH_WAKING = 200000 };
 typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
+    const cpu_i16_kernels *i16;
     bool present;
 } variant;
 
@@ -29,10 +30,12 @@ static size_t variants(variant out[3])
     __builtin_cpu_init();
     bool fma = __builtin_cpu_supports("fma"), avx2 = __builtin_cpu_supports("avx2");
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-    out[n++] = (variant){&cpu_gemm_avx512, &cpu_rows_avx512, avx512 && avx2 && fma};
-    out[n++] = (variant){&cpu_gemm_avx2, &cpu_rows_avx2, avx2 && fma};
+    bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
+    out[n++] = (variant){&cpu_gemm_avx512, &cpu_rows_avx512,
+                         vnni ? &cpu_i16_vnni : &cpu_i16_avx2, avx512 && avx2 && fma};
+    out[n++] = (variant){&cpu_gemm_avx2, &cpu_rows_avx2, &cpu_i16_avx2, avx2 && fma};
 #endif
-    out[n++] = (variant){&cpu_gemm_plain, &cpu_rows_plain, true};
+    out[n++] = (variant){&cpu_gemm_plain, &cpu_rows_plain, &cpu_i16_plain, true};
     return n;
 }
 
@@ -49,6 +52,7 @@ static dr_status open_as(nn_device *dev, const char *want)
     cpu_state *state = dr_calloc(1, sizeof(*state));
     state->gemm = all[i].gemm;
     state->rows = all[i].rows;
+    state->i16 = all[i].i16;
     dev->state = state;
     size_t len = strlen(dev->text);
     if (want == NULL)

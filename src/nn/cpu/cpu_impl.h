@@ -66,6 +66,29 @@ typedef struct {
     float (*dot)(const float *a, const float *b, size_t n);
 } cpu_row_kernels;
 
+/* What a register tile reads: pairs of 16-bit codes as words.  Word p of row i of A is
+ * a[i * a_row + p * a_pair], of column j of B b[p * nr + j]; scales of block k are
+ * sa[k * sa_block + i] and sb[k * sb_block + j]. */
+typedef struct {
+    const int32_t *a, *b;
+    const float *sa, *sb;
+    size_t a_row, a_pair, sa_block, sb_block;
+    size_t pairs; /* a multiple of NN_I16_BLOCK / 2 but for the last of all */
+} cpu_i16_tile;
+
+typedef struct {
+    size_t mr, nr; /* the register tile; nr is a multiple of mr */
+    /* c[mr][nr] = or += the product, as nn.h defines it. */
+    void (*tile)(float *c, size_t ldc, const cpu_i16_tile *t, bool acc);
+    /* count <= NN_I16_BLOCK values; codes are padded with a zero to an even count. */
+    void (*quantize)(int16_t *codes, float *scale, const float *x, size_t count);
+    /* tokens <= NN_I16_BLOCK rows of `count` <= nr columns, ldx apart, each column a block:
+     * words[tokens / 2 rounded up][nr], scale[nr]. */
+    void (*quantize_columns)(int32_t *words, float *scale, const float *x, size_t ldx,
+                             size_t tokens, size_t count);
+} cpu_i16_kernels;
+
+extern const cpu_i16_kernels cpu_i16_plain, cpu_i16_avx2, cpu_i16_vnni;
 extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;
 extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 
@@ -74,6 +97,7 @@ extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
+    const cpu_i16_kernels *i16;
     float *work; /* owned: grows to the largest operation's need */
     size_t work_floats;
 } cpu_state;
