@@ -45,7 +45,7 @@ static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const c
         const char *add = onnx_build_lora(b, p, l, x);
         if (add != NULL)
             qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i], add,
-                             ONNX_FLOAT, onnx_hidden(l->n_out));
+                             b->float_type, onnx_hidden(l->n_out));
     }
 done:
     return st;
@@ -59,9 +59,9 @@ static const char *cache(onnx_builder *b, const char *name, const char *length, 
                          onnx_num(b->c->head_dim)}};
 
     if (past)
-        onnx_graph_input(&b->g, name, ONNX_FLOAT, shape);
+        onnx_graph_input(&b->g, name, b->float_type, shape);
     else
-        onnx_graph_output(&b->g, name, ONNX_FLOAT, shape);
+        onnx_graph_output(&b->g, name, b->float_type, shape);
     return name;
 }
 
@@ -100,10 +100,10 @@ static const char *attend(onnx_builder *b, int layer, const char *path,
     onnx_attr_int(g, n, "do_rotary", 1);
     onnx_attr_int(g, n, "rotary_interleaved", 0);
     const char *out =
-        onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), ONNX_FLOAT,
+        onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), b->float_type,
                       onnx_hidden((size_t)b->c->heads * (size_t)b->c->head_dim));
     for (int i = 0; i < 2; i++)
-        (void)onnx_node_out(g, n, present[i], ONNX_FLOAT, (onnx_shape){0});
+        (void)onnx_node_out(g, n, present[i], b->float_type, (onnx_shape){0});
     return out;
 }
 

@@ -21,7 +21,7 @@ static void declare(onnx_builder *b)
                      onnx_shape2(batch, onnx_sym("sequence_length")));
     onnx_graph_input(&b->g, "attention_mask", ONNX_INT64,
                      onnx_shape2(batch, onnx_sym("total_sequence_length")));
-    onnx_graph_output(&b->g, "logits", ONNX_FLOAT, onnx_hidden((size_t)b->c->vocab));
+    onnx_graph_output(&b->g, "logits", b->logits_type, onnx_hidden((size_t)b->c->vocab));
 }
 
 static const char *to_int32(onnx_builder *b, const char *path, const char *x,
@@ -105,12 +105,12 @@ static dr_status norm(onnx_builder *b, const char *path, hf_norm which, int laye
         onnx_attr_int(g, n, "axis", -1);
         onnx_attr_int(g, n, "stash_type", 1);
     }
-    *x = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), ONNX_FLOAT,
+    *x = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), b->float_type,
                        onnx_hidden(d));
     if (!first && !final) {
         onnx_node_no_out(n);
         onnx_node_no_out(n);
-        *residual = onnx_node_out(g, n, onnx_build_path(b, path, "output_3"), ONNX_FLOAT,
+        *residual = onnx_node_out(g, n, onnx_build_path(b, path, "output_3"), b->float_type,
                                   onnx_hidden(d));
     }
 done:

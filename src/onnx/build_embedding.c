@@ -46,7 +46,7 @@ static dr_status float_embedding(onnx_builder *b, const char **out)
     DR_TRYF(onnx_data_rows(&b->data, name, &s), "writing the embedding");
     b->table = b->g.inits.last;
     *out = onnx_op(&b->g, "Gather", "/model/embed_tokens/Gather", name, "input_ids",
-                   ONNX_FLOAT, onnx_hidden(s.cols));
+                   b->float_type, onnx_hidden(s.cols));
 done:
     onnx_source_release(&s);
     return st;
@@ -106,7 +106,7 @@ static dr_status packed_embedding(onnx_builder *b, const char **out, const onnx_
     onnx_attr_int(g, n, "block_size", grid->block);
     onnx_attr_int(g, n, "gather_axis", 0);
     onnx_attr_int(g, n, "quantize_axis", 1);
-    *out = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), ONNX_FLOAT,
+    *out = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), b->float_type,
                          onnx_hidden((size_t)d));
 done:
     return st;
@@ -149,7 +149,7 @@ static void tied_float(onnx_builder *b, const char *x)
     onnx_node_in(g, n, x);
     onnx_node_in(g, n, b->table->name);
     onnx_attr_int(g, n, "transB", 1);
-    (void)onnx_node_out(g, n, "logits", ONNX_FLOAT, onnx_hidden((size_t)b->c->vocab));
+    (void)onnx_node_out(g, n, "logits", b->float_type, onnx_hidden((size_t)b->c->vocab));
 }
 
 dr_status onnx_build_head(onnx_builder *b, const char *x)

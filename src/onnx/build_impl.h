@@ -26,7 +26,9 @@ typedef struct {
     const hf_config *c;
     const onnx_options *o;
     onnx_report *report;
-    const char **lora; /* modules that some adapter changes, sorted */
+    onnx_type float_type;  /* of activations, caches and weights that are not packed */
+    onnx_type logits_type; /* float where float_type is bfloat16 */
+    const char **lora;     /* modules that some adapter changes, sorted */
     size_t lora_count;
     onnx_packed_init tied;  /* the head's weight, when the embedding is cut from it */
     const onnx_init *table; /* the float embedding, where it is there */

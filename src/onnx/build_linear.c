@@ -79,7 +79,7 @@ const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out
         onnx_attr_int(g, n, "accuracy_level", b->o->accuracy_level);
     onnx_attr_int(g, n, "bits", grid->bits);
     onnx_attr_int(g, n, "block_size", grid->block);
-    return onnx_node_out(g, n, out, ONNX_FLOAT, onnx_hidden(n_out));
+    return onnx_node_out(g, n, out, b->float_type, onnx_hidden(n_out));
 }
 
 /* Weights that the model has packed, on the grid that they have. */
@@ -150,7 +150,7 @@ static dr_status floats(onnx_builder *b, const char **out, const char *path, onn
     onnx_node *n = onnx_node_new(g, "", "MatMul", onnx_build_path(b, path, "MatMul"));
     onnx_node_in(g, n, x);
     onnx_node_in(g, n, name);
-    *out = onnx_node_out(g, n, result, ONNX_FLOAT, onnx_hidden(rows.count));
+    *out = onnx_node_out(g, n, result, b->float_type, onnx_hidden(rows.count));
 done:
     return st;
 }
@@ -187,7 +187,7 @@ dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
         DR_TRY(
             onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)n)), bias, n));
         *out = onnx_op(&b->g, "Add", onnx_build_path(b, path, "Add"), *out, name,
-                       ONNX_FLOAT, onnx_hidden(n));
+                       b->float_type, onnx_hidden(n));
     }
 done:
     dr_big_free(bias);
@@ -217,9 +217,9 @@ static const char *product(onnx_builder *b, const char *path, const char *a,
 
     inner.dim[2] = rank;
     const char *low = onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_A/MatMul"), x,
-                              a, ONNX_FLOAT, inner);
+                              a, b->float_type, inner);
     return onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_B/MatMul"), low, b_name,
-                   ONNX_FLOAT, onnx_hidden(n_out));
+                   b->float_type, onnx_hidden(n_out));
 }
 
 const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *l,
@@ -233,10 +233,10 @@ const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *
     const char *a_name = dr_arena_printf(b->arena, "%s.lora_A.weight", l->path);
     const char *b_name = dr_arena_printf(b->arena, "%s.lora_B.weight", l->path);
     onnx_dim r = onnx_sym(dr_arena_printf(b->arena, "%s.lora_r", l->path));
-    onnx_graph_input(&b->g, a_name, ONNX_FLOAT, onnx_shape2(k, r));
-    onnx_graph_input(&b->g, b_name, ONNX_FLOAT, onnx_shape2(r, n));
-    (void)onnx_graph_init(&b->g, a_name, ONNX_FLOAT, onnx_shape2(k, none));
-    (void)onnx_graph_init(&b->g, b_name, ONNX_FLOAT, onnx_shape2(none, n));
+    onnx_graph_input(&b->g, a_name, b->float_type, onnx_shape2(k, r));
+    onnx_graph_input(&b->g, b_name, b->float_type, onnx_shape2(r, n));
+    (void)onnx_graph_init(&b->g, a_name, b->float_type, onnx_shape2(k, none));
+    (void)onnx_graph_init(&b->g, b_name, b->float_type, onnx_shape2(none, n));
     return product(b, path, a_name, b_name, x, r, l->n_out);
 }
 
@@ -247,7 +247,7 @@ static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shap
         if (strcmp(i->name, name) == 0)
             return i->name;
     }
-    return onnx_graph_init(&b->g, name, ONNX_FLOAT, shape)->name;
+    return onnx_graph_init(&b->g, name, b->float_type, shape)->name;
 }
 
 /* Zeros of [batch, sequence, n_out], for a module without an adapter. */
@@ -287,8 +287,8 @@ const char *onnx_build_lora_add(onnx_builder *b, const char *path, const onnx_so
             onnx_node_in(g, n, parts[i]);
         onnx_attr_int(g, n, "axis", -1);
         sum = onnx_node_out(g, n, onnx_build_path(b, path, "lora/Concat/output_0"),
-                            ONNX_FLOAT, onnx_hidden(s->rows));
+                            b->float_type, onnx_hidden(s->rows));
     }
-    return onnx_op(g, "Add", onnx_build_path(b, path, "lora/Add"), y, sum, ONNX_FLOAT,
+    return onnx_op(g, "Add", onnx_build_path(b, path, "lora/Add"), y, sum, b->float_type,
                    onnx_hidden(s->rows));
 }

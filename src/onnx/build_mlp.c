@@ -26,7 +26,7 @@ static void fused_lora(onnx_builder *b, const char *add[2], const char *path,
     onnx_attr_int(g, n, "axis", -1);
     for (int i = 0; i < 2; i++)
         add[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                               ONNX_FLOAT, onnx_hidden(half));
+                               b->float_type, onnx_hidden(half));
 }
 
 static dr_status gate_up(onnx_builder *b, const char *half[2], const char *path,
@@ -46,7 +46,7 @@ static dr_status gate_up(onnx_builder *b, const char *half[2], const char *path,
             add[i] = onnx_build_lora(b, p, s->part[i], x);
         if (add[i] != NULL)
             half[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), half[i],
-                              add[i], ONNX_FLOAT, onnx_hidden(rows));
+                              add[i], b->float_type, onnx_hidden(rows));
     }
 done:
     return st;
@@ -66,10 +66,10 @@ dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer, const cha
     onnx_source_release(&s);
 
     const char *y = onnx_op(&b->g, "Sigmoid", onnx_build_path(b, path, "act_fn/Sigmoid"),
-                            half[0], NULL, ONNX_FLOAT, inner);
+                            half[0], NULL, b->float_type, inner);
     y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "act_fn/Mul"), half[0], y,
-                ONNX_FLOAT, inner);
-    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), y, half[1], ONNX_FLOAT,
+                b->float_type, inner);
+    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), y, half[1], b->float_type,
                 inner);
 
     DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_DOWN));

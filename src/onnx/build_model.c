@@ -177,13 +177,13 @@ static dr_status write_model(onnx_builder *b, const char *dir, dr_pool *pool)
     onnx_report *r = b->report;
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_data_open(&b->data, &b->g, pool, data));
+    DR_TRY(onnx_data_open(&b->data, &b->g, pool, b->float_type, data));
     DR_TRY(onnx_build_decoder(b));
     DR_TRY(onnx_data_finish(&b->data, &r->data_bytes));
     DR_TRY(onnx_graph_write(&b->g, graph, DATA_NAME, &r->graph_bytes));
     r->nodes = b->g.nodes.count;
     r->initializers = b->g.inits.count;
-    r->opset = ONNX_OPSET;
+    r->opset = b->g.opset != 0 ? b->g.opset : ONNX_OPSET;
 done:
     onnx_data_close(&b->data);
     return st;
@@ -199,7 +199,9 @@ dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m, dr
                       .m = m,
                       .c = hf_model_config(m),
                       .o = o,
-                      .report = report};
+                      .report = report,
+                      .float_type = ONNX_FLOAT,
+                      .logits_type = ONNX_FLOAT};
     dr_status st = DR_OK;
 
     *report = (onnx_report){0};

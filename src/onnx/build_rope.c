@@ -48,7 +48,7 @@ static const char *slice(onnx_builder *b, const char *name, const char *table,
     onnx_node_in(g, n, span[0]);
     onnx_node_in(g, n, span[1]);
     onnx_node_in(g, n, axis);
-    return onnx_node_out(g, n, name, ONNX_FLOAT,
+    return onnx_node_out(g, n, name, b->float_type,
                          onnx_shape2(onnx_sym("total_sequence_length"),
                                      onnx_num(b->c->rope.rotary_dim / 2)));
 }

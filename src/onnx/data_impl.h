@@ -22,8 +22,9 @@ typedef struct {
 } onnx_room;
 
 typedef struct {
-    onnx_graph *g; /* borrowed */
-    dr_pool *pool; /* borrowed */
+    onnx_graph *g;        /* borrowed */
+    dr_pool *pool;        /* borrowed */
+    onnx_type float_type; /* what floats become on their way: rounded to nearest even */
     dr_writer w;
     onnx_room wave, scales, zeros, tiles;
 } onnx_data;
@@ -34,16 +35,21 @@ typedef struct {
 } onnx_packed_init;
 
 DR_MUST_USE dr_status onnx_data_open(onnx_data *d, onnx_graph *g, dr_pool *pool,
-                                     const char *path);
+                                     onnx_type float_type, const char *path);
 DR_MUST_USE dr_status onnx_data_finish(onnx_data *d, uint64_t *bytes);
 void onnx_data_close(onnx_data *d); /* after an error; harmless after finish */
 
 /* A small tensor of any type: its bytes as they are. */
 DR_MUST_USE dr_status onnx_data_raw(onnx_data *d, const char *name, onnx_type type,
                                     onnx_shape shape, const void *values, size_t bytes);
+/* A small tensor of d->float_type, or of any float type.  DR_EFORMAT, here and below: a
+ * value is beyond float16, named with its tensor. */
 DR_MUST_USE dr_status onnx_data_floats(onnx_data *d, const char *name, onnx_shape shape,
                                        const float *values, size_t count);
-/* All rows of a source as floats: [rows][cols]. */
+DR_MUST_USE dr_status onnx_data_floats_as(onnx_data *d, const char *name, onnx_type type,
+                                          onnx_shape shape, const float *values,
+                                          size_t count);
+/* All rows of a source: [rows][cols]. */
 DR_MUST_USE dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s);
 /* Rows row0 .. as the columns of a MatMul weight: [cols][count]. */
 DR_MUST_USE dr_status onnx_data_columns(onnx_data *d, const char *name,

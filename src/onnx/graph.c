@@ -17,6 +17,59 @@
         (list)->count++;                                                                   \
     } while (0)
 
+size_t onnx_type_bytes(onnx_type type)
+{
+    switch (type) {
+    case ONNX_FLOAT:
+    case ONNX_INT32:
+        return 4;
+    case ONNX_INT64:
+        return 8;
+    case ONNX_FLOAT16:
+    case ONNX_BFLOAT16:
+        return 2;
+    case ONNX_UINT8:
+    case ONNX_BOOL:
+        return 1;
+    case ONNX_UINT4:
+    case ONNX_SINT4:
+        return 0;
+    }
+    return 0;
+}
+
+const char *onnx_type_name(onnx_type type)
+{
+    switch (type) {
+    case ONNX_FLOAT:
+        return "FLOAT";
+    case ONNX_UINT8:
+        return "UINT8";
+    case ONNX_INT32:
+        return "INT32";
+    case ONNX_INT64:
+        return "INT64";
+    case ONNX_BOOL:
+        return "BOOL";
+    case ONNX_FLOAT16:
+        return "FLOAT16";
+    case ONNX_BFLOAT16:
+        return "BFLOAT16";
+    case ONNX_UINT4:
+        return "UINT4";
+    case ONNX_SINT4:
+        return "INT4";
+    }
+    return "?";
+}
+
+void onnx_opset_at_least(onnx_graph *g, int opset)
+{
+    int now = g->opset != 0 ? g->opset : ONNX_OPSET;
+
+    g->opset = now > opset ? now : opset;
+}
+
 onnx_shape onnx_shape1(onnx_dim a)
 {
     return (onnx_shape){1, {a}};
@@ -116,6 +169,30 @@ void onnx_attr_float(onnx_graph *g, onnx_node *n, const char *name, float value)
     attr_new(g, n, name, ONNX_ATTR_FLOAT)->f = value;
 }
 
+void onnx_attr_text(onnx_graph *g, onnx_node *n, const char *name, const char *value)
+{
+    attr_new(g, n, name, ONNX_ATTR_TEXT)->text = dr_arena_strdup(g->arena, value);
+}
+
+static onnx_attr *attr_values(onnx_graph *g, onnx_node *n, const char *name,
+                              onnx_attr_kind kind, const int64_t *values, size_t count)
+{
+    onnx_attr *a = attr_new(g, n, name, kind);
+    int64_t *copy = dr_arena_alloc(g->arena, count, sizeof(*copy));
+
+    memcpy(copy, values, count * sizeof(*copy));
+    a->type = ONNX_INT64;
+    a->values = copy;
+    a->count = count;
+    return a;
+}
+
+void onnx_attr_ints(onnx_graph *g, onnx_node *n, const char *name, const int64_t *values,
+                    size_t count)
+{
+    (void)attr_values(g, n, name, ONNX_ATTR_INTS, values, count);
+}
+
 const char *onnx_node_out(onnx_graph *g, onnx_node *n, const char *name, onnx_type type,
                           onnx_shape shape)
 {
@@ -161,24 +238,35 @@ static const char *constant_text(onnx_graph *g, const int64_t *values, size_t co
     return dr_arena_printf(g->arena, "%s]", text);
 }
 
-const char *onnx_constant(onnx_graph *g, const int64_t *values, size_t count)
+/* The output of a constant of this type and text, if the graph has it. */
+static const char *constant_find(onnx_graph *g, const char *out)
 {
-    const char *text = constant_text(g, values, count);
-    const char *out = dr_arena_printf(g->arena, "/model/constants/INT64/%s", text);
-
     for (const onnx_value *v = g->infos.first; v != NULL; v = v->next) {
         if (strcmp(v->name, out) == 0)
             return v->name;
     }
-    onnx_node *n =
-        onnx_node_new(g, "", "Constant",
-                      dr_arena_printf(g->arena, "/model/constant_nodes/INT64/%s", text));
-    onnx_attr *a = attr_new(g, n, "value", ONNX_ATTR_TENSOR);
+    return NULL;
+}
+
+static onnx_node *constant_node(onnx_graph *g, onnx_type type, const char *text)
+{
+    return onnx_node_new(g, "", "Constant",
+                         dr_arena_printf(g->arena, "/model/constant_nodes/%s/%s",
+                                         onnx_type_name(type), text));
+}
+
+const char *onnx_constant(onnx_graph *g, const int64_t *values, size_t count)
+{
+    const char *text = constant_text(g, values, count);
+    const char *out = dr_arena_printf(g->arena, "/model/constants/INT64/%s", text);
+    const char *there = constant_find(g, out);
+
+    if (there != NULL)
+        return there;
+    onnx_node *n = constant_node(g, ONNX_INT64, text);
+    onnx_attr *a =
+        attr_values(g, n, "value", ONNX_ATTR_TENSOR, values, count > 0 ? count : 1);
     a->rank = count > 0;
-    a->count = count > 0 ? count : 1;
-    int64_t *copy = dr_arena_alloc(g->arena, a->count, sizeof(*copy));
-    memcpy(copy, values, a->count * sizeof(*copy));
-    a->tensor = copy;
     onnx_shape shape = {a->rank, {onnx_num((int64_t)a->count)}};
     return onnx_node_out(g, n, out, ONNX_INT64, shape);
 }
@@ -186,4 +274,31 @@ const char *onnx_constant(onnx_graph *g, const int64_t *values, size_t count)
 const char *onnx_constant1(onnx_graph *g, int64_t value)
 {
     return onnx_constant(g, &value, 1);
+}
+
+const char *onnx_constant_float(onnx_graph *g, onnx_type type, double value)
+{
+    const char *text = dr_arena_printf(g->arena, "%.9g", value);
+    const char *out =
+        dr_arena_printf(g->arena, "/model/constants/%s/%s", onnx_type_name(type), text);
+    const char *there = constant_find(g, out);
+
+    if (there != NULL)
+        return there;
+    onnx_node *n = constant_node(g, type, text);
+    onnx_attr *a = attr_new(g, n, "value", ONNX_ATTR_TENSOR);
+    a->type = type;
+    a->f = (float)value;
+    a->count = 1;
+    return onnx_node_out(g, n, out, type, (onnx_shape){0});
+}
+
+const char *onnx_cast(onnx_graph *g, const char *name, const char *x, onnx_type type,
+                      onnx_shape shape)
+{
+    onnx_node *n = onnx_node_new(g, "", "Cast", name);
+
+    onnx_node_in(g, n, x);
+    onnx_attr_int(g, n, "to", type);
+    return onnx_node_out(g, n, dr_arena_printf(g->arena, "%s/output_0", name), type, shape);
 }

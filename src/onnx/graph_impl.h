@@ -25,13 +25,20 @@ typedef enum {
     ONNX_INT32 = 6,
     ONNX_INT64 = 7,
     ONNX_BOOL = 9,
-    ONNX_UINT4 = 21
+    ONNX_FLOAT16 = 10,
+    ONNX_BFLOAT16 = 16,
+    ONNX_UINT4 = 21,
+    ONNX_SINT4 = 22 /* INT4 there, which is a precision here */
 } onnx_type;
+
+size_t onnx_type_bytes(onnx_type type); /* of a value; 0: two values in a byte */
+const char *onnx_type_name(onnx_type type);
 
 enum { ONNX_DIMS = 4, ONNX_NODE_IN = 12, ONNX_NODE_OUT = 4 };
 
 /* The lowest opset that has every operator in the form used: Add, Sub, Mul of 14 (Concat,
- * Gather, Split, Unsqueeze, ... of 13).  ONNX Runtime's fusions know it on all versions. */
+ * Gather, Split, Unsqueeze, ... of 13).  ONNX Runtime's fusions know it on all versions.
+ * A part that needs a newer operator raises g->opset with onnx_opset_at_least. */
 enum { ONNX_OPSET = 14, ONNX_IR_VERSION = 10 };
 
 /* A size, or the name of one ("batch_size") when name is not NULL. */
@@ -52,14 +59,22 @@ typedef struct onnx_value {
     struct onnx_value *next;
 } onnx_value;
 
-typedef enum { ONNX_ATTR_INT, ONNX_ATTR_FLOAT, ONNX_ATTR_TENSOR } onnx_attr_kind;
+typedef enum {
+    ONNX_ATTR_INT,
+    ONNX_ATTR_FLOAT,
+    ONNX_ATTR_TEXT,
+    ONNX_ATTR_INTS,
+    ONNX_ATTR_TENSOR
+} onnx_attr_kind;
 
 typedef struct onnx_attr {
     const char *name;
     onnx_attr_kind kind;
     int64_t i;
     float f;
-    const int64_t *tensor; /* int64 values: rank 0 (count 1) or 1 */
+    const char *text;
+    onnx_type type;        /* of a tensor: ONNX_INT64 or a float type */
+    const int64_t *values; /* of ints, and of a tensor: rank 0 (count 1) or 1 */
     size_t count;
     int rank;
     struct onnx_attr *next;
@@ -92,9 +107,12 @@ typedef struct {
 
 typedef struct {
     dr_arena *arena; /* borrowed: everything below lives in it */
+    int opset;       /* 0: ONNX_OPSET */
     onnx_list nodes, inits;
     onnx_list inputs, outputs, infos; /* onnx_value; infos: the outputs of nodes */
 } onnx_graph;
+
+void onnx_opset_at_least(onnx_graph *g, int opset);
 
 static inline onnx_dim onnx_num(int64_t size)
 {
@@ -124,6 +142,9 @@ onnx_node *onnx_node_new(onnx_graph *g, const char *domain, const char *op,
 void onnx_node_in(onnx_graph *g, onnx_node *n, const char *value); /* "": left out */
 void onnx_attr_int(onnx_graph *g, onnx_node *n, const char *name, int64_t value);
 void onnx_attr_float(onnx_graph *g, onnx_node *n, const char *name, float value);
+void onnx_attr_text(onnx_graph *g, onnx_node *n, const char *name, const char *value);
+void onnx_attr_ints(onnx_graph *g, onnx_node *n, const char *name, const int64_t *values,
+                    size_t count);
 /* An output, whose name comes back.  A graph output must have been declared before. */
 const char *onnx_node_out(onnx_graph *g, onnx_node *n, const char *name, onnx_type type,
                           onnx_shape shape);
@@ -135,6 +156,11 @@ const char *onnx_op(onnx_graph *g, const char *op, const char *name, const char 
 /* An int64 constant as the model builder makes it; count 0: a scalar of values[0]. */
 const char *onnx_constant(onnx_graph *g, const int64_t *values, size_t count);
 const char *onnx_constant1(onnx_graph *g, int64_t value); /* [value] */
+/* A scalar of a float type, rounded to it: "/model/constants/FLOAT16/8". */
+const char *onnx_constant_float(onnx_graph *g, onnx_type type, double value);
+/* A Cast of x to `type`, named `name`. */
+const char *onnx_cast(onnx_graph *g, const char *name, const char *x, onnx_type type,
+                      onnx_shape shape);
 
 /* ---- writing it ---- */
 

@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/file.h"
 #include "core/mem.h"
 #include "onnx.pb-c.h"
@@ -106,20 +107,53 @@ static Onnx__TensorProto *pack_init(dr_arena *a, const onnx_init *i, const char 
     return t;
 }
 
+/* Bytes of a value, little-endian on any machine. */
+static void put_bytes(uint8_t *raw, uint64_t value, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        raw[i] = (uint8_t)(value >> (i * 8));
+}
+
+static uint64_t float_bits(onnx_type type, float f)
+{
+    uint32_t u;
+
+    if (type == ONNX_FLOAT16)
+        return dr_f32_to_f16(f);
+    if (type == ONNX_BFLOAT16)
+        return dr_f32_to_bf16(f);
+    memcpy(&u, &f, sizeof(u));
+    return u;
+}
+
 static Onnx__TensorProto *pack_constant(dr_arena *a, const onnx_attr *attr)
 {
     Onnx__TensorProto *t = NEW(a, Onnx__TensorProto, ONNX__TENSOR_PROTO__INIT);
     onnx_shape shape = {attr->rank, {onnx_num((int64_t)attr->count)}};
-    uint8_t *raw = dr_arena_alloc(a, attr->count, sizeof(int64_t));
+    size_t bytes = onnx_type_bytes(attr->type);
+    uint8_t *raw = dr_arena_alloc(a, attr->count, bytes);
 
-    for (size_t i = 0; i < attr->count * 8; i++) /* little-endian on any machine */
-        raw[i] = (uint8_t)((uint64_t)attr->tensor[i / 8] >> (i % 8 * 8));
+    if (attr->type == ONNX_INT64) {
+        for (size_t i = 0; i < attr->count; i++)
+            put_bytes(raw + i * bytes, (uint64_t)attr->values[i], bytes);
+    } else {
+        put_bytes(raw, float_bits(attr->type, attr->f), bytes);
+    }
     t->has_data_type = 1;
-    t->data_type = ONNX_INT64;
+    t->data_type = (int32_t)attr->type;
     copy_dims(a, t, &shape);
     t->has_raw_data = 1;
-    t->raw_data = (ProtobufCBinaryData){attr->count * 8, raw};
+    t->raw_data = (ProtobufCBinaryData){attr->count * bytes, raw};
     return t;
+}
+
+static ProtobufCBinaryData pack_text(dr_arena *a, const char *text)
+{
+    size_t n = strlen(text);
+    uint8_t *data = dr_arena_alloc(a, n + 1, 1);
+
+    memcpy(data, text, n);
+    return (ProtobufCBinaryData){n, data};
 }
 
 static Onnx__AttributeProto *pack_attr(dr_arena *a, const onnx_attr *attr)
@@ -138,6 +172,17 @@ static Onnx__AttributeProto *pack_attr(dr_arena *a, const onnx_attr *attr)
         p->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__FLOAT;
         p->has_f = 1;
         p->f = attr->f;
+        break;
+    case ONNX_ATTR_TEXT:
+        p->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__STRING;
+        p->has_s = 1;
+        p->s = pack_text(a, attr->text);
+        break;
+    case ONNX_ATTR_INTS:
+        p->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS;
+        p->n_ints = attr->count;
+        p->ints = dr_arena_alloc(a, attr->count + 1, sizeof(*p->ints));
+        memcpy(p->ints, attr->values, attr->count * sizeof(*p->ints));
         break;
     case ONNX_ATTR_TENSOR:
         p->type = ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR;
@@ -215,7 +260,7 @@ static Onnx__ModelProto *pack_model(dr_arena *a, const onnx_graph *g, const char
     p->producer_version = dr_arena_strdup(a, DRUPE_VERSION);
     p->opset_import = NEW_LIST(a, Onnx__OperatorSetIdProto, 2);
     p->n_opset_import = 2;
-    p->opset_import[0] = pack_opset(a, "", ONNX_OPSET);
+    p->opset_import[0] = pack_opset(a, "", g->opset != 0 ? g->opset : ONNX_OPSET);
     p->opset_import[1] = pack_opset(a, "com.microsoft", 1);
     p->graph = pack_graph(a, g, data_name);
     return p;

@@ -4,8 +4,10 @@
  * Work is cut into tiles of rows by the matrix alone, never by the number of threads, and
  * each tile writes its own place: the bytes are the same for any pool.
  */
+#include <math.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "onnx/data_impl.h"
@@ -18,9 +20,10 @@ enum {
 
 /* ---- the file ---- */
 
-dr_status onnx_data_open(onnx_data *d, onnx_graph *g, dr_pool *pool, const char *path)
+dr_status onnx_data_open(onnx_data *d, onnx_graph *g, dr_pool *pool, onnx_type float_type,
+                         const char *path)
 {
-    *d = (onnx_data){.g = g, .pool = pool, .w = {.fd = -1}};
+    *d = (onnx_data){.g = g, .pool = pool, .float_type = float_type, .w = {.fd = -1}};
     return dr_writer_open(&d->w, path);
 }
 
@@ -86,10 +89,53 @@ done:
     return st;
 }
 
+/* ---- floats of the graph's type ---- */
+
+static size_t float_bytes(const onnx_data *d)
+{
+    return onnx_type_bytes(d->float_type);
+}
+
+/* n floats as values of a float type; DR_EFORMAT when a finite one becomes infinite. */
+static dr_status narrow(void *dst, onnx_type type, const float *src, size_t n,
+                        const char *name)
+{
+    dr_dtype t = type == ONNX_FLOAT16    ? DR_DTYPE_F16
+                 : type == ONNX_BFLOAT16 ? DR_DTYPE_BF16
+                                         : DR_DTYPE_F32;
+    float largest = type == ONNX_FLOAT16 ? 0x1.ffdffep15f : 0x1.fefffep127f;
+
+    dr_from_f32(dst, src, t, n);
+    for (size_t i = 0; type != ONNX_FLOAT && i < n; i++) {
+        if (fabsf(src[i]) <= largest || !isfinite(src[i]))
+            continue;
+        dr_status st =
+            dr_fail(DR_EFORMAT, "%s: the value %g is beyond %s", name, (double)src[i],
+                    type == ONNX_FLOAT16 ? "float16" : "bfloat16");
+        dr_hint("fp32 and bf16 hold it");
+        return st;
+    }
+    return DR_OK;
+}
+
+dr_status onnx_data_floats_as(onnx_data *d, const char *name, onnx_type type,
+                              onnx_shape shape, const float *values, size_t count)
+{
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&p, count, onnx_type_bytes(type), name));
+    DR_TRY(narrow(p, type, values, count, name));
+    DR_TRY(onnx_data_raw(d, name, type, shape, p, count * onnx_type_bytes(type)));
+done:
+    dr_big_free(p);
+    return st;
+}
+
 dr_status onnx_data_floats(onnx_data *d, const char *name, onnx_shape shape,
                            const float *values, size_t count)
 {
-    return onnx_data_raw(d, name, ONNX_FLOAT, shape, values, count * sizeof(*values));
+    return onnx_data_floats_as(d, name, d->float_type, shape, values, count);
 }
 
 const onnx_init *onnx_data_alias(onnx_data *d, const char *name, onnx_type type,
@@ -150,16 +196,22 @@ static size_t tile_at(const wave *w, size_t task, size_t *rows)
     return at;
 }
 
+/* A worker's tile as floats, and as values of the graph's type behind it. */
 static float *tile_memory(const wave *w, int worker)
 {
-    return (float *)w->d->tiles.p + (size_t)worker * w->tile * w->s->cols;
+    return (float *)w->d->tiles.p + (size_t)worker * w->tile * w->s->cols * 2;
+}
+
+static void *narrow_memory(const wave *w, int worker)
+{
+    return tile_memory(w, worker) + w->tile * w->s->cols;
 }
 
 static dr_status reserve_tiles(wave *w)
 {
     size_t n = (size_t)dr_pool_threads(w->d->pool) * w->tile * w->s->cols;
 
-    return reserve(&w->d->tiles, n, sizeof(float), "rows of a weight");
+    return reserve(&w->d->tiles, n, 2 * sizeof(float), "rows of a weight");
 }
 
 /* ---- floats, row by row ---- */
@@ -167,11 +219,15 @@ static dr_status reserve_tiles(wave *w)
 static dr_status read_task(void *ctx, size_t task, int worker)
 {
     const wave *w = ctx;
-    size_t rows = 0, at = tile_at(w, task, &rows);
+    size_t rows = 0, at = tile_at(w, task, &rows), row = w->row0 + w->done + at;
+    float *tile = tile_memory(w, worker);
+    dr_status st = DR_OK;
 
-    (void)worker;
-    return onnx_source_read(w->s, (float *)w->d->wave.p + at * w->s->cols,
-                            w->row0 + w->done + at, rows);
+    DR_TRY(onnx_source_read(w->s, tile, row, rows));
+    DR_TRY(narrow((uint8_t *)w->d->wave.p + at * w->s->cols * float_bytes(w->d),
+                  w->d->float_type, tile, rows * w->s->cols, onnx_source_name(w->s, row)));
+done:
+    return st;
 }
 
 dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s)
@@ -180,12 +236,13 @@ dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s)
     onnx_init *i = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, sizeof(float), name));
-    DR_TRY(begin(d, &i, name, ONNX_FLOAT,
+    DR_TRY(reserve_tiles(&w));
+    DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, float_bytes(d), name));
+    DR_TRY(begin(d, &i, name, d->float_type,
                  onnx_shape2(onnx_num((int64_t)s->rows), onnx_num((int64_t)s->cols))));
     for (; w.done < w.rows; w.done += w.count) {
         DR_TRY(run_wave(&w, read_task));
-        DR_TRY(add(d, i, d->wave.p, w.count * s->cols * sizeof(float)));
+        DR_TRY(add(d, i, d->wave.p, w.count * s->cols * float_bytes(d)));
         DR_TRY(dr_cancelled_check());
     }
 done:
@@ -198,12 +255,19 @@ static dr_status transpose_task(void *ctx, size_t task, int worker)
 {
     const wave *w = ctx;
     float *tile = tile_memory(w, worker);
-    size_t rows = 0, at = tile_at(w, task, &rows);
+    void *narrowed = narrow_memory(w, worker);
+    size_t rows = 0, at = tile_at(w, task, &rows), row = w->row0 + w->done + at;
+    const void *from = tile;
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_read(w->s, tile, w->row0 + w->done + at, rows));
-    onnx_transpose(w->d->wave.p, w->rows, w->done + at, tile, rows, w->s->cols, w->k0,
-                   w->k1);
+    DR_TRY(onnx_source_read(w->s, tile, row, rows));
+    if (w->d->float_type != ONNX_FLOAT) {
+        DR_TRY(narrow(narrowed, w->d->float_type, tile, rows * w->s->cols,
+                      onnx_source_name(w->s, row)));
+        from = narrowed;
+    }
+    onnx_transpose(w->d->wave.p, w->rows, w->done + at, from, rows, w->s->cols, w->k0,
+                   w->k1, float_bytes(w->d));
 done:
     return st;
 }
@@ -219,8 +283,8 @@ dr_status onnx_data_columns(onnx_data *d, const char *name, const onnx_source *s
     panel = panel < 16 ? 16 : panel;
     panel = panel < s->cols ? panel : s->cols;
     DR_TRY(reserve_tiles(&w));
-    DR_TRY(reserve(&d->wave, panel * count, sizeof(float), name));
-    DR_TRY(begin(d, &i, name, ONNX_FLOAT,
+    DR_TRY(reserve(&d->wave, panel * count, float_bytes(d), name));
+    DR_TRY(begin(d, &i, name, d->float_type,
                  onnx_shape2(onnx_num((int64_t)s->cols), onnx_num((int64_t)count))));
     for (w.k0 = 0; w.k0 < s->cols; w.k0 = w.k1) {
         w.k1 = s->cols - w.k0 < panel ? s->cols : w.k0 + panel;
@@ -228,7 +292,7 @@ dr_status onnx_data_columns(onnx_data *d, const char *name, const onnx_source *s
             DR_TRY(run_wave(&w, transpose_task));
             DR_TRY(dr_cancelled_check());
         }
-        DR_TRY(add(d, i, d->wave.p, (w.k1 - w.k0) * count * sizeof(float)));
+        DR_TRY(add(d, i, d->wave.p, (w.k1 - w.k0) * count * float_bytes(d)));
     }
 done:
     return st;
@@ -306,7 +370,8 @@ dr_status onnx_data_packed(onnx_data *d, onnx_packed_init *out, const char *cons
               .blocks = kb,
               .zero_bytes = (kb * bits + 7) / 8};
     onnx_dim rows = onnx_num((int64_t)count), blocks = onnx_num((int64_t)kb);
-    onnx_init *codes = NULL, *scales = NULL, *zeros = NULL;
+    onnx_init *codes = NULL, *zeros = NULL;
+    const onnx_init *scales = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(reserve_packed(&w, names[0]));
@@ -317,8 +382,9 @@ dr_status onnx_data_packed(onnx_data *d, onnx_packed_init *out, const char *cons
         DR_TRY(add(d, codes, d->wave.p, w.count * w.code_bytes));
         DR_TRY(dr_cancelled_check());
     }
-    DR_TRY(begin(d, &scales, names[1], ONNX_FLOAT, onnx_shape2(rows, blocks)));
-    DR_TRY(add(d, scales, d->scales.p, count * kb * sizeof(float)));
+    DR_TRY(
+        onnx_data_floats(d, names[1], onnx_shape2(rows, blocks), d->scales.p, count * kb));
+    scales = d->g->inits.last;
     if (w.with_zeros) {
         DR_TRY(begin(d, &zeros, names[2], ONNX_UINT8,
                      onnx_shape2(rows, onnx_num((int64_t)w.zero_bytes))));

@@ -34,9 +34,9 @@ DR_MUST_USE bool onnx_block_quantize(uint8_t *codes, float *scales, uint8_t *zer
                                      const onnx_grid *grid, size_t *bad);
 
 /* dst[k - k0][col0 + r] = src[r][k] for r in [0, rows), k in [k0, k1): dst has `stride`
- * floats a row, src `cols`. */
-void onnx_transpose(float *dst, size_t stride, size_t col0, const float *src, size_t rows,
-                    size_t cols, size_t k0, size_t k1);
+ * values a row, src `cols`; a value has 4 or 2 bytes. */
+void onnx_transpose(void *dst, size_t stride, size_t col0, const void *src, size_t rows,
+                    size_t cols, size_t k0, size_t k1, size_t bytes);
 
 /* ---- where rows come from ---- */
 
