@@ -8,6 +8,7 @@
  *           Runtimes from 1.23 on know bytes with a `bits` attribute [V, D*bits/8]; from
  *           1.20 on they know uint4 [V, D] with zero points of uint4, always given: the
  *           same bytes.
+ * An untied embedding beside packed weights keeps the 16 bits of its file and is cast.
  * The packed table cannot be shared when D is no multiple of the block (rows are padded),
  * or, in the uint4 form, when the zero points of a row end inside a byte; the embedding is
  * then float.
@@ -36,17 +37,37 @@ static const char *not_shared(const onnx_builder *b, const onnx_grid *grid)
 
 /* ---- embedding ---- */
 
+/* A table beside packed weights stays in the 16 bits that the model has it in: a few rows
+ * are cast for each token, and nothing is lost. */
+static onnx_type table_type(const onnx_builder *b)
+{
+    const dr_tensor *t = hf_tensor_find(b->m, "model.embed_tokens.weight");
+
+    if (b->o->precision == ONNX_FP32 || b->float_type != ONNX_FLOAT || t == NULL)
+        return b->float_type;
+    return t->dtype == DR_DTYPE_BF16  ? ONNX_BFLOAT16
+           : t->dtype == DR_DTYPE_F16 ? ONNX_FLOAT16
+                                      : ONNX_FLOAT;
+}
+
 static dr_status float_embedding(onnx_builder *b, const char **out)
 {
     static const char name[] = "model.embed_tokens.weight";
+    static const char path[] = "/model/embed_tokens/Gather";
+    onnx_type type = table_type(b), float_type = b->data.float_type;
     onnx_source s = {0};
     dr_status st = DR_OK;
 
     onnx_source_embedding(&s, b->m);
-    DR_TRYF(onnx_data_rows(&b->data, name, &s), "writing the embedding");
+    b->data.float_type = type;
+    st = onnx_data_rows(&b->data, name, &s);
+    b->data.float_type = float_type;
+    DR_TRYF(st, "writing the embedding");
     b->table = b->g.inits.last;
-    *out = onnx_op(&b->g, "Gather", "/model/embed_tokens/Gather", name, "input_ids",
-                   b->float_type, onnx_hidden(s.cols));
+    *out = onnx_op(&b->g, "Gather", path, name, "input_ids", type, onnx_hidden(s.cols));
+    if (type != b->float_type)
+        *out = onnx_cast(&b->g, "/model/embed_tokens/Cast", *out, b->float_type,
+                         onnx_hidden(s.cols));
 done:
     onnx_source_release(&s);
     return st;
