@@ -7,33 +7,13 @@
  */
 #include "hf/config_impl.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/json.h"
 #include "core/log.h"
-
-/* Defaults of the families' config classes, in the order of arch.def. */
-static const struct {
-    const char *name;
-    const char *model_type;
-    bool fused, qkv_bias;
-} archs[] = {
-#define HF_ARCH(id, hf_name, type, genai_type, fused_, qkv_bias_)                          \
-    {hf_name, type, fused_, qkv_bias_},
-#include "hf/arch.def"
-#undef HF_ARCH
-};
-
-static const struct {
-    int64_t max_position;
-    double norm_eps;
-    int bos, eos, pad; /* -1: none */
-} defaults[HF_ARCH_COUNT] = {
-    [HF_ARCH_LLAMA] = {2048, 1e-6, 1, 2, -1},
-    [HF_ARCH_QWEN2] = {32768, 1e-6, -1, -1, -1},
-    [HF_ARCH_PHI3] = {4096, 1e-5, 1, 32000, 32000},
-};
+#include "hf/family_impl.h"
 
 /* ---- values ---- */
 
@@ -83,12 +63,12 @@ static dr_status get_token(int *out, const json_t *v, const char *key, int vocab
 
 static dr_status unknown_arch(const char *name, const char *where)
 {
-    char list[256] = "";
+    char list[1024] = "";
     size_t n = 0;
 
-    for (size_t i = 0; i < DR_COUNT(archs); i++)
+    for (size_t i = 0; i < HF_ARCH_COUNT && n < sizeof(list); i++)
         n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "",
-                              archs[i].name);
+                              hf_family_of((hf_arch)i)->arch_name);
     dr_status st =
         dr_fail(DR_EUNSUPPORTED, "%s: architecture %s is not supported", where, name);
     dr_hint("supported: %s", list);
@@ -107,26 +87,53 @@ static dr_status parse_arch(hf_config *c, const json_t *config, const char *wher
     DR_TRY(dr_json_str(config, "model_type", &type, where));
     if (name == NULL && type == NULL)
         DR_FAIL(DR_EFORMAT, "%s: neither architectures nor model_type is there", where);
-    for (size_t i = 0; i < DR_COUNT(archs); i++) {
-        if (strcmp(name ? name : type, name ? archs[i].name : archs[i].model_type) != 0)
-            continue;
-        c->arch = (hf_arch)i;
-        c->arch_name = archs[i].name;
-        c->model_type = archs[i].model_type;
-        c->fused = archs[i].fused;
-        c->qkv_bias = archs[i].qkv_bias;
-        goto done;
-    }
-    DR_TRY(unknown_arch(name ? name : type, where));
+    c->arch = hf_family_find(name, type);
+    if (c->arch == HF_ARCH_COUNT)
+        DR_TRY(unknown_arch(name ? name : type, where));
 done:
     return st;
+}
+
+/* What the family's row says; the config may change some of it. */
+static void take_family(hf_config *c)
+{
+    const hf_family *f = hf_family_of(c->arch);
+    bool before = f->norms != HF_NORMS_AFTER, after = f->norms != HF_NORMS_BEFORE;
+    bool qk = f->qk_norm != HF_QK_NORM_NONE;
+    const bool has[HF_NORM_COUNT] = {
+        [HF_NORM_ATTN] = before,
+        [HF_NORM_ATTN_OUT] = after,
+        [HF_NORM_MLP] = before && !f->parallel,
+        [HF_NORM_MLP_OUT] = after,
+        [HF_NORM_Q] = qk,
+        [HF_NORM_K] = qk,
+        [HF_NORM_FINAL] = true,
+    };
+
+    c->arch_name = f->arch_name;
+    c->model_type = f->model_type;
+    c->genai_type = f->genai_type;
+    c->fused = f->layout == HF_LAYOUT_FUSED;
+    c->norm_kind = f->norm_kind;
+    c->qk_norm = f->qk_norm;
+    for (int i = 0; i < HF_NORM_COUNT; i++)
+        c->norms |= has[i] ? 1u << i : 0;
+    c->parallel = f->parallel;
+    c->act = f->act;
+    c->gated = !f->not_gated;
+    c->qkv_bias = f->qkv_bias;
+    c->o_bias = f->o_bias;
+    c->mlp_bias = f->mlp_bias;
+    c->head_bias = f->head_bias;
+    c->tied = f->tied;
+    c->embed_scale = c->residual_scale = c->logit_scale = 1;
 }
 
 /* ---- parts ---- */
 
 static dr_status parse_sizes(hf_config *c, const json_t *o, const char *where)
 {
-    int64_t position = defaults[c->arch].max_position;
+    int64_t position = hf_family_of(c->arch)->max_position;
     dr_status st = DR_OK;
 
     DR_TRY(get_int(&c->layers, o, "num_hidden_layers", 1, 4096, where));
@@ -141,7 +148,8 @@ static dr_status parse_sizes(hf_config *c, const json_t *o, const char *where)
                 "%s: num_attention_heads: %d is not a multiple of "
                 "num_key_value_heads, %d",
                 where, c->heads, c->kv_heads);
-    if (dr_json_get(o, "head_dim") != NULL) {
+    c->head_dim = hf_family_of(c->arch)->head_dim;
+    if (c->head_dim != 0 || dr_json_get(o, "head_dim") != NULL) {
         DR_TRY(get_int(&c->head_dim, o, "head_dim", 1, HF_HEAD_DIM_MAX, where));
     } else if (c->hidden % c->heads == 0) {
         c->head_dim = c->hidden / c->heads;
@@ -159,30 +167,58 @@ static dr_status parse_sizes(hf_config *c, const json_t *o, const char *where)
         DR_FAIL(DR_EFORMAT, "%s: max_position_embeddings: %lld is not between 1 and %lld",
                 where, (long long)position, (long long)HF_POSITION_MAX);
     c->max_position = position;
+    c->attn_scale = 1 / sqrt((double)c->head_dim);
+done:
+    return st;
+}
+
+static dr_status parse_act(hf_config *c, const json_t *o, const char *where)
+{
+    static const struct {
+        const char *name;
+        hf_act act;
+    } acts[] = {
+        {"silu", HF_ACT_SILU},
+        {"swish", HF_ACT_SILU},
+        {"gelu_pytorch_tanh", HF_ACT_GELU_TANH},
+        {"gelu_new", HF_ACT_GELU_TANH},
+        {"gelu_fast", HF_ACT_GELU_TANH},
+        {"gelu", HF_ACT_GELU},
+    };
+    const char *key = hf_family_of(c->arch)->act_key, *name = NULL;
+    dr_status st = DR_OK;
+
+    key = key != NULL ? key : "hidden_act";
+    /* Gemma's first files say gelu and mean the approximation, as transformers knows. */
+    if (c->arch == HF_ARCH_GEMMA && dr_json_get(o, "hidden_activation") != NULL)
+        key = "hidden_activation";
+    DR_TRY(dr_json_str(o, key, &name, where));
+    if (name == NULL || (c->arch == HF_ARCH_GEMMA && strcmp(name, "gelu") == 0))
+        goto done;
+    for (size_t i = 0; i < DR_COUNT(acts); i++) {
+        if (strcmp(acts[i].name, name) == 0) {
+            c->act = acts[i].act;
+            goto done;
+        }
+    }
+    st = dr_fail(DR_EUNSUPPORTED, "%s: %s: %s is not supported", where, key, name);
+    dr_hint("supported: silu, gelu, gelu_new, gelu_pytorch_tanh");
 done:
     return st;
 }
 
 static dr_status parse_numbers(hf_config *c, const json_t *o, const char *where)
 {
-    const char *act = "silu";
+    const hf_family *f = hf_family_of(c->arch);
+    const char *key = f->eps_key != NULL ? f->eps_key : "rms_norm_eps";
     dr_status st = DR_OK;
 
-    c->norm_eps = defaults[c->arch].norm_eps;
-    DR_TRY(dr_json_real(o, "rms_norm_eps", &c->norm_eps, where));
+    c->norm_eps = f->eps;
+    DR_TRY(dr_json_real(o, key, &c->norm_eps, where));
     if (!(c->norm_eps >= 0) || c->norm_eps > 1)
-        DR_FAIL(DR_EFORMAT, "%s: rms_norm_eps: %g is not between 0 and 1", where,
-                c->norm_eps);
-    DR_TRY(dr_json_str(o, "hidden_act", &act, where));
-    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: hidden_act: %s is not supported, only silu", where,
-                act);
+        DR_FAIL(DR_EFORMAT, "%s: %s: %g is not between 0 and 1", where, key, c->norm_eps);
+    DR_TRY(parse_act(c, o, where));
     DR_TRY(dr_json_bool(o, "tie_word_embeddings", &c->tied, where));
-    if (c->arch == HF_ARCH_LLAMA) {
-        DR_TRY(dr_json_bool(o, "attention_bias", &c->qkv_bias, where));
-        c->o_bias = c->qkv_bias;
-        DR_TRY(dr_json_bool(o, "mlp_bias", &c->mlp_bias, where));
-    }
 done:
     return st;
 }
@@ -215,71 +251,6 @@ static dr_status parse_dtype(hf_config *c, const json_t *o, const char *where)
     DR_FAIL(DR_EUNSUPPORTED, "%s: %s: %s is not supported (bfloat16, float16, float32)",
             where, key, name);
 done:
-    return st;
-}
-
-/* layer_types of Qwen2: full attention up to a layer, the window from there on. */
-static dr_status window_layers(hf_config *c, const json_t *types, const char *where)
-{
-    size_t n = json_array_size(types);
-    int first = c->layers;
-    dr_status st = DR_OK;
-
-    if (n != (size_t)c->layers)
-        DR_FAIL(DR_EFORMAT, "%s: layer_types: expected %d names, found %zu", where,
-                c->layers, n);
-    for (int i = 0; i < c->layers; i++) {
-        const char *type = json_string_value(json_array_get(types, (size_t)i));
-        if (type != NULL && strcmp(type, "sliding_attention") == 0)
-            first = first < i ? first : i;
-        else if (type == NULL || strcmp(type, "full_attention") != 0)
-            DR_FAIL(DR_EUNSUPPORTED, "%s: layer_types: %s of layer %d is not supported",
-                    where, type ? type : "what is there", i);
-        else if (first < i)
-            DR_FAIL(DR_EUNSUPPORTED,
-                    "%s: layer_types: full attention in layer %d after a "
-                    "window in layer %d is not supported",
-                    where, i, first);
-    }
-    c->window_layer0 = first;
-done:
-    return st;
-}
-
-static dr_status parse_window(hf_config *c, const json_t *o, const char *where)
-{
-    const json_t *types = dr_json_get(o, "layer_types");
-    bool use = c->arch == HF_ARCH_PHI3;
-    int64_t window = c->arch == HF_ARCH_QWEN2 ? 4096 : 0;
-    int64_t from = c->arch == HF_ARCH_QWEN2 ? 28 : 0;
-    dr_status st = DR_OK;
-
-    if (c->arch == HF_ARCH_QWEN2)
-        DR_TRY(dr_json_bool(o, "use_sliding_window", &use, where));
-    if (!use || (json_object_get(o, "sliding_window") != NULL &&
-                 dr_json_get(o, "sliding_window") == NULL))
-        goto done;
-    DR_TRY(dr_json_int(o, "sliding_window", &window, where));
-    if (window == 0)
-        goto done;
-    if (window < 0)
-        DR_FAIL(DR_EFORMAT, "%s: sliding_window: %lld is not above zero", where,
-                (long long)window);
-    if (c->arch == HF_ARCH_QWEN2 && types != NULL) {
-        DR_TRY(window_layers(c, types, where));
-    } else if (c->arch == HF_ARCH_QWEN2) {
-        DR_TRY(dr_json_int(o, "max_window_layers", &from, where));
-        if (from < 0)
-            DR_FAIL(DR_EFORMAT, "%s: max_window_layers: %lld is below zero", where,
-                    (long long)from);
-        c->window_layer0 = from < c->layers ? (int)from : c->layers;
-    }
-    /* A window as long as the context, or one that no layer uses, is none. */
-    if (window < c->max_position && c->window_layer0 < c->layers)
-        c->sliding_window = window;
-done:
-    if (c->sliding_window == 0)
-        c->window_layer0 = 0;
     return st;
 }
 
@@ -338,7 +309,7 @@ done:
 static dr_status parse_tokens(hf_config *c, const json_t *config, const json_t *generation,
                               const char *where)
 {
-    int dflt = defaults[c->arch].eos;
+    int dflt = hf_family_of(c->arch)->eos;
     dr_status st = DR_OK;
 
     c->eos_count = 0;
@@ -348,10 +319,10 @@ static dr_status parse_tokens(hf_config *c, const json_t *config, const json_t *
     if (c->eos_count == 0 && json_object_get(config, "eos_token_id") == NULL && dflt >= 0 &&
         dflt < c->vocab)
         c->eos[c->eos_count++] = dflt;
-    DR_TRY(one_token(&c->bos, config, generation, "bos_token_id", defaults[c->arch].bos,
-                     c->vocab, where));
-    DR_TRY(one_token(&c->pad, config, generation, "pad_token_id", defaults[c->arch].pad,
-                     c->vocab, where));
+    DR_TRY(one_token(&c->bos, config, generation, "bos_token_id",
+                     hf_family_of(c->arch)->bos, c->vocab, where));
+    DR_TRY(one_token(&c->pad, config, generation, "pad_token_id",
+                     hf_family_of(c->arch)->pad, c->vocab, where));
 done:
     return st;
 }
@@ -370,10 +341,13 @@ dr_status hf_config_parse(dr_arena *a, hf_config *c, const json_t *config,
                 "generation_config.json beside %s: expected an object, found %s", where,
                 dr_json_type(generation));
     DR_TRY(parse_arch(c, config, where));
+    take_family(c);
     DR_TRY(parse_sizes(c, config, where));
     DR_TRY(parse_numbers(c, config, where));
     DR_TRY(parse_dtype(c, config, where));
-    DR_TRY(parse_window(c, config, where));
+    if (hf_family_of(c->arch)->more != NULL)
+        DR_TRY(hf_family_of(c->arch)->more(c, config, where));
+    DR_TRY(hf_layer_kinds_parse(a, c, config, where));
     DR_TRY(hf_rope_parse(a, c, config, where));
     DR_TRY(parse_tokens(c, config, generation, where));
 done:

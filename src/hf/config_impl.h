@@ -1,5 +1,5 @@
 /*
- * config_impl.h - what config.c and rope.c share.
+ * config_impl.h - what config.c, layer_kinds.c and rope.c share.
  */
 #ifndef DRUPE_HF_CONFIG_IMPL_H
 #define DRUPE_HF_CONFIG_IMPL_H
@@ -15,7 +15,14 @@ enum { HF_ROPE_HALF_MAX = 512, HF_HEAD_DIM_MAX = 2 * HF_ROPE_HALF_MAX };
 DR_MUST_USE dr_status hf_config_parse(dr_arena *a, hf_config *c, const json_t *config,
                                       const json_t *generation, const char *where);
 
-/* c->rope; arch, arch_name, head_dim and max_position are set already. */
+/* Bits of hf_config.layer_kinds. */
+enum { HF_LAYER_WINDOW = 1, HF_LAYER_NO_ROPE = 2, HF_LAYER_LOCAL_ROPE = 4 };
+
+/* c->sliding_window and layer_kinds; arch, layers and max_position are set already. */
+DR_MUST_USE dr_status hf_layer_kinds_parse(dr_arena *a, hf_config *c, const json_t *config,
+                                           const char *where);
+
+/* c->rope and rope_local; arch, arch_name, head_dim and max_position are set already. */
 DR_MUST_USE dr_status hf_rope_parse(dr_arena *a, hf_config *c, const json_t *config,
                                     const char *where);
 

@@ -18,17 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hf/family_impl.h"
 #include "hf/gguf_impl.h"
 
 enum { LLAMA3_ORIGINAL_MAX = 8192, LLAMA3_LOW = 1, LLAMA3_HIGH = 4 };
-
-static const struct {
-    const char *architecture, *model_type;
-} families[] = {
-#define HF_ARCH(id, hf_name, model_type, genai_type, fused, qkv_bias) {hf_name, model_type},
-#include "hf/arch.def"
-#undef HF_ARCH
-};
 
 typedef struct {
     int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab;
@@ -440,8 +433,8 @@ dr_status gguf_make_config(gguf_file *g)
     DR_TRY(gguf_token_id(g, "padding_token_id", k.vocab, &pad));
     DR_TRY(end_ids(g, k.vocab, eos, ends));
 
-    gguf_put(c, "architectures", json_pack("[s]", families[g->family].architecture));
-    gguf_put(c, "model_type", json_string(families[g->family].model_type));
+    gguf_put(c, "architectures", json_pack("[s]", hf_family_of(g->family)->arch_name));
+    gguf_put(c, "model_type", json_string(hf_family_of(g->family)->model_type));
     put_sizes(c, &k);
     put_rope(c, &k, scaling);
     put_family(g, c, &k);

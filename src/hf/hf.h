@@ -20,6 +20,7 @@
 #include "core/qtensor.h"
 #include "core/status.h"
 #include "core/tensor.h"
+#include "hf/hf_config.h"
 
 /* ---- where a model comes from ---- */
 
@@ -32,60 +33,6 @@
  * DR_EUNSUPPORTED: azureml:// and the like, by name.
  */
 DR_MUST_USE dr_status hf_resolve(dr_arena *a, const char **path, const char *name);
-
-/* ---- config ---- */
-
-typedef enum {
-#define HF_ARCH(id, hf_name, model_type, genai_type, fused, qkv_bias) HF_ARCH_##id,
-#include "hf/arch.def"
-#undef HF_ARCH
-    HF_ARCH_COUNT
-} hf_arch;
-
-typedef enum {
-    HF_ROPE_DEFAULT,
-    HF_ROPE_LINEAR,
-    HF_ROPE_LLAMA3,
-    HF_ROPE_LONGROPE
-} hf_rope_kind;
-
-typedef struct {
-    hf_rope_kind kind;
-    double theta;
-    double factor;                            /* linear, llama3 */
-    double low_freq_factor, high_freq_factor; /* llama3 */
-    int64_t original_max; /* llama3, longrope: original_max_position_embeddings */
-    int rotary_dim;       /* even; head_dim unless partial */
-    const float *short_factor,
-        *long_factor;        /* longrope: rotary_dim/2 each; arena of the model */
-    double attention_factor; /* longrope: cos and sin are multiplied by it (mscale) */
-} hf_rope;
-
-enum { HF_EOS_MAX = 16 };
-
-typedef struct {
-    hf_arch arch;
-    const char *arch_name;  /* "LlamaForCausalLM" */
-    const char *model_type; /* "llama" */
-    int layers;             /* L */
-    int hidden;             /* D */
-    int intermediate;       /* I */
-    int heads, kv_heads;    /* H, G */
-    int head_dim;
-    int vocab; /* V */
-    int64_t max_position;
-    int64_t sliding_window; /* 0: none in use, or as long as the context */
-    int window_layer0;      /* first layer that has the window; those before see all */
-    double norm_eps;
-    hf_rope rope;
-    bool tied;  /* lm_head shares the embedding */
-    bool fused; /* qkv_proj and gate_up_proj are single linears (Phi-3) */
-    bool qkv_bias, o_bias, mlp_bias;
-    int eos[HF_EOS_MAX];
-    int eos_count;
-    int bos, pad;   /* -1: none */
-    dr_dtype dtype; /* torch_dtype of the file */
-} hf_config;
 
 /* ---- an open model ---- */
 
@@ -150,7 +97,7 @@ typedef struct {
     bool packed; /* stored quantized: hf_linear_packed, else hf_linear_read */
 } hf_linear;
 
-/* Output rows of a slot in all, and its inputs. */
+/* Output rows of a slot in all, and its inputs.  GATE_UP has I rows when c is not gated. */
 size_t hf_slot_out(const hf_config *c, hf_slot slot);
 size_t hf_slot_in(const hf_config *c, hf_slot slot);
 
@@ -168,16 +115,37 @@ DR_MUST_USE dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, floa
 DR_MUST_USE dr_status hf_linear_packed(const hf_model *m, const hf_linear *l,
                                        dr_qtensor *out);
 
-typedef enum { HF_NORM_ATTN, HF_NORM_MLP, HF_NORM_FINAL } hf_norm;
-/* dst[D]; layer is ignored for HF_NORM_FINAL. */
+/* dst[V]; zeros when c has no head_bias. */
+DR_MUST_USE dr_status hf_head_bias(const hf_model *m, float *dst);
+
+typedef enum {
+    HF_NORM_ATTN,     /* of attention's input */
+    HF_NORM_ATTN_OUT, /* of its output, before the residual is added */
+    HF_NORM_MLP,
+    HF_NORM_MLP_OUT,
+    HF_NORM_Q, /* see hf_qk_norm */
+    HF_NORM_K,
+    HF_NORM_FINAL,
+    HF_NORM_COUNT
+} hf_norm;
+bool hf_norm_exists(const hf_config *c, hf_norm which);
+/* Its weights: D, but head_dim, H*head_dim or G*head_dim for Q and K. */
+size_t hf_norm_size(const hf_config *c, hf_norm which);
+/* A file holds the weight less this (Gemma: 1); hf_norm_read and hf_writer_norm take and
+ * give the weight itself. */
+float hf_norm_offset(const hf_config *c);
+/* dst[hf_norm_size]; layer is ignored for HF_NORM_FINAL. */
 DR_MUST_USE dr_status hf_norm_read(const hf_model *m, hf_norm which, int layer, float *dst);
+/* Likewise; zeros for HF_NORM_KIND_RMS. */
+DR_MUST_USE dr_status hf_norm_bias_read(const hf_model *m, hf_norm which, int layer,
+                                        float *dst);
 /* dst[count][D] = rows (tokens) row0.. of the embedding. */
 DR_MUST_USE dr_status hf_embed_read(const hf_model *m, float *dst, size_t row0,
                                     size_t count);
 
 /* cos/sin tables [rows][rotary_dim/2] for positions 0..rows-1, in float as transformers
  * computes them; longrope: long_rope chooses the factor list.  Other kinds ignore it. */
-void hf_rope_tables(const hf_config *c, bool long_rope, size_t rows, float *cos_out,
+void hf_rope_tables(const hf_rope *r, bool long_rope, size_t rows, float *cos_out,
                     float *sin_out);
 
 /* ---- quantized checkpoints ---- */
@@ -224,6 +192,9 @@ DR_MUST_USE dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const f
 DR_MUST_USE dr_status hf_writer_bias(hf_writer *w, const hf_linear *l, const float *bias);
 DR_MUST_USE dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer,
                                      const float *v);
+/* Of HF_NORM_KIND_LAYER. */
+DR_MUST_USE dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer,
+                                          const float *v);
 /* Copies every tensor of the source that was not written yet, then closes the files. */
 DR_MUST_USE dr_status hf_writer_finish(hf_writer *w);
 void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */

@@ -1,7 +1,7 @@
 /*
  * roles.c - finds a decoder's parts among the tensors, and reads them.
  *
- * The families differ in one table: which modules make up a layer.  A layer's linears are
+ * The families differ in tables: which modules make up a layer.  A layer's linears are
  * kept in the order of their slots, so that [q; k; v] and a fused qkv_proj look the same to
  * who computes with them.
  *
@@ -16,6 +16,9 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "hf/family_impl.h"
+
+#define HF_HEAD_BIAS "lm_head.bias"
 
 /* ---- the families ---- */
 
@@ -44,6 +47,25 @@ static const struct module fused_modules[] = {
     {"self_attn.o_proj", HF_SLOT_O, SIZE_D, SIZE_Q, BIAS_O},
     {"mlp.gate_up_proj", HF_SLOT_GATE_UP, SIZE_2I, SIZE_D, BIAS_MLP},
     {"mlp.down_proj", HF_SLOT_DOWN, SIZE_D, SIZE_I, BIAS_MLP},
+};
+
+static const struct module phi_modules[] = {
+    {"self_attn.q_proj", HF_SLOT_QKV, SIZE_Q, SIZE_D, BIAS_QKV},
+    {"self_attn.k_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
+    {"self_attn.v_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
+    {"self_attn.dense", HF_SLOT_O, SIZE_D, SIZE_Q, BIAS_O},
+    {"mlp.fc1", HF_SLOT_GATE_UP, SIZE_I, SIZE_D, BIAS_MLP},
+    {"mlp.fc2", HF_SLOT_DOWN, SIZE_D, SIZE_I, BIAS_MLP},
+};
+
+static const struct {
+    const struct module *modules;
+    size_t count;
+    const char *final_norm;
+} layouts[HF_LAYOUT_COUNT] = {
+    [HF_LAYOUT_SPLIT] = {llama_modules, DR_COUNT(llama_modules), "model.norm"},
+    [HF_LAYOUT_FUSED] = {fused_modules, DR_COUNT(fused_modules), "model.norm"},
+    [HF_LAYOUT_PHI] = {phi_modules, DR_COUNT(phi_modules), "model.final_layernorm"},
 };
 
 static size_t size_of(const hf_config *c, size_kind kind)
@@ -79,6 +101,8 @@ size_t hf_slot_out(const hf_config *c, hf_slot slot)
 {
     static const size_kind kinds[HF_SLOT_COUNT] = {SIZE_QKV, SIZE_D, SIZE_2I, SIZE_D};
 
+    if (slot == HF_SLOT_GATE_UP && !c->gated)
+        return size_of(c, SIZE_I);
     return size_of(c, kinds[slot]);
 }
 
@@ -87,6 +111,49 @@ size_t hf_slot_in(const hf_config *c, hf_slot slot)
     static const size_kind kinds[HF_SLOT_COUNT] = {SIZE_D, SIZE_Q, SIZE_D, SIZE_I};
 
     return size_of(c, kinds[slot]);
+}
+
+/* ---- norms ---- */
+
+bool hf_norm_exists(const hf_config *c, hf_norm which)
+{
+    DR_BUG_IF(which >= HF_NORM_COUNT);
+    return (c->norms >> which & 1) != 0;
+}
+
+size_t hf_norm_size(const hf_config *c, hf_norm which)
+{
+    if (which != HF_NORM_Q && which != HF_NORM_K)
+        return size_of(c, SIZE_D);
+    if (c->qk_norm == HF_QK_NORM_HEAD)
+        return (size_t)c->head_dim;
+    return size_of(c, which == HF_NORM_Q ? SIZE_Q : SIZE_KV);
+}
+
+float hf_norm_offset(const hf_config *c)
+{
+    return hf_family_of(c->arch)->norm_offset ? 1.0f : 0.0f;
+}
+
+void hf_norm_name(char name[HF_NAME_MAX], const hf_config *c, hf_norm which, int layer,
+                  const char *part)
+{
+    bool after = hf_norm_exists(c, HF_NORM_ATTN_OUT);
+    const char *const leaves[HF_NORM_FINAL] = {
+        [HF_NORM_ATTN] = "input_layernorm",
+        [HF_NORM_ATTN_OUT] = "post_attention_layernorm",
+        [HF_NORM_MLP] = after ? "pre_feedforward_layernorm" : "post_attention_layernorm",
+        [HF_NORM_MLP_OUT] = "post_feedforward_layernorm",
+        [HF_NORM_Q] = "self_attn.q_norm",
+        [HF_NORM_K] = "self_attn.k_norm",
+    };
+
+    if (which == HF_NORM_FINAL)
+        (void)snprintf(name, HF_NAME_MAX, "%s.%s",
+                       layouts[hf_family_of(c->arch)->layout].final_norm, part);
+    else
+        (void)snprintf(name, HF_NAME_MAX, "model.layers.%d.%s.%s", layer, leaves[which],
+                       part);
 }
 
 /* ---- finding ---- */
@@ -164,6 +231,23 @@ done:
     return st;
 }
 
+static dr_status check_norm(const hf_model *m, hf_norm which, int layer)
+{
+    char name[HF_NAME_MAX];
+    dr_status st = DR_OK;
+
+    if (!hf_norm_exists(&m->c, which))
+        goto done;
+    hf_norm_name(name, &m->c, which, layer, "weight");
+    DR_TRY(check_vector(m, hf_entry_find(m, name), name, hf_norm_size(&m->c, which)));
+    if (m->c.norm_kind == HF_NORM_KIND_LAYER) {
+        hf_norm_name(name, &m->c, which, layer, "bias");
+        DR_TRY(check_vector(m, hf_entry_find(m, name), name, hf_norm_size(&m->c, which)));
+    }
+done:
+    return st;
+}
+
 static dr_status build_layer(hf_model *m, int layer, const struct module *modules, size_t n,
                              size_t *stray)
 {
@@ -185,11 +269,8 @@ static dr_status build_layer(hf_model *m, int layer, const struct module *module
         DR_TRY(find_weight(m, l, p));
         DR_TRY(find_bias(m, l, p, bias_of(&m->c, mod->bias), stray));
     }
-    for (int k = HF_NORM_ATTN; k <= HF_NORM_MLP; k++) {
-        char name[HF_NAME_MAX];
-        hf_norm_name(name, (hf_norm)k, layer);
-        DR_TRY(check_vector(m, hf_entry_find(m, name), name, (size_t)m->c.hidden));
-    }
+    for (int k = 0; k < HF_NORM_FINAL; k++)
+        DR_TRY(check_norm(m, (hf_norm)k, layer));
 done:
     return st;
 }
@@ -213,10 +294,10 @@ static dr_status build_outer(hf_model *m, const char *path)
 
 dr_status hf_roles_build(hf_model *m)
 {
-    const struct module *modules = m->c.fused ? fused_modules : llama_modules;
-    size_t n = m->c.fused ? DR_COUNT(fused_modules) : DR_COUNT(llama_modules);
+    hf_layout layout = hf_family_of(m->c.arch)->layout;
+    const struct module *modules = layouts[layout].modules;
+    size_t n = layouts[layout].count;
     size_t stray = 0;
-    char name[HF_NAME_MAX];
     dr_status st = DR_OK;
 
     m->linears_per_layer = n;
@@ -227,9 +308,11 @@ dr_status hf_roles_build(hf_model *m)
     m->has_head = !m->c.tied;
     if (m->has_head)
         DR_TRY(build_outer(m, "lm_head"));
+    if (m->c.head_bias)
+        DR_TRY(check_vector(m, hf_entry_find(m, HF_HEAD_BIAS), HF_HEAD_BIAS,
+                            (size_t)m->c.vocab));
     DR_TRY(build_outer(m, "model.embed_tokens"));
-    hf_norm_name(name, HF_NORM_FINAL, 0);
-    DR_TRY(check_vector(m, hf_entry_find(m, name), name, (size_t)m->c.hidden));
+    DR_TRY(check_norm(m, HF_NORM_FINAL, 0));
     if (stray > 0)
         dr_log(DR_WARNING,
                "%s: %zu bias tensors that config.json does not have are left out", m->path,
@@ -301,23 +384,41 @@ dr_status hf_linear_packed(const hf_model *m, const hf_linear *l, dr_qtensor *ou
     return hf_unpack_rows(m, l, out, 0, l->n_out);
 }
 
-void hf_norm_name(char name[HF_NAME_MAX], hf_norm which, int layer)
+dr_status hf_norm_read(const hf_model *m, hf_norm which, int layer, float *dst)
 {
-    if (which == HF_NORM_FINAL)
-        (void)snprintf(name, HF_NAME_MAX, "model.norm.weight");
-    else
-        (void)snprintf(name, HF_NAME_MAX, "model.layers.%d.%s.weight", layer,
-                       which == HF_NORM_ATTN ? "input_layernorm"
-                                             : "post_attention_layernorm");
+    float offset = hf_norm_offset(&m->c);
+    char name[HF_NAME_MAX];
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(!hf_norm_exists(&m->c, which));
+    DR_BUG_IF(which != HF_NORM_FINAL && (layer < 0 || layer >= m->c.layers));
+    hf_norm_name(name, &m->c, which, layer, "weight");
+    DR_TRY(hf_entry_read(m, hf_entry_find(m, name), dst, 0, 1));
+    for (size_t i = 0; offset != 0.0f && i < hf_norm_size(&m->c, which); i++)
+        dst[i] += offset;
+done:
+    return st;
 }
 
-dr_status hf_norm_read(const hf_model *m, hf_norm which, int layer, float *dst)
+dr_status hf_norm_bias_read(const hf_model *m, hf_norm which, int layer, float *dst)
 {
     char name[HF_NAME_MAX];
 
-    DR_BUG_IF(which != HF_NORM_FINAL && (layer < 0 || layer >= m->c.layers));
-    hf_norm_name(name, which, layer);
+    DR_BUG_IF(!hf_norm_exists(&m->c, which));
+    if (m->c.norm_kind != HF_NORM_KIND_LAYER) {
+        memset(dst, 0, hf_norm_size(&m->c, which) * sizeof(float));
+        return DR_OK;
+    }
+    hf_norm_name(name, &m->c, which, layer, "bias");
     return hf_entry_read(m, hf_entry_find(m, name), dst, 0, 1);
+}
+
+dr_status hf_head_bias(const hf_model *m, float *dst)
+{
+    if (m->c.head_bias)
+        return hf_entry_read(m, hf_entry_find(m, HF_HEAD_BIAS), dst, 0, 1);
+    memset(dst, 0, (size_t)m->c.vocab * sizeof(float));
+    return DR_OK;
 }
 
 dr_status hf_embed_read(const hf_model *m, float *dst, size_t row0, size_t count)

@@ -17,8 +17,9 @@ DR_MUST_USE dr_status hf_roles_build(hf_model *m);
 const hf_parts *hf_linear_parts(const hf_model *m, const hf_linear *l);
 /* The embedding as a linear of V outputs and D inputs. */
 const hf_linear *hf_embed_linear(const hf_model *m);
-/* "model.layers.3.input_layernorm.weight" into name. */
-void hf_norm_name(char name[HF_NAME_MAX], hf_norm which, int layer);
+/* "model.layers.3.input_layernorm.weight" into name; part: "weight" or "bias". */
+void hf_norm_name(char name[HF_NAME_MAX], const hf_config *c, hf_norm which, int layer,
+                  const char *part);
 
 /* ---- quant_config.c ---- */
 

@@ -19,25 +19,55 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "hf/family_impl.h"
 
 enum { ROTARY_MAX = 2 * HF_ROPE_HALF_MAX };
 
 /* ---- config ---- */
 
-/* The object that has rope_type and its factors, NULL: none; and where the theta is. */
-static const json_t *rope_object(const json_t *config, const char **key)
+/* A member that is not null and not an empty object. */
+static const json_t *member(const json_t *o, const char *key)
 {
-    static const char *const keys[] = {"rope_scaling", "rope_parameters"};
+    const json_t *v = dr_json_get(o, key);
 
-    for (size_t i = 0; i < DR_COUNT(keys); i++) {
-        const json_t *o = dr_json_get(config, keys[i]);
-        if (o != NULL && !(json_is_object(o) && json_object_size(o) == 0)) {
-            *key = keys[i];
-            return o;
+    return json_is_object(v) && json_object_size(v) == 0 ? NULL : v;
+}
+
+/*
+ * The objects that have rope_type and its factors, of the rope and of the local one (NULL:
+ * none).  key: their name, for messages.  One for each kind of layer: transformers 5.
+ */
+static dr_status rope_objects(const json_t *of[2], const char **key, const hf_config *c,
+                              const json_t *config, const char *where)
+{
+    static const char *const names[2] = {"full_attention", "sliding_attention"};
+    const json_t *o = member(config, "rope_parameters");
+    bool nested = json_is_object(dr_json_get(o, names[0])) ||
+                  json_is_object(dr_json_get(o, names[1]));
+    dr_status st = DR_OK;
+
+    *key = "rope_parameters";
+    if (nested && hf_family_of(c->arch)->theta_local == 0)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: rope_parameters: parameters per layer type are not supported for %s",
+                where, c->arch_name);
+    if (nested) {
+        of[0] = dr_json_get(o, names[0]);
+        of[1] = dr_json_get(o, names[1]);
+    } else {
+        if (member(config, "rope_scaling") != NULL || o == NULL) {
+            *key = "rope_scaling";
+            o = member(config, "rope_scaling");
         }
+        of[0] = o;
     }
-    *key = "rope_scaling";
-    return NULL;
+    for (int i = 0; i < 2; i++) {
+        if (of[i] != NULL && !json_is_object(of[i]))
+            DR_FAIL(DR_EFORMAT, "%s: %s: expected an object, found %s", where, *key,
+                    dr_json_type(of[i]));
+    }
+done:
+    return st;
 }
 
 static dr_status rope_kind(hf_rope *r, const json_t *o, const char *key, hf_arch arch,
@@ -123,8 +153,8 @@ done:
 }
 
 /* original_max_position_embeddings: Phi-3 has it at the top, and there it wins. */
-static dr_status original_max(hf_config *c, const json_t *config, const json_t *o,
-                              const char *where)
+static dr_status original_max(hf_rope *r, const hf_config *c, const json_t *config,
+                              const json_t *o, const char *where)
 {
     static const char key[] = "original_max_position_embeddings";
     int64_t n = c->max_position;
@@ -138,19 +168,18 @@ static dr_status original_max(hf_config *c, const json_t *config, const json_t *
     if (n < 2 || n > HF_POSITION_MAX)
         DR_FAIL(DR_EFORMAT, "%s: %s: %lld is not between 2 and %lld", where, key,
                 (long long)n, (long long)HF_POSITION_MAX);
-    c->rope.original_max = n;
+    r->original_max = n;
 done:
     return st;
 }
 
-static dr_status longrope(dr_arena *a, hf_config *c, const json_t *config, const json_t *o,
-                          const char *where)
+static dr_status longrope(dr_arena *a, hf_rope *r, const hf_config *c, const json_t *config,
+                          const json_t *o, const char *where)
 {
-    hf_rope *r = &c->rope;
     double factor = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(original_max(c, config, o, where));
+    DR_TRY(original_max(r, c, config, o, where));
     DR_TRY(factor_list(a, &r->short_factor, o, "short_factor", r->rotary_dim, where));
     DR_TRY(factor_list(a, &r->long_factor, o, "long_factor", r->rotary_dim, where));
     if (dr_json_get(o, "factor") != NULL)
@@ -166,13 +195,12 @@ done:
     return st;
 }
 
-static dr_status llama3(hf_config *c, const json_t *config, const json_t *o,
-                        const char *where)
+static dr_status llama3(hf_rope *r, const hf_config *c, const json_t *config,
+                        const json_t *o, const char *where)
 {
-    hf_rope *r = &c->rope;
     dr_status st = DR_OK;
 
-    DR_TRY(original_max(c, config, o, where));
+    DR_TRY(original_max(r, c, config, o, where));
     DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
     DR_TRY(need_real(&r->low_freq_factor, o, "low_freq_factor", 1e-6, 1e6, where));
     DR_TRY(need_real(&r->high_freq_factor, o, "high_freq_factor", 1e-6, 1e6, where));
@@ -184,10 +212,10 @@ done:
 }
 
 /* partial_rotary_factor: the share of head_dim that is rotated. */
-static dr_status rotary_dim(hf_config *c, const json_t *config, const json_t *o,
-                            const char *where)
+static dr_status rotary_dim(hf_rope *r, const hf_config *c, const json_t *config,
+                            const json_t *o, const char *where)
 {
-    double share = 1;
+    double dflt = hf_family_of(c->arch)->partial_rotary, share = dflt > 0 ? dflt : 1;
     dr_status st = DR_OK;
 
     DR_TRY(dr_json_real(config, "partial_rotary_factor", &share, where));
@@ -196,48 +224,60 @@ static dr_status rotary_dim(hf_config *c, const json_t *config, const json_t *o,
     if (!(share > 0) || share > 1)
         DR_FAIL(DR_EFORMAT, "%s: partial_rotary_factor: %g is not above 0 and at most 1",
                 where, share);
-    c->rope.rotary_dim = (int)((double)c->head_dim * share);
-    if (c->rope.rotary_dim < 2 || c->rope.rotary_dim % 2 != 0)
+    r->rotary_dim = (int)((double)c->head_dim * share);
+    if (r->rotary_dim < 2 || r->rotary_dim % 2 != 0)
         DR_FAIL(DR_EUNSUPPORTED,
                 "%s: partial_rotary_factor: %g of a head of %d is %d, "
                 "which is not an even number",
-                where, share, c->head_dim, c->rope.rotary_dim);
-    if (c->rope.rotary_dim != c->head_dim && c->arch != HF_ARCH_PHI3)
+                where, share, c->head_dim, r->rotary_dim);
+    if (r->rotary_dim != c->head_dim && dflt == 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: partial_rotary_factor: %g is not supported for %s",
                 where, share, c->arch_name);
 done:
     return st;
 }
 
-dr_status hf_rope_parse(dr_arena *a, hf_config *c, const json_t *config, const char *where)
+/* theta_key: where the theta is at the top of config.json; o, key: see rope_objects. */
+static dr_status parse_one(dr_arena *a, hf_rope *r, const hf_config *c,
+                           const json_t *config, const char *theta_key, const json_t *o,
+                           const char *key, const char *where)
 {
-    const char *key = NULL;
-    const json_t *o = rope_object(config, &key);
-    hf_rope *r = &c->rope;
     dr_status st = DR_OK;
 
-    *r = (hf_rope){.theta = 10000, .factor = 1, .attention_factor = 1};
-    if (o != NULL && !json_is_object(o))
-        DR_FAIL(DR_EFORMAT, "%s: %s: expected an object, found %s", where, key,
-                dr_json_type(o));
-    if (json_is_object(dr_json_get(o, "full_attention")))
-        DR_FAIL(DR_EUNSUPPORTED, "%s: %s: parameters per layer type are not supported",
-                where, key);
-    DR_TRY(dr_json_real(config, "rope_theta", &r->theta, where));
+    DR_TRY(dr_json_real(config, theta_key, &r->theta, where));
     if (o != NULL) {
         DR_TRY(dr_json_real(o, "rope_theta", &r->theta, where));
         DR_TRY(rope_kind(r, o, key, c->arch, where));
     }
     if (!(r->theta >= 1) || r->theta > 1e12)
-        DR_FAIL(DR_EFORMAT, "%s: rope_theta: %g is not between 1 and 1e12", where,
+        DR_FAIL(DR_EFORMAT, "%s: %s: %g is not between 1 and 1e12", where, theta_key,
                 r->theta);
-    DR_TRY(rotary_dim(c, config, o, where));
+    DR_TRY(rotary_dim(r, c, config, o, where));
     if (r->kind == HF_ROPE_LINEAR)
         DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
     else if (r->kind == HF_ROPE_LLAMA3)
-        DR_TRY(llama3(c, config, o, where));
+        DR_TRY(llama3(r, c, config, o, where));
     else if (r->kind == HF_ROPE_LONGROPE)
-        DR_TRY(longrope(a, c, config, o, where));
+        DR_TRY(longrope(a, r, c, config, o, where));
+done:
+    return st;
+}
+
+dr_status hf_rope_parse(dr_arena *a, hf_config *c, const json_t *config, const char *where)
+{
+    const hf_family *f = hf_family_of(c->arch);
+    const json_t *of[2] = {NULL, NULL};
+    const char *key = NULL;
+    dr_status st = DR_OK;
+
+    c->rope = (hf_rope){
+        .theta = f->theta > 0 ? f->theta : 10000, .factor = 1, .attention_factor = 1};
+    c->rope_local = (hf_rope){.theta = f->theta_local, .factor = 1, .attention_factor = 1};
+    DR_TRY(rope_objects(of, &key, c, config, where));
+    DR_TRY(parse_one(a, &c->rope, c, config, "rope_theta", of[0], key, where));
+    if (f->theta_local > 0)
+        DR_TRY(parse_one(a, &c->rope_local, c, config, "rope_local_base_freq", of[1], key,
+                         where));
 done:
     return st;
 }
@@ -279,15 +319,15 @@ static void frequencies(const hf_rope *r, bool long_rope, float *freq)
     }
 }
 
-void hf_rope_tables(const hf_config *c, bool long_rope, size_t rows, float *cos_out,
+void hf_rope_tables(const hf_rope *r, bool long_rope, size_t rows, float *cos_out,
                     float *sin_out)
 {
     float freq[ROTARY_MAX / 2];
-    size_t half = (size_t)c->rope.rotary_dim / 2;
-    float scale = (float)c->rope.attention_factor;
+    size_t half = (size_t)r->rotary_dim / 2;
+    float scale = (float)r->attention_factor;
 
     DR_BUG_IF(half > DR_COUNT(freq));
-    frequencies(&c->rope, long_rope, freq);
+    frequencies(r, long_rope, freq);
     for (size_t pos = 0; pos < rows; pos++) {
         for (size_t i = 0; i < half; i++) {
             double angle = (double)((float)pos * freq[i]);

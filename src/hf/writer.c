@@ -404,10 +404,32 @@ done:
 
 dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer, const float *v)
 {
+    float offset = hf_norm_offset(&w->m->c);
+    size_t n = hf_norm_size(&w->m->c, which);
+    char name[HF_NAME_MAX];
+    float *less = NULL;
+    dr_status st = DR_OK;
+
+    hf_norm_name(name, &w->m->c, which, layer, "weight");
+    DR_TRY(plan(w));
+    if (offset != 0.0f) {
+        less = dr_calloc(n, sizeof(*less));
+        for (size_t i = 0; i < n; i++)
+            less[i] = v[i] - offset;
+    }
+    DR_TRY(put_vector(w, hf_entry_find(w->m, name), less != NULL ? less : v));
+done:
+    free(less);
+    return st;
+}
+
+dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer, const float *v)
+{
     char name[HF_NAME_MAX];
     dr_status st = DR_OK;
 
-    hf_norm_name(name, which, layer);
+    DR_BUG_IF(w->m->c.norm_kind != HF_NORM_KIND_LAYER);
+    hf_norm_name(name, &w->m->c, which, layer, "bias");
     DR_TRY(plan(w));
     DR_TRY(put_vector(w, hf_entry_find(w->m, name), v));
 done:

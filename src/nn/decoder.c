@@ -6,7 +6,6 @@
  * each time it is needed: converting a layer costs about as much as 3 rows of its products,
  * so callers put many rows through a layer once it is loaded.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,6 +98,7 @@ dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
     d->m = m;
     d->c = hf_model_config(m);
     d->dims = nn_dims_of(d->c);
+    DR_TRY(nn_refuse(d->c));
     d->streamed = -1;
     d->layer_floats = place_layer(&measure, d->c, NULL);
     plan_memory(d, keep_bytes);
@@ -118,7 +118,7 @@ void nn_decoder_close(nn_decoder *d)
 {
     if (d == NULL)
         return;
-    for (size_t i = 0; i < (d->keep ? (size_t)d->c->layers : 1); i++)
+    for (size_t i = 0; d->blocks != NULL && i < (d->keep ? (size_t)d->c->layers : 1); i++)
         dr_big_free(d->blocks[i]);
     free(d->layers);
     free(d->blocks);
@@ -292,7 +292,7 @@ static dr_status need_rope(nn_decoder *d, size_t t)
     d->sin = d->cos + t * half;
     d->rope_rows = t;
     d->rope_long = is_long;
-    hf_rope_tables(d->c, is_long, t, d->cos, d->sin);
+    hf_rope_tables(r, is_long, t, d->cos, d->sin);
 done:
     return st;
 }
@@ -306,7 +306,7 @@ dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, size_t b, size_t t)
     s->head_dim = d->dims.c;
     s->rotary_dim = (size_t)d->c->rope.rotary_dim;
     s->window = (size_t)d->c->sliding_window;
-    s->scale = (float)(1.0 / sqrt((double)d->dims.c));
+    s->scale = (float)d->c->attn_scale;
     s->cos = d->cos;
     s->sin = d->sin;
 done:

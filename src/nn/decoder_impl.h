@@ -40,6 +40,9 @@ struct nn_decoder {
 
 nn_dims nn_dims_of(const hf_config *c);
 
+/* DR_EUNSUPPORTED: a part of the family that is not computed here, by name. */
+DR_MUST_USE dr_status nn_refuse(const hf_config *c);
+
 /* Scratch for one call from outside: contents undefined, valid until the next
  * nn_scratch. */
 DR_MUST_USE dr_status nn_scratch(nn_decoder *d, float **out, size_t floats);

@@ -67,9 +67,11 @@ static const char *cache(onnx_builder *b, const char *name, const char *length, 
 
 static int64_t window(const onnx_builder *b, int layer)
 {
-    if (b->c->sliding_window == 0 || layer < b->c->window_layer0)
+    int64_t n = hf_layer_window(b->c, layer);
+
+    if (n == 0)
         return -1;
-    return b->c->sliding_window - (onnx_before(b, ONNX_SINCE_WINDOW) ? 1 : 0);
+    return n - (onnx_before(b, ONNX_SINCE_WINDOW) ? 1 : 0);
 }
 
 static const char *attend(onnx_builder *b, int layer, const char *path,

@@ -89,8 +89,8 @@ dr_status onnx_build_rope(onnx_builder *b, const char *total1)
     DR_TRY(dr_big_alloc(&p, 2 * n, sizeof(float), "tables of rotary positions"));
     table = p;
     if (two)
-        hf_rope_tables(c, false, small, table, table + n);
-    hf_rope_tables(c, two, large, table + small * half, table + n + small * half);
+        hf_rope_tables(&c->rope, false, small, table, table + n);
+    hf_rope_tables(&c->rope, two, large, table + small * half, table + n + small * half);
     for (size_t i = 0; i < 2; i++)
         DR_TRY(onnx_data_floats(&b->data, names[i], shape, table + i * n, n));
     b->cos = names[0];

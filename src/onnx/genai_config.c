@@ -137,7 +137,7 @@ static json_t *model_json(const hf_config *c, const token_set *eos)
     if (eos->count > 0)
         put(o, "eos_token_id", tokens_json(eos));
     put(o, "pad_token_id", json_integer(pad));
-    put(o, "type", json_string(c->model_type)); /* GenAI has taken transformers' words */
+    put(o, "type", json_string(c->genai_type));
     put(o, "vocab_size", json_integer(c->vocab));
     return o;
 }

@@ -27,12 +27,13 @@ dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which, floa
 {
     const hf_config *c = hf_model_config(site->in);
     size_t d = (size_t)c->hidden;
+    float offset = hf_norm_offset(c);
     float *norm = dr_calloc(d, sizeof(*norm));
     dr_status st = DR_OK;
 
     DR_TRY(hf_norm_read(site->in, which, layer, norm));
     for (size_t i = 0; i < d; i++) {
-        float folded = stored(norm[i] / scale[i], c->dtype);
+        float folded = stored(norm[i] / scale[i] - offset, c->dtype) + offset;
         if (folded != 0.0f && isfinite(folded)) {
             scale[i] = norm[i] / folded;
             norm[i] = folded;

@@ -4,8 +4,6 @@
  * What is kept for all tokens is one row of D floats each, the input of the layer that is
  * being worked on.  Everything else exists for a chunk of sequences at a time.
  */
-#include <math.h>
-
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
@@ -40,14 +38,15 @@ static void attn_init(quant_stream *s)
     const hf_config *c = s->cfg;
     size_t t = s->calib->seq_len, half = (size_t)c->rope.rotary_dim / 2;
 
-    hf_rope_tables(c, (int64_t)t > c->rope.original_max, t, s->rope, s->rope + t * half);
+    hf_rope_tables(&c->rope, (int64_t)t > c->rope.original_max, t, s->rope,
+                   s->rope + t * half);
     s->attn = (nn_attn_shape){.t = t,
                               .heads = (size_t)c->heads,
                               .kv_heads = (size_t)c->kv_heads,
                               .head_dim = (size_t)c->head_dim,
                               .rotary_dim = (size_t)c->rope.rotary_dim,
                               .window = (size_t)c->sliding_window,
-                              .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+                              .scale = (float)c->attn_scale,
                               .cos = s->rope,
                               .sin = s->rope + t * half};
 }

@@ -102,7 +102,8 @@ static void test_qwen2(void)
     if (m == NULL)
         return;
     CHECK_EQ_INT(hf_model_config(m)->sliding_window, 8);
-    CHECK_EQ_INT(hf_model_config(m)->window_layer0, 1);
+    CHECK_EQ_INT(hf_layer_window(hf_model_config(m), 0), 0);
+    CHECK_EQ_INT(hf_layer_window(hf_model_config(m), 1), 8);
     CHECK_EQ_INT(hf_model_config(m)->dtype, DR_DTYPE_F32); /* from the weights */
     hf_model_close(m);
 
@@ -134,7 +135,7 @@ static void test_phi3(void)
     CHECK(c->rope.long_factor[2] == 8.5f);
     CHECK_NEAR(c->rope.attention_factor, sqrt(1 + log(32) / log(4096)), 1e-15);
     CHECK_EQ_INT(c->sliding_window, 2047);
-    CHECK_EQ_INT(c->window_layer0, 0);
+    CHECK_EQ_INT(hf_layer_window(c, 0), 2047);
     CHECK_EQ_INT(c->bos, 1);
     CHECK_EQ_INT(c->pad, -1); /* 32000 is outside this vocabulary */
     CHECK_EQ_INT(hf_layer_linears(m, 0, &l), 4);
@@ -183,7 +184,7 @@ static void test_refused(void)
         {"{" LLAMA ", \"num_key_value_heads\": 0}", DR_EFORMAT, "num_key_value_heads: 0"},
         {"{" LLAMA ", \"head_dim\": 5}", DR_EUNSUPPORTED, "heads of 5"},
         {"{" LLAMA ", \"head_dim\": \"4\"}", DR_EFORMAT, "head_dim: expected an integer"},
-        {"{" LLAMA ", \"hidden_act\": \"gelu\"}", DR_EUNSUPPORTED, "hidden_act: gelu"},
+        {"{" LLAMA ", \"hidden_act\": \"relu2\"}", DR_EUNSUPPORTED, "hidden_act: relu2"},
         {"{" LLAMA ", \"rms_norm_eps\": -1.0}", DR_EFORMAT, "rms_norm_eps: -1"},
         {"{" LLAMA ", \"max_position_embeddings\": 0}", DR_EFORMAT,
          "max_position_embeddings: 0"},
@@ -212,8 +213,8 @@ static void test_refused(void)
          DR_EFORMAT, "number 2"},
         {"{" PHI3 ", \"sliding_window\": -4}", DR_EFORMAT, "sliding_window: -4"},
         {"{" QWEN2 ", \"use_sliding_window\": true, \"layer_types\": "
-         "[\"sliding_attention\", \"full_attention\"]}",
-         DR_EUNSUPPORTED, "layer_types"},
+         "[\"chunked_attention\", \"full_attention\"]}",
+         DR_EUNSUPPORTED, "layer_types: chunked_attention"},
         {"{" QWEN2 ", \"use_sliding_window\": true, \"layer_types\": [\"full_attention\"]}",
          DR_EFORMAT, "expected 2 names"},
         {"{" QWEN2 ", \"dtype\": \"float8\"}", DR_EUNSUPPORTED, "float8"},
@@ -274,7 +275,7 @@ static void test_rope_table(const char *config, const char *table)
     CHECK_EQ_INT(c->rope.rotary_dim, 2 * half);
     CHECK_EQ_INT(map.size, 12 + 4 * n + 8 * n * half);
     memcpy(want, map.data + 12 + 4 * n, 8 * n * half);
-    hf_rope_tables(c, head[2] != 0, rows, cos_out, sin_out);
+    hf_rope_tables(&c->rope, head[2] != 0, rows, cos_out, sin_out);
     for (size_t i = 0; i < 2 * n * half; i++) {
         const float *got = i < n * half ? cos_out : sin_out;
         size_t k = i % (n * half);

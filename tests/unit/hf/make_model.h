@@ -145,10 +145,12 @@ static inline void check_same_values(const hf_model *x, const hf_model *y)
             CHECK_OK(hf_linear_bias(y, &k[j], q));
             CHECK_MEM(p, q, l[j].n_out * sizeof(float));
         }
-        for (int k2 = HF_NORM_ATTN; k2 <= HF_NORM_FINAL; k2++) {
+        for (int k2 = 0; k2 < HF_NORM_COUNT; k2++) {
+            if (!hf_norm_exists(c, (hf_norm)k2))
+                continue;
             CHECK_OK(hf_norm_read(x, (hf_norm)k2, i, p));
             CHECK_OK(hf_norm_read(y, (hf_norm)k2, i, q));
-            CHECK_MEM(p, q, (size_t)c->hidden * sizeof(float));
+            CHECK_MEM(p, q, hf_norm_size(c, (hf_norm)k2) * sizeof(float));
         }
     }
     CHECK_OK(hf_embed_read(x, p, 0, (size_t)c->vocab));
