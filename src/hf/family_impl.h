@@ -12,6 +12,7 @@ typedef enum {
     HF_LAYOUT_SPLIT, /* q_proj, k_proj, v_proj, o_proj; gate_proj, up_proj, down_proj */
     HF_LAYOUT_FUSED, /* qkv_proj, o_proj; gate_up_proj, down_proj */
     HF_LAYOUT_PHI,   /* q_proj, k_proj, v_proj, dense; fc1, fc2; final_layernorm */
+    HF_LAYOUT_MOE,   /* q_proj, k_proj, v_proj, o_proj; experts (experts.c) */
     HF_LAYOUT_COUNT
 } hf_layout;
 

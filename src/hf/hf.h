@@ -143,6 +143,26 @@ DR_MUST_USE dr_status hf_norm_bias_read(const hf_model *m, hf_norm which, int la
 DR_MUST_USE dr_status hf_embed_read(const hf_model *m, float *dst, size_t row0,
                                     size_t count);
 
+/* ---- experts (hf_config.experts) ---- */
+
+/* GATE_UP: 2I rows of D inputs an expert, gate and up rows in turn; DOWN: D rows of I. */
+typedef enum { HF_EXPERT_GATE_UP, HF_EXPERT_DOWN } hf_expert_part;
+
+size_t hf_expert_out(const hf_config *c, hf_expert_part part);
+size_t hf_expert_in(const hf_config *c, hf_expert_part part);
+/* dst[count][in] = rows of all experts of a layer, one expert after another: row0 counts
+ * from the first row of expert 0. */
+DR_MUST_USE dr_status hf_expert_read(const hf_model *m, int layer, hf_expert_part part,
+                                     float *dst, size_t row0, size_t count);
+/* dst[E][out]; zeros without bias. */
+DR_MUST_USE dr_status hf_expert_bias(const hf_model *m, int layer, hf_expert_part part,
+                                     float *dst);
+/* dst[E][D]; dst[E], zeros without bias. */
+DR_MUST_USE dr_status hf_router_read(const hf_model *m, int layer, float *dst);
+DR_MUST_USE dr_status hf_router_bias(const hf_model *m, int layer, float *dst);
+/* dst[H] with c->sinks. */
+DR_MUST_USE dr_status hf_sinks_read(const hf_model *m, int layer, float *dst);
+
 /* cos/sin tables [rows][rotary_dim/2] for positions 0..rows-1, in float as transformers
  * computes them; longrope: long_rope chooses the factor list.  Other kinds ignore it. */
 void hf_rope_tables(const hf_rope *r, bool long_rope, size_t rows, float *cos_out,

@@ -47,6 +47,21 @@ typedef enum { HF_QK_NORM_NONE, HF_QK_NORM_HEAD, HF_QK_NORM_ROW } hf_qk_norm;
 enum { HF_EOS_MAX = 16 };
 
 /*
+ * Experts in place of the MLP.  The router's logits of a token choose `used` of them, with
+ * the softmax over all as weights, divided by their sum when renormalize.  An expert is
+ * down(a * sigmoid(alpha * a) * (b + beta)) with a = min(gate, limit) and b = up within
+ * +-limit, unless that is 0.
+ */
+typedef struct {
+    int count; /* E; 0: a plain MLP */
+    int used;
+    int inner; /* I of an expert */
+    bool renormalize;
+    bool bias; /* of the router and of the experts */
+    double alpha, beta, limit;
+} hf_experts;
+
+/*
  * A layer, with r = residual_scale and norms that do not exist left out:
  *
  *     x += r * ATTN_OUT(attention(ATTN(x)))       parallel:  y = ATTN(x)
@@ -78,6 +93,8 @@ typedef struct {
 
     hf_act act;
     bool gated;
+    hf_experts experts;
+    bool sinks; /* a logit of each head that takes attention from all keys */
 
     double embed_scale, residual_scale, logit_scale; /* 1 */
     double attn_scale;                               /* 1 / sqrt(head_dim) */

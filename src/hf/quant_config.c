@@ -128,6 +128,8 @@ dr_status hf_quant_parse(hf_quant *q, bool *gptq_v2, const json_t *config,
     } else if (strcmp(method, "olive") == 0) {
         *q = (hf_quant){HF_QUANT_OLIVE, 4, -1, true};
         DR_TRY(parse_grid(q, o, where));
+    } else if (strcmp(method, "mxfp4") == 0) {
+        /* gpt-oss: experts only, which experts.c reads as floats */
     } else {
         st = dr_fail(DR_EUNSUPPORTED,
                      "%s: quantization_config: quant_method %s is not "

@@ -58,6 +58,14 @@ static const struct module phi_modules[] = {
     {"mlp.fc2", HF_SLOT_DOWN, SIZE_D, SIZE_I, BIAS_MLP},
 };
 
+/* The MLP's place is taken by experts.c. */
+static const struct module moe_modules[] = {
+    {"self_attn.q_proj", HF_SLOT_QKV, SIZE_Q, SIZE_D, BIAS_QKV},
+    {"self_attn.k_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
+    {"self_attn.v_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
+    {"self_attn.o_proj", HF_SLOT_O, SIZE_D, SIZE_Q, BIAS_O},
+};
+
 static const struct {
     const struct module *modules;
     size_t count;
@@ -65,6 +73,7 @@ static const struct {
 } layouts[HF_LAYOUT_COUNT] = {
     [HF_LAYOUT_SPLIT] = {llama_modules, DR_COUNT(llama_modules), "model.norm"},
     [HF_LAYOUT_FUSED] = {fused_modules, DR_COUNT(fused_modules), "model.norm"},
+    [HF_LAYOUT_MOE] = {moe_modules, DR_COUNT(moe_modules), "model.norm"},
     [HF_LAYOUT_PHI] = {phi_modules, DR_COUNT(phi_modules), "model.final_layernorm"},
 };
 
@@ -271,6 +280,7 @@ static dr_status build_layer(hf_model *m, int layer, const struct module *module
     }
     for (int k = 0; k < HF_NORM_FINAL; k++)
         DR_TRY(check_norm(m, (hf_norm)k, layer));
+    DR_TRY(hf_experts_check(m, layer));
 done:
     return st;
 }

@@ -21,6 +21,12 @@ const hf_linear *hf_embed_linear(const hf_model *m);
 void hf_norm_name(char name[HF_NAME_MAX], const hf_config *c, hf_norm which, int layer,
                   const char *part);
 
+/* ---- experts.c ---- */
+
+/* Are router, experts and sinks of the layer there, with the config's sizes?  Nothing is
+ * looked for where the family has none. */
+DR_MUST_USE dr_status hf_experts_check(const hf_model *m, int layer);
+
 /* ---- quant_config.c ---- */
 
 /* quantization_config of config.json; method HF_QUANT_NONE when there is none. */

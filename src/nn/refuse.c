@@ -30,6 +30,8 @@ dr_status nn_refuse(const hf_config *c)
         bool has;
         const char *what;
     } parts[] = {
+        {c->experts.count > 0, "mixture of experts"},
+        {c->sinks, "attention sinks"},
         {c->norm_kind != HF_NORM_KIND_RMS, "LayerNorm"},
         {c->act != HF_ACT_SILU, "gelu"},
         {!c->gated, "MLP without a gate"},
