@@ -22,15 +22,18 @@ typedef enum {
     HF_ROPE_DEFAULT,
     HF_ROPE_LINEAR,
     HF_ROPE_LLAMA3,
+    HF_ROPE_YARN,
     HF_ROPE_LONGROPE
 } hf_rope_kind;
 
 typedef struct {
     hf_rope_kind kind;
     double theta;
-    double factor;                            /* linear, llama3 */
+    double factor;                            /* linear, llama3, yarn */
     double low_freq_factor, high_freq_factor; /* llama3 */
-    int64_t original_max; /* llama3, longrope: original_max_position_embeddings */
+    double ramp_low, ramp_high; /* yarn: pairs up to low keep their frequency, from high
+                                   on it is divided, and between it slides */
+    int64_t original_max; /* llama3, yarn, longrope: original_max_position_embeddings */
     int rotary_dim;       /* even; head_dim unless partial */
     const float *short_factor,
         *long_factor;        /* longrope: rotary_dim/2 each; arena of the model */

@@ -42,8 +42,7 @@ static dr_status rope_objects(const json_t *of[2], const char **key, const hf_co
 {
     static const char *const names[2] = {"full_attention", "sliding_attention"};
     const json_t *o = member(config, "rope_parameters");
-    bool nested = json_is_object(dr_json_get(o, names[0])) ||
-                  json_is_object(dr_json_get(o, names[1]));
+    bool nested = dr_json_get(o, names[0]) != NULL || dr_json_get(o, names[1]) != NULL;
     dr_status st = DR_OK;
 
     *key = "rope_parameters";
@@ -63,8 +62,8 @@ static dr_status rope_objects(const json_t *of[2], const char **key, const hf_co
     }
     for (int i = 0; i < 2; i++) {
         if (of[i] != NULL && !json_is_object(of[i]))
-            DR_FAIL(DR_EFORMAT, "%s: %s: expected an object, found %s", where, *key,
-                    dr_json_type(of[i]));
+            DR_FAIL(DR_EFORMAT, "%s: %s%s%s: expected an object, found %s", where, *key,
+                    nested ? ": " : "", nested ? names[i] : "", dr_json_type(of[i]));
     }
 done:
     return st;
@@ -79,7 +78,8 @@ static dr_status rope_kind(hf_rope *r, const json_t *o, const char *key, hf_arch
     } kinds[] = {
         {"default", HF_ROPE_DEFAULT}, {"linear", HF_ROPE_LINEAR},
         {"llama3", HF_ROPE_LLAMA3},   {"longrope", HF_ROPE_LONGROPE},
-        {"su", HF_ROPE_LONGROPE},
+        {"su", HF_ROPE_LONGROPE},     {"yarn", HF_ROPE_YARN},
+        {"dynamic", HF_ROPE_DEFAULT}, /* within max_position_embeddings it is that */
     };
     const char *name = NULL;
     dr_status st = DR_OK;
@@ -99,7 +99,7 @@ static dr_status rope_kind(hf_rope *r, const json_t *o, const char *key, hf_arch
     }
     st =
         dr_fail(DR_EUNSUPPORTED, "%s: %s: rope type %s is not supported", where, key, name);
-    dr_hint("supported: default, linear, llama3, longrope");
+    dr_hint("supported: default, dynamic, linear, llama3, longrope, yarn");
 done:
     return st;
 }
@@ -211,6 +211,68 @@ done:
     return st;
 }
 
+/* A number that may be null or 0, which mean dflt. */
+static dr_status may_real(double *out, const json_t *o, const char *key, double dflt,
+                          const char *where)
+{
+    *out = 0;
+    dr_status st = dr_json_real(o, key, out, where);
+    if (st == DR_OK && (*out < 0 || *out > 1e6))
+        st = dr_fail(DR_EFORMAT, "%s: rope: %s: %g is not between 0 and 1e6", where, key,
+                     *out);
+    *out = *out == 0 ? dflt : *out;
+    return st;
+}
+
+static double yarn_mscale(double factor, double weight)
+{
+    return factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1;
+}
+
+/* The pair that turns so many times within the length of the training. */
+static double yarn_pair(const hf_rope *r, double turns)
+{
+    double pi = acos(-1.0), length = (double)r->original_max;
+
+    return r->rotary_dim * log(length / (turns * 2 * pi)) / (2 * log(r->theta));
+}
+
+/* Peng et al. 2023, arXiv:2309.00071. */
+static dr_status yarn(hf_rope *r, const hf_config *c, const json_t *config, const json_t *o,
+                      const char *where)
+{
+    double fast = 0, slow = 0, mscale = 0, mscale_all = 0;
+    bool truncate = true;
+    dr_status st = DR_OK;
+
+    DR_TRY(original_max(r, c, config, o, where));
+    if (dr_json_get(o, "factor") != NULL)
+        DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
+    else
+        r->factor = (double)c->max_position / (double)r->original_max;
+    DR_TRY(may_real(&fast, o, "beta_fast", 32, where));
+    DR_TRY(may_real(&slow, o, "beta_slow", 1, where));
+    DR_TRY(may_real(&mscale, o, "mscale", 0, where));
+    DR_TRY(may_real(&mscale_all, o, "mscale_all_dim", 0, where));
+    DR_TRY(dr_json_bool(o, "truncate", &truncate, where));
+    r->attention_factor = yarn_mscale(r->factor, 1);
+    if (mscale > 0 && mscale_all > 0)
+        r->attention_factor =
+            yarn_mscale(r->factor, mscale) / yarn_mscale(r->factor, mscale_all);
+    if (dr_json_get(o, "attention_factor") != NULL)
+        DR_TRY(need_real(&r->attention_factor, o, "attention_factor", 1e-6, 1e6, where));
+    if (!(r->theta > 1))
+        DR_FAIL(DR_EFORMAT, "%s: rope_theta: %g is not above 1, as yarn needs it", where,
+                r->theta);
+    double low = yarn_pair(r, fast), high = yarn_pair(r, slow);
+    r->ramp_low = fmax(truncate ? floor(low) : low, 0);
+    r->ramp_high = fmin(truncate ? ceil(high) : high, r->rotary_dim - 1);
+    if (r->ramp_low == r->ramp_high)
+        r->ramp_high += 0.001;
+done:
+    return st;
+}
+
 /* partial_rotary_factor: the share of head_dim that is rotated. */
 static dr_status rotary_dim(hf_rope *r, const hf_config *c, const json_t *config,
                             const json_t *o, const char *where)
@@ -257,6 +319,8 @@ static dr_status parse_one(dr_arena *a, hf_rope *r, const hf_config *c,
         DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
     else if (r->kind == HF_ROPE_LLAMA3)
         DR_TRY(llama3(r, c, config, o, where));
+    else if (r->kind == HF_ROPE_YARN)
+        DR_TRY(yarn(r, c, config, o, where));
     else if (r->kind == HF_ROPE_LONGROPE)
         DR_TRY(longrope(a, r, c, config, o, where));
 done:
@@ -301,6 +365,15 @@ static float llama3_freq(const hf_rope *r, float freq)
     return (1.0f - smooth) * freq / factor + smooth * freq;
 }
 
+/* p: the reciprocal of the i-th frequency. */
+static float yarn_freq(const hf_rope *r, int i, float p)
+{
+    float ramp = ((float)i - (float)r->ramp_low) / (float)(r->ramp_high - r->ramp_low);
+    float keep = 1.0f - fminf(fmaxf(ramp, 0.0f), 1.0f);
+
+    return 1.0f / ((float)r->factor * p) * (1.0f - keep) + 1.0f / p * keep;
+}
+
 /* freq[rotary_dim/2]: radians a position. */
 static void frequencies(const hf_rope *r, bool long_rope, float *freq)
 {
@@ -316,6 +389,8 @@ static void frequencies(const hf_rope *r, bool long_rope, float *freq)
             freq[i] /= (float)r->factor;
         else if (r->kind == HF_ROPE_LLAMA3)
             freq[i] = llama3_freq(r, freq[i]);
+        else if (r->kind == HF_ROPE_YARN)
+            freq[i] = yarn_freq(r, i, p);
     }
 }
 

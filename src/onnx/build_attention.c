@@ -3,14 +3,15 @@
  *
  * GroupQueryAttention rotates, appends to the cache and attends.  It takes q, k and v
  * packed in one value, which is one product, unless a packed model has them on grids that
- * differ: then there are three.
+ * differ, or q and k are changed before: then there are three.
+ *
+ * Norms of single heads see [batch, sequence * heads, head_dim].  The sizes have names of
+ * their own: see build_linear.c on shapes that are written alike.
  *
  * local_window_size: since 1.24 the runtime attends to that many tokens, the current one
  * included, as transformers does; before, it attends to one more (measured, full prompt and
  * step by step).
  */
-#include <math.h>
-
 #include "onnx/build_impl.h"
 
 static const char *const part_names[ONNX_PARTS] = {"q_proj", "k_proj", "v_proj"};
@@ -74,9 +75,85 @@ static int64_t window(const onnx_builder *b, int layer)
     return n - (onnx_before(b, ONNX_SINCE_WINDOW) ? 1 : 0);
 }
 
+/* ---- q and k before they are attended with ---- */
+
+/* Rows of q, k and v. */
+static size_t part_rows(const onnx_builder *b, int i)
+{
+    return (size_t)(i == 0 ? b->c->heads : b->c->kv_heads) * (size_t)b->c->head_dim;
+}
+
+static void split_packed(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path)
+{
+    const char *name = onnx_build_path(b, path, "qkv_proj/Split");
+    int64_t rows[ONNX_PARTS];
+    onnx_graph *g = &b->g;
+
+    for (int i = 0; i < ONNX_PARTS; i++)
+        rows[i] = (int64_t)part_rows(b, i);
+    const char *sizes = onnx_constant(g, rows, ONNX_PARTS);
+    onnx_node *n = onnx_node_new(g, "", "Split", name);
+    onnx_node_in(g, n, qkv[0]);
+    onnx_node_in(g, n, sizes);
+    onnx_attr_int(g, n, "axis", -1);
+    for (int i = 0; i < ONNX_PARTS; i++)
+        qkv[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
+                               b->float_type, onnx_hidden((size_t)rows[i]));
+}
+
+static dr_status qk_norm(onnx_builder *b, const char **x, const char *path, int layer,
+                         bool k)
+{
+    const char *p = onnx_build_path(b, path, k ? "k_norm" : "q_norm");
+    hf_norm which = k ? HF_NORM_K : HF_NORM_Q;
+    int64_t head_dim = b->c->head_dim, all = (int64_t)part_rows(b, k);
+    onnx_shape row = onnx_hidden((size_t)all), one = onnx_hidden((size_t)head_dim);
+    onnx_graph *g = &b->g;
+    dr_status st = DR_OK;
+
+    if (b->c->qk_norm == HF_QK_NORM_ROW) {
+        DR_TRY(onnx_build_norm(b, p, which, layer, row, NULL, x));
+        goto done;
+    }
+    one.dim[1] = onnx_sym(k ? "sequence_k_heads" : "sequence_q_heads");
+    *x = onnx_op(g, "Reshape", onnx_build_path(b, p, "Reshape_1"), *x,
+                 onnx_constant(g, (int64_t[]){0, -1, head_dim}, 3), b->float_type, one);
+    DR_TRY(onnx_build_norm(b, p, which, layer, one, NULL, x));
+    *x = onnx_op(g, "Reshape", onnx_build_path(b, p, "Reshape_2"), *x,
+                 onnx_constant(g, (int64_t[]){0, -1, all}, 3), b->float_type, row);
+done:
+    return st;
+}
+
+static dr_status prepare(onnx_builder *b, const char *qkv[ONNX_PARTS], int layer,
+                         const char *path)
+{
+    const hf_rope *rope = hf_layer_rope(b->c, layer);
+    bool rotate = rope != NULL && b->positions != NULL;
+    bool norms = b->c->qk_norm != HF_QK_NORM_NONE;
+    dr_status st = DR_OK;
+
+    if ((rotate || norms) && qkv[1] == NULL)
+        split_packed(b, qkv, path);
+    for (int i = 0; i < 2; i++) {
+        const char *p = onnx_build_path(b, path, i == 0 ? "q_rotary" : "k_rotary");
+        if (norms)
+            DR_TRY(qk_norm(b, &qkv[i], path, layer, i == 1));
+        if (rotate)
+            qkv[i] = onnx_build_rotated(b, p, qkv[i], rope,
+                                        i == 0 ? b->c->heads : b->c->kv_heads);
+    }
+done:
+    return st;
+}
+
+/* ---- attention ---- */
+
 static const char *attend(onnx_builder *b, int layer, const char *path,
                           const char *const qkv[ONNX_PARTS])
 {
+    const hf_rope *rope = hf_layer_rope(b->c, layer);
+    bool rotate = rope != NULL && b->positions == NULL;
     onnx_graph *g = &b->g;
     const char *name = onnx_build_path(b, path, "GroupQueryAttention");
     onnx_node *n = onnx_node_new(g, "com.microsoft", "GroupQueryAttention", name);
@@ -92,14 +169,14 @@ static const char *attend(onnx_builder *b, int layer, const char *path,
     }
     onnx_node_in(g, n, b->lengths);
     onnx_node_in(g, n, b->total);
-    onnx_node_in(g, n, b->cos);
-    onnx_node_in(g, n, b->sin);
+    onnx_node_in(g, n, rotate ? onnx_build_rope_names(b, rope)->cos : "");
+    onnx_node_in(g, n, rotate ? onnx_build_rope_names(b, rope)->sin : "");
     onnx_attr_int(g, n, "num_heads", b->c->heads);
     onnx_attr_int(g, n, "kv_num_heads", b->c->kv_heads);
-    onnx_attr_float(g, n, "scale", (float)(1.0 / sqrt((double)b->c->head_dim)));
+    onnx_attr_float(g, n, "scale", (float)b->c->attn_scale);
     onnx_attr_int(g, n, "local_window_size", window(b, layer));
-    onnx_attr_float(g, n, "softcap", 0.0f);
-    onnx_attr_int(g, n, "do_rotary", 1);
+    onnx_attr_float(g, n, "softcap", (float)b->c->attn_softcap);
+    onnx_attr_int(g, n, "do_rotary", rotate);
     onnx_attr_int(g, n, "rotary_interleaved", 0);
     const char *out =
         onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), b->float_type,
@@ -122,6 +199,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
         DR_TRY(packed_qkv(b, qkv, path, &s, x));
     else
         DR_TRY(split_qkv(b, qkv, path, &s, x));
+    DR_TRY(prepare(b, qkv, layer, path));
     const char *y = attend(b, layer, path, qkv);
     onnx_source_release(&s);
 

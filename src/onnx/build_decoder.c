@@ -3,11 +3,9 @@
  *
  * Inputs: input_ids, attention_mask, past_key_values.i.key/value; outputs: logits,
  * present.i.key/value.  GroupQueryAttention wants the mask as numbers: lengths (valid
- * tokens less one, a row) and total (tokens with the past).  A residual and the norm after
- * it are one SkipSimplifiedLayerNormalization, whose fourth output is the sum.
+ * tokens less one, a row) and total (tokens with the past).
  */
 #include "core/log.h"
-#include "core/mem.h"
 #include "onnx/build_impl.h"
 
 #define MASK "/model/attn_mask_reformat/attn_mask_subgraph/"
@@ -35,15 +33,14 @@ static const char *to_int32(onnx_builder *b, const char *path, const char *x,
     return onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), ONNX_INT32, shape);
 }
 
-/* The second size of the mask; scalar: as a scalar, else as [1]. */
-static const char *length(onnx_builder *b, const char *path, const char *shape_of_mask,
-                          bool scalar)
+const char *onnx_build_length(onnx_builder *b, const char *path, const char *shape,
+                              bool scalar)
 {
     onnx_graph *g = &b->g;
     const char *index = onnx_constant(g, (int64_t[]){1}, scalar ? 0 : 1);
     onnx_node *n = onnx_node_new(g, "", "Gather", path);
 
-    onnx_node_in(g, n, shape_of_mask);
+    onnx_node_in(g, n, shape);
     onnx_node_in(g, n, index);
     onnx_attr_int(g, n, "axis", 0);
     return onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), ONNX_INT64,
@@ -54,7 +51,7 @@ static dr_status mask(onnx_builder *b)
 {
     onnx_graph *g = &b->g;
     onnx_shape rows = onnx_shape1(onnx_sym("batch_size"));
-    const char *one = onnx_constant1(g, 1), *total1 = NULL;
+    const char *one = onnx_constant1(g, 1);
 
     onnx_node *n = onnx_node_new(g, "", "ReduceSum", MASK "ReduceSum");
     onnx_node_in(g, n, "attention_mask");
@@ -66,55 +63,28 @@ static dr_status mask(onnx_builder *b)
 
     x = onnx_op(g, "Shape", MASK "Shape", "attention_mask", NULL, ONNX_INT64,
                 onnx_shape1(onnx_num(2)));
-    b->total = length(b, MASK "Gather", x, true);
+    b->total = onnx_build_length(b, MASK "Gather", x, true);
     b->total = to_int32(b, MASK "Gather/Cast", b->total, (onnx_shape){0});
-    if (b->c->rope.kind == HF_ROPE_LONGROPE)
-        total1 = length(b, "/model/rope_caches_subgraph/Gather", x, false);
-    return onnx_build_rope(b, total1);
+    return onnx_build_rope(b, x);
 }
 
-/* x and what it is added to; the sum comes back in *residual, the norm of it in *x. */
-static dr_status norm(onnx_builder *b, const char *path, hf_norm which, int layer,
-                      const char **residual, const char **x)
+/* The norm behind attention or MLP, if the family has one, and the residual's factor. */
+static dr_status block_end(onnx_builder *b, const char *layer_path, hf_norm which,
+                           int layer, const char **x)
 {
-    onnx_graph *g = &b->g;
+    bool attn = which == HF_NORM_ATTN_OUT;
+    const char *leaf = attn ? "post_attention_layernorm" : "post_feedforward_layernorm";
+    const char *scaled =
+        attn ? "attn/residual_multiplier/Mul" : "mlp/residual_multiplier/Mul";
     size_t d = (size_t)b->c->hidden;
-    bool first = *residual == NULL, final = which == HF_NORM_FINAL;
-    const char *weight = onnx_build_name(b, path, "weight");
-    void *values = NULL;
-    onnx_node *n = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(dr_big_alloc(&values, d, sizeof(float), "norm"));
-    DR_TRYF(hf_norm_read(b->m, which, layer, values), "reading the norm %s", path + 1);
-    DR_TRY(
-        onnx_data_floats(&b->data, weight, onnx_shape1(onnx_num((int64_t)d)), values, d));
-    if (first) {
-        n = onnx_node_new(g, "", "SimplifiedLayerNormalization",
-                          onnx_build_path(b, path, "LayerNorm"));
-        *residual = *x;
-    } else {
-        n = onnx_node_new(g, "com.microsoft", "SkipSimplifiedLayerNormalization",
-                          onnx_build_path(b, path, "SkipLayerNorm"));
-        onnx_node_in(g, n, *residual);
-    }
-    onnx_node_in(g, n, *x);
-    onnx_node_in(g, n, weight);
-    onnx_attr_float(g, n, "epsilon", (float)b->c->norm_eps);
-    if (first) {
-        onnx_attr_int(g, n, "axis", -1);
-        onnx_attr_int(g, n, "stash_type", 1);
-    }
-    *x = onnx_node_out(g, n, onnx_build_path(b, path, "output_0"), b->float_type,
-                       onnx_hidden(d));
-    if (!first && !final) {
-        onnx_node_no_out(n);
-        onnx_node_no_out(n);
-        *residual = onnx_node_out(g, n, onnx_build_path(b, path, "output_3"), b->float_type,
-                                  onnx_hidden(d));
-    }
+    if (hf_norm_exists(b->c, which))
+        DR_TRY(onnx_build_norm(b, onnx_build_path(b, layer_path, leaf), which, layer,
+                               onnx_hidden(d), NULL, x));
+    DR_TRY(onnx_build_scale(b, x, onnx_build_path(b, layer_path, scaled),
+                            "model.residual_multiplier", b->c->residual_scale, d));
 done:
-    dr_big_free(values);
     return st;
 }
 
@@ -122,14 +92,28 @@ static dr_status layer_nodes(onnx_builder *b, int layer, const char **residual,
                              const char **x)
 {
     const char *path = dr_arena_printf(b->arena, "/model/layers.%d", layer);
+    const char *mlp_norm = hf_norm_exists(b->c, HF_NORM_ATTN_OUT)
+                               ? "pre_feedforward_layernorm"
+                               : "post_attention_layernorm";
+    onnx_shape hidden = onnx_hidden((size_t)b->c->hidden);
     dr_status st = DR_OK;
 
-    DR_TRY(norm(b, onnx_build_path(b, path, "input_layernorm"), HF_NORM_ATTN, layer,
-                residual, x));
+    DR_TRY(onnx_build_norm(b, onnx_build_path(b, path, "input_layernorm"), HF_NORM_ATTN,
+                           layer, hidden, residual, x));
+    const char *normed = *x;
     DR_TRY(onnx_build_attention(b, x, layer, onnx_build_path(b, path, "attn"), *x));
-    DR_TRY(norm(b, onnx_build_path(b, path, "post_attention_layernorm"), HF_NORM_MLP, layer,
-                residual, x));
+    DR_TRY(block_end(b, path, HF_NORM_ATTN_OUT, layer, x));
+    const char *attn = *x;
+    if (b->c->parallel)
+        *x = normed;
+    else
+        DR_TRY(onnx_build_norm(b, onnx_build_path(b, path, mlp_norm), HF_NORM_MLP, layer,
+                               hidden, residual, x));
     DR_TRY(onnx_build_mlp(b, x, layer, onnx_build_path(b, path, "mlp"), *x));
+    DR_TRY(block_end(b, path, HF_NORM_MLP_OUT, layer, x));
+    if (b->c->parallel)
+        *x = onnx_op(&b->g, "Add", onnx_build_path(b, path, "parallel/Add"), attn, *x,
+                     b->float_type, hidden);
 done:
     return st;
 }
@@ -152,7 +136,8 @@ dr_status onnx_build_decoder(onnx_builder *b)
     }
     const char *path =
         dr_arena_printf(b->arena, "/model/layers.%d/final_norm_layernorm", b->c->layers);
-    DR_TRY(norm(b, path, HF_NORM_FINAL, 0, &residual, &x));
+    DR_TRY(onnx_build_norm(b, path, HF_NORM_FINAL, 0, onnx_hidden((size_t)b->c->hidden),
+                           &residual, &x));
     DR_TRY(onnx_build_head(b, x));
 done:
     dr_progress_end(&progress);

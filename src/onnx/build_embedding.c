@@ -133,7 +133,7 @@ done:
     return st;
 }
 
-dr_status onnx_build_embedding(onnx_builder *b, const char **out)
+static dr_status rows_of_ids(onnx_builder *b, const char **out)
 {
     onnx_grid grid = onnx_build_grid(b, head_bits(b));
     const char *names[3];
@@ -159,10 +159,21 @@ done:
     return st;
 }
 
+dr_status onnx_build_embedding(onnx_builder *b, const char **out)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(rows_of_ids(b, out));
+    DR_TRY(onnx_build_scale(b, out, "/model/embed_tokens/Mul", "model.embed_multiplier",
+                            b->c->embed_scale, (size_t)b->c->hidden));
+done:
+    return st;
+}
+
 /* ---- head ---- */
 
 /* x times the transpose of the float embedding. */
-static void tied_float(onnx_builder *b, const char *x)
+static const char *tied_float(onnx_builder *b, const char *result, const char *x)
 {
     onnx_graph *g = &b->g;
     onnx_node *n = onnx_node_new(g, "com.microsoft", "FusedMatMul", "/lm_head/MatMul");
@@ -170,28 +181,118 @@ static void tied_float(onnx_builder *b, const char *x)
     onnx_node_in(g, n, x);
     onnx_node_in(g, n, b->table->name);
     onnx_attr_int(g, n, "transB", 1);
-    (void)onnx_node_out(g, n, "logits", b->float_type, onnx_hidden((size_t)b->c->vocab));
+    return onnx_node_out(g, n, result, b->float_type, onnx_hidden((size_t)b->c->vocab));
+}
+
+/* The product, under the name `result` (NULL: one of its own). */
+static dr_status head_product(onnx_builder *b, const char **out, const char *result,
+                              const char *x)
+{
+    onnx_grid grid = onnx_build_grid(b, head_bits(b));
+    const char *name = result != NULL ? result : "/lm_head/MatMul/output_0";
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    if (b->o->precision == ONNX_FP32 && b->c->tied) {
+        *out = tied_float(b, name, x);
+    } else if (b->tied.codes != NULL) {
+        const char *node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", grid.bits);
+        *out = onnx_build_packed(b, node, name, &b->tied, &grid, (size_t)b->c->hidden,
+                                 (size_t)b->c->vocab, x);
+    } else {
+        DR_TRY(onnx_source_head(&s, b->m));
+        DR_TRY(onnx_build_weight(b, out, "/lm_head", (onnx_rows){&s, 0, s.rows}, grid.bits,
+                                 result, x));
+    }
+done:
+    onnx_source_release(&s);
+    return st;
+}
+
+/* ---- what follows the head ---- */
+
+enum { STEPS_MAX = 5 };
+
+/* One operation on logits, with an initializer (NULL: alone). */
+typedef struct {
+    const char *op, *path, *operand;
+} step;
+
+typedef struct {
+    step list[STEPS_MAX];
+    size_t count;
+} steps;
+
+static void add_step(steps *s, const char *op, const char *path, const char *operand)
+{
+    DR_BUG_IF(s->count == STEPS_MAX);
+    s->list[s->count++] = (step){op, path, operand};
+}
+
+static dr_status number(onnx_builder *b, const char *name, double value)
+{
+    float v = (float)value;
+
+    return onnx_data_floats(&b->data, name, onnx_shape1(onnx_num(1)), &v, 1);
+}
+
+static dr_status head_bias(onnx_builder *b, const char *name)
+{
+    size_t n = (size_t)b->c->vocab;
+    void *bias = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&bias, n, sizeof(float), "bias"));
+    DR_TRY(hf_head_bias(b->m, bias));
+    DR_TRY(onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)n)), bias, n));
+done:
+    dr_big_free(bias);
+    return st;
+}
+
+/* Bias, multiplier, and s * tanh(x / s). */
+static dr_status plan_steps(onnx_builder *b, steps *s)
+{
+    static const char bias[] = "lm_head.Add.bias", scale[] = "lm_head.multiplier",
+                      cap[] = "lm_head.softcap";
+    dr_status st = DR_OK;
+
+    if (b->c->head_bias) {
+        DR_TRY(head_bias(b, bias));
+        add_step(s, "Add", "/lm_head/Add", bias);
+    }
+    if (b->c->logit_scale != 1) {
+        DR_TRY(number(b, scale, b->c->logit_scale));
+        add_step(s, "Mul", "/lm_head/scale/Mul", scale);
+    }
+    if (b->c->logit_softcap != 0) {
+        DR_TRY(number(b, cap, b->c->logit_softcap));
+        add_step(s, "Div", "/lm_head/softcap/Div", cap);
+        add_step(s, "Tanh", "/lm_head/softcap/Tanh", NULL);
+        add_step(s, "Mul", "/lm_head/softcap/Mul", cap);
+    }
+done:
+    return st;
 }
 
 dr_status onnx_build_head(onnx_builder *b, const char *x)
 {
-    onnx_grid grid = onnx_build_grid(b, head_bits(b));
-    onnx_source s = {0};
-    const char *out = NULL;
+    onnx_shape shape = onnx_hidden((size_t)b->c->vocab);
+    onnx_graph *g = &b->g;
+    steps s = {0};
     dr_status st = DR_OK;
 
-    if (b->o->precision == ONNX_FP32 && b->c->tied) {
-        tied_float(b, x);
-    } else if (b->tied.codes != NULL) {
-        const char *node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", grid.bits);
-        (void)onnx_build_packed(b, node, "logits", &b->tied, &grid, (size_t)b->c->hidden,
-                                (size_t)b->c->vocab, x);
-    } else {
-        DR_TRY(onnx_source_head(&s, b->m));
-        DR_TRY(onnx_build_weight(b, &out, "/lm_head", (onnx_rows){&s, 0, s.rows}, grid.bits,
-                                 "logits", x));
+    DR_TRY(plan_steps(b, &s));
+    DR_TRY(head_product(b, &x, s.count == 0 ? "logits" : NULL, x));
+    for (size_t i = 0; i < s.count; i++) { /* the last of them makes the graph's output */
+        const step *k = &s.list[i];
+        const char *out = onnx_build_path(b, k->path, "output_0");
+        onnx_node *n = onnx_node_new(g, "", k->op, k->path);
+        onnx_node_in(g, n, x);
+        if (k->operand != NULL)
+            onnx_node_in(g, n, k->operand);
+        x = onnx_node_out(g, n, i + 1 == s.count ? "logits" : out, b->float_type, shape);
     }
 done:
-    onnx_source_release(&s);
     return st;
 }

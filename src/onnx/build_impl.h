@@ -2,9 +2,9 @@
  * build_impl.h - a decoder as a graph, part by part.
  *
  *   build_model.c      the files of a model folder        build_attention.c  q, k, v to o
- *   build_decoder.c    inputs, mask, layers, norms        build_mlp.c        gate, up, down
+ *   build_decoder.c    inputs, mask, layers               build_mlp.c        gate, up, down
  *   build_embedding.c  embedding and head                 build_rope.c       cos and sin
- *   build_linear.c     one product: weight, bias, adapter
+ *   build_linear.c     one product: weight, bias, adapter build_norm.c       norms
  *
  * Nodes and weights are made in one pass over the model: when a part returns, its weights
  * are in the file.  A part is named by its node path ("/model/layers.0/attn/qkv_proj"); its
@@ -17,6 +17,11 @@
 #include "onnx/graph_impl.h"
 #include "onnx/onnx.h"
 #include "onnx/weight_impl.h"
+
+/* The tables of a rotation. */
+typedef struct {
+    const char *cos, *sin;
+} onnx_rope_names;
 
 typedef struct {
     dr_arena *arena; /* borrowed: names and graph */
@@ -34,7 +39,9 @@ typedef struct {
     const onnx_init *table; /* the float embedding, where it is there */
     bool told_packed, told_split;
     /* values that all layers use */
-    const char *lengths, *total, *cos, *sin;
+    const char *lengths, *total;
+    const char *positions; /* [batch, sequence]; NULL: GroupQueryAttention rotates */
+    onnx_rope_names rope, rope_local; /* cos NULL: no layer uses it */
 } onnx_builder;
 
 /*
@@ -52,8 +59,27 @@ void onnx_note(onnx_report *r, const char *fmt, ...) DR_PRINTF(2, 3);
 
 DR_MUST_USE dr_status onnx_build_decoder(onnx_builder *b);
 
-/* Sets b->cos and b->sin; total1: the length with the past, int64 [1]. */
-DR_MUST_USE dr_status onnx_build_rope(onnx_builder *b, const char *total1);
+/* Sets b->rope, rope_local and positions; mask_shape: the shape of attention_mask. */
+DR_MUST_USE dr_status onnx_build_rope(onnx_builder *b, const char *mask_shape);
+/* q or k rotated by a node of its own: used when b->positions is set. */
+const char *onnx_build_rotated(onnx_builder *b, const char *path, const char *x,
+                               const hf_rope *rope, int heads);
+const onnx_rope_names *onnx_build_rope_names(const onnx_builder *b, const hf_rope *rope);
+/* The second size of what this shape is of, int64: as a scalar, or as [1]. */
+const char *onnx_build_length(onnx_builder *b, const char *path, const char *shape,
+                              bool scalar);
+
+/*
+ * x and what it is added to; the sum comes back in *residual, the norm of it in *x.
+ * residual NULL: a norm alone; *residual NULL: nothing is added yet.  A norm that the model
+ * does not have: *x is the sum.
+ */
+DR_MUST_USE dr_status onnx_build_norm(onnx_builder *b, const char *path, hf_norm which,
+                                      int layer, onnx_shape shape, const char **residual,
+                                      const char **x);
+/* *x times a number, which all nodes of this name share; nothing is made for 1. */
+DR_MUST_USE dr_status onnx_build_scale(onnx_builder *b, const char **x, const char *path,
+                                       const char *name, double value, size_t width);
 
 /* Token ids to [batch, sequence, D]; the last hidden state to logits. */
 DR_MUST_USE dr_status onnx_build_embedding(onnx_builder *b, const char **out);

@@ -243,11 +243,9 @@ const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *
 /* The name of a constant without elements; all layers share it. */
 static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shape)
 {
-    for (const onnx_init *i = b->g.inits.first; i != NULL; i = i->next) {
-        if (strcmp(i->name, name) == 0)
-            return i->name;
-    }
-    return onnx_graph_init(&b->g, name, b->float_type, shape)->name;
+    const onnx_init *i = onnx_graph_find_init(&b->g, name);
+
+    return i != NULL ? i->name : onnx_graph_init(&b->g, name, b->float_type, shape)->name;
 }
 
 /* Zeros of [batch, sequence, n_out], for a module without an adapter. */

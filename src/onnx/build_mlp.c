@@ -1,9 +1,10 @@
 /*
- * build_mlp.c - gate and up to the output of down_proj.
+ * build_mlp.c - gate and up to the output of down_proj; fc1 and fc2 where there is no gate.
  *
  * Two products, as the model builder writes them, also where the file has one gate_up_proj:
  * its rows are cut in two.  An adapter of gate_up_proj is one product that is split.
- * Sigmoid and Mul are what the runtime fuses into one QuickGelu of alpha 1.
+ * Sigmoid and Mul are what the runtime fuses into one QuickGelu of alpha 1.  Gelu is the
+ * runtime's own operator, in both forms: ONNX has it from opset 20 on.
  */
 #include "onnx/build_impl.h"
 
@@ -52,30 +53,69 @@ done:
     return st;
 }
 
-dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer, const char *path,
-                         const char *x)
+static const char *activation(onnx_builder *b, const char *path, const char *x)
 {
-    const char *down_path = onnx_build_path(b, path, "down_proj");
     onnx_shape inner = onnx_hidden((size_t)b->c->intermediate);
+    bool tanh = b->c->act == HF_ACT_GELU_TANH;
+    onnx_graph *g = &b->g;
+
+    if (b->c->act == HF_ACT_SILU) {
+        const char *y = onnx_op(g, "Sigmoid", onnx_build_path(b, path, "act_fn/Sigmoid"), x,
+                                NULL, b->float_type, inner);
+        return onnx_op(g, "Mul", onnx_build_path(b, path, "act_fn/Mul"), x, y,
+                       b->float_type, inner);
+    }
+    const char *name = onnx_build_path(b, path, tanh ? "act_fn/FastGelu" : "act_fn/Gelu");
+    onnx_node *n = onnx_node_new(g, "com.microsoft", tanh ? "FastGelu" : "Gelu", name);
+    onnx_node_in(g, n, x);
+    return onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), b->float_type, inner);
+}
+
+/* One slot as one product, with its adapters. */
+static dr_status whole(onnx_builder *b, const char **out, int layer, const char *path,
+                       hf_slot slot, const char *x)
+{
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_source_slot(&s, b->m, layer, slot));
+    DR_TRY(onnx_build_linear(b, out, path, (onnx_rows){&s, 0, s.rows}, x));
+    *out = onnx_build_lora_add(b, path, &s, x, *out);
+done:
+    onnx_source_release(&s);
+    return st;
+}
+
+static dr_status gated(onnx_builder *b, const char **out, int layer, const char *path,
+                       const char *x)
+{
     const char *half[2] = {0};
     onnx_source s = {0};
     dr_status st = DR_OK;
 
     DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_GATE_UP));
     DR_TRY(gate_up(b, half, path, &s, x));
-    onnx_source_release(&s);
-
-    const char *y = onnx_op(&b->g, "Sigmoid", onnx_build_path(b, path, "act_fn/Sigmoid"),
-                            half[0], NULL, b->float_type, inner);
-    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "act_fn/Mul"), half[0], y,
-                b->float_type, inner);
-    y = onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), y, half[1], b->float_type,
-                inner);
-
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_DOWN));
-    DR_TRY(onnx_build_linear(b, out, down_path, (onnx_rows){&s, 0, s.rows}, y));
-    *out = onnx_build_lora_add(b, down_path, &s, y, *out);
+    *out =
+        onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), activation(b, path, half[0]),
+                half[1], b->float_type, onnx_hidden((size_t)b->c->intermediate));
 done:
     onnx_source_release(&s);
+    return st;
+}
+
+dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer, const char *path,
+                         const char *x)
+{
+    const char *down = onnx_build_path(b, path, b->c->gated ? "down_proj" : "fc2");
+    dr_status st = DR_OK;
+
+    if (b->c->gated) {
+        DR_TRY(gated(b, out, layer, path, x));
+    } else {
+        DR_TRY(whole(b, out, layer, onnx_build_path(b, path, "fc1"), HF_SLOT_GATE_UP, x));
+        *out = activation(b, path, *out);
+    }
+    DR_TRY(whole(b, out, layer, down, HF_SLOT_DOWN, *out));
+done:
     return st;
 }

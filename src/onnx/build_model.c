@@ -61,16 +61,8 @@ static dr_status check_int4(const onnx_builder *b)
 
 static dr_status check(onnx_builder *b)
 {
-    const hf_config *c = b->c;
-    int64_t window = c->sliding_window;
+    int64_t window = b->c->sliding_window;
     dr_status st = DR_OK;
-
-    if (c->norm_kind != HF_NORM_KIND_RMS || c->act != HF_ACT_SILU || !c->gated ||
-        c->qk_norm != HF_QK_NORM_NONE || c->parallel ||
-        hf_norm_exists(c, HF_NORM_ATTN_OUT) || c->embed_scale != 1 ||
-        c->residual_scale != 1 || c->logit_scale != 1 || c->head_bias ||
-        c->arch == HF_ARCH_SMOLLM3)
-        DR_FAIL(DR_EUNSUPPORTED, "graphs of %s are not supported yet", c->arch_name);
 
     if (b->o->precision == ONNX_INT4)
         DR_TRY(check_int4(b));

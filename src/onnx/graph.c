@@ -123,6 +123,15 @@ onnx_init *onnx_graph_init(onnx_graph *g, const char *name, onnx_type type,
     return i;
 }
 
+const onnx_init *onnx_graph_find_init(const onnx_graph *g, const char *name)
+{
+    for (const onnx_init *i = g->inits.first; i != NULL; i = i->next) {
+        if (strcmp(i->name, name) == 0)
+            return i;
+    }
+    return NULL;
+}
+
 onnx_node *onnx_node_new(onnx_graph *g, const char *domain, const char *op,
                          const char *name)
 {

@@ -136,6 +136,9 @@ void onnx_graph_output(onnx_graph *g, const char *name, onnx_type type, onnx_sha
 onnx_init *onnx_graph_init(onnx_graph *g, const char *name, onnx_type type,
                            onnx_shape shape);
 
+/* NULL: there is none of this name. */
+const onnx_init *onnx_graph_find_init(const onnx_graph *g, const char *name);
+
 /* domain "" or "com.microsoft" (static). */
 onnx_node *onnx_node_new(onnx_graph *g, const char *domain, const char *op,
                          const char *name);
