@@ -22,6 +22,8 @@ static const char *const family_names[] = {
     "qwen2",
     "qwen3",
     "phi3",
+    "qwen3_moe",
+    "gpt_oss",
     "phi4mini",
     "phi2",
     "gemma2",

@@ -149,6 +149,25 @@ done:
 
 /* ---- attention ---- */
 
+/* A logit of each head that no key has. */
+static dr_status sinks(onnx_builder *b, int layer, const char *path)
+{
+    size_t heads = (size_t)b->c->heads;
+    float *values = dr_arena_alloc(b->arena, heads, sizeof(*values));
+    dr_status st = DR_OK;
+
+    if (!b->c->sinks)
+        goto done;
+    if (onnx_before(b, ONNX_SINCE_MOE))
+        DR_FAIL(DR_EUNSUPPORTED, "attention sinks need onnxruntime 1.%d, not 1.%d",
+                ONNX_SINCE_MOE, b->o->min_ort_minor);
+    DR_TRYF(hf_sinks_read(b->m, layer, values), "reading the sinks of layer %d", layer);
+    DR_TRY(onnx_data_floats(&b->data, onnx_build_name(b, path, "sinks"),
+                            onnx_shape1(onnx_num((int64_t)heads)), values, heads));
+done:
+    return st;
+}
+
 static const char *attend(onnx_builder *b, int layer, const char *path,
                           const char *const qkv[ONNX_PARTS])
 {
@@ -171,6 +190,11 @@ static const char *attend(onnx_builder *b, int layer, const char *path,
     onnx_node_in(g, n, b->total);
     onnx_node_in(g, n, rotate ? onnx_build_rope_names(b, rope)->cos : "");
     onnx_node_in(g, n, rotate ? onnx_build_rope_names(b, rope)->sin : "");
+    if (b->c->sinks) {
+        onnx_node_in(g, n, ""); /* positions */
+        onnx_node_in(g, n, ""); /* attention bias */
+        onnx_node_in(g, n, onnx_build_name(b, path, "sinks"));
+    }
     onnx_attr_int(g, n, "num_heads", b->c->heads);
     onnx_attr_int(g, n, "kv_num_heads", b->c->kv_heads);
     onnx_attr_float(g, n, "scale", (float)b->c->attn_scale);
@@ -200,6 +224,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
     else
         DR_TRY(split_qkv(b, qkv, path, &s, x));
     DR_TRY(prepare(b, qkv, layer, path));
+    DR_TRY(sinks(b, layer, path));
     const char *y = attend(b, layer, path, qkv);
     onnx_source_release(&s);
 

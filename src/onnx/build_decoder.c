@@ -109,7 +109,10 @@ static dr_status layer_nodes(onnx_builder *b, int layer, const char **residual,
     else
         DR_TRY(onnx_build_norm(b, onnx_build_path(b, path, mlp_norm), HF_NORM_MLP, layer,
                                hidden, residual, x));
-    DR_TRY(onnx_build_mlp(b, x, layer, onnx_build_path(b, path, "mlp"), *x));
+    if (b->c->experts.count > 0)
+        DR_TRY(onnx_build_moe(b, x, layer, onnx_build_path(b, path, "moe"), *x));
+    else
+        DR_TRY(onnx_build_mlp(b, x, layer, onnx_build_path(b, path, "mlp"), *x));
     DR_TRY(block_end(b, path, HF_NORM_MLP_OUT, layer, x));
     if (b->c->parallel)
         *x = onnx_op(&b->g, "Add", onnx_build_path(b, path, "parallel/Add"), attn, *x,

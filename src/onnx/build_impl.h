@@ -3,6 +3,7 @@
  *
  *   build_model.c      the files of a model folder        build_attention.c  q, k, v to o
  *   build_decoder.c    inputs, mask, layers               build_mlp.c        gate, up, down
+ *   build_moe.c        router and experts
  *   build_embedding.c  embedding and head                 build_rope.c       cos and sin
  *   build_linear.c     one product: weight, bias, adapter build_norm.c       norms
  *
@@ -51,6 +52,7 @@ typedef struct {
 enum {
     ONNX_SINCE_BYTES = 23, /* 8-bit MatMulNBits; GatherBlockQuantized of bytes, `bits` */
     ONNX_SINCE_2BIT = 24,  /* 2-bit MatMulNBits */
+    ONNX_SINCE_MOE = 32,   /* swiglu experts, attention sinks: not tried before */
     ONNX_SINCE_WINDOW = 24 /* local_window_size counts the current token */
 };
 bool onnx_before(const onnx_builder *b, int minor);
@@ -89,6 +91,10 @@ DR_MUST_USE dr_status onnx_build_head(onnx_builder *b, const char *x);
 DR_MUST_USE dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
                                            const char *path, const char *x);
 DR_MUST_USE dr_status onnx_build_mlp(onnx_builder *b, const char **out, int layer,
+                                     const char *path, const char *x);
+
+/* Router and experts instead. */
+DR_MUST_USE dr_status onnx_build_moe(onnx_builder *b, const char **out, int layer,
                                      const char *path, const char *x);
 
 /* ---- one product ---- */

@@ -214,6 +214,17 @@ static dr_status reserve_tiles(wave *w)
     return reserve(&w->d->tiles, n, 2 * sizeof(float), "rows of a weight");
 }
 
+/* rows of so many columns, or a stack of such matrices. */
+static onnx_shape rows_shape(const onnx_source *s, size_t rows, size_t cols)
+{
+    onnx_dim wide = onnx_num((int64_t)cols);
+
+    if (s->stack == 0)
+        return onnx_shape2(onnx_num((int64_t)rows), wide);
+    return (onnx_shape){
+        3, {onnx_num((int64_t)s->stack), onnx_num((int64_t)(rows / s->stack)), wide}};
+}
+
 /* ---- floats, row by row ---- */
 
 static dr_status read_task(void *ctx, size_t task, int worker)
@@ -238,8 +249,7 @@ dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s)
 
     DR_TRY(reserve_tiles(&w));
     DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, float_bytes(d), name));
-    DR_TRY(begin(d, &i, name, d->float_type,
-                 onnx_shape2(onnx_num((int64_t)s->rows), onnx_num((int64_t)s->cols))));
+    DR_TRY(begin(d, &i, name, d->float_type, rows_shape(s, s->rows, s->cols)));
     for (; w.done < w.rows; w.done += w.count) {
         DR_TRY(run_wave(&w, read_task));
         DR_TRY(add(d, i, d->wave.p, w.count * s->cols * float_bytes(d)));
@@ -374,16 +384,18 @@ dr_status onnx_data_packed(onnx_data *d, onnx_packed_init *out, const char *cons
     const onnx_init *scales = NULL;
     dr_status st = DR_OK;
 
+    onnx_shape shape = {3, {rows, blocks, onnx_num((int64_t)(n * bits / 8))}};
     DR_TRY(reserve_packed(&w, names[0]));
-    DR_TRY(begin(d, &codes, names[0], ONNX_UINT8,
-                 (onnx_shape){3, {rows, blocks, onnx_num((int64_t)(n * bits / 8))}}));
+    if (s->stack > 0) /* as QMoE takes it */
+        shape = rows_shape(s, count, w.code_bytes);
+    DR_TRY(begin(d, &codes, names[0], ONNX_UINT8, shape));
     for (; w.done < count; w.done += w.count) {
         DR_TRY(run_wave(&w, round_here ? round_task : copy_task));
         DR_TRY(add(d, codes, d->wave.p, w.count * w.code_bytes));
         DR_TRY(dr_cancelled_check());
     }
     DR_TRY(
-        onnx_data_floats(d, names[1], onnx_shape2(rows, blocks), d->scales.p, count * kb));
+        onnx_data_floats(d, names[1], rows_shape(s, count, kb), d->scales.p, count * kb));
     scales = d->g->inits.last;
     if (w.with_zeros) {
         DR_TRY(begin(d, &zeros, names[2], ONNX_UINT8,

@@ -62,6 +62,19 @@ void onnx_source_embedding(onnx_source *s, const hf_model *m)
         .m = m, .part_count = 1, .rows = (size_t)c->vocab, .cols = (size_t)c->hidden};
 }
 
+void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part)
+{
+    const hf_config *c = hf_model_config(m);
+
+    *s = (onnx_source){.m = m,
+                       .part_count = 1,
+                       .rows = (size_t)c->experts.count * hf_expert_out(c, part),
+                       .cols = hf_expert_in(c, part),
+                       .stack = (size_t)c->experts.count,
+                       .layer = layer,
+                       .expert = part};
+}
+
 dr_status onnx_source_head(onnx_source *s, const hf_model *m)
 {
     const hf_linear *head = hf_head_linear(m);
@@ -89,6 +102,8 @@ dr_status onnx_source_read(const onnx_source *s, float *dst, size_t row0, size_t
 {
     dr_status st = DR_OK;
 
+    if (s->stack > 0)
+        return hf_expert_read(s->m, s->layer, s->expert, dst, row0, count);
     if (s->part[0] == NULL)
         return hf_embed_read(s->m, dst, row0, count);
     while (count > 0) {
@@ -150,6 +165,8 @@ const char *onnx_source_name(const onnx_source *s, size_t row)
 {
     size_t at = 0, i = part_of(s, row, &at);
 
+    if (s->stack > 0)
+        return s->expert == HF_EXPERT_DOWN ? "experts.down_proj" : "experts.gate_up_proj";
     return s->part[i] != NULL ? s->part[i]->path : "model.embed_tokens";
 }
 

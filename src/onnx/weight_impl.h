@@ -52,12 +52,17 @@ typedef struct {
     dr_qtensor packed[ONNX_PARTS];     /* owned; codes NULL: floats */
     size_t part_count;
     size_t rows, cols;
+    size_t stack; /* experts, one after another: tensors have them as first size; else 0 */
+    int layer;    /* of experts */
+    hf_expert_part expert;
 } onnx_source;
 
 DR_MUST_USE dr_status onnx_source_slot(onnx_source *s, const hf_model *m, int layer,
                                        hf_slot slot);
 /* The head of an untied model, or the embedding, which is a tied model's head. */
 DR_MUST_USE dr_status onnx_source_head(onnx_source *s, const hf_model *m);
+/* All experts of a layer. */
+void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part);
 void onnx_source_embedding(onnx_source *s, const hf_model *m);
 void onnx_source_release(onnx_source *s);
 

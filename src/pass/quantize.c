@@ -173,6 +173,12 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
         dr_hint("start from the model that it was made from");
         goto done;
     }
+    if (hf_model_config(m)->experts.count > 0) {
+        st = dr_fail(DR_EUNSUPPORTED, "%s: the experts of %s are not quantized yet", in->name,
+                     hf_model_config(m)->arch_name);
+        dr_hint("auto-opt --precision int4 rounds them in the graph");
+        goto done;
+    }
     if (in->adapter_count > 0) {
         st = dr_fail(DR_EUSAGE, "%s has an adapter, which quantizing would leave behind",
                      in->name);

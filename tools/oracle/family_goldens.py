@@ -64,6 +64,14 @@ CASES = {
     "qwen2": case("Qwen2", dict(rope_theta=1000.0), hidden_size=64, sliding_window=WINDOW,
                   use_sliding_window=True, max_window_layers=1, **EPS),
     "qwen3": case("Qwen3", dict(rope_theta=1000.0), head_dim=32, tie_word_embeddings=True, **EPS),
+    "qwen3_moe": case("Qwen3Moe", dict(rope_theta=1000.0), head_dim=32, moe_intermediate_size=32,
+                      num_experts=4, num_experts_per_tok=2, norm_topk_prob=True,
+                      decoder_sparse_step=1, mlp_only_layers=[], **EPS),
+    "gpt_oss": case("GptOss", dict(rope_type="yarn", rope_theta=100.0, factor=4.0, beta_fast=4.0,
+                                   beta_slow=1.0, truncate=False,
+                                   original_max_position_embeddings=16),
+                    head_dim=32, intermediate_size=32, num_local_experts=4,
+                    num_experts_per_tok=2, sliding_window=WINDOW, **EPS),
     "phi3": case("Phi3", hidden_size=64, sliding_window=WINDOW, **EPS),
     "phi4mini": case("Phi3", dict(rope_type="longrope", short_factor=[1 + i / 20 for i in range(HALF)],
                                   long_factor=[1.5 + i / 4 for i in range(HALF)]),
@@ -143,6 +151,10 @@ def range_of(name, shape, spec):
     family, d = spec["family"], spec["kwargs"]["hidden_size"]
     if name.endswith("bias"):
         return 0.0, 0.25
+    if name.endswith("sinks"):
+        return 0.0, 2.0
+    if "mlp.gate." in name or "mlp.router." in name:
+        return 0.0, 4.0 / d**0.5
     if "q_norm" in name or "k_norm" in name:
         return (0.5 if family.startswith("Gemma") else 1.5), 0.5
     if "norm" in name:
@@ -158,6 +170,18 @@ def range_of(name, shape, spec):
     return 0.0, 1.5 / shape[-1]**0.5
 
 
+def in_file(name, shape):
+    """What a file holds of a tensor in memory: transformers 5 stacks Qwen's experts."""
+    if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+        return [(name, shape)]
+    base, leaf = name.rsplit(".", 1)
+    if leaf == "down_proj":
+        return [(f"{base}.{e}.down_proj.weight", shape[1:]) for e in range(shape[0])]
+    half = (shape[1] // 2, shape[2])
+    return [(f"{base}.{e}.{part}_proj.weight", half) for e in range(shape[0])
+            for part in ("gate", "up")]
+
+
 def build_model(config, spec):
     model = getattr(transformers, spec["family"] + "ForCausalLM")._from_config(
         config, attn_implementation="eager").float().eval()
@@ -165,9 +189,13 @@ def build_model(config, spec):
     for name, p in model.state_dict().items():
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
-        offset, scale = (float(np.float32(v)) for v in range_of(name, p.shape, spec))
-        tensors.append([name, list(p.shape), offset, scale])
-        state[name] = torch.from_numpy(values(name, tuple(p.shape), offset, scale))
+        stacked = spec["family"] == "Qwen3Moe"
+        parts = []
+        for part, shape in in_file(name, tuple(p.shape)) if stacked else [(name, p.shape)]:
+            offset, scale = (float(np.float32(v)) for v in range_of(part, shape, spec))
+            tensors.append([part, list(shape), offset, scale])
+            parts.append(torch.from_numpy(values(part, tuple(shape), offset, scale)))
+        state[name] = torch.cat(parts).reshape(p.shape)
     missing = model.load_state_dict(state, strict=False).missing_keys
     assert set(missing) <= {"lm_head.weight"}, missing
     model.tie_weights()
