@@ -75,6 +75,24 @@ static bool on_token(void *ctx, int32_t id)
     return l->st == DR_OK && flush(l) && l->seen < l->limit;
 }
 
+/* Plain text begins as its tokenizer begins one (Gemma without <bos> is another model),
+ * unless it does so already.  Templates write what they want. */
+static dr_status add_begin(tok_ids *ids, const tok_tokenizer *tok, const dr_buf *text)
+{
+    tok_ids whole = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(tok_encode(tok, &whole, text->data, text->len, true));
+    if (whole.count > ids->count && whole.ids[0] != ids->ids[0]) {
+        DR_TRY(tok_ids_add(ids, 0));
+        memmove(ids->ids + 1, ids->ids, (ids->count - 1) * sizeof(*ids->ids));
+        ids->ids[0] = whole.ids[0];
+    }
+done:
+    tok_ids_release(&whole);
+    return st;
+}
+
 static dr_status make_prompt(tok_ids *ids, const tok_tokenizer *tok,
                              const drupe_generation *g)
 {
@@ -95,6 +113,8 @@ static dr_status make_prompt(tok_ids *ids, const tok_tokenizer *tok,
     DR_TRY(tok_encode(tok, ids, text.data, text.len, false));
     if (ids->count == 0)
         DR_FAIL(DR_EUSAGE, "the prompt is empty");
+    if (!g->chat)
+        DR_TRY(add_begin(ids, tok, &text));
 done:
     dr_buf_release(&text);
     return st;

@@ -8,11 +8,13 @@
  *
  * A tensor whose bytes are Hugging Face's bytes (plain type, its own row order) is shown
  * with that type and shape.  All others are shown as raw bytes (U8), so that no one takes
- * the q rows of an F16 Llama, which llama.cpp turns, for Hugging Face's.
+ * the q rows of an F16 Llama, which llama.cpp turns, for Hugging Face's, or the norms of a
+ * Gemma, to which it adds 1.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "hf/family_impl.h"
 #include "hf/gguf_impl.h"
 
 typedef struct {
@@ -34,6 +36,19 @@ static const name_row layer_names[] = {
     {"ffn_up", "mlp.up_proj"},           {"ffn_down", "mlp.down_proj"},
 };
 
+/* Only where a family has them. */
+static const name_row qk_norm_names[] = {
+    {"attn_q_norm", "self_attn.q_norm"},
+    {"attn_k_norm", "self_attn.k_norm"},
+};
+
+/* Four norms in a layer; ffn_norm is another then. */
+static const name_row around_names[] = {
+    {"post_attention_norm", "post_attention_layernorm"},
+    {"ffn_norm", "pre_feedforward_layernorm"},
+    {"post_ffw_norm", "post_feedforward_layernorm"},
+};
+
 /* Rotary tables, which Hugging Face computes from the config. */
 static bool is_rope_table(const char *name)
 {
@@ -49,6 +64,24 @@ static const char *look_up(const name_row *rows, size_t count, const char *name,
         if (strlen(rows[i].gguf) == n && memcmp(rows[i].gguf, name, n) == 0)
             return rows[i].hf;
     return NULL;
+}
+
+/* Within a layer. */
+static const char *layer_name(const gguf_file *g, const char *name, size_t n)
+{
+    const hf_family *f = hf_family_of(g->family);
+    const char *leaf = NULL;
+
+    if (f->norms == HF_NORMS_AROUND)
+        leaf = look_up(around_names, DR_COUNT(around_names), name, n);
+    if (leaf == NULL && f->qk_norm != HF_QK_NORM_NONE)
+        leaf = look_up(qk_norm_names, DR_COUNT(qk_norm_names), name, n);
+    if (leaf == NULL)
+        leaf = look_up(layer_names, DR_COUNT(layer_names), name, n);
+    /* Phi-3's gate and up are one tensor, which llama.cpp calls ffn_up. */
+    if (leaf != NULL && g->family == HF_ARCH_PHI3 && strcmp(leaf, "mlp.up_proj") == 0)
+        leaf = "mlp.gate_up_proj";
+    return leaf;
 }
 
 /* Hugging Face's name; NULL when there is none. */
@@ -67,12 +100,9 @@ static const char *hf_name(const gguf_file *g, const char *name, int64_t layers)
     long layer = strtol(name + 4, &end, 10);
     if (name[4] < '0' || name[4] > '9' || *end != '.' || layer >= layers || end >= dot)
         return NULL;
-    leaf = look_up(layer_names, DR_COUNT(layer_names), end + 1, (size_t)(dot - end - 1));
+    leaf = layer_name(g, end + 1, (size_t)(dot - end - 1));
     if (leaf == NULL)
         return NULL;
-    /* Phi-3's gate and up are one tensor, which llama.cpp calls ffn_up. */
-    if (g->family == HF_ARCH_PHI3 && strcmp(leaf, "mlp.up_proj") == 0)
-        leaf = "mlp.gate_up_proj";
     return dr_arena_printf(a, "model.layers.%ld.%s%s", layer, leaf, dot);
 }
 
@@ -129,7 +159,9 @@ static dr_status add_entry(gguf_file *g, const gguf_tensor *t, int64_t layers)
         dims[i] = t->dims[t->ndim - 1 - i];
     DR_TRY(hf_entry_shape(e, dims, t->ndim, g->path));
     DR_TRY(set_turned(g, e, block));
-    if (block.block == 1 && e->source_heads == 0) {
+    e->source_plus_one =
+        hf_family_of(g->family)->norm_offset && strstr(name, "norm.weight") != NULL;
+    if (block.block == 1 && e->source_heads == 0 && !e->source_plus_one) {
         e->t.dtype = block.dtype;
         e->t.ndim = e->ndim;
         memcpy(e->t.dims, e->dims, sizeof(e->t.dims));
@@ -180,17 +212,17 @@ done:
     return st;
 }
 
-/* Not every row of arch.def: a family is read when its tensors need no more than what
- * is done here (Gemma's norms, say, are stored plus one). */
+/* Not every row of arch.def: a family is read when its tensors and keys need no more than
+ * what is done here. */
 static dr_status find_family(gguf_file *g)
 {
     static const struct {
         const char *name;
         hf_arch family;
     } rows[] = {
-        {"llama", HF_ARCH_LLAMA},
-        {"qwen2", HF_ARCH_QWEN2},
-        {"phi3", HF_ARCH_PHI3},
+        {"llama", HF_ARCH_LLAMA},   {"qwen2", HF_ARCH_QWEN2}, {"qwen3", HF_ARCH_QWEN3},
+        {"phi3", HF_ARCH_PHI3},     {"gemma", HF_ARCH_GEMMA}, {"gemma2", HF_ARCH_GEMMA2},
+        {"gemma3", HF_ARCH_GEMMA3},
     };
     dr_status st = DR_OK;
 
@@ -204,7 +236,7 @@ static dr_status find_family(gguf_file *g)
         }
     }
     st = dr_fail(DR_EUNSUPPORTED, "%s: architecture %s is not supported", g->path, g->arch);
-    dr_hint("GGUF files of llama, qwen2 and phi3 are read");
+    dr_hint("GGUF files of llama, qwen2, qwen3, phi3, gemma, gemma2 and gemma3 are read");
 done:
     return st;
 }

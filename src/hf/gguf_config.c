@@ -25,8 +25,8 @@ enum { LLAMA3_ORIGINAL_MAX = 8192, LLAMA3_LOW = 1, LLAMA3_HIGH = 4 };
 
 typedef struct {
     int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab;
-    int64_t context, rope_dim, window, original_context;
-    double eps, theta, factor, attn_factor;
+    int64_t context, rope_dim, window, original_context, pattern;
+    double eps, theta, theta_local, factor, attn_factor, attn_softcap, logit_softcap;
     const char *scaling; /* "none", "linear", ...; NULL: not said */
 } keys;
 
@@ -103,6 +103,27 @@ static dr_status need_heads(const gguf_file *g, const char *name, int64_t *out)
     return DR_OK;
 }
 
+/* What llama.cpp takes where the file does not say. */
+static dr_status read_gemma_keys(const gguf_file *g, keys *k)
+{
+    const hf_family *f = hf_family_of(g->family);
+    dr_status st = DR_OK;
+
+    k->pattern = f->window_pattern;
+    k->theta_local = f->theta_local;
+    if (g->family == HF_ARCH_GEMMA2) {
+        k->window = k->window > 0 ? k->window : 4096;
+        k->attn_softcap = 50;
+        k->logit_softcap = 30;
+    }
+    DR_TRY(may(g, "attention.sliding_window_pattern", &k->pattern));
+    DR_TRY(may_real(g, "rope.freq_base_swa", &k->theta_local));
+    DR_TRY(may_real(g, "attn_logit_softcapping", &k->attn_softcap));
+    DR_TRY(may_real(g, "final_logit_softcapping", &k->logit_softcap));
+done:
+    return st;
+}
+
 static dr_status read_keys(const gguf_file *g, keys *k)
 {
     const gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
@@ -121,6 +142,12 @@ static dr_status read_keys(const gguf_file *g, keys *k)
     k->rope_dim = k->head_dim;
     DR_TRY(may(g, "rope.dimension_count", &k->rope_dim));
     DR_TRY(may(g, "attention.sliding_window", &k->window));
+    int64_t value_dim = k->head_dim;
+    DR_TRY(may(g, "attention.value_length", &value_dim));
+    if (value_dim != k->head_dim)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: attention.value_length: %lld, but keys have %lld",
+                g->path, (long long)value_dim, (long long)k->head_dim);
+    DR_TRY(read_gemma_keys(g, k));
     k->eps = 1e-5;
     DR_TRY(may_real(g, "attention.layer_norm_rms_epsilon", &k->eps));
     k->theta = 10000;
@@ -286,22 +313,36 @@ static json_t *rope_parameters(const keys *k, json_t *scaling)
 
 /* ---- config.json ---- */
 
-static void put_sizes(json_t *c, const keys *k)
+static void put_sizes(const gguf_file *g, json_t *c, const keys *k)
 {
+    bool gelu = hf_family_of(g->family)->act == HF_ACT_GELU_TANH;
+
     gguf_put(c, "vocab_size", json_integer(k->vocab));
     gguf_put(c, "hidden_size", json_integer(k->hidden));
     gguf_put(c, "intermediate_size", json_integer(k->intermediate));
     gguf_put(c, "num_hidden_layers", json_integer(k->layers));
     gguf_put(c, "num_attention_heads", json_integer(k->heads));
     gguf_put(c, "num_key_value_heads", json_integer(k->kv_heads));
-    if (k->head_dim * k->heads != k->hidden)
+    if (k->head_dim * k->heads != k->hidden || hf_family_of(g->family)->head_dim > 0)
         gguf_put(c, "head_dim", json_integer(k->head_dim));
     gguf_put(c, "max_position_embeddings", json_integer(k->context));
-    gguf_put(c, "hidden_act", json_string("silu"));
+    gguf_put(c, "hidden_act", json_string(gelu ? "gelu_pytorch_tanh" : "silu"));
     gguf_put(c, "rms_norm_eps", short_real(k->eps));
     gguf_put(c, "initializer_range", json_real(0.02));
     gguf_put(c, "attention_dropout", json_real(0));
     gguf_put(c, "use_cache", json_true());
+}
+
+/* Gemma 3: layers with a window rotate by themselves, which transformers 5 says so. */
+static void put_local_rope(json_t *c, const keys *k)
+{
+    json_t *both =
+        json_pack("{s:O, s:{s:s, s:o}}", "full_attention",
+                  json_object_get(c, "rope_parameters"), "sliding_attention", "rope_type",
+                  "default", "rope_theta", short_real(k->theta_local));
+
+    gguf_put(c, "rope_parameters", both);
+    gguf_put(c, "rope_local_base_freq", short_real(k->theta_local));
 }
 
 static void put_rope(json_t *c, const keys *k, json_t *scaling)
@@ -314,6 +355,33 @@ static void put_rope(json_t *c, const keys *k, json_t *scaling)
     if (k->rope_dim != k->head_dim)
         gguf_put(c, "partial_rotary_factor",
                  json_real((double)k->rope_dim / (double)k->head_dim));
+    if (k->theta_local > 0)
+        put_local_rope(c, k);
+}
+
+static json_t *softcap(double v)
+{
+    return v > 0 ? short_real(v) : json_null();
+}
+
+/* Gemma 2 and 3.  Their largest models (46 and 62 layers) scale attention otherwise. */
+static void put_gemma(const gguf_file *g, json_t *c, const keys *k)
+{
+    bool large = k->layers == (g->family == HF_ARCH_GEMMA2 ? 46 : 62);
+    json_t *types = json_array();
+
+    gguf_put(c, "hidden_activation", json_string("gelu_pytorch_tanh"));
+    gguf_put(c, "query_pre_attn_scalar",
+             json_integer(large ? k->hidden / k->heads : k->head_dim));
+    gguf_put(c, "attn_logit_softcapping", softcap(k->attn_softcap));
+    gguf_put(c, "final_logit_softcapping", softcap(k->logit_softcap));
+    gguf_put(c, "sliding_window", k->window > 0 ? json_integer(k->window) : json_null());
+    for (int64_t i = 0; i < k->layers; i++)
+        (void)json_array_append_new(types,
+                                    json_string(k->pattern > 0 && (i + 1) % k->pattern != 0
+                                                    ? "sliding_attention"
+                                                    : "full_attention"));
+    gguf_put(c, "layer_types", types);
 }
 
 /* What only one family has. */
@@ -324,8 +392,13 @@ static void put_family(const gguf_file *g, json_t *c, const keys *k)
                  json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
         gguf_put(c, "mlp_bias", json_boolean(gguf_find_tensor(g, "blk.0.ffn_up.bias")));
     }
-    if (g->family == HF_ARCH_QWEN2)
+    if (g->family == HF_ARCH_QWEN2 || g->family == HF_ARCH_QWEN3)
         gguf_put(c, "use_sliding_window", json_false());
+    if (g->family == HF_ARCH_QWEN3)
+        gguf_put(c, "attention_bias",
+                 json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
+    if (g->family == HF_ARCH_GEMMA2 || g->family == HF_ARCH_GEMMA3)
+        put_gemma(g, c, k);
     if (g->family == HF_ARCH_PHI3) {
         gguf_put(c, "sliding_window",
                  k->window > 0 ? json_integer(k->window) : json_null());
@@ -435,7 +508,7 @@ dr_status gguf_make_config(gguf_file *g)
 
     gguf_put(c, "architectures", json_pack("[s]", hf_family_of(g->family)->arch_name));
     gguf_put(c, "model_type", json_string(hf_family_of(g->family)->model_type));
-    put_sizes(c, &k);
+    put_sizes(g, c, &k);
     put_rope(c, &k, scaling);
     put_family(g, c, &k);
     gguf_put(c, "tie_word_embeddings", json_boolean(!gguf_find_tensor(g, "output.weight")));

@@ -336,6 +336,8 @@ dr_status gguf_read(const hf_model *m, const hf_entry *e, float *dst, size_t row
     (void)m;
     if (e->source_heads == 0) {
         gguf_dequant(dst, data + row0 * row_bytes, e->source_type, count * e->cols);
+        for (size_t i = 0; e->source_plus_one && i < count * e->cols; i++)
+            dst[i] -= 1.0f;
         return DR_OK;
     }
     if (e->ndim == 1) {

@@ -124,7 +124,8 @@ enum { GGUF_TENSOR_TYPES = 42 };
 gguf_block gguf_block_of(int type);
 /* n elements, whole blocks, of a type that is read. */
 void gguf_dequant(float *dst, const unsigned char *src, int type, size_t n);
-/* hf_entry.read of every GGUF tensor: source_type, and source_heads when not 0. */
+/* hf_entry.read of every GGUF tensor: source_type, source_heads when not 0, and
+ * source_plus_one. */
 dr_status gguf_read(const hf_model *m, const hf_entry *e, float *dst, size_t row0,
                     size_t count);
 

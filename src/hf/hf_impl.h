@@ -56,6 +56,7 @@ struct hf_entry {
     /* For the source alone: GGUF has its block type and the heads of the row order here. */
     int source_type;
     int source_heads;
+    bool source_plus_one; /* a norm of Gemma: the file holds 1 more than Hugging Face's */
 };
 
 /* Where one linear's parts lie; parallel to hf_model.linears.  Entries: borrowed, NULL:

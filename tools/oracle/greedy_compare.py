@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Greedy tokens of an fp32 export beside transformers' in float32.
 
-greedy_compare.py GGUF ONNX_FOLDER [TOKENS]
+greedy_compare.py GGUF ONNX_FOLDER [TOKENS [BEGIN]]
+
+BEGIN: an id before each prompt (Gemma's <bos> is 2; GenAI adds none).  Gemma multiplies its
+embedding by sqrt(D) rounded to the model's type, bfloat16, and so does the reference here.
 """
 import pathlib
 import sys
@@ -18,7 +21,8 @@ count = int(sys.argv[3]) if len(sys.argv) > 3 else 24
 folder = folder / "model" if (folder / "model").is_dir() else folder
 model = og.Model(str(folder))
 tokenizer = og.Tokenizer(model)
-prompts = [list(map(int, tokenizer.encode(p))) for p in PROMPTS]
+begin = [int(sys.argv[4])] if len(sys.argv) > 4 else []
+prompts = [begin + list(map(int, tokenizer.encode(p))) for p in PROMPTS]
 got = []
 for ids in prompts:
     params = og.GeneratorParams(model)
@@ -30,6 +34,9 @@ for ids in prompts:
     got.append(list(map(int, generator.get_sequence(0)))[len(ids):])
 reference = transformers.AutoModelForCausalLM.from_pretrained(
     gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+scale = getattr(reference.model.embed_tokens, "embed_scale", None)
+if scale is not None:
+    scale.copy_(scale.bfloat16())
 bad = 0
 for prompt, ids, new in zip(PROMPTS, prompts, got):
     tokens, step, past, want = list(ids), torch.tensor([ids]), None, []

@@ -205,7 +205,7 @@ static void test_norm_values(void)
     hf_model_close(m);
 }
 
-/* What a writer is given comes back, though the file holds it less 1; the rest is copied */
+/* What a writer is given comes back, though the file holds it less 1. */
 static void test_writer(void)
 {
     const char *dir = dr_path_join(&arena, check_tmp(), "written");
