@@ -24,3 +24,13 @@ try generate -m m -p x
 "$drupe" generate -m onnx -p 'the' --do_sample --seed 3 --max_new_tokens 8 >s1 2>err
 "$drupe" generate -m onnx -p 'the' --do_sample --seed 3 --max_new_tokens 8 >s2 2>err
 cmp s1 s2
+# a text begins as its tokenizer begins one, once; a chat as its template says
+prompt() { "$drupe" generate -m onnx --max_new_tokens 1 --json "$@" 2>err | grep prompt_tokens; }
+prompt -p 'the cat'
+step='{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}'
+begin='{"type": "TemplateProcessing", "single": ['$step'], "pair": ['$step'],'
+begin=$begin' "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}'
+sed -i "s#\"post_processor\": null#\"post_processor\": $begin#" onnx/model/tokenizer.json
+prompt -p 'the cat'
+prompt -p '<s>the cat'
+prompt --chat -p 'the cat'

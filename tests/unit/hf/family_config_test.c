@@ -125,6 +125,39 @@ static void test_numbers(void)
     }
 }
 
+/* dynamic scaling begins behind max_position_embeddings, which is where contexts end. */
+static void test_ropes(void)
+{
+    static const struct {
+        const char *name, *change;
+        hf_rope_kind kind;
+        double factor, low, high;
+    } rows[] = {
+        {"llama2", "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4.0}}",
+         HF_ROPE_DEFAULT, 1, 0, 0},
+        /* by hand: 16 log(16 / (turns 2 pi)) / log(100), turns 4 and 1, rounded outwards */
+        {"llama_yarn", "{}", HF_ROPE_YARN, 4, 0, 4},
+        {"llama_yarn",
+         "{\"rope_parameters\": null, \"rope_theta\": 100.0, \"rope_scaling\": "
+         "{\"type\": \"yarn\", \"original_max_position_embeddings\": 32, \"truncate\": "
+         "false, \"beta_fast\": 1, \"beta_slow\": 1}}",
+         HF_ROPE_YARN, 2, 5.655760880, 5.656760880},
+        {"gemma3", "{}", HF_ROPE_LINEAR, 2, 0, 0},
+    };
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        hf_model *m = NULL;
+        if (CHECK_OK(open_changed(&m, rows[i].name, rows[i].change))) {
+            const hf_rope *r = &hf_model_config(m)->rope;
+            CHECK_EQ_INT(r->kind, rows[i].kind);
+            CHECK_NEAR(r->factor, rows[i].factor, 0);
+            CHECK_NEAR(r->ramp_low, rows[i].low, 1e-6);
+            CHECK_NEAR(r->ramp_high, rows[i].high, 1e-6);
+        }
+        hf_model_close(m);
+    }
+}
+
 static void test_act(void)
 {
     static const struct {
@@ -320,6 +353,7 @@ int main(void)
     test_layers();
     test_mistral_default();
     test_numbers();
+    test_ropes();
     test_act();
     test_norms();
     test_norm_values();

@@ -264,6 +264,22 @@ static void test_mutation(const char *name, const json_t *golden, size_t index)
     json_decref(config);
 }
 
+/* GenAI goes on from three tokens. */
+static void run_genai(const char *dir)
+{
+    const int32_t ids[] = {5, 9, 30};
+    ort_generate_options o = ORT_GENERATE_DEFAULTS;
+    ort_generator *g = NULL;
+    size_t n = 0;
+
+    o.max_length = 6;
+    o.threads = 1;
+    if (CHECK_OK(ort_generator_open(&g, dir, &o)) &&
+        CHECK_OK(ort_generate(g, ids, DR_COUNT(ids), NULL, NULL, NULL, &n, NULL)))
+        CHECK(n <= 3);
+    ort_generator_close(g);
+}
+
 /* Rounded to 4 bits it loads and runs; how near it comes is the quantizer's matter. */
 static void test_int4(const char *name, const json_t *golden)
 {
@@ -275,6 +291,8 @@ static void test_int4(const char *name, const json_t *golden)
             runner_open(&r, family_model(&arena, label, golden, config, 1), ONNX_INT4)))
         CHECK(isfinite(prompt_difference(&r, golden)));
     runner_close(&r);
+    if (genai)
+        run_genai(dr_arena_printf(&arena, "%s/%s-onnx", check_tmp(), label));
 }
 
 /* Greedy tokens in GenAI, past the window, with a cache of max_length and a growing one. */
