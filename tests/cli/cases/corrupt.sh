@@ -14,8 +14,8 @@ model wide 's/"hidden_size": 32/"hidden_size": 48/'
 model negative 's/"num_hidden_layers": 2/"num_hidden_layers": -2/'
 model more 's/"num_hidden_layers": 2/"num_hidden_layers": 3/'
 model gpt 's/LlamaForCausalLM/GPTNeoXForCausalLM/; s/"llama"/"gpt_neox"/'
-model act 's/"silu"/"gelu"/'
-model rope 's/"rope_scaling": null/"rope_scaling": {"rope_type": "yarn", "factor": 2.0}/'
+model act 's/"silu"/"relu2"/'
+model rope 's/"rope_scaling": null/"rope_scaling": {"rope_type": "mrope", "factor": 2.0}/'
 model list 's/^{/[{/; s/^}/}]/'
 for m in truncated header nothing absent comma nokey text wide negative more gpt act rope list; do
     try inspect -m $m
