@@ -26,8 +26,10 @@ typedef struct {
     quant_stream s;
     const quant_grid *grid;
     const quant_awq_options *o;
-    quant_rule rule;       /* of the fake quantizer in searches */
-    const nn_layer *layer; /* borrowed from the decoder: original weights */
+    quant_rule rule;              /* of the fake quantizer in searches */
+    nn_layer layer;               /* original weights, borrowed from the decoder */
+    float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
+    float *fake_packed;           /* owned: of fake, likewise */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */
     size_t sample_count; /* sequences judged */

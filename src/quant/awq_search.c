@@ -227,23 +227,18 @@ done:
 
 /* ---- judging by module output ---- */
 
-/* out[m][D] of the slot's module with weight w, for the sample's chunk at sequence i. */
-static dr_status module_output(awq_run *r, hf_slot s, float *out, const float *w, size_t i,
-                               size_t m)
+/* out[m][D] of the slot's module with weights w, for the sample's chunk at sequence i. */
+static dr_status module_output(awq_run *r, hf_slot s, float *out, const nn_layer *w,
+                               size_t i, size_t m)
 {
-    const awq_slot *slot = &r->slot[s];
-    const nn_layer *l = r->layer;
     size_t t = r->s.calib->seq_len;
-    const float *in = slot->sample + i * t * slot->k;
+    const float *in = r->slot[s].sample + i * t * r->slot[s].k;
 
     if (s == HF_SLOT_QKV)
-        return nn_attn_block(r->s.dec, out, in, w, l->bias[s], l->w[HF_SLOT_O],
-                             l->bias[HF_SLOT_O], m / t, t);
+        return nn_attn_block(r->s.dec, out, in, w, m / t, t);
     if (s == HF_SLOT_GATE_UP)
-        return nn_mlp_block(r->s.dec, out, in, w, l->bias[s], l->w[HF_SLOT_DOWN],
-                            l->bias[HF_SLOT_DOWN], m);
-    return nn_matmul_nt(r->s.site->dev, out, in, w, l->bias[s], m, slot->n, slot->k,
-                        slot->n, false);
+        return nn_mlp_block(r->s.dec, out, in, w, m);
+    return nn_layer_linear(r->s.dec, w, s, out, in, m, false);
 }
 
 typedef struct {
@@ -289,8 +284,25 @@ size_t awq_sample_chunk(const awq_run *r, size_t i)
     return left < r->s.step ? left : r->s.step;
 }
 
-/* Mean squared difference from r->ref of the module with weight w; w NULL: fills r->ref. */
-static dr_status judge(awq_run *r, hf_slot s, const float *w, double *loss)
+/* r->ref = the module's outputs with original weights: what its last linear makes of its
+ * inputs in the sample, which came from original weights. */
+static dr_status fill_ref(awq_run *r, hf_slot s)
+{
+    const hf_slot last = s == HF_SLOT_QKV       ? HF_SLOT_O
+                         : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN
+                                                : s;
+    size_t t = r->s.calib->seq_len, d = (size_t)r->s.cfg->hidden;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < r->sample_count; i += r->s.step)
+        DR_TRY(module_output(r, last, r->ref + i * t * d, &r->layer, i,
+                             awq_sample_chunk(r, i) * t));
+done:
+    return st;
+}
+
+/* Mean squared difference from r->ref of the module with weights w. */
+static dr_status judge(awq_run *r, hf_slot s, const nn_layer *w, double *loss)
 {
     size_t t = r->s.calib->seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
@@ -299,10 +311,8 @@ static dr_status judge(awq_run *r, hf_slot s, const float *w, double *loss)
     DR_TRY(dr_cancelled_check());
     for (size_t i = 0; i < r->sample_count; i += r->s.step) {
         size_t m = awq_sample_chunk(r, i) * t;
-        float *ref = r->ref + i * t * d, *out = w == NULL ? ref : r->out;
-        DR_TRY(module_output(r, s, out, w == NULL ? r->layer->w[s] : w, i, m));
-        if (w != NULL)
-            DR_TRY(add_loss(loss, r->s.site->dev, out, ref, m, d));
+        DR_TRY(module_output(r, s, r->out, w, i, m));
+        DR_TRY(add_loss(loss, r->s.site->dev, r->out, r->ref + i * t * d, m, d));
     }
     *loss /= (double)(r->sample_count * t * d);
 done:
@@ -312,11 +322,18 @@ done:
 static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *loss)
 {
     const awq_slot *slot = &r->slot[s];
+    nn_device *dev = r->s.site->dev;
+    nn_layer with = r->layer;
     dr_status st = DR_OK;
 
-    DR_TRY(awq_fake_quantize(r->s.site->dev, r->fake, r->layer->w[s], slot->n, slot->k,
-                             slot->block, &r->rule, scale));
-    DR_TRY(judge(r, s, r->fake, loss));
+    DR_TRY(awq_fake_quantize(dev, r->fake, r->layer.w[s], slot->n, slot->k, slot->block,
+                             &r->rule, scale));
+    with.w[s] = r->fake;
+    if (with.packed[s] != NULL) {
+        DR_TRY(nn_i16_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
+        with.packed[s] = r->fake_packed;
+    }
+    DR_TRY(judge(r, s, &with, loss));
 done:
     return st;
 }
@@ -334,7 +351,7 @@ static dr_status shortlist(awq_run *r, hf_slot s, bool *wanted, const float *sca
         wanted[i] = r->o->exact ? i > 0 : i == 0;
     if (r->o->exact)
         goto done;
-    DR_TRY(awq_rank(r->s.site->dev, ranked, r->layer->w[s], slot->n, slot->k, slot->block,
+    DR_TRY(awq_rank(r->s.site->dev, ranked, r->layer.w[s], slot->n, slot->k, slot->block,
                     &r->rule, scales, AWQ_CANDIDATES, slot->grams));
     for (int k = 0; k < JUDGED; k++) {
         size_t best = 0;
@@ -364,7 +381,7 @@ static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_
     awq_slot *slot = &r->slot[s];
     dr_status st = DR_OK;
 
-    DR_TRY(awq_weight_mean(r->s.site->dev, w_mean, r->layer->w[s], slot->n, slot->k,
+    DR_TRY(awq_weight_mean(r->s.site->dev, w_mean, r->layer.w[s], slot->n, slot->k,
                            slot->block));
     if (s == HF_SLOT_O && r->s.cfg->kv_heads != r->s.cfg->heads) {
         quant_tie_heads(w_mean, r->s.cfg);
@@ -400,7 +417,7 @@ dr_status awq_search_slot(awq_run *r, hf_slot s)
     w_mean = scales + AWQ_CANDIDATES * slot->k;
     DR_TRY(make_candidates(r, s, scales, w_mean));
     DR_TRY(shortlist(r, s, wanted, scales, ranked));
-    DR_TRY(judge(r, s, NULL, &loss));
+    DR_TRY(fill_ref(r, s));
     for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
         if (!wanted[i])
             continue;
