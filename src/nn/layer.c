@@ -23,16 +23,24 @@ typedef struct {
     nn_lora_work work;
 } pass;
 
+dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot, float *y,
+                          const float *x, size_t m, bool acc)
+{
+    size_t n = hf_slot_out(d->c, slot), k = hf_slot_in(d->c, slot);
+
+    if (w->packed[slot] != NULL)
+        return nn_i16_matmul(d->dev, y, x, w->packed[slot], w->bias[slot], m, n, k, n, acc);
+    return nn_matmul_nt(d->dev, y, x, w->w[slot], w->bias[slot], m, n, k, n, acc);
+}
+
 /* y = or += x W^T + bias + LoRA of one slot. */
 static dr_status linear(const pass *p, float *y, const float *x, hf_slot slot, bool acc)
 {
     dr_status st = DR_OK;
-    nn_device *dev = p->d->dev;
-    size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot);
 
-    DR_TRY(nn_matmul_nt(dev, y, x, p->w->w[slot], p->w->bias[slot], p->m, n, k, n, acc));
-    DR_TRY(nn_lora_forward(dev, y, n, p->acts->lora_u, x, p->m, slot, p->loras,
-                           p->lora_count, &p->work));
+    DR_TRY(nn_layer_linear(p->d, p->w, slot, y, x, p->m, acc));
+    DR_TRY(nn_lora_forward(p->d->dev, y, hf_slot_out(p->d->c, slot), p->acts->lora_u, x,
+                           p->m, slot, p->loras, p->lora_count, &p->work));
 done:
     return st;
 }
@@ -98,7 +106,7 @@ done:
 
 /* The weights of a half and its scratch. */
 typedef struct {
-    const float *w_in, *bias_in, *w_out, *bias_out;
+    const nn_layer *w;
     float *wide, *inner; /* qkv and attention; gate_up and act */
 } half;
 
@@ -106,18 +114,14 @@ static dr_status attn_rows(nn_decoder *d, float *out, const float *x, const half
                            size_t b, size_t t)
 {
     dr_status st = DR_OK;
-    const nn_dims *s = &d->dims;
-    nn_device *dev = d->dev;
     size_t m = b * t;
     nn_attn_shape shape;
 
     DR_TRY(nn_decoder_shape(d, &shape, b, t));
-    DR_TRY(
-        nn_matmul_nt(dev, h->wide, x, h->w_in, h->bias_in, m, s->qkv, s->d, s->qkv, false));
-    DR_TRY(nn_rope(dev, h->wide, &shape, 1));
-    DR_TRY(nn_attention(dev, h->inner, NULL, h->wide, &shape));
-    DR_TRY(nn_matmul_nt(dev, out, h->inner, h->w_out, h->bias_out, m, s->d, s->hc, s->d,
-                        false));
+    DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_QKV, h->wide, x, m, false));
+    DR_TRY(nn_rope(d->dev, h->wide, &shape, 1));
+    DR_TRY(nn_attention(d->dev, h->inner, NULL, h->wide, &shape));
+    DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_O, out, h->inner, m, false));
 done:
     return st;
 }
@@ -126,13 +130,10 @@ static dr_status mlp_rows(nn_decoder *d, float *out, const float *x, const half 
                           size_t m)
 {
     dr_status st = DR_OK;
-    const nn_dims *s = &d->dims;
 
-    DR_TRY(nn_matmul_nt(d->dev, h->wide, x, h->w_in, h->bias_in, m, 2 * s->i, s->d,
-                        2 * s->i, false));
-    DR_TRY(nn_swiglu(d->dev, h->inner, h->wide, m, s->i));
-    DR_TRY(nn_matmul_nt(d->dev, out, h->inner, h->w_out, h->bias_out, m, s->d, s->i, s->d,
-                        false));
+    DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_GATE_UP, h->wide, x, m, false));
+    DR_TRY(nn_swiglu(d->dev, h->inner, h->wide, m, d->dims.i));
+    DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_DOWN, out, h->inner, m, false));
 done:
     return st;
 }
@@ -149,13 +150,12 @@ done:
     return st;
 }
 
-dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1, const float *w_qkv,
-                        const float *bias_qkv, const float *w_o, const float *bias_o,
+dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1, const nn_layer *w,
                         size_t b, size_t t)
 {
     dr_status st = DR_OK;
     size_t step = t < BLOCK_ROWS ? BLOCK_ROWS / (t > 0 ? t : 1) : 1;
-    half h = {.w_in = w_qkv, .bias_in = bias_qkv, .w_out = w_o, .bias_out = bias_o};
+    half h = {.w = w};
 
     step = step < b ? step : b;
     DR_TRY(half_room(d, &h, step * t * d->dims.qkv, step * t * d->dims.hc));
@@ -167,14 +167,12 @@ done:
     return st;
 }
 
-dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2,
-                       const float *w_gate_up, const float *bias_gate_up,
-                       const float *w_down, const float *bias_down, size_t m)
+dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2, const nn_layer *w,
+                       size_t m)
 {
     dr_status st = DR_OK;
     size_t step = m < BLOCK_ROWS ? m : BLOCK_ROWS;
-    half h = {
-        .w_in = w_gate_up, .bias_in = bias_gate_up, .w_out = w_down, .bias_out = bias_down};
+    half h = {.w = w};
 
     DR_TRY(half_room(d, &h, step * 2 * d->dims.i, step * d->dims.i));
     for (size_t i = 0; i < m; i += step) {

@@ -138,11 +138,16 @@ typedef struct {
 
 typedef struct nn_decoder nn_decoder;
 
-/* One layer's weights in memory; members of a slot that the model lacks are NULL. */
+/*
+ * One layer's weights in memory; members of a slot that the model lacks are NULL.  packed:
+ * NULL, or nn_i16_pack of w, which forwards then multiply instead of w (a quantizer's; set
+ * in its own copy of the struct).
+ */
 typedef struct {
-    float *norm_attn, *norm_mlp; /* [D] */
-    float *w[HF_SLOT_COUNT];     /* [N][K] of the slot */
-    float *bias[HF_SLOT_COUNT];  /* [N] or NULL */
+    float *norm_attn, *norm_mlp;       /* [D] */
+    float *w[HF_SLOT_COUNT];           /* [N][K] of the slot */
+    float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
+    const void *packed[HF_SLOT_COUNT]; /* borrowed */
 } nn_layer;
 
 /*
@@ -202,15 +207,15 @@ DR_MUST_USE dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t
                                         const nn_lora *loras, size_t lora_count,
                                         bool need_dx);
 
-/* The two halves of a layer without residuals, for quantizers that judge a module by its
- * output: out[M][D] from the slot's input.  w_in is QKV (GATE_UP), w_out O (DOWN). */
+/* The two halves of a layer without norms and residuals, for quantizers that judge a module
+ * by its output: out[M][D] from the input of QKV (GATE_UP). */
 DR_MUST_USE dr_status nn_attn_block(nn_decoder *d, float *out, const float *norm1,
-                                    const float *w_qkv, const float *bias_qkv,
-                                    const float *w_o, const float *bias_o, size_t b,
-                                    size_t t);
+                                    const nn_layer *w, size_t b, size_t t);
 DR_MUST_USE dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2,
-                                   const float *w_gate_up, const float *bias_gate_up,
-                                   const float *w_down, const float *bias_down, size_t m);
+                                   const nn_layer *w, size_t m);
+/* y[M][N] = X[M][K] W^T + bias of one slot; acc: Y += instead of Y =. */
+DR_MUST_USE dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot,
+                                      float *y, const float *x, size_t m, bool acc);
 
 /* logits[count][V] from the last layer's output x[count][D] (final norm included). */
 DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x,

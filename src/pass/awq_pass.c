@@ -73,7 +73,7 @@ static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *
 extern const pass_def pass_awq; /* PASS(awq) in pass/passes.def */
 const pass_def pass_awq = {
     .name = "AutoAWQQuantizer",
-    .version = 2,
+    .version = 3,
     .summary = "activation-aware weight quantization",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -86,7 +86,7 @@ static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
 const pass_def pass_gptq = {
     .name = "Gptq",
-    .version = 3,
+    .version = 4,
     .summary = "rounding with error feedback through the inverse Hessian",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -13,8 +13,9 @@
 
 #include "core/mem.h"
 #include "quant/awq_impl.h"
+#include "quant/tile_impl.h"
 
-enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 64 };
+enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96 };
 
 void awq_run_close(awq_run *r)
 {
@@ -25,7 +26,9 @@ void awq_run_close(awq_run *r)
         dr_big_free(slot->grams);
         dr_big_free(slot->sample);
         dr_big_free(slot->scale);
+        dr_big_free(r->packed[i]);
     }
+    dr_big_free(r->fake_packed);
     dr_big_free(r->acts.x);
     dr_big_free(r->fake);
     dr_big_free(r->ref);
@@ -33,6 +36,11 @@ void awq_run_close(awq_run *r)
     dr_big_free(r->picked);
     quant_stream_close(&r->s);
     *r = (awq_run){0};
+}
+
+static size_t packed_floats(const awq_slot *slot)
+{
+    return nn_i16_packed_bytes(slot->n, slot->k) / sizeof(float);
 }
 
 static dr_status slot_init(awq_run *r, hf_slot s)
@@ -53,6 +61,8 @@ static dr_status slot_init(awq_run *r, hf_slot s)
     DR_TRY(
         quant_floats(&slot->grams, slot->k, quant_gram_cols(slot->block), "Gram blocks"));
     DR_TRY(quant_floats(&slot->sample, rows, slot->k, "sampled activations"));
+    if (!r->o->exact)
+        DR_TRY(quant_floats(&r->packed[s], packed_floats(slot), 1, "a slot's weights"));
 done:
     return st;
 }
@@ -62,7 +72,7 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
 {
     const hf_config *c = hf_model_config(site->in);
     size_t t = calib->seq_len, d = (size_t)c->hidden;
-    size_t widest = 0, weights = 0, most_rows = 0;
+    size_t widest = 0, weights = 0, packed = 0, most_rows = 0;
     dr_status st = DR_OK;
 
     *r = (awq_run){.grid = grid, .o = o, .rule = quant_rule_of(grid)};
@@ -78,12 +88,16 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
         DR_TRY(slot_init(r, (hf_slot)i));
         size_t n = r->slot[i].n * r->slot[i].k;
         weights = n > weights ? n : weights;
+        n = packed_floats(&r->slot[i]);
+        packed = n > packed ? n : packed;
         widest = r->slot[i].k > widest ? r->slot[i].k : widest;
         most_rows = r->slot[i].n > most_rows ? r->slot[i].n : most_rows;
     }
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
     DR_TRY(nn_acts_new(&r->acts, c, step, t, 0));
     DR_TRY(quant_floats(&r->fake, weights, 1, "rounded weight"));
+    if (!r->o->exact)
+        DR_TRY(quant_floats(&r->fake_packed, packed, 1, "rounded weight"));
     size_t refs = r->sample_count * t * d; /* round_slot also keeps N floats there */
     DR_TRY(quant_floats(&r->ref, refs > most_rows ? refs : most_rows, 1, "module outputs"));
     DR_TRY(quant_floats(&r->out, step * t, d, "module outputs"));
@@ -103,6 +117,15 @@ typedef struct {
     size_t m, k;
 } sum_job;
 
+QUANT_CLONES
+static void add_magnitudes(float *restrict sum, const float *restrict x)
+{
+    for (size_t c = 0; c < SUM_COLS; c += QUANT_LANES) {
+        for (size_t l = 0; l < QUANT_LANES; l++)
+            sum[c + l] += fabsf(x[c + l]);
+    }
+}
+
 static dr_status sum_task(void *ctx, size_t task, int worker)
 {
     const sum_job *job = ctx;
@@ -112,7 +135,9 @@ static dr_status sum_task(void *ctx, size_t task, int worker)
     (void)worker;
     for (size_t r = 0; r < job->m; r++) {
         const float *x = job->x + r * job->k + c0;
-        for (size_t c = 0; c < n; c++)
+        if (n == SUM_COLS)
+            add_magnitudes(sum, x);
+        for (size_t c = 0; n < SUM_COLS && c < n; c++)
             sum[c] += fabsf(x[c]);
     }
     for (size_t c = 0; c < n; c++)
@@ -178,16 +203,33 @@ done:
     return st;
 }
 
+/* The layer's weights, also packed unless the search is AutoAWQ's very own. */
+static dr_status load_layer(awq_run *r, int layer)
+{
+    const nn_layer *w = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_decoder_layer(r->s.dec, layer, &w));
+    r->layer = *w;
+    for (int s = 0; s < HF_SLOT_COUNT && !r->o->exact; s++) {
+        DR_TRY(
+            nn_i16_pack(r->s.site->dev, r->packed[s], w->w[s], r->slot[s].n, r->slot[s].k));
+        r->layer.packed[s] = r->packed[s];
+    }
+done:
+    return st;
+}
+
 dr_status awq_run_layer(awq_run *r, int layer)
 {
     size_t t = r->s.calib->seq_len, count = r->s.calib->count;
     dr_status st = DR_OK;
 
-    DR_TRY(nn_decoder_layer(r->s.dec, layer, &r->layer));
+    DR_TRY(load_layer(r, layer));
     for (size_t i = 0; i < count; i += r->s.step) {
         size_t b = quant_stream_count(&r->s, i), m = b * t;
         DR_TRY(dr_cancelled_check());
-        DR_TRY(nn_layer_forward(r->s.dec, r->layer, b, t,
+        DR_TRY(nn_layer_forward(r->s.dec, &r->layer, b, t,
                                 r->s.x + i * t * (size_t)r->s.cfg->hidden, &r->acts, NULL,
                                 0));
         DR_TRY(slot_stats(r, HF_SLOT_QKV, r->acts.norm1, i, m));
@@ -245,7 +287,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     DR_TRY(dr_qtensor_new(&q, r->grid->bits, (int)slot->block, slot->n, slot->k,
                           r->grid->symmetric));
     awq_rounding job = {.q = &q,
-                        .w = r->layer->w[s],
+                        .w = r->layer.w[s],
                         .scale = slot->scale,
                         .row_scale = rows_scaled ? row_scale : NULL,
                         .search = r->rule,

@@ -26,8 +26,10 @@ typedef struct {
     quant_stream s;
     const quant_grid *grid;
     const quant_awq_options *o;
-    quant_rule rule;       /* of the fake quantizer in searches */
-    const nn_layer *layer; /* borrowed from the decoder: original weights */
+    quant_rule rule;              /* of the fake quantizer in searches */
+    nn_layer layer;               /* original weights, borrowed from the decoder */
+    float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
+    float *fake_packed;           /* owned: of fake, likewise */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */
     size_t sample_count; /* sequences judged */
@@ -58,10 +60,18 @@ void awq_ratio_scales(float *scale, const float *x_mean, const float *w_mean, si
 DR_MUST_USE dr_status awq_fake_quantize(nn_device *dev, float *out, const float *w,
                                         size_t n, size_t k, size_t block,
                                         const quant_rule *rule, const float *scale);
-/* loss[c] = sum over rows and groups of e^T G e for scales[c][K], c < count. */
+/* loss[c] = sum over rows and groups of e^T G e for scales[c][K], c < count, where
+ * wanted[c]; others are left alone. */
 DR_MUST_USE dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n,
                                size_t k, size_t block, const quant_rule *rule,
-                               const float *scales, size_t count, const float *grams);
+                               const float *scales, size_t count, const bool *wanted,
+                               const float *grams);
+/* The same for the identity and 20 ratios, which the loss follows smoothly: every third,
+ * then the two on either side of the best; infinite for the rest. */
+DR_MUST_USE dr_status awq_rank_ratios(nn_device *dev, double *loss, const float *w,
+                                      size_t n, size_t k, size_t block,
+                                      const quant_rule *rule, const float *scales,
+                                      const float *grams);
 
 /*
  * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows

@@ -52,7 +52,7 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
     for (int i = 0; i < AWQ_RATIOS; i++)
         awq_ratio_scales(scales + (size_t)(i + 1) * k, rms, NULL, k, (double)i / AWQ_RATIOS,
                          false);
-    DR_TRY(awq_rank(dev, loss, w, n, k, block, &rule, scales, AWQ_CANDIDATES, grams));
+    DR_TRY(awq_rank_ratios(dev, loss, w, n, k, block, &rule, scales, grams));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
         if (loss[i] < loss[best])
             best = i;

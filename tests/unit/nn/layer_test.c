@@ -130,21 +130,49 @@ static void test_halves(nn_device *dev, const hf_model *m)
     float *half = dr_calloc(n, sizeof(*half));
     const nn_layer *w = f.w;
     CHECK_OK(nn_layer_forward(f.d, w, B, T, y, &f.acts, NULL, 0));
-    CHECK_OK(nn_attn_block(f.d, half, f.acts.norm1, w->w[HF_SLOT_QKV], w->bias[HF_SLOT_QKV],
-                           w->w[HF_SLOT_O], w->bias[HF_SLOT_O], B, T));
+    CHECK_OK(nn_attn_block(f.d, half, f.acts.norm1, w, B, T));
     for (size_t i = 0; i < n; i++)
         half[i] += x[i];
     CHECK_NEAR(nn_far(half, f.acts.mid, n), 0.0, 1e-6);
     CHECK_MEM(f.acts.x, x, n * sizeof(*x));
-    CHECK_OK(nn_mlp_block(f.d, half, f.acts.norm2, w->w[HF_SLOT_GATE_UP],
-                          w->bias[HF_SLOT_GATE_UP], w->w[HF_SLOT_DOWN],
-                          w->bias[HF_SLOT_DOWN], B * T));
+    CHECK_OK(nn_mlp_block(f.d, half, f.acts.norm2, w, B * T));
     for (size_t i = 0; i < n; i++)
         half[i] += f.acts.mid[i];
     CHECK_NEAR(nn_far(half, y, n), 0.0, 1e-6);
     free(x);
     free(y);
     free(half);
+    close_fixture(&f);
+}
+
+/* A packed weight stands in for the floats, slot by slot: the floats are not looked at, and
+ * the output is near theirs, as integer products are. */
+static void test_packed(nn_device *dev, const hf_model *m)
+{
+    const hf_config *c = hf_model_config(m);
+    fixture f;
+
+    if (!open_fixture(&f, dev, m))
+        return;
+    size_t n = B * T * f.row;
+    float *y = nn_random(n, 1, 1.0f);
+    CHECK_OK(nn_layer_forward(f.d, f.w, B, T, y, &f.acts, NULL, 0));
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t out = hf_slot_out(c, s), in = hf_slot_in(c, s);
+        nn_layer w = *f.w;
+        float *z = nn_random(n, 1, 1.0f);
+        void *p = NULL;
+        CHECK_OK(dr_big_alloc(&p, nn_i16_packed_bytes(out, in), 1, "packed weight"));
+        CHECK_OK(nn_i16_pack(dev, p, w.w[s], out, in));
+        w.packed[s] = p;
+        w.w[s] = NULL;
+        CHECK_OK(nn_layer_forward(f.d, &w, B, T, z, &f.acts, NULL, 0));
+        CHECK(memcmp(y, z, n * sizeof(*y)) != 0);
+        CHECK_NEAR(nn_far(z, y, n), 0.0, 1e-3);
+        dr_big_free(p);
+        free(z);
+    }
+    free(y);
     close_fixture(&f);
 }
 
@@ -257,6 +285,7 @@ int main(void)
     if (CHECK_OK(hf_model_open(&m, path))) {
         test_step(&d, m);
         test_halves(d.dev[0][1], m);
+        test_packed(d.dev[0][1], m);
         test_early_end(d.dev[0][1], m);
         test_masks(d.dev[0][1], m);
         test_batches(d.dev[0][1], m);

@@ -150,7 +150,7 @@ static void check_clips(fixture *f, int layer, const hf_linear *l, const float *
             continue;
         f->differ++;
         for (size_t c = 0; c < n; c++)
-            w[c] = f->run.layer->w[l->slot][r * slot->k + c0 + c] * slot->scale[c0 + c] /
+            w[c] = f->run.layer.w[l->slot][r * slot->k + c0 + c] * slot->scale[c0 + c] /
                    row_scale[r];
         double a = clip_cost(f, w, got, slot->grams + c0 * n, n);
         double b = clip_cost(f, w, want[i], slot->grams + c0 * n, n);
@@ -181,7 +181,7 @@ static void check_slot_clips(fixture *f, int layer, hf_slot s)
     CHECK_OK(
         dr_qtensor_new(&q, f->grid.bits, (int)slot->block, n, slot->k, f->grid.symmetric));
     awq_rounding job = {.q = &q,
-                        .w = f->run.layer->w[s],
+                        .w = f->run.layer.w[s],
                         .scale = slot->scale,
                         .row_scale = row_scale,
                         .grams = slot->grams,

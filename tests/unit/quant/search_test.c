@@ -204,6 +204,7 @@ static void ratios(nn_device *dev, bool duo)
     float *grams = dr_calloc(COLS, BLOCK * sizeof(*grams));
     float w_mean[COLS], x_mean[COLS] = {0}, scales[COUNT * COLS], plain[COLS], q[BLOCK];
     double loss[COUNT], want[COUNT] = {0};
+    bool wanted[COUNT] = {true, true, true, true, true};
 
     for (size_t c = 0; c < COLS; c++) {
         for (size_t t = 0; t < M; t++)
@@ -224,12 +225,59 @@ static void ratios(nn_device *dev, bool duo)
             want[i] += token_loss(x + k % COLS, M, COLS, q, w + k, BLOCK);
         }
     }
-    CHECK_OK(awq_rank(dev, loss, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, grams));
+    CHECK_OK(
+        awq_rank(dev, loss, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, wanted, grams));
     for (size_t i = 0; i < COUNT; i++)
         CHECK_NEAR(loss[i] / want[i], 1, 1e-4);
+    wanted[2] = false;
+    loss[2] = -1;
+    CHECK_OK(
+        awq_rank(dev, loss, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, wanted, grams));
+    CHECK_NEAR(loss[2], -1, 0);
+    CHECK_NEAR(loss[3] / want[3], 1, 1e-4);
     free(x);
     free(w);
     free(fake);
+    free(grams);
+}
+
+/* The search among ratios looks at a part of them: as awq_rank has it there, infinite
+ * elsewhere, and the best of all among them. */
+static void best_ratio(nn_device *dev, size_t peak)
+{
+    enum { ROWS = 40, COLS = 64, BLOCK = 32, M = 100, COUNT = AWQ_CANDIDATES };
+    const quant_rule rule = {.bits = 4, .forced_zero = true, .fp16_scales = true};
+    float *x = fix_inputs(M, COLS, 40), *w = fix_normal((size_t)ROWS * COLS, 41, 0.1f);
+    float *scales = dr_calloc((size_t)COUNT * COLS, sizeof(*scales));
+    float *grams = dr_calloc(COLS, BLOCK * sizeof(*grams));
+    bool all[COUNT];
+    double full[COUNT], some[COUNT];
+    size_t best = 0, looked = 0;
+
+    /* the loss grows with the distance of a candidate's scales from those at the peak */
+    for (size_t i = 0; i < COUNT; i++) {
+        all[i] = true;
+        for (size_t c = 0; c < COLS; c++) {
+            float far = i == 0 ? 30.0f : (float)i - (float)peak;
+            scales[i * COLS + c] = c % 2 == 0 ? 1.0f : expf(0.35f * fabsf(far));
+        }
+    }
+    CHECK_OK(quant_gram_blocks_add(dev, grams, x, M, COLS, BLOCK, true));
+    CHECK_OK(awq_rank(dev, full, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, all, grams));
+    CHECK_OK(awq_rank_ratios(dev, some, w, ROWS, COLS, BLOCK, &rule, scales, grams));
+    for (size_t i = 0; i < COUNT; i++) {
+        best = full[i] < full[best] ? i : best;
+        looked += isfinite(some[i]);
+        CHECK(isinf(some[i]) || memcmp(&some[i], &full[i], sizeof(full[i])) == 0);
+    }
+    CHECK_EQ_INT(best, peak);
+    CHECK(isfinite(some[best]) && isfinite(some[0]));
+    CHECK(best == 1 || isfinite(some[best - 1]));
+    CHECK(best == COUNT - 1 || isfinite(some[best + 1]));
+    CHECK(looked <= 12);
+    free(x);
+    free(w);
+    free(scales);
     free(grams);
 }
 
@@ -271,6 +319,8 @@ int main(void)
 
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     quads();
+    for (size_t peak = 1; peak < AWQ_CANDIDATES; peak++)
+        best_ratio(dev, peak);
     grams(dev);
     for (size_t i = 0; i < DR_COUNT(plains); i++)
         clips(dev, &plains[i],
