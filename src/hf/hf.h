@@ -21,6 +21,7 @@
 #include "core/qtensor.h"
 #include "core/status.h"
 #include "core/tensor.h"
+#include "hf/hf_gguf.h"
 
 /* ---- where a model comes from ---- */
 
