@@ -145,8 +145,9 @@ static const char *split(onnx_builder *b, norm *k, const char *out, const char *
         onnx_node *n = onnx_node_new(g, "", "Add", onnx_build_path(b, node, "Add"));
         onnx_node_in(g, n, *residual);
         onnx_node_in(g, n, x);
-        x = *residual =
-            onnx_node_out(g, n, onnx_build_path(b, k->path, "output_3"), k->type, k->shape);
+        const char *total = k->final ? onnx_build_path(b, node, "Add/output_0")
+                                     : onnx_build_path(b, k->path, "output_3");
+        x = *residual = onnx_node_out(g, n, total, k->type, k->shape);
         node = onnx_build_path(b, node, "skip_simplified_layer_norm");
         k->skip = false;
     }
