@@ -10,11 +10,16 @@ typedef struct {
     cli_model model;
     const char *adapter_path;
     int device;
-    int provider;
+    const char *provider;
     int precision;
     int int4_block_size;
     bool int4_is_symmetric;
     int int4_accuracy_level;
+    int int4_algo_config;
+    int matmul_mixed_precision;
+    const char *int4_op_types_to_quantize, *int4_nodes_to_exclude;
+    const char *extra_mb_options;
+    bool exclude_embeds, exclude_lm_head, enable_cuda_graph, use_qdq_encoding;
     const char *min_ort_version;
     int max_length;
     bool use_ort_genai;
@@ -22,19 +27,42 @@ typedef struct {
     bool no_check;
 } options;
 
-static const char *const devices[] = {"cpu", NULL};
-static const char *const providers[] = {"CPUExecutionProvider", NULL};
-static const char *const precisions[] = {"fp32", "int4", NULL};
+static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
+static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
+                                         "int4", "int2", NULL};
+static const char *const algorithms[] = {
+    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
+static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 
 #define BUILDER_ROWS                                                                       \
-    DR_CHOICE(options, precision, .dflt = "null", .choices = precisions,                   \
-              .help = "default: int4 on a quantized model, else fp32"),                    \
+    DR_STR(options, provider,                                                              \
+           .help = "CPU-, CUDA-, Dml-, WebGpu-, NvTensorRTRTXExecutionProvider, or cpu, "  \
+                   "cuda, dml, ...; default: the CPU's"),                                  \
+        DR_CHOICE(options, precision, .dflt = "null", .choices = precisions,               \
+                  .help =                                                                  \
+                      "default: int4 on a quantized model, else fp32, or fp16 on a gpu"),  \
         DR_INT(options, int4_block_size, .dflt = "32", .min = 16, .max = 256,              \
                .help = "weights that share a scale, where the model has none"),            \
         DR_BOOL(options, int4_is_symmetric, .dflt = "true",                                \
                 .help = "no zero points, likewise"),                                       \
         DR_INT(options, int4_accuracy_level, .dflt = "4", .max = 4,                        \
                .help = "0 unset, 1 float, 4 int8 activations (fastest)"),                  \
+        DR_CHOICE(options, int4_algo_config, .dflt = "null", .choices = algorithms,        \
+                  .help = "how weights are rounded; default: by what was measured"),       \
+        DR_CHOICE(options, matmul_mixed_precision, .dflt = "null", .choices = mixes,       \
+                  .help = "what has 8 bits in an int4 graph"),                             \
+        DR_STR(options, int4_op_types_to_quantize,                                         \
+               .help = "MatMul, Gather; default: both when embeddings are tied"),          \
+        DR_STR(options, int4_nodes_to_exclude,                                             \
+               .help = "nodes left as floats, such as /lm_head/MatMul"),                   \
+        DR_STR(options, extra_mb_options,                                                  \
+               .help = "the model builder's own: block_size=64,is_symmetric=false"),       \
+        DR_BOOL(options, exclude_embeds, .dflt = "false",                                  \
+                .help = "inputs_embeds in place of input_ids"),                            \
+        DR_BOOL(options, exclude_lm_head, .dflt = "false",                                 \
+                .help = "hidden_states in place of logits"),                               \
+        DR_BOOL(options, enable_cuda_graph, .dflt = "false",                               \
+                .help = "genai_config.json asks for CUDA graphs"),                         \
         DR_STR(options, min_ort_version,                                                   \
                .help = "oldest onnxruntime that must load it, such as 1.20"),              \
         DR_INT(options, max_length, .dflt = "0", .max = 1 << 24,                           \
@@ -48,21 +76,17 @@ static const char *const precisions[] = {"fp32", "int4", NULL};
 
 #define BUILDER_REFUSED                                                                    \
     DR_REFUSED("use_dynamo_exporter", "nothing is traced", "use_model_builder"),           \
-        DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder"),     \
-        DR_REFUSED("extra_mb_options", "the builder's options have names of their own",    \
-                   "int4_block_size"),                                                     \
-        DR_REFUSED("exclude_embeds", "graphs without embeddings come later", NULL),        \
-        DR_REFUSED("exclude_lm_head", "graphs without a head come later", NULL),           \
-        DR_REFUSED("enable_cuda_graph", "CUDA targets come later", NULL)
+        DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder")
 
 static const dr_param auto_opt_params[] = {
     CLI_MODEL(options, "auto-opt-output"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
-    DR_CHOICE(options, device, .dflt = "cpu", .choices = devices, .help = "target device"),
-    DR_CHOICE(options, provider, .dflt = "CPUExecutionProvider", .choices = providers,
-              .help = "execution provider"),
+    DR_CHOICE(options, device, .dflt = "null", .choices = devices,
+              .help = "target device; default: the provider's"),
     BUILDER_ROWS,
+    DR_BOOL(options, use_qdq_encoding, .dflt = "false",
+            .help = "DequantizeLinear and MatMul in place of MatMulNBits"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
@@ -70,7 +94,6 @@ static const dr_param auto_opt_params[] = {
     DR_REFUSED("memory", "model splitting comes later", NULL),
     DR_REFUSED("num_splits", "model splitting comes later", NULL),
     DR_REFUSED("cost_model", "model splitting comes later", NULL),
-    DR_REFUSED("use_qdq_encoding", "QDQ forms come with NPU targets", NULL),
     DR_REFUSED("dynamic_to_fixed_shape_dim_param", "fixed shapes come with NPU targets",
                NULL),
     DR_REFUSED("dynamic_to_fixed_shape_dim_value", "fixed shapes come with NPU targets",
@@ -90,8 +113,8 @@ static const dr_param capture_params[] = {
     CLI_MODEL(options, "onnx-model"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
-    CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "cpu",
-            .choices = devices, .help = "where the conversion runs"),
+    CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "null",
+            .choices = devices, .help = "gpu: a graph for CUDA, as in Olive"),
     BUILDER_ROWS,
     CLI_THREADS(options),
     CLI_COMMON(options),
@@ -104,14 +127,24 @@ static const dr_param capture_params[] = {
     CLI_MODEL_REFUSED,
 };
 
+#define KEYS(device_option)                                                                \
+    {"device", device_option}, {"provider", NULL}, {"precision", NULL},                    \
+        {"int4_block_size", NULL}, {"int4_is_symmetric", NULL},                            \
+        {"int4_accuracy_level", NULL}, {"int4_algo_config", NULL},                         \
+        {"matmul_mixed_precision", NULL}, {"int4_op_types_to_quantize", NULL},             \
+        {"int4_nodes_to_exclude", NULL}, {"extra_options", "extra_mb_options"},            \
+        {"exclude_embeds", NULL}, {"exclude_lm_head", NULL}, {"enable_cuda_graph", NULL},  \
+        {"min_ort_version", NULL}, {"use_ort_genai", NULL},                                \
+    {                                                                                      \
+        "max_length", NULL                                                                 \
+    }
+
+static const cli_key auto_opt_keys[] = {KEYS(NULL), {"use_qdq", "use_qdq_encoding"}};
+static const cli_key capture_keys[] = {KEYS("conversion_device")};
+
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
-                     size_t count)
+                     size_t count, const cli_key *keys, size_t key_count)
 {
-    static const cli_key keys[] = {
-        {"precision", NULL},         {"int4_block_size", NULL},
-        {"int4_is_symmetric", NULL}, {"int4_accuracy_level", NULL},
-        {"min_ort_version", NULL},   {"use_ort_genai", NULL},
-        {"max_length", NULL}};
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,
@@ -122,7 +155,7 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
         DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
-    DR_TRY(cli_pass_config(&config, params, count, o, given, keys, DR_COUNT(keys)));
+    DR_TRY(cli_pass_config(&config, params, count, o, given, keys, key_count));
     DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
 done:
     return st;
@@ -130,12 +163,14 @@ done:
 
 static dr_status run_auto_opt(const void *cfg, const unsigned char *given)
 {
-    return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params));
+    return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params), auto_opt_keys,
+               DR_COUNT(auto_opt_keys));
 }
 
 static dr_status run_capture(const void *cfg, const unsigned char *given)
 {
-    return run(cfg, given, capture_params, DR_COUNT(capture_params));
+    return run(cfg, given, capture_params, DR_COUNT(capture_params), capture_keys,
+               DR_COUNT(capture_keys));
 }
 
 extern const cli_verb verb_auto_opt; /* VERB(auto_opt, ...) in cli/verbs.def */

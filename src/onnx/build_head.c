@@ -1,5 +1,5 @@
 /*
- * build_head.c - the last hidden state to logits: the product, and what a family adds to it.
+ * build_head.c - the last hidden state to logits: the product, and what a family adds.
  *
  * The product of a tied model reads the embedding's table, which build_embedding.c has
  * written; see there.

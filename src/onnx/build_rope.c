@@ -127,7 +127,7 @@ static const char *positions(onnx_builder *b)
                          onnx_shape2(batch, onnx_sym("sequence_length")));
 }
 
-/* position_ids, plus original_max when the largest is beyond it: rows of the large table. */
+/* position_ids, plus original_max when the largest is beyond: rows of the large table. */
 static const char *shifted_positions(onnx_builder *b)
 {
     onnx_graph *g = &b->g;

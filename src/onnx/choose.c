@@ -2,8 +2,8 @@
  * choose.c - which weights are rounded, and to how many bits.
  *
  * A product is known by its path ("/model/layers.3/mlp/down_proj"), whatever the family, as
- * in the model builder, whose rules these are.  An int2 graph has a head and an embedding of
- * 4 bits: with 2, the next token is lost (docs/EXPORT.md).
+ * in the model builder, whose rules these are.  An int2 graph has a head and an embedding
+ * of 4 bits: with 2, the next token is lost (docs/EXPORT.md).
  */
 #include <stdio.h>
 #include <string.h>

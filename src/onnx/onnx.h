@@ -44,20 +44,20 @@ typedef enum {
 const char *onnx_provider_name(onnx_provider p);   /* "CUDAExecutionProvider" */
 const char *onnx_provider_short(onnx_provider p);  /* "cuda": the model builder's */
 const char *onnx_provider_device(onnx_provider p); /* "gpu" */
-/* Either name, in any case.  DR_EUSAGE: there is none; DR_EUNSUPPORTED: no graph is made
- * for it, and why. */
+/* Either name, in any case.  DR_EUSAGE: there is none, or no graph is made for it, and
+ * why. */
 DR_MUST_USE dr_status onnx_provider_parse(onnx_provider *out, const char *text);
 
 /* What is made for a provider when nothing is asked. */
 onnx_precision onnx_precision_default(onnx_provider p, bool packed);
-/* DR_EUNSUPPORTED: the provider has no kernels for it; the hint has what it has. */
+/* DR_EUSAGE: the provider has no kernels for it; the hint has what it has. */
 DR_MUST_USE dr_status onnx_precision_check(onnx_provider p, onnx_precision precision);
 
 /* How weights are rounded, by the model builder's words. */
 typedef enum {
     ONNX_ROUND_DEFAULT, /* the value of largest magnitude is exact */
     ONNX_ROUND_RTN,     /* symmetric: as far to both sides */
-    ONNX_ROUND_K_QUANT, /* never symmetric; scale and zero point by weighted least squares */
+    ONNX_ROUND_K_QUANT, /* never symmetric; by weighted least squares */
 } onnx_rounding;
 
 /* What has 8 bits in an int4 graph. */

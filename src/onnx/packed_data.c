@@ -157,7 +157,7 @@ static size_t row_bytes(const onnx_wave *w, size_t rows)
     return (rows * w->rows * (size_t)w->grid->bits + 7) / 8;
 }
 
-/* One block of K, all of N.  A whole block is a multiple of 16 rows: it ends with a byte. */
+/* One block of K, all of N.  A whole block has a multiple of 16 rows: whole bytes. */
 static dr_status turn_task(void *ctx, size_t task, int worker)
 {
     const panel *p = ctx;

@@ -125,7 +125,7 @@ dr_status onnx_provider_parse(onnx_provider *out, const char *text)
     for (size_t i = 0; i < DR_COUNT(refused); i++) {
         if (strcasecmp(text, refused[i].name) == 0 ||
             strcasecmp(text, refused[i].short_name) == 0)
-            return dr_fail(DR_EUNSUPPORTED, "provider %s: %s", refused[i].name,
+            return dr_fail(DR_EUSAGE, "provider %s: %s", refused[i].name,
                            refused[i].why);
     }
     st = dr_fail(DR_EUSAGE, "provider: no such provider: \"%s\"", text);
@@ -168,10 +168,10 @@ dr_status onnx_precision_check(onnx_provider p, onnx_precision precision)
         DR_BUG_IF(at >= sizeof(list));
     }
     if (p == ONNX_CPU && precision == ONNX_FP16)
-        why = "a processor computes it in fp32, slower than fp32 itself";
+        why = "onnxruntime has few CPU kernels for it and casts around the others";
     else if (p == ONNX_CUDA && precision == ONNX_FP32)
         why = "GroupQueryAttention has no fp32 kernel there";
-    dr_status st = dr_fail(DR_EUNSUPPORTED, "precision %s for %s: %s",
+    dr_status st = dr_fail(DR_EUSAGE, "precision %s for %s: %s",
                            precisions[precision], onnx_target_of(p)->name, why);
     dr_hint("it takes %s", list);
     return st;
