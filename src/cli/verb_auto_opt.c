@@ -17,6 +17,9 @@ typedef struct {
     int int4_accuracy_level;
     const char *min_ort_version;
     int max_length;
+    int adapter_precision;
+    int adapter_int4_block_size;
+    bool adapter_int4_is_symmetric;
     bool use_ort_genai;
     bool use_model_builder;
     bool no_check;
@@ -24,6 +27,7 @@ typedef struct {
 
 static const char *const devices[] = {"cpu", NULL};
 static const char *const providers[] = {"CPUExecutionProvider", NULL};
+static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
 static const char *const precisions[] = {"fp32", "int4", NULL};
 
 #define BUILDER_ROWS                                                                       \
@@ -39,6 +43,13 @@ static const char *const precisions[] = {"fp32", "int4", NULL};
                .help = "oldest onnxruntime that must load it, such as 1.20"),              \
         DR_INT(options, max_length, .dflt = "0", .max = 1 << 24,                           \
                .help = "search.max_length; 0: the context, at most 4096"),                 \
+        DR_CHOICE(options, adapter_precision, .dflt = "null",                              \
+                  .choices = adapter_precisions,                                           \
+                  .help = "of adapters and the inputs for them (default: the graph's)"),   \
+        DR_INT(options, adapter_int4_block_size, .dflt = "32", .min = 16, .max = 256,      \
+               .help = "values of an int4 adapter that share a scale"),                    \
+        DR_BOOL(options, adapter_int4_is_symmetric, .dflt = "true",                        \
+                .help = "int4 adapters have no zero points"),                              \
         DR_BOOL(options, use_ort_genai, .dflt = "false",                                   \
                 .help = "genai_config.json and tokenizer beside the graph"),               \
         DR_BOOL(options, use_model_builder, .dflt = "true",                                \
@@ -107,11 +118,16 @@ static const dr_param capture_params[] = {
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
                      size_t count)
 {
-    static const cli_key keys[] = {
-        {"precision", NULL},         {"int4_block_size", NULL},
-        {"int4_is_symmetric", NULL}, {"int4_accuracy_level", NULL},
-        {"min_ort_version", NULL},   {"use_ort_genai", NULL},
-        {"max_length", NULL}};
+    static const cli_key keys[] = {{"precision", NULL},
+                                   {"int4_block_size", NULL},
+                                   {"int4_is_symmetric", NULL},
+                                   {"int4_accuracy_level", NULL},
+                                   {"min_ort_version", NULL},
+                                   {"use_ort_genai", NULL},
+                                   {"max_length", NULL},
+                                   {"adapter_precision", NULL},
+                                   {"adapter_int4_block_size", NULL},
+                                   {"adapter_int4_is_symmetric", NULL}};
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,

@@ -24,7 +24,7 @@ static dr_status packed_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const 
     dr_status st = DR_OK;
 
     DR_TRY(onnx_build_linear(b, &qkv[0], p, (onnx_rows){s, 0, s->rows}, x));
-    qkv[0] = onnx_build_lora_add(b, p, s, x, qkv[0]);
+    DR_TRY(onnx_build_lora_add(b, &qkv[0], p, s, x));
 done:
     return st;
 }
@@ -32,6 +32,7 @@ done:
 static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path,
                            const onnx_source *s, const char *x)
 {
+    onnx_lora lora = {0};
     dr_status st = DR_OK;
 
     DR_BUG_IF(s->part_count != ONNX_PARTS);
@@ -43,10 +44,8 @@ static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const c
         const hf_linear *l = s->part[i];
         const char *p = onnx_build_path(b, path, part_names[i]);
         DR_TRY(onnx_build_linear(b, &qkv[i], p, (onnx_rows){s, l->row0, l->n_out}, x));
-        const char *add = onnx_build_lora(b, p, l, x);
-        if (add != NULL)
-            qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i], add,
-                             b->float_type, onnx_hidden(l->n_out));
+        DR_TRY(onnx_build_lora(b, &lora, p, l, x));
+        qkv[i] = onnx_lora_apply(b, p, &lora, qkv[i], l->n_out);
     }
 done:
     return st;
@@ -230,7 +229,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
 
     DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_O));
     DR_TRY(onnx_build_linear(b, out, o_path, (onnx_rows){&s, 0, s.rows}, y));
-    *out = onnx_build_lora_add(b, o_path, &s, y, *out);
+    DR_TRY(onnx_build_lora_add(b, out, o_path, &s, y));
 done:
     onnx_source_release(&s);
     return st;

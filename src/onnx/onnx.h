@@ -17,6 +17,7 @@
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "onnx/onnx_adapter.h"
 
 typedef enum { ONNX_FP32, ONNX_INT4 } onnx_precision;
 
@@ -37,6 +38,7 @@ typedef struct {
     int64_t max_length; /* genai_config search.max_length; 0: min(context, 4096) */
     const onnx_named_adapter *adapters;
     size_t adapter_count;
+    const onnx_adapter_form *adapter_form; /* NULL: floats of the graph's type */
 } onnx_options;
 
 typedef struct {
@@ -56,13 +58,6 @@ void onnx_report_release(onnx_report *r);
  */
 DR_MUST_USE dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m,
                                  dr_pool *pool, const onnx_options *o);
-
-/*
- * The adapter file alone: FlatBuffers "TORT", parameters named as PEFT's modules without
- * their prefix ("model.layers.0.self_attn.q_proj.lora_A.weight"), A transposed to [K][R],
- * B to [R][N] and multiplied by its scale, values float, 8-byte aligned.
- */
-DR_MUST_USE dr_status onnx_adapter_write(const char *path, const hf_adapter *a);
 
 /* Inspecting a model.onnx: what `drupe inspect` shows.  The wire format is scanned with
  * limits before protobuf sees it. */

@@ -21,7 +21,13 @@ typedef struct {
     const char *min_ort_version;
     bool use_ort_genai;
     int max_length;
+    int adapter_precision;
+    int adapter_int4_block_size;
+    bool adapter_int4_is_symmetric;
 } builder;
+
+enum { ADAPTER_FP32, ADAPTER_FP16, ADAPTER_INT4 };
+static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
 
 static const char *const precisions[] = {"fp32", "int4", NULL};
 
@@ -39,6 +45,12 @@ static const dr_param params[] = {
             .help = "genai_config.json and tokenizer for onnxruntime-genai"),
     DR_INT(builder, max_length, .dflt = "0", .max = 1 << 24,
            .help = "search.max_length; 0: the context, at most 4096"),
+    DR_CHOICE(builder, adapter_precision, .dflt = "null", .choices = adapter_precisions,
+              .help = "of adapter files and the inputs for them; default: the graph's"),
+    DR_INT(builder, adapter_int4_block_size, .dflt = "32", .min = 16, .max = 256,
+           .help = "values of an int4 adapter that share a scale"),
+    DR_BOOL(builder, adapter_int4_is_symmetric, .dflt = "true",
+            .help = "int4 adapters have no zero points"),
     DR_REFUSED("metadata_only", "the graph is always written", "use_ort_genai"),
     DR_REFUSED("search", "its members come later", "max_length"),
     DR_REFUSED("int4_op_types_to_quantize", "choosing operators comes later", NULL),
@@ -100,6 +112,24 @@ static bool was_given(const unsigned char *given, const char *name)
     return given != NULL && given[p - params];
 }
 
+/* The rows about adapters: of use, and of one another. */
+static dr_status check_adapter_rows(const builder *c, const unsigned char *given)
+{
+    static const char *const names[] = {"adapter_int4_block_size",
+                                        "adapter_int4_is_symmetric"};
+    int b = c->adapter_int4_block_size;
+
+    if ((b & (b - 1)) != 0)
+        return dr_fail(DR_EUSAGE,
+                       "adapter_int4_block_size: expected 16, 32, 64, 128 or 256, found %d",
+                       b);
+    for (size_t i = 0; i < DR_COUNT(names); i++) {
+        if (was_given(given, names[i]) && c->adapter_precision != ADAPTER_INT4)
+            return dr_fail(DR_EUSAGE, "%s needs adapter_precision int4", names[i]);
+    }
+    return DR_OK;
+}
+
 static dr_status validate(const void *config, const unsigned char *given)
 {
     const builder *c = config;
@@ -118,6 +148,7 @@ static dr_status validate(const void *config, const unsigned char *given)
         DR_TRY(check_int4_rows(given));
     if (!c->use_ort_genai && was_given(given, "max_length"))
         DR_FAIL(DR_EUSAGE, "max_length has no effect without use_ort_genai");
+    DR_TRY(check_adapter_rows(c, given));
     DR_TRY(parse_ort_version(&minor, c->min_ort_version));
 done:
     return st;
@@ -174,6 +205,11 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     hf_adapter *adapters = dr_calloc(in->adapter_count, sizeof(*adapters));
     onnx_named_adapter *named =
         dr_arena_alloc(job->arena, in->adapter_count, sizeof(*named));
+    const onnx_adapter_form form = {
+        .dtype = c->adapter_precision == ADAPTER_FP16 ? DR_DTYPE_F16 : DR_DTYPE_F32,
+        .int4 = c->adapter_precision == ADAPTER_INT4,
+        .block = c->adapter_int4_block_size,
+        .symmetric = c->adapter_int4_is_symmetric};
     onnx_report report = {0};
     tok_tokenizer *tok = NULL;
     hf_model *m = NULL;
@@ -182,6 +218,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to export");
     DR_TRY(open_adapters(in, m, adapters, named));
+    if (c->adapter_precision >= 0 && in->adapter_count == 0)
+        DR_FAIL(DR_EUSAGE, "adapter_precision has no effect without adapter_path");
     bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
     if (!packed && c->precision < 0)
         DR_TRY(check_int4_rows(job->given));
@@ -195,7 +233,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                       .genai = c->use_ort_genai,
                       .max_length = c->max_length,
                       .adapters = named,
-                      .adapter_count = in->adapter_count};
+                      .adapter_count = in->adapter_count,
+                      .adapter_form = c->adapter_precision >= 0 ? &form : NULL};
     if (c->precision >= 0)
         o.precision = (onnx_precision)c->precision;
     DR_TRY(parse_ort_version(&o.min_ort_minor, c->min_ort_version));
@@ -205,6 +244,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                                     "use_ort_genai out, or give --no_check"),
                 "reading the tokenizer, which use_ort_genai needs");
     DR_TRY(dr_pool_open(&pool, job->threads));
+    for (size_t i = 0; i < in->adapter_count; i++)
+        DR_TRY(hf_adapter_factors(&adapters[i], m, pool));
     DR_TRY(dr_make_dirs(dir));
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
     DR_TRY(tell(job, &report, &o));
