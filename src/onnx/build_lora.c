@@ -192,7 +192,7 @@ const char *onnx_lora_apply(onnx_builder *b, const char *path, const onnx_lora *
 
 /* ---- modules side by side ---- */
 
-/* The name of a constant without elements; all layers share it. */
+/* The name of a constant without elements. */
 static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shape)
 {
     const onnx_init *i = find_init(b, name);
@@ -202,15 +202,17 @@ static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shap
     return i->name;
 }
 
-/* Zeros of [batch, sequence, n_out], for a module without an adapter. */
-static const char *zeros(onnx_builder *b, const char *path, const hf_linear *l,
-                         const char *x)
+/* Zeros of [batch, sequence, n_out], for modules without an adapter: made once. */
+static const char *zeros(onnx_builder *b, const hf_linear *l, const char *x)
 {
-    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
-    onnx_dim none = onnx_num(0);
+    const char *path = dr_arena_printf(b->arena, "/model/lora_zeros/%zu", l->n_out);
     const char *a_name = dr_arena_printf(b->arena, "lora.none_A.%zu", l->n_in);
     const char *b_name = dr_arena_printf(b->arena, "lora.none_B.%zu", l->n_out);
+    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
+    onnx_dim none = onnx_num(0);
 
+    if (find_init(b, b_name) != NULL)
+        return onnx_build_path(b, path, "lora_B/MatMul/output_0");
     a_name = empty_init(b, a_name, onnx_shape2(k, none));
     b_name = empty_init(b, b_name, onnx_shape2(none, n));
     x = onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_A/MatMul"), x, a_name,
@@ -269,7 +271,7 @@ dr_status onnx_build_lora_add(onnx_builder *b, const char **y, const char *path,
         const hf_linear *l = s->part[i];
         const char *part = s->part_count == 1 ? path : onnx_build_path(b, path, l->leaf);
         DR_TRY(onnx_build_lora(b, &lora, part, l, x));
-        adds[i] = lora.add != NULL ? lora.add : zeros(b, part, l, x);
+        adds[i] = lora.add != NULL ? lora.add : zeros(b, l, x);
         factors[i] = lora.factor;
         if (dora && factors[i] == NULL)
             DR_TRY(ones(b, &factors[i], l->n_out));
