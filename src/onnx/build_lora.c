@@ -157,15 +157,6 @@ done:
 
 /* ---- applying it ---- */
 
-static const onnx_init *find_init(const onnx_builder *b, const char *name)
-{
-    for (const onnx_init *i = b->g.inits.first; i != NULL; i = i->next) {
-        if (strcmp(i->name, name) == 0)
-            return i;
-    }
-    return NULL;
-}
-
 const char *onnx_lora_apply(onnx_builder *b, const char *path, const onnx_lora *lora,
                             const char *y, size_t n_out)
 {
@@ -173,7 +164,7 @@ const char *onnx_lora_apply(onnx_builder *b, const char *path, const onnx_lora *
     onnx_shape shape = onnx_hidden(n_out);
     onnx_graph *g = &b->g;
 
-    if (lora->factor == NULL || find_init(b, bias) == NULL)
+    if (lora->factor == NULL || onnx_graph_find_init(&b->g, bias) == NULL)
         bias = NULL;
     if (bias != NULL)
         y = onnx_op(g, "Sub", onnx_build_path(b, path, "lora/Sub"), y, bias, b->float_type,
@@ -195,7 +186,7 @@ const char *onnx_lora_apply(onnx_builder *b, const char *path, const onnx_lora *
 /* The name of a constant without elements. */
 static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shape)
 {
-    const onnx_init *i = find_init(b, name);
+    const onnx_init *i = onnx_graph_find_init(&b->g, name);
 
     if (i == NULL)
         i = onnx_graph_init(&b->g, name, b->float_type, shape);
@@ -211,7 +202,7 @@ static const char *zeros(onnx_builder *b, const hf_linear *l, const char *x)
     onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
     onnx_dim none = onnx_num(0);
 
-    if (find_init(b, b_name) != NULL)
+    if (onnx_graph_find_init(&b->g, b_name) != NULL)
         return onnx_build_path(b, path, "lora_B/MatMul/output_0");
     a_name = empty_init(b, a_name, onnx_shape2(k, none));
     b_name = empty_init(b, b_name, onnx_shape2(none, n));
@@ -228,7 +219,7 @@ static dr_status ones(onnx_builder *b, const char **out, size_t count)
     dr_status st = DR_OK;
 
     *out = name;
-    if (find_init(b, name) != NULL)
+    if (onnx_graph_find_init(&b->g, name) != NULL)
         return DR_OK;
     DR_TRY(dr_big_alloc(&values, count, sizeof(float), name));
     for (size_t i = 0; i < count; i++)

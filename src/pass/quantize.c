@@ -174,8 +174,8 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
         goto done;
     }
     if (hf_model_config(m)->experts.count > 0) {
-        st = dr_fail(DR_EUNSUPPORTED, "%s: the experts of %s are not quantized yet", in->name,
-                     hf_model_config(m)->arch_name);
+        st = dr_fail(DR_EUNSUPPORTED, "%s: the experts of %s are not quantized yet",
+                     in->name, hf_model_config(m)->arch_name);
         dr_hint("auto-opt --precision int4 rounds them in the graph");
         goto done;
     }
