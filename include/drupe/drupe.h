@@ -98,6 +98,8 @@ typedef struct {
     int threads;        /* 0: all */
     bool evaluate;      /* measure a quantized model against the original */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */
+    bool dry_run;       /* only say what would be run: a workflow file of Olive's form */
+    bool save_config;   /* the same as config.json in output */
 } drupe_job;
 
 /* The output folder is replaced whole when drupe made it; any other folder is refused. */

@@ -20,11 +20,13 @@ typedef struct {
     int adapter_precision;
     int adapter_int4_block_size;
     bool adapter_int4_is_symmetric;
+    int past_key_value_name;
     bool use_ort_genai;
     bool use_model_builder;
     bool no_check;
 } options;
 
+static const char *const cache_names[] = {"past_key_values", NULL};
 static const char *const devices[] = {"cpu", NULL};
 static const char *const providers[] = {"CPUExecutionProvider", NULL};
 static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
@@ -104,6 +106,8 @@ static const dr_param capture_params[] = {
     CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "cpu",
             .choices = devices, .help = "where the conversion runs"),
     BUILDER_ROWS,
+    DR_CHOICE(options, past_key_value_name, .dflt = "past_key_values",
+              .choices = cache_names, .help = "of the cache's inputs"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
@@ -111,7 +115,6 @@ static const dr_param capture_params[] = {
     DR_REFUSED("target_opset", "the lowest that the graph's operators allow is used",
                "min_ort_version"),
     DR_REFUSED("fixed_param_dict", "fixed shapes come with NPU targets", NULL),
-    DR_REFUSED("past_key_value_name", "the runtime's own name is used", NULL),
     CLI_MODEL_REFUSED,
 };
 
@@ -132,6 +135,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,
                            .output = o->model.output_path,
+                           .dry_run = o->model.dry_run,
+                           .save_config = o->model.save_config_file,
                            .check = !o->no_check};
     dr_status st = DR_OK;
 

@@ -35,10 +35,12 @@ typedef struct {
     const char *device; /* NULL: "cpu" */
     int threads;
     bool evaluate, check;
+    bool dry_run; /* check all that can be checked, say what would be run, run nothing */
+    bool save_config; /* config.json in output: the run as a workflow file */
 } flow_spec;
 
 typedef struct {
-    const char *model_path;   /* arena: <output>/model */
+    const char *model_path;   /* arena: <output>/model; NULL: dry_run */
     const char *adapter_path; /* arena; NULL: none was made */
     dr_buf text;              /* for people */
     json_t *report;           /* for programs */
