@@ -17,10 +17,8 @@
 
 /* ---- values ---- */
 
-/* An integer of [min, max]; *out keeps its default when absent, unless that is below min,
- * which makes the key required. */
-static dr_status get_int(int *out, const json_t *o, const char *key, int min, int max,
-                         const char *where)
+dr_status hf_config_int(int *out, const json_t *o, const char *key, int min, int max,
+                        const char *where)
 {
     int64_t v = *out;
     dr_status st = DR_OK;
@@ -136,13 +134,13 @@ static dr_status parse_sizes(hf_config *c, const json_t *o, const char *where)
     int64_t position = hf_family_of(c->arch)->max_position;
     dr_status st = DR_OK;
 
-    DR_TRY(get_int(&c->layers, o, "num_hidden_layers", 1, 4096, where));
-    DR_TRY(get_int(&c->hidden, o, "hidden_size", 1, 1 << 20, where));
-    DR_TRY(get_int(&c->intermediate, o, "intermediate_size", 1, 1 << 24, where));
-    DR_TRY(get_int(&c->vocab, o, "vocab_size", 1, 1 << 26, where));
-    DR_TRY(get_int(&c->heads, o, "num_attention_heads", 1, 1 << 16, where));
+    DR_TRY(hf_config_int(&c->layers, o, "num_hidden_layers", 1, 4096, where));
+    DR_TRY(hf_config_int(&c->hidden, o, "hidden_size", 1, 1 << 20, where));
+    DR_TRY(hf_config_int(&c->intermediate, o, "intermediate_size", 1, 1 << 24, where));
+    DR_TRY(hf_config_int(&c->vocab, o, "vocab_size", 1, 1 << 26, where));
+    DR_TRY(hf_config_int(&c->heads, o, "num_attention_heads", 1, 1 << 16, where));
     c->kv_heads = c->heads;
-    DR_TRY(get_int(&c->kv_heads, o, "num_key_value_heads", 1, c->heads, where));
+    DR_TRY(hf_config_int(&c->kv_heads, o, "num_key_value_heads", 1, c->heads, where));
     if (c->heads % c->kv_heads != 0)
         DR_FAIL(DR_EFORMAT,
                 "%s: num_attention_heads: %d is not a multiple of "
@@ -150,7 +148,7 @@ static dr_status parse_sizes(hf_config *c, const json_t *o, const char *where)
                 where, c->heads, c->kv_heads);
     c->head_dim = hf_family_of(c->arch)->head_dim;
     if (c->head_dim != 0 || dr_json_get(o, "head_dim") != NULL) {
-        DR_TRY(get_int(&c->head_dim, o, "head_dim", 1, HF_HEAD_DIM_MAX, where));
+        DR_TRY(hf_config_int(&c->head_dim, o, "head_dim", 1, HF_HEAD_DIM_MAX, where));
     } else if (c->hidden % c->heads == 0) {
         c->head_dim = c->hidden / c->heads;
     } else {

@@ -15,6 +15,11 @@ enum { HF_ROPE_HALF_MAX = 512, HF_HEAD_DIM_MAX = 2 * HF_ROPE_HALF_MAX };
 DR_MUST_USE dr_status hf_config_parse(dr_arena *a, hf_config *c, const json_t *config,
                                       const json_t *generation, const char *where);
 
+/* An integer of [min, max]; *out keeps its default when absent, unless that is below min,
+ * which makes the key required. */
+DR_MUST_USE dr_status hf_config_int(int *out, const json_t *o, const char *key, int min,
+                                    int max, const char *where);
+
 /* Bits of hf_config.layer_kinds. */
 enum { HF_LAYER_WINDOW = 1, HF_LAYER_NO_ROPE = 2, HF_LAYER_LOCAL_ROPE = 4 };
 

@@ -184,13 +184,21 @@ done:
 
 /* ---- reading ---- */
 
+/* dst[count][in] = rows row .. of one expert. */
 static dr_status read_single(const hf_model *m, int layer, hf_expert_part part,
-                             size_t expert, size_t row, float *dst)
+                             size_t expert, size_t row, size_t count, float *dst)
 {
+    size_t in = hf_expert_in(&m->c, part);
+    dr_status st = DR_OK;
+
     if (part == HF_EXPERT_DOWN)
-        return hf_entry_read(m, single(m, layer, expert, "down_proj"), dst, row, 1);
-    return hf_entry_read(m, single(m, layer, expert, row % 2 ? "up_proj" : "gate_proj"),
-                         dst, row / 2, 1);
+        return hf_entry_read(m, single(m, layer, expert, "down_proj"), dst, row, count);
+    const hf_entry *const turns[2] = {single(m, layer, expert, "gate_proj"),
+                                      single(m, layer, expert, "up_proj")};
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(hf_entry_read(m, turns[(row + i) % 2], dst + i * in, (row + i) / 2, 1));
+done:
+    return st;
 }
 
 /* dst[count][in] from columns col .. of the expert's [in][out]. */
@@ -236,18 +244,18 @@ dr_status hf_expert_read(const hf_model *m, int layer, hf_expert_part part, floa
     dr_status st = DR_OK;
 
     DR_BUG_IF(row0 + count > out * (size_t)m->c.experts.count);
-    for (size_t have = 0; have < count;) {
-        size_t row = row0 + have, expert = row / out, at = row % out, n = 1;
+    for (size_t have = 0, n = 0; have < count; have += n) {
+        size_t row = row0 + have, expert = row / out, at = row % out;
         float *to = dst + have * in;
+        n = out - at < count - have ? out - at : count - have;
         if (plain != NULL) {
-            n = out - at < count - have ? out - at : count - have;
             read_columns(plain, expert, in, out, at, n, to);
         } else if (blocks != NULL) {
-            read_mx(blocks, scales, row, in, to);
+            for (size_t i = 0; i < n; i++)
+                read_mx(blocks, scales, row + i, in, to + i * in);
         } else {
-            DR_TRY(read_single(m, layer, part, expert, at, to));
+            DR_TRY(read_single(m, layer, part, expert, at, n, to));
         }
-        have += n;
     }
 done:
     return st;

@@ -142,21 +142,6 @@ done:
 
 /* ---- experts ---- */
 
-static dr_status count(int *out, const json_t *o, const char *key, int64_t dflt,
-                       int64_t max, const char *where)
-{
-    int64_t v = dflt;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_int(o, key, &v, where));
-    if (v < 1 || v > max)
-        DR_FAIL(DR_EFORMAT, "%s: %s: %lld is not between 1 and %lld", where, key,
-                (long long)v, (long long)max);
-    *out = (int)v;
-done:
-    return st;
-}
-
 static dr_status hf_family_qwen3_moe(hf_config *c, const json_t *o, const char *where)
 {
     int every = 1;
@@ -167,14 +152,14 @@ static dr_status hf_family_qwen3_moe(hf_config *c, const json_t *o, const char *
     dr_status st = DR_OK;
 
     DR_TRY(hf_family_attention_bias(c, o, where));
-    DR_TRY(count(&every, o, "decoder_sparse_step", 1, c->layers, where));
+    DR_TRY(hf_config_int(&every, o, "decoder_sparse_step", 1, c->layers, where));
     if (every != 1 || json_array_size(dr_json_get(o, "mlp_only_layers")) != 0)
         DR_FAIL(DR_EUNSUPPORTED,
                 "%s: layers without experts among others are not supported", where);
-    *e = (hf_experts){.alpha = 1};
-    DR_TRY(count(&e->count, o, key, 128, 4096, where));
-    DR_TRY(count(&e->used, o, "num_experts_per_tok", 8, e->count, where));
-    DR_TRY(count(&e->inner, o, "moe_intermediate_size", 768, 1 << 20, where));
+    *e = (hf_experts){.count = 128, .used = 8, .inner = 768, .alpha = 1};
+    DR_TRY(hf_config_int(&e->count, o, key, 1, 4096, where));
+    DR_TRY(hf_config_int(&e->used, o, "num_experts_per_tok", 1, e->count, where));
+    DR_TRY(hf_config_int(&e->inner, o, "moe_intermediate_size", 1, 1 << 20, where));
     DR_TRY(dr_json_bool(o, "norm_topk_prob", &e->renormalize, where));
 done:
     return st;
@@ -185,7 +170,9 @@ static dr_status hf_family_gpt_oss(hf_config *c, const json_t *o, const char *wh
     hf_experts *e = &c->experts;
     dr_status st = DR_OK;
 
-    *e = (hf_experts){.inner = c->intermediate,
+    *e = (hf_experts){.count = 128,
+                      .used = 4,
+                      .inner = c->intermediate,
                       .renormalize = true,
                       .bias = true,
                       .alpha = 1.702,
@@ -193,8 +180,8 @@ static dr_status hf_family_gpt_oss(hf_config *c, const json_t *o, const char *wh
                       .limit = 7};
     c->sinks = true;
     DR_TRY(hf_family_attention_bias(c, o, where));
-    DR_TRY(count(&e->count, o, "num_local_experts", 128, 4096, where));
-    DR_TRY(count(&e->used, o, "num_experts_per_tok", 4, e->count, where));
+    DR_TRY(hf_config_int(&e->count, o, "num_local_experts", 1, 4096, where));
+    DR_TRY(hf_config_int(&e->used, o, "num_experts_per_tok", 1, e->count, where));
     DR_TRY(scale(&e->alpha, o, "swiglu_alpha", where));
     DR_TRY(scale(&e->limit, o, "swiglu_limit", where));
 done:

@@ -11,6 +11,8 @@
 #include "hf/config_impl.h"
 #include "hf/family_impl.h"
 
+enum { KINDS_MAX = 1 << 20 }; /* of a key that counts layers */
+
 /* kinds[layer] |= HF_LAYER_WINDOW by the names in layer_types. */
 static dr_status by_names(uint8_t *kinds, const hf_config *c, const json_t *types,
                           const char *where)
@@ -33,29 +35,15 @@ done:
     return st;
 }
 
-/* A whole number of [min, 1 << 20]. */
-static dr_status number(int64_t *out, const json_t *o, const char *key, int64_t min,
-                        const char *where)
-{
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_int(o, key, out, where));
-    if (*out < min || *out > 1 << 20)
-        DR_FAIL(DR_EFORMAT, "%s: %s: %lld is not between %lld and %d", where, key,
-                (long long)*out, (long long)min, 1 << 20);
-done:
-    return st;
-}
-
 /* no_rope_layers: 1 where a layer is rotated; else every n-th is not. */
 static dr_status no_rope(uint8_t *kinds, const hf_config *c, const json_t *o,
                          const char *where)
 {
     const json_t *list = dr_json_get(o, "no_rope_layers");
-    int64_t every = 4;
+    int every = 4;
     dr_status st = DR_OK;
 
-    DR_TRY(number(&every, o, "no_rope_layer_interval", 1, where));
+    DR_TRY(hf_config_int(&every, o, "no_rope_layer_interval", 1, KINDS_MAX, where));
     if (list != NULL && json_array_size(list) < (size_t)c->layers)
         DR_FAIL(DR_EFORMAT, "%s: no_rope_layers: expected %d numbers, found %zu", where,
                 c->layers, json_array_size(list));
@@ -81,7 +69,7 @@ static dr_status windows(uint8_t *kinds, bool *use, const hf_config *c, const js
     const hf_family *f = hf_family_of(c->arch);
     const json_t *types = dr_json_get(o, "layer_types");
     bool by_switch = f->windows == HF_WINDOWS_SWITCH || f->windows == HF_WINDOWS_NOPE;
-    int64_t from = 28, pattern = f->window_pattern;
+    int from = 28, pattern = f->window_pattern;
     dr_status st = DR_OK;
 
     *use = f->windows != HF_WINDOWS_NONE;
@@ -90,10 +78,10 @@ static dr_status windows(uint8_t *kinds, bool *use, const hf_config *c, const js
         DR_TRY(dr_json_bool(o, "use_sliding_window", use, where));
     }
     if (f->windows == HF_WINDOWS_SWITCH)
-        DR_TRY(number(&from, o, "max_window_layers", 0, where));
+        DR_TRY(hf_config_int(&from, o, "max_window_layers", 0, KINDS_MAX, where));
     if (f->windows == HF_WINDOWS_PATTERN) {
-        DR_TRY(number(&pattern, o, "_sliding_window_pattern", 1, where));
-        DR_TRY(number(&pattern, o, "sliding_window_pattern", 1, where));
+        DR_TRY(hf_config_int(&pattern, o, "_sliding_window_pattern", 1, KINDS_MAX, where));
+        DR_TRY(hf_config_int(&pattern, o, "sliding_window_pattern", 1, KINDS_MAX, where));
     }
     if (types != NULL && (by_switch || f->windows == HF_WINDOWS_PATTERN)) {
         DR_TRY(by_names(kinds, c, types, where));

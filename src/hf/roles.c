@@ -42,6 +42,8 @@ static const struct module llama_modules[] = {
     {"mlp.down_proj", HF_SLOT_DOWN, SIZE_D, SIZE_I, BIAS_MLP},
 };
 
+enum { ATTENTION_MODULES = 4 }; /* the first ones, in front of the MLP's */
+
 static const struct module fused_modules[] = {
     {"self_attn.qkv_proj", HF_SLOT_QKV, SIZE_QKV, SIZE_D, BIAS_QKV},
     {"self_attn.o_proj", HF_SLOT_O, SIZE_D, SIZE_Q, BIAS_O},
@@ -58,14 +60,6 @@ static const struct module phi_modules[] = {
     {"mlp.fc2", HF_SLOT_DOWN, SIZE_D, SIZE_I, BIAS_MLP},
 };
 
-/* The MLP's place is taken by experts.c. */
-static const struct module moe_modules[] = {
-    {"self_attn.q_proj", HF_SLOT_QKV, SIZE_Q, SIZE_D, BIAS_QKV},
-    {"self_attn.k_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
-    {"self_attn.v_proj", HF_SLOT_QKV, SIZE_KV, SIZE_D, BIAS_QKV},
-    {"self_attn.o_proj", HF_SLOT_O, SIZE_D, SIZE_Q, BIAS_O},
-};
-
 static const struct {
     const struct module *modules;
     size_t count;
@@ -73,7 +67,7 @@ static const struct {
 } layouts[HF_LAYOUT_COUNT] = {
     [HF_LAYOUT_SPLIT] = {llama_modules, DR_COUNT(llama_modules), "model.norm"},
     [HF_LAYOUT_FUSED] = {fused_modules, DR_COUNT(fused_modules), "model.norm"},
-    [HF_LAYOUT_MOE] = {moe_modules, DR_COUNT(moe_modules), "model.norm"},
+    [HF_LAYOUT_MOE] = {llama_modules, ATTENTION_MODULES, "model.norm"}, /* experts.c */
     [HF_LAYOUT_PHI] = {phi_modules, DR_COUNT(phi_modules), "model.final_layernorm"},
 };
 

@@ -54,15 +54,12 @@ static dr_status float_embedding(onnx_builder *b, const char **out)
 {
     static const char name[] = "model.embed_tokens.weight";
     static const char path[] = "/model/embed_tokens/Gather";
-    onnx_type type = table_type(b), float_type = b->data.float_type;
+    onnx_type type = table_type(b);
     onnx_source s = {0};
     dr_status st = DR_OK;
 
     onnx_source_embedding(&s, b->m);
-    b->data.float_type = type;
-    st = onnx_data_rows(&b->data, name, &s);
-    b->data.float_type = float_type;
-    DR_TRYF(st, "writing the embedding");
+    DR_TRYF(onnx_data_rows(&b->data, name, type, &s), "writing the embedding");
     b->table = b->g.inits.last;
     *out = onnx_op(&b->g, "Gather", path, name, "input_ids", type, onnx_hidden(s.cols));
     if (type != b->float_type)

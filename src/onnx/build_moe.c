@@ -55,12 +55,10 @@ done:
     return st;
 }
 
-static dr_status weight(onnx_builder *b, expert_names *out, int layer, const char *path,
+/* p: "/model/layers.0/moe/experts/gate_up_proj". */
+static dr_status weight(onnx_builder *b, expert_names *out, int layer, const char *p,
                         hf_expert_part part)
 {
-    bool gate_up = part == HF_EXPERT_GATE_UP;
-    const char *p =
-        onnx_build_path(b, path, gate_up ? "experts/gate_up_proj" : "experts/down_proj");
     onnx_grid grid = onnx_build_grid(b, 4);
     const char *names[3] = {onnx_build_name(b, p, "weight_Q4"),
                             onnx_build_name(b, p, "weight_scales"), NULL};
@@ -72,7 +70,8 @@ static dr_status weight(onnx_builder *b, expert_names *out, int layer, const cha
     onnx_source_experts(&s, b->m, layer, part);
     if (b->o->precision == ONNX_FP32) {
         out->weight = onnx_build_name(b, p, "weight");
-        DR_TRYF(onnx_data_rows(&b->data, out->weight, &s), "writing %s", out->weight);
+        DR_TRYF(onnx_data_rows(&b->data, out->weight, b->float_type, &s), "writing %s",
+                out->weight);
         goto done;
     }
     if (s.cols % (size_t)grid.block != 0)
@@ -88,12 +87,9 @@ done:
     return st;
 }
 
-static dr_status bias(onnx_builder *b, expert_names *out, int layer, const char *path,
+static dr_status bias(onnx_builder *b, expert_names *out, int layer, const char *p,
                       hf_expert_part part)
 {
-    bool gate_up = part == HF_EXPERT_GATE_UP;
-    const char *p =
-        onnx_build_path(b, path, gate_up ? "experts/gate_up_proj" : "experts/down_proj");
     size_t n = hf_expert_out(b->c, part), e = (size_t)b->c->experts.count;
     void *values = NULL;
     dr_status st = DR_OK;
@@ -165,8 +161,10 @@ dr_status onnx_build_moe(onnx_builder *b, const char **out, int layer, const cha
     DR_TRY(router(b, &logits, layer, path, x));
     for (int i = 0; i < 2; i++) {
         hf_expert_part part = i == 0 ? HF_EXPERT_GATE_UP : HF_EXPERT_DOWN;
-        DR_TRY(weight(b, &names[i], layer, path, part));
-        DR_TRY(bias(b, &names[i], layer, path, part));
+        const char *p =
+            onnx_build_path(b, path, i == 0 ? "experts/gate_up_proj" : "experts/down_proj");
+        DR_TRY(weight(b, &names[i], layer, p, part));
+        DR_TRY(bias(b, &names[i], layer, p, part));
     }
     *out = experts(b, path, x, logits, names);
 done:

@@ -50,7 +50,8 @@ DR_MUST_USE dr_status onnx_data_floats_as(onnx_data *d, const char *name, onnx_t
                                           onnx_shape shape, const float *values,
                                           size_t count);
 /* All rows of a source: [rows][cols]. */
-DR_MUST_USE dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s);
+DR_MUST_USE dr_status onnx_data_rows(onnx_data *d, const char *name, onnx_type type,
+                                     const onnx_source *s);
 /* Rows row0 .. as the columns of a MatMul weight: [cols][count]. */
 DR_MUST_USE dr_status onnx_data_columns(onnx_data *d, const char *name,
                                         const onnx_source *s, size_t row0, size_t count);

@@ -157,6 +157,7 @@ typedef struct {
     size_t row0, rows;  /* of the source: the matrix that is written */
     size_t done, count; /* rows of it: this wave */
     size_t tile;        /* rows in a tile */
+    onnx_type type;     /* of floats, row by row */
     /* packed */
     const onnx_grid *grid;
     bool with_zeros;
@@ -235,24 +236,26 @@ static dr_status read_task(void *ctx, size_t task, int worker)
     dr_status st = DR_OK;
 
     DR_TRY(onnx_source_read(w->s, tile, row, rows));
-    DR_TRY(narrow((uint8_t *)w->d->wave.p + at * w->s->cols * float_bytes(w->d),
-                  w->d->float_type, tile, rows * w->s->cols, onnx_source_name(w->s, row)));
+    DR_TRY(narrow((uint8_t *)w->d->wave.p + at * w->s->cols * onnx_type_bytes(w->type),
+                  w->type, tile, rows * w->s->cols, onnx_source_name(w->s, row)));
 done:
     return st;
 }
 
-dr_status onnx_data_rows(onnx_data *d, const char *name, const onnx_source *s)
+dr_status onnx_data_rows(onnx_data *d, const char *name, onnx_type type,
+                         const onnx_source *s)
 {
-    wave w = {.d = d, .s = s, .rows = s->rows, .tile = tile_rows(s)};
+    wave w = {.d = d, .s = s, .rows = s->rows, .tile = tile_rows(s), .type = type};
+    size_t bytes = onnx_type_bytes(type);
     onnx_init *i = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(reserve_tiles(&w));
-    DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, float_bytes(d), name));
-    DR_TRY(begin(d, &i, name, d->float_type, rows_shape(s, s->rows, s->cols)));
+    DR_TRY(reserve(&d->wave, wave_rows(&w) * s->cols, bytes, name));
+    DR_TRY(begin(d, &i, name, type, rows_shape(s, s->rows, s->cols)));
     for (; w.done < w.rows; w.done += w.count) {
         DR_TRY(run_wave(&w, read_task));
-        DR_TRY(add(d, i, d->wave.p, w.count * s->cols * float_bytes(d)));
+        DR_TRY(add(d, i, d->wave.p, w.count * s->cols * bytes));
         DR_TRY(dr_cancelled_check());
     }
 done:

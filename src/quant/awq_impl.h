@@ -60,6 +60,9 @@ void awq_ratio_scales(float *scale, const float *x_mean, const float *w_mean, si
 DR_MUST_USE dr_status awq_fake_quantize(nn_device *dev, float *out, const float *w,
                                         size_t n, size_t k, size_t block,
                                         const quant_rule *rule, const float *scale);
+/* scales[AWQ_CANDIDATES][K]: the identity, then awq_ratio_scales of each ratio. */
+void awq_candidates(float *scales, const float *x_mean, const float *w_mean, size_t k,
+                    bool duo);
 /* loss[c] = sum over rows and groups of e^T G e for scales[c][K], c < count, where
  * wanted[c]; others are left alone. */
 DR_MUST_USE dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n,

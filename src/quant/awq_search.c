@@ -409,6 +409,16 @@ static bool exact_skips(const awq_run *r, hf_slot s)
     return c->kv_heads != c->heads || (!c->fused && c->heads * c->head_dim != c->hidden);
 }
 
+void awq_candidates(float *scales, const float *x_mean, const float *w_mean, size_t k,
+                    bool duo)
+{
+    for (size_t i = 0; i < k; i++)
+        scales[i] = 1.0f;
+    for (int i = 0; i < AWQ_RATIOS; i++)
+        awq_ratio_scales(scales + (size_t)(i + 1) * k, x_mean, w_mean, k,
+                         (double)i / AWQ_RATIOS, duo);
+}
+
 static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_mean)
 {
     awq_slot *slot = &r->slot[s];
@@ -420,11 +430,7 @@ static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_
         quant_tie_heads(w_mean, r->s.cfg);
         quant_tie_heads(slot->x_mean, r->s.cfg);
     }
-    for (size_t i = 0; i < slot->k; i++)
-        scales[i] = 1.0f;
-    for (int i = 0; i < AWQ_RATIOS; i++)
-        awq_ratio_scales(scales + (size_t)(i + 1) * slot->k, slot->x_mean, w_mean, slot->k,
-                         (double)i / AWQ_RATIOS, r->o->duo_scaling);
+    awq_candidates(scales, slot->x_mean, w_mean, slot->k, r->o->duo_scaling);
 done:
     return st;
 }

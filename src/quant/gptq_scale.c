@@ -47,11 +47,7 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
     cut_blocks(grams, rms, h, k, m);
     if (tied != NULL)
         quant_tie_heads(rms, tied);
-    for (size_t i = 0; i < k; i++)
-        scales[i] = 1.0f;
-    for (int i = 0; i < AWQ_RATIOS; i++)
-        awq_ratio_scales(scales + (size_t)(i + 1) * k, rms, NULL, k, (double)i / AWQ_RATIOS,
-                         false);
+    awq_candidates(scales, rms, NULL, k, false);
     DR_TRY(awq_rank_ratios(dev, loss, w, n, k, block, &rule, scales, grams));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
         if (loss[i] < loss[best])

@@ -62,18 +62,18 @@ static columns parts(const float *packed, size_t n, size_t k)
 typedef struct {
     const cpu_i16_kernels *kern;
     float *c;
-    size_t ldc, rows, cols; /* of C; what hangs over is not stored */
-    cpu_i16_tile a;         /* A's part: row 0, pair 0 */
+    size_t ldc;
+    cpu_i16_tile a; /* A's part: row 0, pair 0 */
     columns b;
     size_t pairs;
     bool acc, a_panels; /* rows of A lie in panels, like B */
 } product;
 
-static void copy_edge(float *to, size_t ldc, const float *whole, size_t nr, size_t rows,
+static void copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
                       size_t cols)
 {
     for (size_t i = 0; i < rows; i++)
-        memcpy(to + i * ldc, whole + i * nr, cols * sizeof(*to));
+        memcpy(to + i * ldt, from + i * ldf, cols * sizeof(*to));
 }
 
 /* A tile that hangs over C's edge goes through a whole one. */
@@ -83,10 +83,10 @@ static void edge(const product *p, const cpu_i16_tile *t, float *to, size_t rows
     float whole[MAX_TILE] = {0};
     size_t nr = p->kern->nr;
 
-    for (size_t i = 0; acc && i < rows; i++)
-        memcpy(whole + i * nr, to + i * p->ldc, cols * sizeof(*to));
+    if (acc)
+        copy_rows(whole, nr, to, p->ldc, rows, cols);
     p->kern->tile(whole, nr, t, acc);
-    copy_edge(to, p->ldc, whole, nr, rows, cols);
+    copy_rows(to, p->ldc, whole, nr, rows, cols);
 }
 
 /* Rows row .. row_end - 1 by columns col .. col_end - 1; row and col begin tiles. */
