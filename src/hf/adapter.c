@@ -1,6 +1,6 @@
 /*
  * adapter.c - LoRA adapters as PEFT keeps them: adapter_config.json and
- * adapter_model.safetensors.
+ * adapter_model.safetensors, or the older adapter_model.bin.
  *
  * Tensors name the modules (base_model.model.<module>.lora_A.weight [r, in], lora_B.weight
  * [out, r]); the config gives rank and scale, for single modules through rank_pattern and
@@ -18,6 +18,7 @@
 
 #include "core/file.h"
 #include "core/mem.h"
+#include "hf/pickled_impl.h"
 #include "hf/roles_impl.h"
 #include "hf/st_impl.h"
 
@@ -303,20 +304,24 @@ static dr_status check_module(const hf_lora_module *mod, const hf_model *m,
     return DR_OK;
 }
 
-static dr_status find_weights(dr_arena *a, const char **path, const char *dir)
+/* adapter_model.safetensors, else adapter_model.bin. */
+static dr_status parse_weights(dr_arena *a, dr_map *map, const char **path,
+                               dr_tensor **tensors, size_t *n, const char *dir)
 {
-    dr_status st;
+    const char *pickled = dr_path_join(a, dir, "adapter_model.bin");
+    bool torch = false;
+    dr_status st = DR_OK;
 
     *path = dr_path_join(a, dir, "adapter_model.safetensors");
-    if (dr_is_file(*path))
-        return DR_OK;
-    if (!dr_is_file(dr_path_join(a, dir, "adapter_model.bin")))
-        return dr_fail(DR_EIO, "%s: no such file", *path);
-    st = dr_fail(DR_EUNSUPPORTED,
-                 "%s/adapter_model.bin: pickled weights are not supported: "
-                 "opening them runs code",
-                 dir);
-    dr_hint("save the adapter again with a newer peft, which writes safetensors");
+    torch = !dr_is_file(*path) && dr_is_file(pickled);
+    if (torch)
+        *path = pickled;
+    DR_TRY(dr_map_open(map, *path));
+    if (torch)
+        DR_TRY(hf_torch_parse(a, tensors, n, map, *path));
+    else
+        DR_TRY(hf_st_parse(a, tensors, n, map, *path));
+done:
     return st;
 }
 
@@ -329,9 +334,7 @@ static dr_status read_weights(hf_adapter *out, const struct settings *s, const h
     size_t n = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(find_weights(&out->arena, &path, dir));
-    DR_TRY(dr_map_open(&map, path));
-    DR_TRY(hf_st_parse(&out->arena, &tensors, &n, &map, path));
+    DR_TRY(parse_weights(&out->arena, &map, &path, &tensors, &n, dir));
     if (n == 0)
         DR_FAIL(DR_EFORMAT, "%s: no tensors", path);
     out->modules = dr_calloc(n, sizeof(*out->modules));

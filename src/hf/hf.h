@@ -3,9 +3,10 @@
  *
  * An hf_model gives, whatever the source: a config (hf_config), a list of tensors by their
  * Hugging Face names, and the decoder's parts by role (hf_linear).  Weights stay mapped in
- * the file; they are converted when they are read.  Packed weights (AWQ, GPTQ, Olive's own)
- * come out as dr_qtensor: this door is the only place where those layouts are known.
- * Code in model folders is never run.
+ * the file (safetensors, pytorch_model.bin, GGUF); they are converted when they are read.
+ * Packed weights (AWQ, GPTQ, Olive's own, compressed-tensors) come out as dr_qtensor: this
+ * door is the only place where those layouts are known.  Code in model folders and pickles
+ * is never run.
  */
 #ifndef DRUPE_HF_H
 #define DRUPE_HF_H
@@ -251,8 +252,8 @@ typedef struct {
     dr_arena arena; /* holds names and float values */
 } hf_adapter;
 
-/* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or .bin refused by
- * name).  m (may be NULL) is what it must fit: every module checked by name and shape.
+/* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or the older .bin).
+ * m (may be NULL) is what it must fit: every module checked by name and shape.
  * DR_EUNSUPPORTED: DoRA, LoHa, LoKr, bias, modules_to_save - by name. */
 DR_MUST_USE dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m);
 void hf_adapter_release(hf_adapter *a);

@@ -1,7 +1,8 @@
 /*
  * hf_impl.h - an open model inside this room, and what a source of weights must fill in.
  *
- * Two sources exist: a folder with safetensors (safetensors.c) and a GGUF file (gguf.c).
+ * Two sources exist: a folder (folder.c: safetensors, PyTorch's files) and a GGUF file
+ * (gguf.c).
  * A source is one function that fills an empty hf_model:
  *
  *     dr_status hf_gguf_load(hf_model *m, const char *path)

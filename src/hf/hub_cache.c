@@ -126,14 +126,14 @@ static const char *missing_shard(const hub_env *env, const char *dir, const char
 
     if (dr_json_read(&o, index) != DR_OK) {
         dr_trail_clear();
-        return "model.safetensors.index.json";
+        return dr_path_base(index);
     }
     json_object_foreach(json_object_get(o, "weight_map"), key, file)
     {
         const char *name = json_string_value(file);
 
         if (name == NULL || !hub_is_safe_path(name))
-            lacks = "model.safetensors.index.json";
+            lacks = dr_path_base(index);
         else if (!dr_is_file(dr_path_join(env->a, dir, name)))
             lacks = dr_arena_strdup(env->a, name);
         if (lacks != NULL)
@@ -153,7 +153,8 @@ static bool has_weights(const hub_env *env, const char *dir)
         return false;
     }
     for (size_t i = 0; i < count; i++)
-        if (hub_ends_with(names[i], ".safetensors") &&
+        if ((hub_ends_with(names[i], ".safetensors") ||
+             strcmp(names[i], "adapter_model.bin") == 0) &&
             dr_is_file(dr_path_join(env->a, dir, names[i])))
             return true;
     return false;
@@ -161,18 +162,23 @@ static bool has_weights(const hub_env *env, const char *dir)
 
 const char *hub_snapshot_lacks(const hub_env *env, const hub_ref *ref, const char *commit)
 {
+    static const char *const singles[] = {"model.safetensors", "pytorch_model.bin"};
     const char *dir = hub_snapshot_dir(env, ref->id, commit);
-    const char *index = dr_path_join(env->a, dir, "model.safetensors.index.json");
 
     if (ref->file != NULL)
         return dr_is_file(dr_path_join(env->a, dir, ref->file)) ? NULL : ref->file;
     if (!dr_is_file(dr_path_join(env->a, dir, "config.json")) &&
         !dr_is_file(dr_path_join(env->a, dir, "adapter_config.json")))
         return "config.json";
-    if (dr_is_file(dr_path_join(env->a, dir, "model.safetensors")))
-        return NULL;
-    if (dr_is_file(index))
-        return missing_shard(env, dir, index);
+    for (size_t i = 0; i < DR_COUNT(singles); i++) {
+        const char *single = dr_path_join(env->a, dir, singles[i]);
+        const char *index = dr_arena_printf(env->a, "%s.index.json", single);
+
+        if (dr_is_file(single))
+            return NULL;
+        if (dr_is_file(index))
+            return missing_shard(env, dir, index);
+    }
     return has_weights(env, dir) ? NULL : "model.safetensors";
 }
 

@@ -123,7 +123,8 @@ typedef struct {
 /* Asks the hub.  *reached: it answered, well or not. */
 DR_MUST_USE dr_status hub_list(hub_listing *l, hub_net *net, const hub_env *env,
                                const hub_ref *ref, bool *reached);
-/* Fills wanted: config, tokenizer, safetensors; without those a single GGUF file. */
+/* Fills wanted: config, tokenizer, safetensors, without those PyTorch's files; without
+ * either a single GGUF file. */
 DR_MUST_USE dr_status hub_choose(hub_listing *l, const hub_env *env, const hub_ref *ref);
 /* A status that is not what was hoped for, in words; returns it. */
 dr_status hub_refused(const hub_env *env, const hub_ref *ref, const hub_reply *r,

@@ -145,34 +145,61 @@ static bool is_side_file(const char *name)
            strchr(name, '/') == NULL;
 }
 
+/* The forms that weights come in, best first. */
+typedef enum { SINGLE, SHARDS, OTHER, TORCH, TORCH_SHARDS, TORCH_ADAPTER, FORMS } form;
+
 /*
- * The weights: model.safetensors, else its shards with their index, else whatever else is
- * safetensors (an adapter's) but not consolidated.*, which are the same weights again in
- * another layout.
+ * model.safetensors, else its shards with their index, else whatever else is safetensors
+ * (an adapter's) but not consolidated.*, which are the same weights again in another
+ * layout; without safetensors PyTorch's own files.
  */
-static bool is_weight(const char *name, bool single, bool shards)
+static bool is_weight(const char *name, form f)
 {
     if (strchr(name, '/') != NULL)
         return false;
-    if (single)
+    switch (f) {
+    case SINGLE:
         return strcmp(name, "model.safetensors") == 0;
-    if (shards)
+    case SHARDS:
         return strncmp(name, "model", 5) == 0 &&
                (hub_ends_with(name, ".safetensors") ||
                 hub_ends_with(name, ".safetensors.index.json"));
-    return hub_ends_with(name, ".safetensors") && strncmp(name, "consolidated", 12) != 0;
+    case OTHER:
+        return hub_ends_with(name, ".safetensors") &&
+               strncmp(name, "consolidated", 12) != 0;
+    case TORCH:
+        return strcmp(name, "pytorch_model.bin") == 0;
+    case TORCH_SHARDS:
+        return strncmp(name, "pytorch_model-", 14) == 0 && hub_ends_with(name, ".bin");
+    case TORCH_ADAPTER:
+        return strcmp(name, "adapter_model.bin") == 0;
+    case FORMS:
+        break;
+    }
+    return false;
+}
+
+static bool has_weights(const hub_listing *l, form f)
+{
+    if (f == SHARDS && !has(l, "model.safetensors.index.json"))
+        return false;
+    if (f == TORCH_SHARDS && !has(l, "pytorch_model.bin.index.json"))
+        return false;
+    for (size_t i = 0; i < l->name_count; i++)
+        if (is_weight(l->names[i], f))
+            return true;
+    return false;
 }
 
 /* A repository without safetensors: its only GGUF file, or words about what it has. */
 static dr_status choose_gguf(hub_listing *l, const hub_env *env, const hub_ref *ref)
 {
     const char *list = "", *only = NULL;
-    size_t ggufs = 0, bins = 0;
+    size_t ggufs = 0;
 
     for (size_t i = 0; i < l->name_count; i++) {
         const char *name = l->names[i];
 
-        bins += hub_ends_with(name, ".bin") || hub_ends_with(name, ".pth");
         if (!hub_ends_with(name, ".gguf"))
             continue;
         only = name;
@@ -190,18 +217,15 @@ static dr_status choose_gguf(hub_listing *l, const hub_env *env, const hub_ref *
         dr_hint("name one: %s/%s", ref->id, only);
         return DR_EUSAGE;
     }
-    (void)dr_fail(DR_EUNSUPPORTED, "%s: has no safetensors weights%s", ref->id,
-                  bins ? ", only pickled ones (.bin)" : "");
-    if (bins > 0)
-        dr_hint("pickled weights run code when they are read; look for a converted copy");
-    return DR_EUNSUPPORTED;
+    return dr_fail(DR_EUNSUPPORTED,
+                   "%s: has no weights that drupe reads (safetensors, pytorch_model.bin, "
+                   "GGUF)",
+                   ref->id);
 }
 
 dr_status hub_choose(hub_listing *l, const hub_env *env, const hub_ref *ref)
 {
-    bool single = has(l, "model.safetensors");
-    bool shards = has(l, "model.safetensors.index.json");
-    size_t weights = 0;
+    form f = SINGLE;
 
     l->wanted_count = 0;
     if (ref->file != NULL) {
@@ -210,15 +234,16 @@ dr_status hub_choose(hub_listing *l, const hub_env *env, const hub_ref *ref)
         l->wanted[l->wanted_count++] = ref->file;
         return DR_OK;
     }
+    while (f < FORMS && !has_weights(l, f))
+        f++;
+    if (f == FORMS)
+        return choose_gguf(l, env, ref);
     for (size_t i = 0; i < l->name_count; i++) {
-        bool weight = is_weight(l->names[i], single, shards);
+        bool index =
+            f == TORCH_SHARDS && strcmp(l->names[i], "pytorch_model.bin.index.json") == 0;
 
-        weights += weight;
-        if (weight || is_side_file(l->names[i]))
+        if (index || is_weight(l->names[i], f) || is_side_file(l->names[i]))
             l->wanted[l->wanted_count++] = l->names[i];
     }
-    if (weights > 0)
-        return DR_OK;
-    l->wanted_count = 0;
-    return choose_gguf(l, env, ref);
+    return DR_OK;
 }

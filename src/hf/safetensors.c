@@ -1,7 +1,7 @@
 /*
- * safetensors.c - reading safetensors: one file, or shards with an index.
+ * safetensors.c - reading one safetensors file.
  *
- * The files are mapped and the tensors are views into them; nothing is copied.  A header is
+ * The file is mapped and the tensors are views into it; nothing is copied.  A header is
  * input from strangers: every number in it is checked against the file before it is used.
  *
  * What must hold of a file, as the reference reader demands it:
@@ -15,10 +15,7 @@
 
 #include "core/json.h"
 #include "core/mem.h"
-#include "hf/hf_impl.h"
 #include "hf/st_impl.h"
-
-/* ---- one file ---- */
 
 /* A tensor with where its data begins, for the sort. */
 struct placed {
@@ -190,155 +187,5 @@ dr_status hf_st_parse(dr_arena *a, dr_tensor **tensors, size_t *count, const dr_
 done:
     json_decref(header);
     free(list);
-    return st;
-}
-
-/* ---- a folder ---- */
-
-/* Adds the tensors of one file; file_of (may be NULL) is the index that each must be in. */
-static dr_status load_file(hf_model *m, const char *path, const json_t *file_of)
-{
-    dr_map map = {0};
-    dr_tensor *tensors = NULL;
-    size_t n = 0;
-    dr_status st = DR_OK;
-
-    DR_TRY(hf_model_add_map(m, path, &map));
-    DR_TRY(hf_st_parse(&m->arena, &tensors, &n, &map, path));
-    for (size_t i = 0; i < n; i++) {
-        const char *home = json_string_value(json_object_get(file_of, tensors[i].name));
-        if (file_of != NULL && (home == NULL || strcmp(home, dr_path_base(path)) != 0))
-            DR_FAIL(DR_EFORMAT, "%s: %s: the index places it in %s", path, tensors[i].name,
-                    home ? home : "no file");
-        hf_entry *e = hf_model_add_entry(m);
-        e->t = tensors[i];
-        e->type = dr_dtype_name(e->t.dtype);
-        e->read = dr_dtype_is_float(e->t.dtype) ? hf_read_plain : NULL;
-        DR_TRY(hf_entry_shape(e, e->t.dims, e->t.ndim, path));
-    }
-done:
-    return st;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    const char *const *p = a, *const *q = b;
-
-    return strcmp(*p, *q);
-}
-
-/* The different file names of an index, sorted. */
-static dr_status shard_names(dr_arena *a, const char ***out, size_t *count, json_t *file_of,
-                             const char *where)
-{
-    const char *name;
-    json_t *value;
-    size_t n = 0, kept = 0;
-    dr_status st = DR_OK;
-
-    const char **names = dr_arena_alloc(a, json_object_size(file_of) + 1, sizeof(*names));
-    json_object_foreach(file_of, name, value)
-    {
-        const char *file = json_string_value(value);
-        if (file == NULL || file[0] == '\0' || strchr(file, '/') != NULL)
-            DR_FAIL(DR_EFORMAT, "%s: weight_map: %s: expected the name of a file beside it",
-                    where, name);
-        names[n++] = file;
-    }
-    qsort(names, n, sizeof(*names), by_text);
-    for (size_t i = 0; i < n; i++) {
-        if (kept == 0 || strcmp(names[kept - 1], names[i]) != 0)
-            names[kept++] = names[i];
-    }
-    *out = names;
-    *count = kept;
-done:
-    return st;
-}
-
-/* The index has more tensors than the files: says which is missing. */
-static dr_status name_missing(const hf_model *m, json_t *file_of, const char *where)
-{
-    const char *name;
-    json_t *value;
-
-    json_object_foreach(file_of, name, value)
-    {
-        size_t i = 0;
-        while (i < m->entry_count && strcmp(m->entries[i].t.name, name) != 0)
-            i++;
-        if (i == m->entry_count)
-            return dr_fail(DR_EFORMAT, "%s: %s: not in %s, where it should be", where, name,
-                           json_string_value(value));
-    }
-    DR_BUG_IF(true);
-    return DR_OK;
-}
-
-static dr_status load_shards(hf_model *m, const char *dir, const char *index_path)
-{
-    json_t *index = NULL;
-    const char **files = NULL;
-    size_t n = 0;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_read(&index, index_path));
-    json_t *file_of = json_object_get(index, "weight_map");
-    if (!json_is_object(file_of))
-        DR_FAIL(DR_EFORMAT, "%s: weight_map: expected an object, found %s", index_path,
-                dr_json_type(file_of));
-    DR_TRY(shard_names(&m->arena, &files, &n, file_of, index_path));
-    for (size_t i = 0; i < n; i++)
-        DR_TRYF(load_file(m, dr_path_join(&m->arena, dir, files[i]), file_of),
-                "shard %zu of %zu of %s", i + 1, n, index_path);
-    if (m->entry_count != json_object_size(file_of))
-        DR_TRY(name_missing(m, file_of, index_path));
-done:
-    json_decref(index);
-    return st;
-}
-
-static dr_status no_weights(dr_arena *a, const char *dir)
-{
-    static const char *const pickles[] = {
-        "pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"};
-    dr_status st;
-
-    for (size_t i = 0; i < DR_COUNT(pickles); i++) {
-        if (!dr_is_file(dr_path_join(a, dir, pickles[i])))
-            continue;
-        st = dr_fail(DR_EUNSUPPORTED,
-                     "%s/%s: pickled weights are not supported: opening them "
-                     "runs code",
-                     dir, pickles[i]);
-        dr_hint(
-            "convert them to model.safetensors, or take a version of the model that has "
-            "it (most on huggingface.co do)");
-        return st;
-    }
-    st = dr_fail(DR_EFORMAT, "%s: neither model.safetensors nor its index is there", dir);
-    dr_hint("a model folder holds config.json, tokenizer.json and model.safetensors");
-    return st;
-}
-
-dr_status hf_folder_load(hf_model *m, const char *path)
-{
-    dr_arena *a = &m->arena;
-    const char *single = dr_path_join(a, path, "model.safetensors");
-    const char *index = dr_path_join(a, path, "model.safetensors.index.json");
-    const char *generation = dr_path_join(a, path, "generation_config.json");
-    dr_status st = DR_OK;
-
-    m->config_path = dr_path_join(a, path, "config.json");
-    DR_TRY(dr_json_read(&m->config, m->config_path));
-    if (dr_is_file(generation))
-        DR_TRY(dr_json_read(&m->generation, generation));
-    if (dr_is_file(single))
-        DR_TRY(load_file(m, single, NULL));
-    else if (dr_is_file(index))
-        DR_TRY(load_shards(m, path, index));
-    else
-        DR_TRY(no_weights(a, path));
-done:
     return st;
 }

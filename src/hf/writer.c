@@ -87,6 +87,12 @@ static dr_dtype entry_dtype(const hf_writer *w, const hf_entry *e)
     return w->m->gguf ? w->m->c.dtype : e->t.dtype;
 }
 
+/* A head that is the embedding again, as older files keep it: not read, not written. */
+static bool is_spare_head(const hf_writer *w, const hf_entry *e)
+{
+    return w->m->c.tied && strcmp(e->t.name, "lm_head.weight") == 0;
+}
+
 /* The slots of a linear's weight; *n is where they begin. */
 static dr_status plan_linear(hf_writer *w, const hf_linear *l)
 {
@@ -150,6 +156,8 @@ static dr_status plan_slots(hf_writer *w)
                 DR_TRY(plan_linear(w, owner[i]));
             continue;
         }
+        if (is_spare_head(w, e))
+            continue;
         w->slot_of[i] = w->slot_count;
         struct slot *s = &w->slots[w->slot_count++];
         *s = (struct slot){.source = e};

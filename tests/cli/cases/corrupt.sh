@@ -30,6 +30,8 @@ printf 'NOPE' >not.gguf
 try auto-opt -m not.gguf
 mkdir pickled
 cp "$tiny/llama/config.json" pickled/
-: >pickled/pytorch_model.bin
+printf 'PK\003\004' >pickled/pytorch_model.bin
+try inspect -m pickled
+cp "$tiny/../hf/torch/legacy.bin" pickled/pytorch_model.bin
 try inspect -m pickled
 ls | LC_ALL=C sort | tr '\n' ' '

@@ -49,17 +49,21 @@ static struct {
     } wrong;
 } hub;
 
-static inline void hub_add(const char *name, const char *data, size_t size, bool large)
+static inline void hub_set(served *f, const char *name, const char *data, size_t size,
+                           bool large)
 {
-    served *f = &hub.files[hub.file_count++];
-
     *f = (served){.name = name, .data = data, .size = size, .large = large};
     dr_sha256(f->etag, data, size);
     if (!large)
         f->etag[40] = '\0'; /* as long as git's */
 }
 
-static inline const served *hub_file(const char *name)
+static inline void hub_add(const char *name, const char *data, size_t size, bool large)
+{
+    hub_set(&hub.files[hub.file_count++], name, data, size, large);
+}
+
+static inline served *hub_file(const char *name)
 {
     for (int i = 0; i < hub.file_count; i++)
         if (strcmp(hub.files[i].name, name) == 0)

@@ -168,6 +168,41 @@ static void test_download(void)
     CHECK_STR(path, cached("snapshots/" COMMIT));
 }
 
+/* A repository without safetensors: PyTorch's own file, or its shards with their index. */
+static void test_torch(void)
+{
+    static const char index[] =
+        "{\"weight_map\": {\"a\": \"pytorch_model-00001-of-00001.bin\"}}";
+    served *st = hub_file("model.safetensors");
+    served *other = hub_file("consolidated.safetensors");
+    served *bin = hub_file("pytorch_model.bin");
+    const char *path = NULL;
+
+    fresh();
+    st->name = "notes.txt";
+    other->name = "more.txt";
+    if (CHECK_OK(get(&path, "org/tiny")))
+        CHECK(same(cached("snapshots/" COMMIT "/pytorch_model.bin"), weights, WEIGHTS));
+    CHECK(!dr_exists(cached("snapshots/" COMMIT "/notes.txt")));
+    CHECK_OK(get(&path, "org/tiny@" COMMIT));
+    CHECK_EQ_INT(hub.requests, 0);
+
+    fresh();
+    st->name = "pytorch_model-00001-of-00001.bin";
+    hub_set(other, "pytorch_model.bin.index.json", index, strlen(index), false);
+    bin->name = "training.bin";
+    if (CHECK_OK(get(&path, "org/tiny")))
+        CHECK(same(cached("snapshots/" COMMIT "/pytorch_model-00001-of-00001.bin"), weights,
+                   WEIGHTS));
+    CHECK(!dr_exists(cached("snapshots/" COMMIT "/training.bin")));
+    CHECK_OK(get(&path, "org/tiny@" COMMIT));
+    CHECK_EQ_INT(hub.requests, 0);
+
+    st->name = "model.safetensors";
+    bin->name = "pytorch_model.bin";
+    hub_set(other, "consolidated.safetensors", weights, WEIGHTS, true);
+}
+
 static void test_links(void)
 {
     const char *path = NULL;
@@ -369,6 +404,7 @@ int main(void)
     test_model_config();
     if (have_curl()) {
         test_download();
+        test_torch();
         test_links();
         test_resume();
         test_wrong_bytes();

@@ -139,8 +139,10 @@ static void test_other_weights(void)
     put_text(&arena, dir, "config.json", "{}");
     check_refused(dir, DR_EFORMAT, "neither model.safetensors");
     put_text(&arena, dir, "pytorch_model.bin", "PK");
-    check_refused(dir, DR_EUNSUPPORTED, "pickled");
-    CHECK_TRAIL("convert them");
+    check_refused(dir, DR_EFORMAT, "pytorch_model.bin: not a file of torch.save");
+    CHECK(remove(dr_path_join(&arena, dir, "pytorch_model.bin")) == 0);
+    put_text(&arena, dir, "tf_model.h5", "");
+    check_refused(dir, DR_EUNSUPPORTED, "tf_model.h5: weights in this form");
 }
 
 static void test_index(void)

@@ -127,6 +127,37 @@ static void test_change(void)
     hf_model_close(m);
 }
 
+/* A head that is only the embedding again is not written. */
+static void test_spare_head(void)
+{
+    const char *dir = tmp_dir(&arena, "spare"), *out = dr_path_join(&arena, dir, "out");
+    hf_model *m = NULL, *x = NULL, *y = NULL;
+    dr_tensor list[64];
+    size_t n = 0;
+
+    if (!CHECK_OK(hf_model_open(&m, GOLDEN "qwen2")))
+        return;
+    for (; n < hf_tensor_count(m) && n + 1 < DR_COUNT(list); n++)
+        list[n] = *hf_tensor_at(m, n);
+    list[n] = *hf_tensor_find(m, "model.embed_tokens.weight");
+    list[n++].name = "lm_head.weight";
+    CHECK_OK(hf_st_write(dr_path_join(&arena, dir, "model.safetensors"), list, n));
+    CHECK_OK(
+        dr_copy_file(dr_path_join(&arena, dir, "config.json"), GOLDEN "qwen2/config.json"));
+    hf_writer *w = NULL;
+    if (CHECK_OK(hf_model_open(&x, dir)) && CHECK_OK(hf_writer_open(&w, out, x, NULL)) &&
+        CHECK_OK(hf_writer_finish(w)) && CHECK_OK(hf_model_open(&y, out))) {
+        CHECK(hf_tensor_find(x, "lm_head.weight") != NULL);
+        CHECK(hf_tensor_find(y, "lm_head.weight") == NULL);
+        CHECK_EQ_INT(hf_tensor_count(y), n - 1);
+        check_same_values(m, y);
+    }
+    hf_writer_close(w);
+    hf_model_close(m);
+    hf_model_close(x);
+    hf_model_close(y);
+}
+
 static void test_shards(void)
 {
     const char *dir = tmp_dir(&arena, "shards");
@@ -261,6 +292,7 @@ int main(void)
 {
     test_copy();
     test_change();
+    test_spare_head();
     test_shards();
     test_convert("awq");
     test_convert("gptq");
