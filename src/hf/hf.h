@@ -95,7 +95,7 @@ typedef struct {
     size_t row0; /* first output row within the slot */
     size_t n_out, n_in;
     bool has_bias;
-    bool packed; /* stored quantized: hf_linear_packed, else hf_linear_read */
+    bool packed; /* hf_linear_packed gives it quantized, as it is stored */
 } hf_linear;
 
 /* Output rows of a slot in all, and its inputs.  GATE_UP has I rows when c is not gated. */
@@ -171,7 +171,13 @@ void hf_rope_tables(const hf_rope *r, bool long_rope, size_t rows, float *cos_ou
 
 /* ---- quantized checkpoints ---- */
 
-typedef enum { HF_QUANT_NONE, HF_QUANT_AWQ, HF_QUANT_GPTQ, HF_QUANT_OLIVE } hf_quant_method;
+typedef enum {
+    HF_QUANT_NONE,
+    HF_QUANT_AWQ,
+    HF_QUANT_GPTQ,
+    HF_QUANT_OLIVE,
+    HF_QUANT_COMPRESSED /* compressed-tensors, pack-quantized; read only */
+} hf_quant_method;
 
 typedef struct {
     hf_quant_method method;
@@ -180,8 +186,12 @@ typedef struct {
     bool symmetric;
 } hf_quant;
 
-/* What the checkpoint says; method HF_QUANT_NONE for a plain one. */
+/* What the checkpoint says; method HF_QUANT_NONE for a plain one, and for bitsandbytes nf4
+ * and fp4, whose grids are not even: they are read as floats, and the origin names them. */
 hf_quant hf_model_quant(const hf_model *m);
+/* Linears that are quantized in the file but not packed here, since their inputs are not in
+ * the order of their groups (GPTQ's desc_act): they are read as floats. */
+size_t hf_unordered_linears(const hf_model *m);
 
 /* ---- writing a model folder ---- */
 

@@ -60,12 +60,22 @@ struct hf_entry {
     bool source_plus_one; /* a norm of Gemma: the file holds 1 more than Hugging Face's */
 };
 
+/* dst[count][n_in] = rows of a linear that is neither plain nor even; as hf_read_fn. */
+typedef dr_status (*hf_rows_fn)(const hf_model *m, const hf_linear *l, float *dst,
+                                size_t row0, size_t count);
+
+enum { HF_OTHER_PARTS = 5 };
+
 /* Where one linear's parts lie; parallel to hf_model.linears.  Entries: borrowed, NULL:
- * absent.  A packed linear has qweight and scales, a plain one weight. */
+ * absent.  A plain linear has weight; a packed one qweight and scales; one with rows has
+ * what that needs. */
 typedef struct {
     const hf_entry *weight, *bias;
     const hf_entry *qweight, *scales, *qzeros, *g_idx;
-    hf_quant quant; /* of this linear: Olive's overrides honoured */
+    const hf_entry *others[HF_OTHER_PARTS]; /* what else belongs to it */
+    hf_quant quant;                         /* of this linear: overrides honoured */
+    hf_rows_fn rows;                        /* NULL: weight, or packed */
+    const void *grid;                       /* arena; for rows alone */
 } hf_parts;
 
 struct hf_model {
@@ -82,7 +92,9 @@ struct hf_model {
 
     hf_config c;
     hf_quant quant;
-    bool gptq_v2; /* GPTQ zero points are stored as they are, not minus 1 */
+    bool gptq_v2;     /* GPTQ zero points are stored as they are, not minus 1 */
+    bool bnb;         /* bitsandbytes, 4 bits; quant says nothing */
+    size_t unordered; /* linears whose inputs are not in order */
 
     dr_map *maps; /* owned */
     size_t map_count;

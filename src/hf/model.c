@@ -168,10 +168,10 @@ static dr_status load(hf_model *m, const char *path)
     }
     DR_TRY(index_names(m));
     DR_TRY(hf_config_parse(&m->arena, &m->c, m->config, m->generation, m->config_path));
-    DR_TRY(hf_quant_parse(&m->quant, &m->gptq_v2, m->config, m->config_path));
+    DR_TRY(hf_quant_parse(m));
     DR_TRY(hf_roles_build(m));
     if (!m->gguf)
-        m->origin = hf_quant_origin(&m->arena, &m->quant, m->c.dtype);
+        m->origin = hf_quant_origin(m);
 done:
     return st;
 }
@@ -244,6 +244,11 @@ const char *hf_model_origin(const hf_model *m)
 hf_quant hf_model_quant(const hf_model *m)
 {
     return m->quant;
+}
+
+size_t hf_unordered_linears(const hf_model *m)
+{
+    return m->unordered;
 }
 
 uint64_t hf_model_weight_bytes(const hf_model *m)

@@ -2,14 +2,18 @@
  * quant_config.c - quantization_config of config.json: how a checkpoint says that its
  * weights are packed; read and written.
  *
- * Methods: awq (gemm, 4 bits), gptq (2, 4 and 8 bits, columns in order), olive.  Any other
- * is refused by name.  Single modules may have other settings:
+ * Methods: awq (gemm, 4 bits), gptq (2, 4 and 8 bits), olive, compressed-tensors (format
+ * pack-quantized), bitsandbytes (4 bits, which bnb.c reads).  Any other is refused by name.
+ * Single modules may have other settings:
  *
  *            key        patterns                                 best match
  *   olive    overrides  a name, or a regular expression after    the longest, then the
  *                       "re:" that matches the whole name        first in the alphabet
  *   gptq     dynamic    a regular expression that matches the    the first in the file
  *                       name's beginning; after "-:" not packed
+ *   com-     config_    a name; a regular expression after       a name, then a pattern,
+ *   pressed  groups     "re:" that matches the beginning;        then Linear
+ *                       Linear, for all
  */
 #include <string.h>
 
@@ -21,6 +25,7 @@ static const char *const method_names[] = {
     [HF_QUANT_AWQ] = "awq",
     [HF_QUANT_GPTQ] = "gptq",
     [HF_QUANT_OLIVE] = "olive",
+    [HF_QUANT_COMPRESSED] = "compressed-tensors",
 };
 
 dr_status hf_quant_check(const hf_quant *q, const char *what)
@@ -104,15 +109,112 @@ done:
     return st;
 }
 
-dr_status hf_quant_parse(hf_quant *q, bool *gptq_v2, const json_t *config,
-                         const char *where)
+/* The weights of a config group: an even grid of integers, the inputs left alone. */
+static dr_status parse_group(hf_quant *q, const json_t *group, const char *where)
 {
-    const json_t *o = dr_json_get(config, "quantization_config");
-    const char *method = NULL;
+    const json_t *w = dr_json_get(group, "weights");
+    const char *type = "int", *strategy = "", *format = "pack-quantized";
+    int64_t bits = 0, size = 0;
+    dr_status st = DR_OK;
+
+    *q = (hf_quant){.method = HF_QUANT_COMPRESSED, .symmetric = true};
+    if (!json_is_object(w))
+        DR_FAIL(DR_EFORMAT, "%s: weights: expected an object, found %s", where,
+                dr_json_type(w));
+    DR_TRY(dr_json_str(group, "format", &format, where));
+    DR_TRY(dr_json_str(w, "type", &type, where));
+    DR_TRY(dr_json_str(w, "strategy", &strategy, where));
+    DR_TRY(dr_json_int(w, "num_bits", &bits, where));
+    DR_TRY(dr_json_int(w, "group_size", &size, where));
+    DR_TRY(dr_json_bool(w, "symmetric", &q->symmetric, where));
+    if (strcmp(format, "pack-quantized") != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: format %s is not supported, only pack-quantized",
+                where, format);
+    if (strcmp(type, "int") != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: weights of type %s are not supported, only int",
+                where, type);
+    if (dr_json_get(group, "input_activations") != NULL ||
+        dr_json_get(group, "output_activations") != NULL)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: quantized activations are not supported", where);
+    if (strcmp(strategy, "channel") == 0)
+        size = -1;
+    else if (strcmp(strategy, "group") != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: strategy \"%s\" is not supported (group, channel)",
+                where, strategy);
+    q->bits = bits < 0 || bits > 64 ? 0 : (int)bits;
+    q->group = size < -1 || size > INT32_MAX ? 0 : (int)size;
+    DR_TRY(hf_quant_check(q, where));
+done:
+    return st;
+}
+
+/* Every group must be one that is read; the first stands for the model. */
+static dr_status parse_compressed(hf_quant *q, const json_t *o, const char *where)
+{
+    json_t *groups = json_object_get(o, "config_groups"), *group = NULL;
+    const json_t *sparse = dr_json_get(o, "sparsity_config");
+    const char *format = "", *sparsity = "dense", *name = NULL;
+    hf_quant one = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_str(o, "format", &format, where));
+    DR_TRY(dr_json_str(sparse, "format", &sparsity, where));
+    if (strcmp(format, "pack-quantized") != 0)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: quantization_config: format \"%s\" of compressed-tensors is not "
+                "supported, only pack-quantized",
+                where, format);
+    if (strcmp(sparsity, "dense") != 0)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: quantization_config: sparsity_config: format %s is not supported",
+                where, sparsity);
+    if (dr_json_get(o, "kv_cache_scheme") != NULL)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: quantization_config: kv_cache_scheme is not supported", where);
+    if (json_object_size(dr_json_get(o, "transform_config")) > 0)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "%s: quantization_config: transform_config is not supported", where);
+    if (json_object_size(groups) == 0)
+        DR_FAIL(DR_EFORMAT, "%s: quantization_config: config_groups is missing", where);
+    json_object_foreach(groups, name, group)
+    {
+        DR_TRYF(parse_group(&one, group, where), "quantization_config: config_groups: %s",
+                name);
+        if (q->method == HF_QUANT_NONE)
+            *q = one;
+    }
+done:
+    return st;
+}
+
+/* bitsandbytes: the files say the grids; only 4 bits are read. */
+static dr_status parse_bnb(bool *bnb, const json_t *o, const char *where)
+{
+    bool four = false;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_bool(o, "load_in_4bit", &four, where));
+    if (!four) {
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "%s: quantization_config: bitsandbytes with 8 bits is not supported, "
+                     "only load_in_4bit",
+                     where);
+        dr_hint("start from the model that was quantized");
+        return st;
+    }
+    *bnb = true;
+done:
+    return st;
+}
+
+dr_status hf_quant_parse(hf_model *m)
+{
+    const char *where = m->config_path, *method = NULL;
+    const json_t *o = dr_json_get(m->config, "quantization_config");
+    hf_quant *q = &m->quant;
     dr_status st = DR_OK;
 
     *q = (hf_quant){.method = HF_QUANT_NONE};
-    *gptq_v2 = false;
     if (o == NULL)
         goto done;
     if (!json_is_object(o))
@@ -124,18 +226,23 @@ dr_status hf_quant_parse(hf_quant *q, bool *gptq_v2, const json_t *config,
     if (strcmp(method, "awq") == 0) {
         DR_TRY(parse_awq(q, o, where));
     } else if (strcmp(method, "gptq") == 0) {
-        DR_TRY(parse_gptq(q, gptq_v2, o, where));
+        DR_TRY(parse_gptq(q, &m->gptq_v2, o, where));
     } else if (strcmp(method, "olive") == 0) {
         *q = (hf_quant){HF_QUANT_OLIVE, 4, -1, true};
         DR_TRY(parse_grid(q, o, where));
     } else if (strcmp(method, "mxfp4") == 0) {
         /* gpt-oss: experts only, which experts.c reads as floats */
+    } else if (strcmp(method, "compressed-tensors") == 0) {
+        DR_TRY(parse_compressed(q, o, where));
+    } else if (strcmp(method, "bitsandbytes") == 0) {
+        DR_TRY(parse_bnb(&m->bnb, o, where));
     } else {
         st = dr_fail(DR_EUNSUPPORTED,
                      "%s: quantization_config: quant_method %s is not "
                      "supported",
                      where, method);
-        dr_hint("supported: awq, gptq, olive; or start from the model that was quantized");
+        dr_hint("supported: awq, gptq, olive, compressed-tensors (pack-quantized), "
+                "bitsandbytes (4 bits); or start from the model that was quantized");
     }
 done:
     return st;
@@ -187,6 +294,54 @@ done:
     return st;
 }
 
+/* How well a group's targets fit a module: 3 its name, 2 a pattern, 1 Linear, 0 not. */
+static dr_status group_fit(int *fit, const json_t *group, const char *module,
+                           const char *where)
+{
+    const json_t *targets = dr_json_get(group, "targets");
+    dr_status st = DR_OK;
+
+    *fit = 0;
+    for (size_t i = 0; i < json_array_size(targets); i++) {
+        const char *t = json_string_value(json_array_get(targets, i));
+        bool hit = false;
+        if (t == NULL)
+            DR_FAIL(DR_EFORMAT, "%s: targets: expected text, found %s", where,
+                    dr_json_type(json_array_get(targets, i)));
+        if (strncmp(t, "re:", 3) == 0)
+            DR_TRY(hf_pattern_match(&hit, t + 3, false, module, where));
+        int one = strcmp(t, module) == 0 ? 3 : hit ? 2 : strcmp(t, "Linear") == 0;
+        *fit = one > *fit ? one : *fit;
+    }
+done:
+    return st;
+}
+
+static dr_status group_of_module(hf_quant *out, json_t *groups, const char *module,
+                                 const char *where)
+{
+    const char *name = NULL;
+    json_t *group = NULL;
+    const json_t *best = NULL;
+    int most = 0, fit = 0;
+    dr_status st = DR_OK;
+
+    json_object_foreach(groups, name, group)
+    {
+        DR_TRYF(group_fit(&fit, group, module, where), "config_groups: %s", name);
+        if (fit > most) {
+            most = fit;
+            best = group;
+        }
+    }
+    if (best == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: config_groups: none is for %s, which is packed", where,
+                module);
+    DR_TRY(parse_group(out, best, where));
+done:
+    return st;
+}
+
 dr_status hf_quant_of_module(hf_quant *out, const hf_model *m, const char *module)
 {
     json_t *config = json_object_get(m->config, "quantization_config");
@@ -196,6 +351,9 @@ dr_status hf_quant_of_module(hf_quant *out, const hf_model *m, const char *modul
     dr_status st = DR_OK;
 
     *out = m->quant;
+    if (m->quant.method == HF_QUANT_COMPRESSED)
+        return group_of_module(out, json_object_get(config, "config_groups"), module,
+                               m->config_path);
     if (olive)
         DR_TRY(best_override(&best, list, module, m->config_path));
     else if (m->quant.method == HF_QUANT_GPTQ)
@@ -304,21 +462,27 @@ json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *f
 
 /* ---- for people ---- */
 
-const char *hf_quant_origin(dr_arena *a, const hf_quant *q, dr_dtype dtype)
+const char *hf_quant_origin(hf_model *m)
 {
     static const struct {
         dr_dtype dtype;
         const char *name;
     } plain[] = {{DR_DTYPE_BF16, "bf16"}, {DR_DTYPE_F16, "f16"}, {DR_DTYPE_F32, "f32"}};
+    const hf_quant *q = &m->quant;
+    const char *text = hf_bnb_origin(m);
 
     if (q->method != HF_QUANT_NONE && q->group == -1)
-        return dr_arena_printf(a, "%s %d bit", method_names[q->method], q->bits);
-    if (q->method != HF_QUANT_NONE)
-        return dr_arena_printf(a, "%s %d bit group %d", method_names[q->method], q->bits,
-                               q->group);
+        text = dr_arena_printf(&m->arena, "%s %d bit", method_names[q->method], q->bits);
+    else if (q->method != HF_QUANT_NONE)
+        text = dr_arena_printf(&m->arena, "%s %d bit group %d", method_names[q->method],
+                               q->bits, q->group);
+    if (text != NULL && m->unordered > 0)
+        text = dr_arena_printf(&m->arena, "%s, inputs out of order", text);
+    if (text != NULL)
+        return text;
     for (size_t i = 0; i < DR_COUNT(plain); i++) {
-        if (plain[i].dtype == dtype)
+        if (plain[i].dtype == m->c.dtype)
             return plain[i].name;
     }
-    return dr_dtype_name(dtype);
+    return dr_dtype_name(m->c.dtype);
 }

@@ -195,12 +195,14 @@ static dr_status check_vector(const hf_model *m, const hf_entry *e, const char *
 }
 
 /* The weight of l, plain or packed. */
-static dr_status find_weight(const hf_model *m, hf_linear *l, hf_parts *p)
+static dr_status find_weight(hf_model *m, hf_linear *l, hf_parts *p)
 {
     dr_status st = DR_OK;
 
     DR_TRY(hf_unpack_find(m, l, p));
-    if (l->packed)
+    if (m->bnb)
+        DR_TRY(hf_bnb_find(m, l, p));
+    if (l->packed || p->rows != NULL)
         goto done;
     p->weight = find_part(m, l->path, "weight");
     if (p->weight != NULL) {
@@ -321,6 +323,11 @@ dr_status hf_roles_build(hf_model *m)
         dr_log(DR_WARNING,
                "%s: %zu bias tensors that config.json does not have are left out", m->path,
                stray);
+    if (m->unordered > 0)
+        dr_log(DR_WARNING,
+               "%s: %zu linears have their inputs out of order (desc_act) and are read as "
+               "floats",
+               m->path, m->unordered);
     if (m->c.dtype == DR_DTYPE_COUNT) {
         const hf_entry *e = hf_linear_parts(m, hf_embed_linear(m))->weight;
         m->c.dtype =
@@ -363,6 +370,8 @@ dr_status hf_linear_read(const hf_model *m, const hf_linear *l, float *dst, size
     dr_status st = DR_OK;
 
     DR_BUG_IF(row0 > l->n_out || count > l->n_out - row0);
+    if (p->rows != NULL)
+        return p->rows(m, l, dst, row0, count);
     if (!l->packed)
         return hf_entry_read(m, p->weight, dst, row0, count);
     DR_TRY(hf_unpack_rows(m, l, &q, row0, count));

@@ -29,17 +29,17 @@ DR_MUST_USE dr_status hf_experts_check(const hf_model *m, int layer);
 
 /* ---- quant_config.c ---- */
 
-/* quantization_config of config.json; method HF_QUANT_NONE when there is none. */
-DR_MUST_USE dr_status hf_quant_parse(hf_quant *q, bool *gptq_v2, const json_t *config,
-                                     const char *where);
-/* The same for one module: Olive's overrides and GPTQ's dynamic honoured. */
+/* m->quant, gptq_v2 and bnb from quantization_config of config.json. */
+DR_MUST_USE dr_status hf_quant_parse(hf_model *m);
+/* The same for one module: Olive's overrides, GPTQ's dynamic and the config groups of
+ * compressed-tensors honoured. */
 DR_MUST_USE dr_status hf_quant_of_module(hf_quant *out, const hf_model *m,
                                          const char *module);
 /* quantization_config of a folder written from m: base, and formats[i] of m->linears[i]
  * (method HF_QUANT_NONE: not packed).  A new reference. */
 json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *formats);
 /* "bf16", "awq 4 bit group 64"; arena or static. */
-const char *hf_quant_origin(dr_arena *a, const hf_quant *q, dr_dtype dtype);
+const char *hf_quant_origin(hf_model *m);
 /* Bits and group in range for the method; what: what asks for it, for messages. */
 DR_MUST_USE dr_status hf_quant_check(const hf_quant *q, const char *what);
 
@@ -53,11 +53,18 @@ DR_MUST_USE dr_status hf_pattern_match(bool *out, const char *pattern, bool whol
 /* ---- unpack.c ---- */
 
 /* Is there a packed weight under this module?  Then fills p's packed entries, checked
- * against l's sizes, and sets l->packed. */
-DR_MUST_USE dr_status hf_unpack_find(const hf_model *m, hf_linear *l, hf_parts *p);
+ * against l's sizes, and sets l->packed; or p->rows, where its inputs are not in order. */
+DR_MUST_USE dr_status hf_unpack_find(hf_model *m, hf_linear *l, hf_parts *p);
 /* Rows row0 .. row0+count-1 in drupe's layout; released with dr_qtensor_release. */
 DR_MUST_USE dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
                                      size_t row0, size_t count);
+
+/* ---- bnb.c ---- */
+
+/* Is there a weight of bitsandbytes under this module?  Then fills p, rows and grid too. */
+DR_MUST_USE dr_status hf_bnb_find(hf_model *m, const hf_linear *l, hf_parts *p);
+/* "bitsandbytes nf4, double quantization"; NULL when no linear is of bitsandbytes. */
+const char *hf_bnb_origin(hf_model *m);
 
 /* ---- pack.c ---- */
 

@@ -1,7 +1,7 @@
 /*
  * unpack.c - packed weights of Hugging Face checkpoints into drupe's layout.
  *
- * Three layouts of W[N, K] with G groups along K (bits b, words of 32 bits):
+ * Four layouts of W[N, K] with G groups along K (bits b, words of 32 bits):
  *
  *            codes                       scales   zero points
  *   awq      word [K, N/8], see          [G, N]   word [G, N/8], as the codes
@@ -10,12 +10,19 @@
  *            in order, lowest first               1, but plain in gptq_v2
  *   olive    byte [N, K*b/8], inputs     [N, G]   byte [N, G*b/8], in order; absent when
  *            in order, lowest first               symmetric
+ *   com-     word [N, K*b/32], inputs    [N, G]   word [N*b/32, G], outputs in order;
+ *   pressed  in order, lowest first               absent when symmetric
  *
- * so awq is transposed nibble by nibble, gptq word by word, olive copied.  A group that is
+ * so awq is transposed nibble by nibble, gptq word by word, the others copied.  A group that is
  * no power of two, or longer than 256, becomes several blocks with the same scale; a group
  * of a whole row may leave a short last block, which is filled with its zero point.
+ *
+ * A g_idx says which group an input belongs to.  Where that is not the plain order, blocks
+ * of neighbours do not exist, and sorting them would need the layer's input sorted, too:
+ * such a linear is not packed, but read as floats.
  */
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "core/mem.h"
 #include "hf/packed_impl.h"
@@ -38,6 +45,11 @@ struct view {
 static size_t words(size_t count, int bits)
 {
     return count * (size_t)bits / 32;
+}
+
+static size_t whole_words(size_t count, int bits)
+{
+    return (count * (size_t)bits + 31) / 32;
 }
 
 static size_t bytes_for(size_t count, int bits)
@@ -85,6 +97,14 @@ static dr_status check_shapes(const hf_model *m, const hf_linear *l, const hf_pa
             DR_TRY(check_part(m, p->qzeros, l->n_out, bytes_for(g, bits), DR_DTYPE_U8));
         goto done;
     }
+    if (v->quant->method == HF_QUANT_COMPRESSED) {
+        DR_TRY(
+            check_part(m, p->qweight, l->n_out, whole_words(l->n_in, bits), DR_DTYPE_I32));
+        DR_TRY(check_part(m, p->scales, l->n_out, g, DR_DTYPE_F32));
+        if (p->qzeros != NULL)
+            DR_TRY(check_part(m, p->qzeros, whole_words(l->n_out, bits), g, DR_DTYPE_I32));
+        goto done;
+    }
     if (v->quant->method == HF_QUANT_AWQ)
         DR_TRY(check_part(m, p->qweight, l->n_in, words(l->n_out, bits), DR_DTYPE_I32));
     else
@@ -96,24 +116,22 @@ done:
     return st;
 }
 
-/* g_idx says which group an input belongs to; only the plain order is read. */
-static dr_status check_order(const hf_model *m, const hf_entry *e, const struct view *v)
+/* *ordered: g_idx is the plain order. */
+static dr_status check_order(bool *ordered, const hf_model *m, const hf_entry *e,
+                             const struct view *v)
 {
     const unsigned char *p = e->t.data;
-    dr_status st;
 
     if (e->t.dtype != DR_DTYPE_I32 || e->rows * e->cols != v->cols)
         return dr_fail(DR_EFORMAT, "%s: %s: expected %zu of I32, found %zu of %s", m->path,
                        e->t.name, v->cols, e->rows * e->cols, e->type);
+    *ordered = true;
     for (size_t k = 0; k < v->cols; k++) {
-        if (hf_load32(p + 4 * k) == k / v->span)
-            continue;
-        st = dr_fail(DR_EUNSUPPORTED,
-                     "%s: %s: inputs are not in order (desc_act): not "
-                     "supported",
-                     m->path, e->t.name);
-        dr_hint("quantize with desc_act false");
-        return st;
+        uint32_t g = hf_load32(p + 4 * k);
+        if (g >= v->groups)
+            return dr_fail(DR_EFORMAT, "%s: %s: input %zu is in group %d of %zu", m->path,
+                           e->t.name, k, (int)g, v->groups);
+        *ordered = *ordered && g == k / v->span;
     }
     return DR_OK;
 }
@@ -134,19 +152,21 @@ static struct view view_of(const hf_model *m, const hf_linear *l, const hf_parts
     };
 }
 
-static dr_status check_view(const hf_model *m, const hf_linear *l, const hf_parts *p)
+static dr_status check_view(bool *ordered, const hf_model *m, const hf_linear *l,
+                            const hf_parts *p)
 {
     struct view v = view_of(m, l, p);
     const hf_quant *q = &p->quant;
     dr_status st = DR_OK;
 
-    if (l->n_in % v.span != 0 && q->method != HF_QUANT_GPTQ)
+    if (l->n_in % v.span != 0 && q->method != HF_QUANT_GPTQ &&
+        q->method != HF_QUANT_COMPRESSED)
         DR_FAIL(DR_EFORMAT, "%s: %s: %zu inputs are not a multiple of group_size %zu",
                 m->path, l->path, l->n_in, v.span);
     if (block_for(v.span, l->n_in) == 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: %s: group_size %zu is not a multiple of %d", m->path,
                 l->path, v.span, BLOCK_MIN);
-    if (q->method != HF_QUANT_OLIVE && l->n_out % (size_t)(32 / q->bits) != 0)
+    if (q->method <= HF_QUANT_GPTQ && l->n_out % (size_t)(32 / q->bits) != 0)
         DR_FAIL(DR_EFORMAT, "%s: %s: %zu outputs are not a multiple of %d", m->path,
                 l->path, l->n_out, 32 / q->bits);
     if (q->method == HF_QUANT_GPTQ && l->n_in % (size_t)(32 / q->bits) != 0)
@@ -154,49 +174,117 @@ static dr_status check_view(const hf_model *m, const hf_linear *l, const hf_part
                 l->n_in, 32 / q->bits);
     DR_TRY(check_shapes(m, l, p, &v));
     if (p->g_idx != NULL)
-        DR_TRY(check_order(m, p->g_idx, &v));
+        DR_TRY(check_order(ordered, m, p->g_idx, &v));
 done:
     return st;
 }
 
-static const hf_entry *find(const hf_model *m, const char *module, const char *prefix,
-                            const char *part)
+static const hf_entry *find(const hf_model *m, const char *module, const char *part)
 {
-    dr_arena a = {0};
-    const hf_entry *e =
-        hf_entry_find(m, dr_arena_printf(&a, "%s.%s%s", module, prefix, part));
+    char name[HF_NAME_MAX];
 
-    dr_arena_release(&a);
-    return e;
+    (void)snprintf(name, sizeof(name), "%s.%s", module, part);
+    return hf_entry_find(m, name);
 }
 
-dr_status hf_unpack_find(const hf_model *m, hf_linear *l, hf_parts *p)
+/* Rows of a linear whose inputs are not in order: hf_parts.rows. */
+static dr_status read_unordered(const hf_model *m, const hf_linear *l, float *dst,
+                                size_t row0, size_t count)
 {
-    const char *prefix = "";
+    const hf_parts *p = hf_linear_parts(m, l);
+    const unsigned char *order = p->g_idx->t.data;
+    struct view v = view_of(m, l, p);
+    dr_qtensor q = {0};
+    dr_status st = DR_OK;
+
+    /* Codes come by input, scales and zero points by group in order: block g * span. */
+    DR_TRY(hf_unpack_rows(m, l, &q, row0, count));
+    size_t kb = dr_qtensor_blocks(&q);
+    for (size_t r = 0; r < count; r++) {
+        for (size_t k = 0; k < v.cols; k++) {
+            size_t b = hf_load32(order + 4 * k) * v.span / (size_t)q.block;
+            int code = dr_qtensor_code(&q, r, k) - dr_qtensor_zero(&q, r, b);
+            dst[r * v.cols + k] = (float)code * q.scales[r * kb + b];
+        }
+    }
+done:
+    dr_qtensor_release(&q);
+    return st;
+}
+
+/* What the parts of a packed linear are called. */
+struct names {
+    const char *qweight, *scales, *qzeros, *g_idx;
+};
+
+static dr_status find_parts(const hf_model *m, const hf_linear *l, hf_parts *p,
+                            const struct names *n)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_quant_of_module(&p->quant, m, l->path));
+    p->scales = find(m, l->path, n->scales);
+    p->qzeros = find(m, l->path, n->qzeros);
+    p->g_idx = find(m, l->path, n->g_idx);
+    if (p->scales == NULL)
+        DR_FAIL(DR_EFORMAT, "%s: tensor %s.%s is missing", m->path, l->path, n->scales);
+    if (p->qzeros == NULL && !p->quant.symmetric)
+        DR_FAIL(DR_EFORMAT,
+                "%s: tensor %s.%s is missing, and config.json does not call the weights "
+                "symmetric",
+                m->path, l->path, n->qzeros);
+done:
+    return st;
+}
+
+/* compressed-tensors says the shape again, since rows are filled up to whole words. */
+static dr_status check_stated_shape(const hf_model *m, const hf_linear *l,
+                                    const hf_entry *e)
+{
+    int64_t shape[2] = {0};
+
+    if (e == NULL)
+        return DR_OK;
+    if (e->t.dtype == DR_DTYPE_I64 && e->t.bytes == 16)
+        memcpy(shape, e->t.data, 16);
+    if (shape[0] != (int64_t)l->n_out || shape[1] != (int64_t)l->n_in)
+        return dr_fail(DR_EFORMAT, "%s: %s: expected [%zu, %zu] in I64, found [%lld, %lld]",
+                       m->path, e->t.name, l->n_out, l->n_in, (long long)shape[0],
+                       (long long)shape[1]);
+    return DR_OK;
+}
+
+dr_status hf_unpack_find(hf_model *m, hf_linear *l, hf_parts *p)
+{
+    static const struct names plain = {"qweight", "scales", "qzeros", "g_idx"};
+    static const struct names newer = {"weight_qweight", "weight_scales", "weight_qzeros",
+                                       "weight_g_idx"}; /* Olive's */
+    static const struct names compressed = {"weight_packed", "weight_scale",
+                                            "weight_zero_point", "weight_g_idx"};
+    const struct names *n = m->quant.method == HF_QUANT_COMPRESSED ? &compressed : &plain;
+    bool ordered = true;
     dr_status st = DR_OK;
 
     if (m->quant.method == HF_QUANT_NONE)
         goto done;
-    p->qweight = find(m, l->path, prefix, "qweight");
+    p->qweight = find(m, l->path, n->qweight);
     if (p->qweight == NULL && m->quant.method == HF_QUANT_OLIVE) {
-        prefix = "weight_"; /* Olive's newer names */
-        p->qweight = find(m, l->path, prefix, "qweight");
+        n = &newer;
+        p->qweight = find(m, l->path, n->qweight);
     }
     if (p->qweight == NULL)
         goto done;
-    DR_TRY(hf_quant_of_module(&p->quant, m, l->path));
-    p->scales = find(m, l->path, prefix, "scales");
-    p->qzeros = find(m, l->path, prefix, "qzeros");
-    p->g_idx = find(m, l->path, prefix, "g_idx");
-    if (p->scales == NULL)
-        DR_FAIL(DR_EFORMAT, "%s: tensor %s.%sscales is missing", m->path, l->path, prefix);
-    if (p->qzeros == NULL && !p->quant.symmetric)
-        DR_FAIL(DR_EFORMAT,
-                "%s: tensor %s.%sqzeros is missing, and config.json does not "
-                "call the weights symmetric",
-                m->path, l->path, prefix);
-    DR_TRY(check_view(m, l, p));
-    l->packed = true;
+    DR_TRY(find_parts(m, l, p, n));
+    DR_TRY(check_view(&ordered, m, l, p));
+    if (m->quant.method == HF_QUANT_COMPRESSED) {
+        p->others[0] = find(m, l->path, "weight_shape");
+        DR_TRY(check_stated_shape(m, l, p->others[0]));
+    }
+    l->packed = ordered;
+    if (!ordered) {
+        p->rows = read_unordered;
+        m->unordered++;
+    }
 done:
     return st;
 }
@@ -253,13 +341,16 @@ static void gptq_codes(dr_qtensor *out, const struct view *v)
     }
 }
 
-static void olive_codes(dr_qtensor *out, const struct view *v)
+/* Olive's and compressed-tensors': rows as they are, from whole bytes or whole words. */
+static void row_codes(dr_qtensor *out, const struct view *v)
 {
     const unsigned char *src = v->p->qweight->t.data;
     size_t row_bytes = dr_qtensor_row_bytes(out), n = bytes_for(v->cols, v->quant->bits);
+    size_t stride =
+        v->quant->method == HF_QUANT_OLIVE ? n : 4 * whole_words(v->cols, v->quant->bits);
 
     for (size_t r = 0; r < v->rows; r++)
-        memcpy(out->codes + r * row_bytes, src + (v->row0 + r) * n, n);
+        memcpy(out->codes + r * row_bytes, src + (v->row0 + r) * stride, n);
 }
 
 /* Codes past the last input are the zero point of their block, so that they are worth 0. */
@@ -278,7 +369,7 @@ static void pad_codes(dr_qtensor *q)
 
 static dr_status read_scales(dr_qtensor *out, const struct view *v, const hf_model *m)
 {
-    bool by_row = v->quant->method == HF_QUANT_OLIVE; /* [N, G], else [G, N] */
+    bool by_row = v->quant->method >= HF_QUANT_OLIVE; /* [N, G], else [G, N] */
     size_t kb = dr_qtensor_blocks(out), block = (size_t)out->block;
     float *line = NULL;
     void *p = NULL;
@@ -316,6 +407,10 @@ static unsigned stored_zero(const struct view *v, size_t g, size_t n)
         return p[n * bytes_for(v->groups, bits) + at / 8] >> at % 8 & mask;
     }
     size_t per_word = (size_t)(32 / bits);
+    if (v->quant->method == HF_QUANT_COMPRESSED)
+        return hf_load32(p + 4 * (n / per_word * v->groups + g)) >>
+                   n % per_word * (size_t)bits &
+               mask;
     uint32_t word = hf_load32(p + 4 * (g * (v->rows_all / per_word) + n / per_word));
     size_t place =
         v->quant->method == HF_QUANT_AWQ ? (size_t)hf_awq_nibble[n % 8] : n % per_word;
@@ -361,7 +456,7 @@ dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
     else if (v.quant->method == HF_QUANT_GPTQ)
         gptq_codes(out, &v);
     else
-        olive_codes(out, &v);
+        row_codes(out, &v);
     DR_TRY(read_scales(out, &v, m));
     if (out->zeros != NULL)
         read_zeros(out, &v);

@@ -132,6 +132,10 @@ static const hf_linear **find_owners(const hf_writer *w)
             if (all[k] != NULL)
                 owner[all[k] - m->entries] = &m->linears[i];
         }
+        for (size_t k = 0; k < HF_OTHER_PARTS; k++) {
+            if (p->others[k] != NULL)
+                owner[p->others[k] - m->entries] = &m->linears[i];
+        }
     }
     return owner;
 }
@@ -251,6 +255,8 @@ dr_status hf_writer_open(hf_writer **out, const char *dir, const hf_model *sourc
     w->shard_bytes = SHARD_BYTES;
     w->formats = dr_calloc(source->linear_count, sizeof(*w->formats));
     w->plans = dr_calloc(source->linear_count, sizeof(*w->plans));
+    if (quant != NULL && quant->method == HF_QUANT_COMPRESSED)
+        DR_FAIL(DR_EUNSUPPORTED, "%s: compressed-tensors is read, not written", dir);
     if (quant != NULL && quant->method != HF_QUANT_NONE) {
         DR_TRYF(hf_quant_check(quant, "quantization"), "writing %s", dir);
         w->quant = *quant;

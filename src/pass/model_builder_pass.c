@@ -188,6 +188,10 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     if (packed && c->precision == ONNX_FP32)
         DR_FAIL(DR_EUSAGE, "precision fp32: %s is quantized (%s); leave precision out",
                 in->name, hf_model_origin(m));
+    if (hf_unordered_linears(m) > 0)
+        dr_warn_result("%s: %zu linears have their inputs out of the order of their groups "
+                       "(desc_act); they become floats and are rounded again",
+                       in->name, hf_unordered_linears(m));
     onnx_options o = {.precision = packed ? ONNX_INT4 : ONNX_FP32,
                       .block_size = c->int4_block_size,
                       .symmetric = c->int4_is_symmetric,
