@@ -167,20 +167,18 @@ done:
 
 /* ---- rotary scaling ---- */
 
-/* The factor that Llama 3 divides the i-th frequency by, in float as its converter does. */
-static float llama3_factor(const keys *k, float factor, int64_t i)
+float gguf_llama3_factor(const hf_rope *r, size_t i)
 {
-    float low = (float)LLAMA3_ORIGINAL_MAX / LLAMA3_LOW;
-    float high = (float)LLAMA3_ORIGINAL_MAX / LLAMA3_HIGH;
-    double freq = 1 / pow(k->theta, 2 * (double)i / (double)k->rope_dim);
+    float old = (float)r->original_max, factor = (float)r->factor;
+    float low = (float)r->low_freq_factor, high = (float)r->high_freq_factor;
+    double freq = 1 / pow(r->theta, 2 * (double)i / r->rotary_dim);
     float wave = (float)(2 * acos(-1.0) / freq);
 
-    if (wave < high)
+    if (wave < old / high)
         return 1;
-    if (wave > low)
+    if (wave > old / low)
         return factor;
-    float smooth =
-        ((float)LLAMA3_ORIGINAL_MAX / wave - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW);
+    float smooth = (old / wave - low) / (high - low);
     return 1 / ((1 - smooth) / factor + smooth);
 }
 
@@ -214,8 +212,14 @@ static dr_status llama3_scaling(const gguf_file *g, const keys *k, json_t **out)
         return DR_OK;
     for (int64_t i = 0; i < k->rope_dim / 2; i++)
         factor = fmaxf(factor, table[i]);
+    const hf_rope rope = {.theta = k->theta,
+                          .factor = (double)factor,
+                          .low_freq_factor = LLAMA3_LOW,
+                          .high_freq_factor = LLAMA3_HIGH,
+                          .original_max = LLAMA3_ORIGINAL_MAX,
+                          .rotary_dim = (int)k->rope_dim};
     for (int64_t i = 0; i < k->rope_dim / 2; i++) {
-        float want = llama3_factor(k, factor, i);
+        float want = gguf_llama3_factor(&rope, (size_t)i);
 
         if (fabsf(table[i] - want) > 1e-3F * want)
             DR_FAIL(DR_EUNSUPPORTED,

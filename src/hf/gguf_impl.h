@@ -140,6 +140,8 @@ void gguf_put(json_t *o, const char *key, json_t *value);
  * DR_EFORMAT. */
 DR_MUST_USE dr_status gguf_token_id(const gguf_file *g, const char *name, int64_t count,
                                     int64_t *out);
+/* What Llama 3 divides the i-th frequency by, in float as llama.cpp's converter does. */
+float gguf_llama3_factor(const hf_rope *r, size_t i);
 /* m->config and m->generation. */
 DR_MUST_USE dr_status gguf_make_config(gguf_file *g);
 /* m->tokenizer and m->tokenizer_config. */
@@ -174,6 +176,10 @@ typedef struct {
 
 /* NULL: unknown. */
 const gguf_pretok *gguf_pretok_find(const char *pre);
+/* The first row that cuts text as a tokenizer.json does; NULL: none.  ignore_merges: of its
+ * model.  why: the first thing there that no row has; static or arena. */
+const gguf_pretok *gguf_pretok_match(dr_arena *a, const json_t *tokenizer,
+                                     bool ignore_merges, const char **why);
 /* All known names, for a message; arena. */
 const char *gguf_pretok_names(dr_arena *a);
 /* normalizer, pre_tokenizer and decoder of byte-level BPE into a tokenizer.json. */

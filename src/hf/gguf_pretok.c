@@ -72,6 +72,64 @@ const gguf_pretok *gguf_pretok_find(const char *pre)
     return NULL;
 }
 
+/* One step of a pre-tokenizer into what it says; false: no row has such a step. */
+static bool read_step(gguf_pretok *p, bool *byte_level, const json_t *step)
+{
+    const char *type = json_string_value(json_object_get(step, "type"));
+    const json_t *regex = json_object_get(json_object_get(step, "pattern"), "Regex");
+    const char *how = json_string_value(json_object_get(step, "behavior"));
+
+    if (type == NULL || *byte_level)
+        return false;
+    if (strcmp(type, "Digits") == 0 && p->split == NULL) {
+        p->digits = true;
+        return json_is_true(json_object_get(step, "individual_digits"));
+    }
+    if (strcmp(type, "Split") == 0 && p->split == NULL) {
+        p->split = json_string_value(regex);
+        return p->split != NULL && how != NULL && strcmp(how, "Isolated") == 0 &&
+               !json_is_true(json_object_get(step, "invert"));
+    }
+    if (strcmp(type, "ByteLevel") == 0) {
+        *byte_level = true;
+        return !json_is_true(json_object_get(step, "add_prefix_space")) &&
+               json_is_false(json_object_get(step, "use_regex")) == (p->split != NULL);
+    }
+    return false;
+}
+
+const gguf_pretok *gguf_pretok_match(dr_arena *a, const json_t *tokenizer,
+                                     bool ignore_merges, const char **why)
+{
+    const json_t *normalizer = dr_json_get(tokenizer, "normalizer");
+    const json_t *pre = dr_json_get(tokenizer, "pre_tokenizer");
+    const json_t *steps = json_object_get(pre, "pretokenizers");
+    const char *normal = json_string_value(json_object_get(normalizer, "type"));
+    gguf_pretok want = {.ignore_merges = ignore_merges};
+    bool byte_level = false;
+
+    *why = "its way to cut text";
+    if (normal != NULL && strcmp(normal, "NFC") != 0) {
+        *why = dr_arena_printf(a, "its normalizer (%s)", normal);
+        return NULL;
+    }
+    want.nfc = normal != NULL;
+    for (size_t i = 0; i < json_array_size(steps); i++)
+        if (!read_step(&want, &byte_level, json_array_get(steps, i)))
+            return NULL;
+    if (steps == NULL && !read_step(&want, &byte_level, pre))
+        return NULL;
+    for (size_t i = 0; byte_level && i < DR_COUNT(rows); i++) {
+        const gguf_pretok *r = &rows[i];
+        bool split = r->split == NULL ? want.split == NULL
+                                      : want.split && strcmp(r->split, want.split) == 0;
+        if (split && r->digits == want.digits && r->nfc == want.nfc &&
+            r->ignore_merges == want.ignore_merges)
+            return r;
+    }
+    return NULL;
+}
+
 const char *gguf_pretok_names(dr_arena *a)
 {
     const char *list = rows[0].name;

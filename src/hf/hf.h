@@ -22,6 +22,7 @@
 #include "core/status.h"
 #include "core/tensor.h"
 #include "hf/hf_config.h"
+#include "hf/hf_gguf.h"
 
 /* ---- where a model comes from ---- */
 

@@ -241,7 +241,7 @@ dr_status hf_quant_parse(hf_model *m)
                      "%s: quantization_config: quant_method %s is not "
                      "supported",
                      where, method);
-        dr_hint("supported: awq, gptq, olive, compressed-tensors (pack-quantized), "
+        dr_hint("supported: awq, gptq, olive, mxfp4, compressed-tensors (pack-quantized), "
                 "bitsandbytes (4 bits); or start from the model that was quantized");
     }
 done:

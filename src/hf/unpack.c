@@ -13,9 +13,9 @@
  *   com-     word [N, K*b/32], inputs    [N, G]   word [N*b/32, G], outputs in order;
  *   pressed  in order, lowest first               absent when symmetric
  *
- * so awq is transposed nibble by nibble, gptq word by word, the others copied.  A group that is
- * no power of two, or longer than 256, becomes several blocks with the same scale; a group
- * of a whole row may leave a short last block, which is filled with its zero point.
+ * so awq is transposed nibble by nibble, gptq word by word, the others copied.  A group
+ * that is no power of two, or longer than 256, becomes several blocks with the same scale;
+ * a group of a whole row may leave a short last block, which is filled with its zero point.
  *
  * A g_idx says which group an input belongs to.  Where that is not the plain order, blocks
  * of neighbours do not exist, and sorting them would need the layer's input sorted, too:

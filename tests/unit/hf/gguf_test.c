@@ -497,6 +497,11 @@ static void test_refused(void)
     m.version = 1;
     refused(&m, DR_EUNSUPPORTED, "GGUF version 1");
     tiny(&m, "llama");
+    m.version = 2; /* the same as 3 */
+    hf_model *two = NULL;
+    CHECK_OK(open_made(&m, &two));
+    hf_model_close(two);
+    tiny(&m, "llama");
     m.version = 0x03000000;
     refused(&m, DR_EUNSUPPORTED, "big-endian");
     tiny(&m, "llama");
