@@ -193,8 +193,9 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
         out->adapter_path = after_commit(a, made->adapters[0].path, tmp, final);
     for (size_t i = 0; i + 1 < spec->step_count; i++)
         DR_TRY(dr_remove_tree(dr_path_join(a, tmp, dr_arena_printf(a, "step-%zu", i))));
-    if (made->kind == PASS_MODEL_HF)
-        DR_TRY(hf_write_model_config(tmp, "model", out->adapter_path ? "adapter" : NULL));
+    if (made->kind == PASS_MODEL_HF) /* paths as they are in the folder */
+        DR_TRY(hf_write_model_config(tmp, made->path + strlen(tmp) + 1,
+                                     out->adapter_path ? "adapter" : NULL));
     else
         DR_TRY(flow_write_onnx_config(tmp));
     DR_TRY(flow_write_footprint(tmp, spec, hash, p->json, p->reads_data));

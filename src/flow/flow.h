@@ -37,7 +37,7 @@ typedef struct {
 } flow_spec;
 
 typedef struct {
-    const char *model_path;   /* arena: <output>/model */
+    const char *model_path;   /* arena: <output>/model, or a file in it */
     const char *adapter_path; /* arena; NULL: none was made */
     dr_buf text;              /* for people */
     json_t *report;           /* for programs */

@@ -212,6 +212,10 @@ DR_MUST_USE dr_status hf_writer_open(hf_writer **out, const char *dir,
 /* Before the first tensor: this linear's own format (other bits or group, the method being
  * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL). */
 DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q);
+/* Before the first tensor: floats are written in this type (F32, F16, BF16), not in the
+ * source's; config.json says so.  A value that it cannot hold is a warning that names the
+ * first tensor with one. */
+void hf_writer_dtype(hf_writer *w, dr_dtype dtype);
 /* Before the first tensor: another limit of a shard than 5 GB. */
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
 /* A packed linear (its bias is copied).  Scales are stored as F16: round to it before

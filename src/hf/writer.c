@@ -13,15 +13,18 @@
  * What is copied from safetensors is copied byte for byte; from a GGUF everything is
  * written in the config's dtype.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/mem.h"
 #include "hf/roles_impl.h"
 #include "hf/st_impl.h"
 
 #define SHARD_BYTES 5000000000u
+#define HALF_LIMIT  65520.0f /* and more rounds to infinity */
 enum { CHUNK_FLOATS = 1 << 20, NAME_BYTES = 64 };
 
 /* One tensor of the output. */
@@ -51,6 +54,8 @@ struct hf_writer {
     hf_packed *plans;  /* owned; by linear; count 0: plain */
     size_t *first;     /* owned; by linear: its first slot */
     uint64_t shard_bytes;
+    dr_dtype dtype;    /* of all floats; DR_DTYPE_COUNT: the source's */
+    const char *unfit; /* the first tensor with a value that dtype cannot hold */
     bool planned;
     struct slot *slots; /* owned */
     size_t slot_count;
@@ -84,6 +89,8 @@ static void slot_plain(struct slot *s, const char *name, dr_dtype dtype,
 /* The dtype in which an entry of the source is written. */
 static dr_dtype entry_dtype(const hf_writer *w, const hf_entry *e)
 {
+    if (w->dtype != DR_DTYPE_COUNT && e->read != NULL)
+        return w->dtype;
     return w->m->gguf ? w->m->c.dtype : e->t.dtype;
 }
 
@@ -113,7 +120,10 @@ static dr_status plan_linear(hf_writer *w, const hf_linear *l)
     }
     *s = (struct slot){.source = p->weight, .linear = l};
     slot_plain(s, dr_arena_printf(&w->arena, "%s.weight", l->path),
-               p->weight != NULL ? entry_dtype(w, p->weight) : w->m->c.dtype, dims, 2);
+               p->weight != NULL            ? entry_dtype(w, p->weight)
+               : w->dtype != DR_DTYPE_COUNT ? w->dtype
+                                            : w->m->c.dtype,
+               dims, 2);
     w->slot_count++;
 done:
     return st;
@@ -253,6 +263,7 @@ dr_status hf_writer_open(hf_writer **out, const char *dir, const hf_model *sourc
     w->m = source;
     w->dir = dr_arena_strdup(&w->arena, dir);
     w->shard_bytes = SHARD_BYTES;
+    w->dtype = DR_DTYPE_COUNT;
     w->formats = dr_calloc(source->linear_count, sizeof(*w->formats));
     w->plans = dr_calloc(source->linear_count, sizeof(*w->plans));
     if (quant != NULL && quant->method == HF_QUANT_COMPRESSED)
@@ -271,6 +282,12 @@ dr_status hf_writer_open(hf_writer **out, const char *dir, const hf_model *sourc
 done:
     hf_writer_close(w);
     return st;
+}
+
+void hf_writer_dtype(hf_writer *w, dr_dtype dtype)
+{
+    DR_BUG_IF(w->planned || !dr_dtype_is_float(dtype));
+    w->dtype = dtype;
 }
 
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit)
@@ -326,6 +343,19 @@ done:
     return st;
 }
 
+/* Values that half precision would turn into infinity. */
+static void look_at(hf_writer *w, const struct slot *s, const float *v, size_t n)
+{
+    size_t bad = 0;
+
+    if (w->unfit != NULL || s->t.dtype != DR_DTYPE_F16)
+        return;
+    for (size_t i = 0; i < n; i++)
+        bad += fabsf(v[i]) >= HALF_LIMIT && !isinf(v[i]);
+    if (bad > 0)
+        w->unfit = s->t.name;
+}
+
 /* Floats from the first-th element on, in the slot's dtype. */
 static dr_status put_floats(hf_writer *w, const struct slot *s, size_t first,
                             const float *v, size_t n)
@@ -335,6 +365,7 @@ static dr_status put_floats(hf_writer *w, const struct slot *s, size_t first,
 
     for (size_t i = 0; i < n; i += per) {
         size_t part = n - i < per ? n - i : per;
+        look_at(w, s, v + i, part);
         dr_from_f32(w->chunk, v + i, s->t.dtype, part);
         DR_TRY(put(w, s, (first + i) * size, w->chunk, part * size));
     }
@@ -467,7 +498,7 @@ static dr_status copy_plain(hf_writer *w, struct slot *s)
     dr_status st = DR_OK;
 
     DR_TRY(claim(s));
-    if (s->source != NULL && !w->m->gguf) {
+    if (s->source != NULL && !w->m->gguf && s->source->t.dtype == s->t.dtype) {
         DR_TRY(put(w, s, 0, s->source->t.data, s->t.bytes));
         goto done;
     }
@@ -528,6 +559,14 @@ done:
 
 /* ---- the end ---- */
 
+static const char *torch_name(dr_dtype t)
+{
+    return t == DR_DTYPE_F32    ? "float32"
+           : t == DR_DTYPE_F16  ? "float16"
+           : t == DR_DTYPE_BF16 ? "bfloat16"
+                                : "float64";
+}
+
 static dr_status write_config(hf_writer *w)
 {
     json_t *config = json_deep_copy(w->m->config);
@@ -536,6 +575,10 @@ static dr_status write_config(hf_writer *w)
     DR_BUG_IF(config == NULL);
     json_object_del(config, "quantization_config");
     json_object_del(config, "auto_map"); /* names code, which is not copied */
+    if (w->dtype != DR_DTYPE_COUNT)
+        json_object_set_new(
+            config, json_object_get(config, "dtype") != NULL ? "dtype" : "torch_dtype",
+            json_string(torch_name(w->dtype)));
     if (w->quant.method != HF_QUANT_NONE)
         json_object_set_new(config, "quantization_config",
                             hf_quant_json(w->m, &w->quant, w->formats));
@@ -586,6 +629,9 @@ dr_status hf_writer_finish(hf_writer *w)
         DR_TRY(write_index(w));
     DR_TRY(write_config(w));
     DR_TRY(hf_model_copy_side_files(w->m, w->dir));
+    if (w->unfit != NULL)
+        dr_warn_result("%s: %s has values that are too large for half precision",
+                       w->m->path, w->unfit);
 done:
     return st;
 }
