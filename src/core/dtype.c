@@ -153,3 +153,55 @@ void dr_from_f32(void *dst, const float *src, dr_dtype t, size_t n)
         }
     }
 }
+
+/* Infinities and NaN have all bits of the exponent set: the largest masked value of a run
+ * tells, in a loop without a branch. */
+static bool finite_half(const unsigned char *p, uint16_t exponent, size_t n)
+{
+    uint16_t most = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v;
+        memcpy(&v, p + 2 * i, sizeof(v));
+        v &= exponent;
+        most = v > most ? v : most;
+    }
+    return most != exponent;
+}
+
+static bool finite_single(const unsigned char *p, size_t n)
+{
+    const uint32_t exponent = 0x7f800000;
+    uint32_t most = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t v;
+        memcpy(&v, p + 4 * i, sizeof(v));
+        v &= exponent;
+        most = v > most ? v : most;
+    }
+    return most != exponent;
+}
+
+static bool finite_double(const unsigned char *p, size_t n)
+{
+    const uint64_t exponent = 0x7ff0000000000000;
+    bool all = true;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t v;
+        memcpy(&v, p + 8 * i, sizeof(v));
+        all = all && (v & exponent) != exponent;
+    }
+    return all;
+}
+
+bool dr_all_finite(const void *src, dr_dtype t, size_t n)
+{
+    DR_BUG_IF(!dr_dtype_is_float(t));
+    if (t == DR_DTYPE_F16)
+        return finite_half(src, 0x7c00, n);
+    if (t == DR_DTYPE_BF16)
+        return finite_half(src, 0x7f80, n);
+    return t == DR_DTYPE_F32 ? finite_single(src, n) : finite_double(src, n);
+}

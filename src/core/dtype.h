@@ -33,4 +33,7 @@ uint16_t dr_f32_to_bf16(float f);
 void dr_to_f32(float *dst, const void *src, dr_dtype t, size_t n);
 void dr_from_f32(void *dst, const float *src, dr_dtype t, size_t n);
 
+/* Is every one of n elements of a float type at src (any alignment) a finite number? */
+bool dr_all_finite(const void *src, dr_dtype t, size_t n);
+
 #endif

@@ -213,8 +213,7 @@ DR_MUST_USE dr_status hf_writer_open(hf_writer **out, const char *dir,
  * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL). */
 DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q);
 /* Before the first tensor: floats are written in this type (F32, F16, BF16), not in the
- * source's; config.json says so.  A value that it cannot hold is a warning that names the
- * first tensor with one. */
+ * source's; config.json says so. */
 void hf_writer_dtype(hf_writer *w, dr_dtype dtype);
 /* Before the first tensor: another limit of a shard than 5 GB. */
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
@@ -231,7 +230,8 @@ DR_MUST_USE dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer,
 /* Of HF_NORM_KIND_LAYER. */
 DR_MUST_USE dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer,
                                           const float *v);
-/* Copies every tensor of the source that was not written yet, then closes the files. */
+/* Copies every tensor of the source that was not written yet, then closes the files.  A
+ * value that is not finite as written is a warning that names the first tensor with one. */
 DR_MUST_USE dr_status hf_writer_finish(hf_writer *w);
 void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
 

@@ -13,7 +13,6 @@
  * What is copied from safetensors is copied byte for byte; from a GGUF everything is
  * written in the config's dtype.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +23,6 @@
 #include "hf/st_impl.h"
 
 #define SHARD_BYTES 5000000000u
-#define HALF_LIMIT  65520.0f /* and more rounds to infinity */
 enum { CHUNK_FLOATS = 1 << 20, NAME_BYTES = 64 };
 
 /* One tensor of the output. */
@@ -55,7 +53,7 @@ struct hf_writer {
     size_t *first;     /* owned; by linear: its first slot */
     uint64_t shard_bytes;
     dr_dtype dtype;    /* of all floats; DR_DTYPE_COUNT: the source's */
-    const char *unfit; /* the first tensor with a value that dtype cannot hold */
+    const char *unfit; /* the first tensor with a value that is not finite in its type */
     bool planned;
     struct slot *slots; /* owned */
     size_t slot_count;
@@ -337,23 +335,13 @@ static dr_status put(hf_writer *w, const struct slot *s, uint64_t offset, const 
     dr_status st = DR_OK;
 
     DR_BUG_IF(offset > s->t.bytes || n > s->t.bytes - offset);
+    if (w->unfit == NULL && dr_dtype_is_float(s->t.dtype) &&
+        !dr_all_finite(data, s->t.dtype, n / dr_dtype_bytes(s->t.dtype)))
+        w->unfit = s->t.name;
     DR_TRY(dr_writer_seek(f, s->at + offset));
     DR_TRY(dr_writer_add(f, data, n));
 done:
     return st;
-}
-
-/* Values that half precision would turn into infinity. */
-static void look_at(hf_writer *w, const struct slot *s, const float *v, size_t n)
-{
-    size_t bad = 0;
-
-    if (w->unfit != NULL || s->t.dtype != DR_DTYPE_F16)
-        return;
-    for (size_t i = 0; i < n; i++)
-        bad += fabsf(v[i]) >= HALF_LIMIT && !isinf(v[i]);
-    if (bad > 0)
-        w->unfit = s->t.name;
 }
 
 /* Floats from the first-th element on, in the slot's dtype. */
@@ -365,7 +353,6 @@ static dr_status put_floats(hf_writer *w, const struct slot *s, size_t first,
 
     for (size_t i = 0; i < n; i += per) {
         size_t part = n - i < per ? n - i : per;
-        look_at(w, s, v + i, part);
         dr_from_f32(w->chunk, v + i, s->t.dtype, part);
         DR_TRY(put(w, s, (first + i) * size, w->chunk, part * size));
     }
@@ -630,7 +617,7 @@ dr_status hf_writer_finish(hf_writer *w)
     DR_TRY(write_config(w));
     DR_TRY(hf_model_copy_side_files(w->m, w->dir));
     if (w->unfit != NULL)
-        dr_warn_result("%s: %s has values that are too large for half precision",
+        dr_warn_result("%s: %s is written with values that are not finite numbers",
                        w->m->path, w->unfit);
 done:
     return st;

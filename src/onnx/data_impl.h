@@ -27,6 +27,7 @@ typedef struct {
     onnx_type float_type; /* what floats become on their way: rounded to nearest even */
     dr_writer w;
     onnx_room wave, scales, zeros, tiles;
+    const char *not_finite; /* borrowed: the first initializer with such a value */
 } onnx_data;
 
 /* The initializers of one packed weight; zeros NULL: symmetric. */
@@ -36,6 +37,7 @@ typedef struct {
 
 DR_MUST_USE dr_status onnx_data_open(onnx_data *d, onnx_graph *g, dr_pool *pool,
                                      onnx_type float_type, const char *path);
+/* Warns when a float was not finite, and names the first initializer with one. */
 DR_MUST_USE dr_status onnx_data_finish(onnx_data *d, uint64_t *bytes);
 void onnx_data_close(onnx_data *d); /* after an error; harmless after finish */
 

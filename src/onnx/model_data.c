@@ -29,6 +29,8 @@ dr_status onnx_data_open(onnx_data *d, onnx_graph *g, dr_pool *pool, onnx_type f
 
 dr_status onnx_data_finish(onnx_data *d, uint64_t *bytes)
 {
+    if (d->not_finite != NULL)
+        dr_warn_result("%s has values that are not finite numbers", d->not_finite);
     *bytes = dr_writer_at(&d->w);
     return dr_writer_finish(&d->w);
 }
@@ -73,6 +75,9 @@ done:
 
 static dr_status add(onnx_data *d, onnx_init *i, const void *data, size_t bytes)
 {
+    if (i->type == ONNX_FLOAT && d->not_finite == NULL &&
+        !dr_all_finite(data, DR_DTYPE_F32, bytes / sizeof(float)))
+        d->not_finite = i->name;
     i->bytes += bytes;
     return dr_writer_add(&d->w, data, bytes);
 }
@@ -328,10 +333,11 @@ static dr_status round_task(void *ctx, size_t task, int worker)
         memset(zeros, 0, rows * w->zero_bytes);
     }
     DR_TRY(onnx_source_read(w->s, tile, w->row0 + w->done + at, rows));
-    if (!onnx_block_quantize(codes, scales, zeros, tile, rows, w->s->cols, w->grid, &bad))
+    if (!onnx_block_quantize(codes, scales, zeros, tile, rows, w->s->cols, w->grid, &bad)) {
+        size_t row = w->row0 + w->done + at + bad;
         DR_FAIL(DR_EFORMAT, "%s: row %zu has a value that is not finite",
-                onnx_source_name(w->s, w->row0 + w->done + at + bad),
-                w->row0 + w->done + at + bad);
+                onnx_source_name(w->s, row), onnx_source_row_in(w->s, row));
+    }
 done:
     return st;
 }

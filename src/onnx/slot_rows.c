@@ -170,6 +170,14 @@ const char *onnx_source_name(const onnx_source *s, size_t row)
     return s->part[i] != NULL ? s->part[i]->path : "model.embed_tokens";
 }
 
+size_t onnx_source_row_in(const onnx_source *s, size_t row)
+{
+    size_t at = 0;
+
+    (void)part_of(s, row, &at);
+    return at;
+}
+
 bool onnx_source_packed(const onnx_source *s, size_t row0, size_t count)
 {
     size_t at = 0;

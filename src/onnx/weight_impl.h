@@ -74,6 +74,8 @@ DR_MUST_USE dr_status onnx_source_bias(const onnx_source *s, float *dst, size_t 
                                        size_t count, bool *any);
 /* A name for messages: the module that has this row. */
 const char *onnx_source_name(const onnx_source *s, size_t row);
+/* Its number in that module. */
+size_t onnx_source_row_in(const onnx_source *s, size_t row);
 
 /* The grid of the packed modules that have these rows; false: one is stored as floats, or
  * two differ in bits or block.  symmetric: none of them has zero points. */

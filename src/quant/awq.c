@@ -311,11 +311,32 @@ done:
     return st;
 }
 
+/* The search only sees that no loss is finite; here the weight still has its name. */
+static dr_status check_finite(const awq_run *r, int layer)
+{
+    const size_t d = (size_t)r->s.cfg->hidden;
+    const hf_linear *l = NULL;
+    size_t n = hf_layer_linears(r->s.site->in, layer, &l);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i++) {
+        const float *w = r->layer->w[l[i].slot] + l[i].row0 * l[i].n_in;
+        if (!dr_all_finite(w, DR_DTYPE_F32, l[i].n_out * l[i].n_in))
+            DR_FAIL(DR_EFORMAT, "%s has a weight that is not finite", l[i].path);
+    }
+    if (!dr_all_finite(r->layer->norm_attn, DR_DTYPE_F32, d) ||
+        !dr_all_finite(r->layer->norm_mlp, DR_DTYPE_F32, d))
+        DR_FAIL(DR_EFORMAT, "a norm has a weight that is not finite");
+done:
+    return st;
+}
+
 static dr_status quantize_layer(awq_run *r, int layer)
 {
     dr_status st = DR_OK;
 
     DR_TRY(awq_run_layer(r, layer));
+    DR_TRY(check_finite(r, layer));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(awq_search_slot(r, (hf_slot)s));
     DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));

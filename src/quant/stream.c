@@ -120,10 +120,17 @@ static dr_status read_rows(void *ctx, size_t task, int worker)
 {
     const read_job *job = ctx;
     size_t row0 = task * READ_ROWS, left = job->l->n_out - row0;
+    size_t n = left < READ_ROWS ? left : READ_ROWS;
+    float *w = job->w + row0 * job->l->n_in;
+    dr_status st = DR_OK;
 
     (void)worker;
-    return hf_linear_read(job->m, job->l, job->w + row0 * job->l->n_in, row0,
-                          left < READ_ROWS ? left : READ_ROWS);
+    DR_TRY(hf_linear_read(job->m, job->l, w, row0, n));
+    if (!dr_all_finite(w, DR_DTYPE_F32, n * job->l->n_in))
+        DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
+                row0 + n - 1);
+done:
+    return st;
 }
 
 dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float *w,

@@ -157,11 +157,41 @@ static void test_arrays(void)
     }
 }
 
+/* One element of many that is not finite, at every place and of every kind. */
+static void test_finite(void)
+{
+    static const dr_dtype types[] = {DR_DTYPE_F32, DR_DTYPE_F16, DR_DTYPE_BF16,
+                                     DR_DTYPE_F64};
+    static const float kinds[] = {INFINITY, -INFINITY, NAN};
+    enum { N = 37 };
+    float v[N];
+    double wide[N];
+    unsigned char raw[8 * N + 1]; /* odd: any alignment */
+
+    for (size_t t = 0; t < DR_COUNT(types); t++) {
+        for (size_t i = 0; i <= N * DR_COUNT(kinds); i++) {
+            for (size_t k = 0; k < N; k++)
+                v[k] = k % 2 ? 65504.0f : -0.0f;
+            if (i < N * DR_COUNT(kinds))
+                v[i % N] = kinds[i / N];
+            for (size_t k = 0; k < N; k++)
+                wide[k] = (double)v[k];
+            if (types[t] == DR_DTYPE_F64)
+                memcpy(raw + 1, wide, sizeof(wide));
+            else
+                dr_from_f32(raw + 1, v, types[t], N);
+            CHECK_EQ_INT(dr_all_finite(raw + 1, types[t], N), i == N * DR_COUNT(kinds));
+        }
+        CHECK(dr_all_finite(raw, types[t], 0));
+    }
+}
+
 int main(void)
 {
     test_round_trip();
     test_rounding();
     test_table();
     test_arrays();
+    test_finite();
     return check_done();
 }
