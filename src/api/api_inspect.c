@@ -192,6 +192,9 @@ static dr_status inspect(drupe_result *r, dr_arena *a, const char *path)
         return api_inspect_onnx_adapter(r, path);
     if (ends_with(path, ".safetensors"))
         return api_inspect_safetensors(r, path);
+    if ((ends_with(path, ".bin") || ends_with(path, ".pt") || ends_with(path, ".pth")) &&
+        dr_is_file(path))
+        return api_inspect_torch(r, path);
     if (dr_is_file(dr_path_join(a, path, "adapter_config.json")))
         return inspect_adapter(r, path);
     DR_TRY(inspect_footprint(r, a, path));

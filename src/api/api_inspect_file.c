@@ -1,6 +1,7 @@
 /*
- * api_inspect_file.c - single files that a model is made of: safetensors by their header,
- * ONNX Runtime's adapter files (FlatBuffers, identifier TORT) by a bounded reader.
+ * api_inspect_file.c - single files that a model is made of: safetensors by their header
+ * (which may have types that are not read), files of torch.save, ONNX Runtime's adapter
+ * files (FlatBuffers, identifier TORT) by a bounded reader.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "core/dtype.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "hf/hf.h"
 
 enum { SHOWN_MAX = 8 };
 
@@ -47,10 +49,12 @@ done:
     return st;
 }
 
+/* *end: where the data ends, so far. */
 static dr_status add_header_row(drupe_result *r, json_t *list, const char *name,
-                                const json_t *row, const char *path)
+                                const json_t *row, uint64_t *end, const char *path)
 {
     const json_t *shape = dr_json_get(row, "shape");
+    const json_t *to = json_array_get(dr_json_get(row, "data_offsets"), 1);
     const char *type = NULL;
     int64_t dims[16];
     size_t n = json_array_size(shape);
@@ -61,6 +65,8 @@ static dr_status add_header_row(drupe_result *r, json_t *list, const char *name,
         DR_FAIL(DR_EFORMAT, "%s: tensor \"%s\" has no dtype or no shape", path, name);
     for (size_t i = 0; i < n; i++)
         dims[i] = (int64_t)json_integer_value(json_array_get(shape, i));
+    if (json_integer_value(to) > 0 && (uint64_t)json_integer_value(to) > *end)
+        *end = (uint64_t)json_integer_value(to);
     DR_TRY(add_tensor(r, list, type, dims, n, name));
 done:
     return st;
@@ -71,6 +77,7 @@ dr_status api_inspect_safetensors(drupe_result *r, const char *path)
     dr_map m = {0};
     json_t *header = NULL, *list = json_array(), *row;
     const char *name;
+    uint64_t end = 0;
     dr_status st = DR_OK;
 
     json_object_set_new(r->report, "tensor_list", list);
@@ -88,12 +95,40 @@ dr_status api_inspect_safetensors(drupe_result *r, const char *path)
     json_object_foreach(header, name, row)
     {
         if (strcmp(name, "__metadata__") != 0)
-            DR_TRY(add_header_row(r, list, name, row, path));
+            DR_TRY(add_header_row(r, list, name, row, &end, path));
     }
+    if (end != m.size - 8 - bytes)
+        DR_FAIL(DR_EFORMAT, "%s: its tensors have %llu bytes, the file has %zu", path,
+                (unsigned long long)end, m.size - 8 - (size_t)bytes);
     DR_TRY(api_number(r, "tensors", (int64_t)json_array_size(list)));
 done:
     json_decref(header);
     dr_map_close(&m);
+    return st;
+}
+
+/* ---- files of torch.save ---- */
+
+dr_status api_inspect_torch(drupe_result *r, const char *path)
+{
+    dr_arena a = {0};
+    dr_tensor *t = NULL;
+    json_t *list = json_array();
+    uint64_t bytes = 0;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    json_object_set_new(r->report, "tensor_list", list);
+    DR_TRY(hf_torch_tensors(&a, &t, &n, path));
+    DR_TRY(dr_file_size(&bytes, path));
+    DR_TRY(api_line(r, "kind", "PyTorch file"));
+    DR_TRY(api_number(r, "file_bytes", (int64_t)bytes));
+    for (size_t i = 0; i < n; i++)
+        DR_TRY(add_tensor(r, list, dr_dtype_name(t[i].dtype), t[i].dims, (size_t)t[i].ndim,
+                          t[i].name));
+    DR_TRY(api_number(r, "tensors", (int64_t)n));
+done:
+    dr_arena_release(&a);
     return st;
 }
 

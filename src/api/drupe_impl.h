@@ -35,6 +35,7 @@ DR_MUST_USE dr_status api_number(drupe_result *r, const char *key, int64_t v);
 
 /* Single files; DR_EFORMAT when they are not what their name says. */
 DR_MUST_USE dr_status api_inspect_safetensors(drupe_result *r, const char *path);
+dr_status api_inspect_torch(drupe_result *r, const char *path);
 DR_MUST_USE dr_status api_inspect_onnx_adapter(drupe_result *r, const char *path);
 
 #endif

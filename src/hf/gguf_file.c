@@ -17,7 +17,8 @@
 
 enum {
     NAME_MAX_BYTES = 1024,
-    COUNT_MAX = 1 << 16, /* keys, tensors: more than any model has, less than harms */
+    COUNT_MAX = 1 << 16,   /* keys, tensors: more than any model has, less than harms */
+    STRINGS_MAX = 1 << 24, /* in an array, each of which is stepped over */
     KEY_MIN_BYTES = 8 + 1 + 4 + 1,
     TENSOR_MIN_BYTES = 8 + 1 + 4 + 8 + 4 + 8,
     ALIGNMENT_DEFAULT = 32,
@@ -105,6 +106,9 @@ static dr_status walk_value(const gguf_file *g, gguf_cursor *c, gguf_key *k)
 
     k->at = c->at;
     if (k->type == GGUF_STRING) {
+        if (k->count > STRINGS_MAX)
+            return dr_fail(DR_EUNSUPPORTED, "%s: %s: %zu strings, more than %d", g->path,
+                           k->key, k->count, STRINGS_MAX);
         for (size_t i = 0; i < k->count; i++) {
             gguf_text t = {0};
             dr_status st = take_text(g, c, &t, k->key);

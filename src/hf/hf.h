@@ -240,10 +240,14 @@ void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
 DR_MUST_USE dr_status hf_write_model_config(const char *dir, const char *model_path,
                                             const char *adapter_path);
 
-/* ---- safetensors ---- */
+/* ---- single files ---- */
 
 /* Writes one file; tensors in the order given, header padded to 8 bytes. */
 DR_MUST_USE dr_status hf_st_write(const char *path, const dr_tensor *tensors, size_t count);
+
+/* The tensors that a file of torch.save lists; their data is not there to be read. */
+DR_MUST_USE dr_status hf_torch_tensors(dr_arena *a, dr_tensor **tensors, size_t *count,
+                                       const char *path);
 
 /* ---- PEFT adapters ---- */
 

@@ -18,6 +18,7 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "hf/hf.h"
 #include "hf/pickled_impl.h"
 
 enum { NEST_MAX = 16, VALUES_MAX = 1 << 16, NAME_BYTES_MAX = 1024, SHARE_MAX = 4 };
@@ -420,5 +421,20 @@ dr_status hf_torch_parse(dr_arena *a, dr_tensor **tensors, size_t *count, const 
     *tensors = r.tensors;
     *count = r.count;
 done:
+    return st;
+}
+
+dr_status hf_torch_tensors(dr_arena *a, dr_tensor **tensors, size_t *count,
+                           const char *path)
+{
+    dr_map map = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_map_open(&map, path));
+    DR_TRY(hf_torch_parse(a, tensors, count, &map, path));
+    for (size_t i = 0; i < *count; i++)
+        (*tensors)[i].data = NULL;
+done:
+    dr_map_close(&map);
     return st;
 }
