@@ -132,6 +132,8 @@ static dr_status put_rope(gguf_out *o, gguf_out_table *tables, size_t *count)
         tables[(*count)++] =
             (gguf_out_table){"rope_factors_short.weight", r->short_factor, n};
         return DR_OK;
+    case HF_ROPE_YARN:
+        break;
     }
     return dr_fail(DR_EUNSUPPORTED, "%s: this rotary scaling has no form in GGUF",
                    hf_model_path(o->m));

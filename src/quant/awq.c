@@ -320,12 +320,12 @@ static dr_status check_finite(const awq_run *r, int layer)
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i++) {
-        const float *w = r->layer->w[l[i].slot] + l[i].row0 * l[i].n_in;
+        const float *w = r->layer.w[l[i].slot] + l[i].row0 * l[i].n_in;
         if (!dr_all_finite(w, DR_DTYPE_F32, l[i].n_out * l[i].n_in))
             DR_FAIL(DR_EFORMAT, "%s has a weight that is not finite", l[i].path);
     }
-    if (!dr_all_finite(r->layer->norm_attn, DR_DTYPE_F32, d) ||
-        !dr_all_finite(r->layer->norm_mlp, DR_DTYPE_F32, d))
+    if (!dr_all_finite(r->layer.norm_attn, DR_DTYPE_F32, d) ||
+        !dr_all_finite(r->layer.norm_mlp, DR_DTYPE_F32, d))
         DR_FAIL(DR_EFORMAT, "a norm has a weight that is not finite");
 done:
     return st;
