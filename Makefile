@@ -42,4 +42,4 @@ dist:
 	@tools/dist
 
 clean:
-	rm -rf $(BUILD) dist
+	rm -rf $(BUILD) build-dist dist

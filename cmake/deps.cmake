@@ -1,8 +1,8 @@
 # Libraries from Debian packages (tools/manifest), linked statically where an archive exists.
 function(drupe_static_lib TARGET ARCHIVE HEADER)
   find_library(${TARGET}_LIB NAMES lib${ARCHIVE}.a ${ARCHIVE})
-  if(DRUPE_DIST_INCLUDE) # tools/dist: links to these headers alone
-    set(${TARGET}_INC ${DRUPE_DIST_INCLUDE})
+  if(DRUPE_ZIG_INCLUDE) # cmake/zig.cmake: links to these headers alone
+    set(${TARGET}_INC ${DRUPE_ZIG_INCLUDE})
   else()
     find_path(${TARGET}_INC ${HEADER})
   endif()

@@ -91,14 +91,14 @@ static char *loaded_path(void *handle, const char *name)
     return dr_strdup(name);
 }
 
-/* All places in one line; the trail's frame cuts what is too long. */
+/* "A, B, or " or nothing; the trail's frame cuts what is too long. */
 static const char *places_text(const places *p, dr_arena *a)
 {
     const char *text = "";
 
     for (size_t i = 0; i < p->count; i++)
         text = dr_arena_printf(a, "%s%s, ", text, p->dirs[i]);
-    return text;
+    return p->count == 0 ? text : dr_arena_printf(a, "%sor ", text);
 }
 
 /* The library of one folder; lib->handle stays NULL when it is not there. */
@@ -134,7 +134,7 @@ dr_status library_open(library *lib, const char *const *names, const char *what)
             lib->path = loaded_path(lib->handle, *name);
     }
     if (lib->handle == NULL) {
-        st = dr_fail(DR_EDEVICE, "%s was not found: no %s in %sor the loader's folders",
+        st = dr_fail(DR_EDEVICE, "%s was not found: no %s in %sthe loader's folders",
                      what, names[0], places_text(&p, &a));
         library_hint(what);
     }

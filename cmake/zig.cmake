@@ -1,0 +1,53 @@
+# Toolchain: zig cc (tools/manifest, group dist) for DRUPE_ZIG_TARGET, which names the oldest
+# glibc too.  Of the system's headers it sees those of the linked libraries alone: /usr/include
+# itself would bring its glibc's.  DRUPE_SYSROOT holds Debian packages of another processor.
+set(CMAKE_SYSTEM_NAME Linux)
+string(REGEX REPLACE "-.*" "" CMAKE_SYSTEM_PROCESSOR "${DRUPE_ZIG_TARGET}")
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES DRUPE_ZIG_TARGET DRUPE_SYSROOT)
+
+get_filename_component(top "${CMAKE_CURRENT_LIST_DIR}/.." ABSOLUTE)
+set(zig "${top}/.deps/zig/zig")
+if(NOT EXISTS "${zig}")
+  message(FATAL_ERROR "${zig} is missing: run `tools/setup base dist`")
+endif()
+set(tools "${CMAKE_BINARY_DIR}/zig")
+foreach(tool cc ar ranlib)
+  set(target "")
+  if(tool STREQUAL "cc")
+    set(target "-target ${DRUPE_ZIG_TARGET}")
+  endif()
+  if(NOT EXISTS "${tools}/${tool}")
+    file(WRITE "${tools}/${tool}" "#!/bin/sh\nexec \"${zig}\" ${tool} ${target} \"$@\"\n")
+    file(CHMOD "${zig}" "${tools}/${tool}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
+      GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+  endif()
+endforeach()
+set(CMAKE_C_COMPILER "${tools}/cc")
+set(CMAKE_AR "${tools}/ar" CACHE FILEPATH "")
+set(CMAKE_RANLIB "${tools}/ranlib" CACHE FILEPATH "")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-pie")
+# zig's own answer to __builtin_cpu_supports and target_clones is always no (0.17: its
+# __cpu_indicator_init is empty), so gcc's comes first.
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+  execute_process(COMMAND gcc -print-libgcc-file-name OUTPUT_VARIABLE libgcc
+    OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(NOT EXISTS "${libgcc}")
+    message(FATAL_ERROR "gcc's libgcc.a is missing: run `tools/setup base dist`")
+  endif()
+  set(CMAKE_C_STANDARD_LIBRARIES_INIT "${libgcc}")
+endif()
+
+set(libs "${CMAKE_SYSTEM_PROCESSOR}-linux-gnu")
+set(CMAKE_LIBRARY_PATH "${DRUPE_SYSROOT}/usr/lib/${libs}")
+set(DRUPE_ZIG_INCLUDE "${CMAKE_BINARY_DIR}/zig/include")
+foreach(header jansson.h jansson_config.h pcre2.h utf8proc.h zlib.h zconf.h nettle protobuf-c)
+  foreach(dir "${DRUPE_SYSROOT}/usr/include" "${DRUPE_SYSROOT}/usr/include/${libs}")
+    if(EXISTS "${dir}/${header}")
+      file(MAKE_DIRECTORY "${DRUPE_ZIG_INCLUDE}")
+      file(CREATE_LINK "${dir}/${header}" "${DRUPE_ZIG_INCLUDE}/${header}" SYMBOLIC)
+    endif()
+  endforeach()
+endforeach()
+if(DRUPE_SYSROOT)
+  set(CMAKE_CROSSCOMPILING_EMULATOR "qemu-${CMAKE_SYSTEM_PROCESSOR}-static;-L;${DRUPE_SYSROOT}")
+endif()
