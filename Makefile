@@ -1,6 +1,7 @@
 # make           build/drupe            make test     all tests
 # make setup     install what is missing (tools/manifest)
 # make demo      the lab, on a small real model
+# make test-aarch64  unit tests of an aarch64 build, in an emulator
 # make bench     timings; tests/bench/results.csv keeps them
 # make docs      docs/cli.md, from the tables
 # make install   PREFIX=/usr/local      make dist     tar.gz and wheel in dist/
@@ -9,7 +10,7 @@ PREFIX  ?= /usr/local
 PRESET  ?= release
 JOBS    ?= $(shell nproc)
 
-.PHONY: all setup demo test bench docs install dist clean
+.PHONY: all setup demo test test-aarch64 bench docs install dist clean
 
 all: $(BUILD)/build.ninja
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -28,6 +29,10 @@ test: setup
 	@$(MAKE) --no-print-directory all
 	@tools/run-tests $(BUILD)
 
+test-aarch64: setup
+	@$(MAKE) --no-print-directory all
+	@JOBS=$(JOBS) tools/test-aarch64 $(BUILD)
+
 bench: all
 	@tests/bench/run $(BUILD)
 
@@ -39,7 +44,7 @@ install: all
 
 dist:
 	@tools/setup base dist
-	@tools/dist
+	@JOBS=$(JOBS) tools/dist
 
 clean:
-	rm -rf $(BUILD) build-dist dist
+	rm -rf $(BUILD) build-dist build-aarch64 dist

@@ -208,7 +208,9 @@ static void test_check(void)
     CHECK(r.checked);
     q.dir = model_dir("crash");
     CHECK_STATUS(ort_check(&r, &q), DR_EDEVICE);
-    CHECK_TRAIL("crashed on it with SIGSEGV: last words");
+    CHECK_TRAIL("crashed on it with SIGSEGV: ");
+    if (getenv("QEMU_LD_PREFIX") == NULL) /* an emulator would have the last word */
+        CHECK_TRAIL("SIGSEGV: last words");
     q.dir = model_dir("hang");
     q.timeout_s = 0.5;
     CHECK_STATUS(ort_check(&r, &q), DR_EDEVICE);
