@@ -63,7 +63,7 @@ static dr_status add_runtime(drupe_result *r, const runtime *f, const char *why)
 static dr_status add_runtimes(drupe_result *r, dr_arena *a)
 {
     ort_info info = {0};
-    json_t *providers = json_array();
+    json_t *providers = json_array(), *plugins = json_object();
     dr_status st = DR_OK;
 
     ort_probe(a, &info);
@@ -80,9 +80,17 @@ static dr_status add_runtimes(drupe_result *r, dr_arena *a)
     }
     if (info.provider_count > 0)
         DR_TRY(dr_buf_adds(&r->text, "\n"));
+    for (size_t i = 0; i < info.plugin_count; i++) {
+        const ort_plugin *p = &info.plugins[i];
+        DR_TRY(
+            dr_buf_addf(&r->text, "%-14s %s %s\n", i ? "" : "plugins", p->name, p->path));
+        json_object_set_new(plugins, p->name, json_string(p->path));
+    }
     json_object_set(r->report, "providers", providers);
+    json_object_set(r->report, "plugins", plugins);
 done:
     json_decref(providers);
+    json_decref(plugins);
     return st;
 }
 

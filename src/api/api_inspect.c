@@ -133,6 +133,46 @@ done:
     return st;
 }
 
+/* Whether dir holds graphs: "model.onnx", or those of fixed shapes. */
+static bool has_graph(dr_arena *a, const char *dir)
+{
+    char **names = NULL;
+    size_t count = 0;
+
+    if (dr_is_file(dr_path_join(a, dir, "model.onnx")))
+        return true;
+    if (dr_is_file(dr_path_join(a, dir, "config.json")) || !dr_is_dir(dir) ||
+        dr_list_dir(a, dir, &names, &count) != DR_OK) {
+        dr_trail_clear();
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (ends_with(names[i], ".onnx"))
+            return true;
+    }
+    return false;
+}
+
+/* The graphs of a folder in order; the last one's members are the report's. */
+static dr_status inspect_graphs(drupe_result *r, dr_arena *a, const char *dir,
+                                char *const *names, size_t count)
+{
+    const char **graphs = dr_arena_alloc(a, count, sizeof(*graphs));
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!ends_with(names[i], ".onnx"))
+            continue;
+        graphs[n++] = names[i];
+        DR_TRY(dr_buf_addf(&r->text, "%s\n", names[i]));
+        DR_TRY(inspect_onnx(r, a, dr_path_join(a, dir, names[i])));
+    }
+    DR_TRY(list(r, "graphs", graphs, n));
+done:
+    return st;
+}
+
 /* What lies beside the graph: GenAI's config, adapters. */
 static dr_status inspect_onnx_folder(drupe_result *r, dr_arena *a, const char *dir)
 {
@@ -141,8 +181,11 @@ static dr_status inspect_onnx_folder(drupe_result *r, dr_arena *a, const char *d
     size_t count = 0, n = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(inspect_onnx(r, a, dr_path_join(a, dir, "model.onnx")));
     DR_TRY(dr_list_dir(a, dir, &names, &count));
+    if (dr_is_file(dr_path_join(a, dir, "model.onnx")))
+        DR_TRY(inspect_onnx(r, a, dr_path_join(a, dir, "model.onnx")));
+    else
+        DR_TRY(inspect_graphs(r, a, dir, names, count));
     adapters = dr_arena_alloc(a, count, sizeof(*adapters));
     for (size_t i = 0; i < count; i++) {
         if (ends_with(names[i], ".onnx_adapter"))
@@ -198,9 +241,9 @@ static dr_status inspect(drupe_result *r, dr_arena *a, const char *path)
     if (dr_is_file(dr_path_join(a, path, "adapter_config.json")))
         return inspect_adapter(r, path);
     DR_TRY(inspect_footprint(r, a, path));
-    if (dr_is_file(dr_path_join(a, path, "model.onnx")))
+    if (has_graph(a, path))
         return inspect_onnx_folder(r, a, path);
-    if (dr_is_file(dr_path_join(a, model, "model.onnx")))
+    if (has_graph(a, model))
         return inspect_onnx_folder(r, a, model);
     DR_TRY(hf_resolve(a, &found, path));
     DR_TRY(inspect_hf(r, found));

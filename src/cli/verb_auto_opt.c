@@ -1,8 +1,10 @@
 /*
  * verb_auto_opt.c - drupe auto-opt and drupe capture-onnx-graph: a Hugging Face model as
- * optimised ONNX.  Both run the ModelBuilder pass; they differ in their options' names and
- * defaults, which are Olive's.
+ * optimised ONNX.  Both run the ModelBuilder pass, or for fixed shapes the NpuModelBuilder;
+ * they differ in their options' names and defaults, which are Olive's.
  */
+#include <string.h>
+
 #include "cli/cli_impl.h"
 
 typedef struct {
@@ -20,11 +22,18 @@ typedef struct {
     bool use_ort_genai;
     bool use_model_builder;
     bool no_check;
+    /* fixed shapes */
+    const char *dim_param, *dim_value, *fixed_param_dict;
+    int activation_type;
+    bool use_qdq_encoding;
 } options;
 
-static const char *const devices[] = {"cpu", NULL};
-static const char *const providers[] = {"CPUExecutionProvider", NULL};
-static const char *const precisions[] = {"fp32", "int4", NULL};
+static const char *const devices[] = {"cpu", "npu", NULL};
+static const char *const providers[] = {"CPUExecutionProvider", "OpenVINOExecutionProvider",
+                                        "QNNExecutionProvider", "VitisAIExecutionProvider",
+                                        NULL};
+static const char *const precisions[] = {"fp32", "int8", "int4", NULL};
+static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 
 #define BUILDER_ROWS                                                                       \
     DR_CHOICE(options, precision, .dflt = "null", .choices = precisions,                   \
@@ -46,6 +55,17 @@ static const char *const precisions[] = {"fp32", "int4", NULL};
         DR_BOOL(options, no_check, .dflt = "false",                                        \
                 .help = "do not load and run the result")
 
+/* What graphs of fixed shapes have beside these. */
+#define FIXED_ROWS                                                                         \
+    DR_BOOL(options, use_qdq_encoding, .dflt = "false",                                    \
+            .help = "round values, too (QNN and VitisAI always do)"),                      \
+        DR_CHOICE(options, activation_type, .dflt = "QUInt16",                             \
+                  .choices = activation_types, .help = "what values are rounded to"),      \
+        CLI_ROW(options, dim_param, "dynamic_to_fixed_shape_dim_param", DR_PARAM_STR,      \
+                .words = true, .help = "names: batch_size sequence_length ..."),           \
+        CLI_ROW(options, dim_value, "dynamic_to_fixed_shape_dim_value", DR_PARAM_STR,      \
+                .words = true, .help = "their sizes: 1 64 ...")
+
 #define BUILDER_REFUSED                                                                    \
     DR_REFUSED("use_dynamo_exporter", "nothing is traced", "use_model_builder"),           \
         DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder"),     \
@@ -59,10 +79,12 @@ static const dr_param auto_opt_params[] = {
     CLI_MODEL(options, "auto-opt-output"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
-    DR_CHOICE(options, device, .dflt = "cpu", .choices = devices, .help = "target device"),
+    DR_CHOICE(options, device, .dflt = "null", .choices = devices,
+              .help = "target device; default: the provider's"),
     DR_CHOICE(options, provider, .dflt = "CPUExecutionProvider", .choices = providers,
-              .help = "execution provider"),
+              .help = "execution provider; all but the CPU's: graphs of fixed shapes"),
     BUILDER_ROWS,
+    FIXED_ROWS,
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
@@ -70,12 +92,8 @@ static const dr_param auto_opt_params[] = {
     DR_REFUSED("memory", "model splitting comes later", NULL),
     DR_REFUSED("num_splits", "model splitting comes later", NULL),
     DR_REFUSED("cost_model", "model splitting comes later", NULL),
-    DR_REFUSED("use_qdq_encoding", "QDQ forms come with NPU targets", NULL),
-    DR_REFUSED("dynamic_to_fixed_shape_dim_param", "fixed shapes come with NPU targets",
-               NULL),
-    DR_REFUSED("dynamic_to_fixed_shape_dim_value", "fixed shapes come with NPU targets",
-               NULL),
-    DR_REFUSED("mixed_precision_overrides_config", "it comes with NPU targets", NULL),
+    DR_REFUSED("mixed_precision_overrides_config", "one type for all values",
+               "activation_type"),
     DR_REFUSED("enable_search", "search comes with the workflow engine", NULL),
     DR_REFUSED("seed", "search comes with the workflow engine", NULL),
     CLI_REFUSED_SHORT('d', "data_name", "in Olive it changes nothing here", NULL),
@@ -86,23 +104,113 @@ static const dr_param auto_opt_params[] = {
     CLI_MODEL_REFUSED,
 };
 
+static const char *const conversion_devices[] = {"cpu", NULL};
+
 static const dr_param capture_params[] = {
     CLI_MODEL(options, "onnx-model"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
     CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "cpu",
-            .choices = devices, .help = "where the conversion runs"),
+            .choices = conversion_devices, .help = "where the conversion runs"),
     BUILDER_ROWS,
+    DR_STR(options, fixed_param_dict,
+           .help = "sizes of dims, such as batch_size=1,sequence_length=64"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
     DR_REFUSED("torch_dtype", "no Python is run", "precision"),
     DR_REFUSED("target_opset", "the lowest that the graph's operators allow is used",
                "min_ort_version"),
-    DR_REFUSED("fixed_param_dict", "fixed shapes come with NPU targets", NULL),
     DR_REFUSED("past_key_value_name", "the runtime's own name is used", NULL),
     CLI_MODEL_REFUSED,
 };
+
+/* What one of the two passes has and the other has not. */
+static const char *const only_dynamic[] = {"adapter_path", "int4_is_symmetric",
+                                           "int4_accuracy_level", "min_ort_version",
+                                           "max_length"};
+static const char *const only_fixed[] = {"use_qdq_encoding", "activation_type",
+                                         "dynamic_to_fixed_shape_dim_param",
+                                         "dynamic_to_fixed_shape_dim_value"};
+
+static dr_status refuse_given(const dr_param *params, size_t count,
+                              const unsigned char *given, const char *const *names,
+                              size_t n, const char *why)
+{
+    for (size_t i = 0; i < n; i++) {
+        const dr_param *row = dr_param_find(params, count, names[i]);
+        if (row != NULL && given[row - params])
+            return dr_fail(DR_EUSAGE, "--%s has no effect %s", names[i], why);
+    }
+    return DR_OK;
+}
+
+static bool is_given(const dr_param *params, size_t count, const unsigned char *given,
+                     const char *name)
+{
+    const dr_param *row = dr_param_find(params, count, name);
+
+    return row != NULL && given[row - params];
+}
+
+/* "a=1,b=2" as two lists. */
+static dr_status split_pairs(json_t *config, const char *text)
+{
+    json_t *names = json_string(""), *values = json_string("");
+    dr_arena a = {0};
+    char *copy = dr_arena_strdup(&a, text), *rest = copy;
+    dr_status st = DR_OK;
+
+    for (char *pair = strtok_r(copy, ",", &rest); pair != NULL;
+         pair = strtok_r(NULL, ",", &rest)) {
+        char *equals = strchr(pair, '=');
+        if (equals == NULL)
+            DR_FAIL(DR_EUSAGE, "--fixed_param_dict: expected name=size, found \"%s\"",
+                    pair);
+        *equals = '\0';
+        json_string_set(names,
+                        dr_arena_printf(&a, "%s%s,", json_string_value(names), pair));
+        json_string_set(
+            values, dr_arena_printf(&a, "%s%s,", json_string_value(values), equals + 1));
+    }
+    json_object_set(config, "dim_param", names);
+    json_object_set(config, "dim_value", values);
+done:
+    json_decref(names);
+    json_decref(values);
+    dr_arena_release(&a);
+    return st;
+}
+
+/* Graphs of fixed shapes; provider: as the pass knows it. */
+static dr_status fixed_config(json_t **out, const options *o, const unsigned char *given,
+                              const dr_param *params, size_t count, const char *provider)
+{
+    static const cli_key common[] = {
+        {"precision", NULL}, {"int4_block_size", NULL}, {"use_ort_genai", NULL}};
+    static const cli_key own[] = {{"device", NULL},
+                                  {"use_qdq_encoding", NULL},
+                                  {"activation_type", NULL},
+                                  {"dim_param", "dynamic_to_fixed_shape_dim_param"},
+                                  {"dim_value", "dynamic_to_fixed_shape_dim_value"}};
+    json_t *more = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(refuse_given(params, count, given, only_dynamic, DR_COUNT(only_dynamic),
+                        "on graphs of fixed shapes"));
+    DR_TRY(cli_pass_config(out, params, count, o, given, common, DR_COUNT(common)));
+    if (params == auto_opt_params) {
+        DR_TRY(cli_pass_config(&more, params, count, o, given, own, DR_COUNT(own)));
+        json_object_update(*out, more);
+    } else {
+        DR_TRY(split_pairs(*out, o->fixed_param_dict));
+        json_object_set_new(*out, "device", json_string("cpu"));
+    }
+    json_object_set_new(*out, "provider", json_string(provider));
+done:
+    json_decref(more);
+    return st;
+}
 
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
                      size_t count)
@@ -112,6 +220,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
         {"int4_is_symmetric", NULL}, {"int4_accuracy_level", NULL},
         {"min_ort_version", NULL},   {"use_ort_genai", NULL},
         {"max_length", NULL}};
+    const bool fixed =
+        o->fixed_param_dict != NULL || (params == auto_opt_params && o->provider > 0);
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,
@@ -122,6 +232,18 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
         DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
+    if (fixed) {
+        const char *provider = o->fixed_param_dict != NULL ? "OpenVINOExecutionProvider"
+                                                           : providers[o->provider];
+        DR_TRY(fixed_config(&config, o, given, params, count, provider));
+        DR_TRY(cli_run_job(&o->common, &job, "NpuModelBuilder", config, "exported"));
+        goto done;
+    }
+    DR_TRY(refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
+                        "with CPUExecutionProvider: graphs of fixed shapes are for the "
+                        "other providers"));
+    if (is_given(params, count, given, "device") && o->device == 1)
+        DR_FAIL(DR_EUSAGE, "--device npu: CPUExecutionProvider does not run on one");
     DR_TRY(cli_pass_config(&config, params, count, o, given, keys, DR_COUNT(keys)));
     DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
 done:

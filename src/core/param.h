@@ -46,6 +46,7 @@ typedef struct {
     char short_name; /* 'm' for -m; 0: none */
     bool required;   /* must be given */
     bool hidden;     /* not in the help */
+    bool words;      /* of a string: all values up to the next option, commas between */
     /* As a user would write it; NULL: 0, false, NULL, choice -1.  "null" is NULL for a
      * string and -1 for a choice. */
     const char *dflt;

@@ -81,6 +81,19 @@ static dr_status find_option(const dr_param **out, const dr_param *params, size_
     return st;
 }
 
+/* The values from argv[*at] up to the next option, commas between; *at is left behind. */
+static char *join_words(int argc, char *const *argv, int *at)
+{
+    char *all = dr_strdup(argv[(*at)++]);
+
+    while (*at < argc && !looks_like_option(argv[*at])) {
+        char *more = dr_asprintf("%s,%s", all, argv[(*at)++]);
+        free(all);
+        all = more;
+    }
+    return all;
+}
+
 /* One option at argv[*at]; leaves *at behind its value. */
 static dr_status parse_one(const dr_param **row, const dr_param *params, size_t n,
                            void *cfg, int argc, char *const *argv, int *at, dr_arena *a)
@@ -97,7 +110,7 @@ static dr_status parse_one(const dr_param **row, const dr_param *params, size_t 
     const char *equals = arg[1] == '-' ? strchr(arg, '=') : NULL;
     const char *name = arg + strspn(arg, "-");
     char *key = equals ? dr_strndup(name, (size_t)(equals - name)) : dr_strdup(name);
-    char *label = NULL;
+    char *label = NULL, *joined = NULL;
 
     DR_TRY(find_option(row, params, n, arg, key));
     label = dr_asprintf("--%s", (*row)->name);
@@ -112,11 +125,15 @@ static dr_status parse_one(const dr_param **row, const dr_param *params, size_t 
             DR_FAIL(DR_EUSAGE, "%s: a value is missing", label);
         st = dr_fail(DR_EUSAGE, "%s: a value is missing before %s", label, next);
         dr_hint("a value that starts with - is written %s=VALUE", label);
+    } else if ((*row)->words) {
+        joined = join_words(argc, argv, at);
+        DR_TRY(dr_param_set_text(*row, cfg, joined, label, a));
     } else {
         (*at)++;
         DR_TRY(dr_param_set_text(*row, cfg, next, label, a));
     }
 done:
+    free(joined);
     free(label);
     free(key);
     return st;

@@ -138,13 +138,53 @@ done:
     return st;
 }
 
+static json_t *onnx_config(const char *file)
+{
+    return json_pack("{s:s, s:{s:s, s:s}}", "type", "ONNXModel", "config", "model_path",
+                     ".", "onnx_file_name", file);
+}
+
+/* Graphs of fixed shapes are several files: Olive's CompositeModel, by their first words.
+ * */
+static dr_status composite(json_t **out, dr_arena *a, const char *model)
+{
+    json_t *parts = json_array(), *names = json_array();
+    char **files = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_list_dir(a, model, &files, &count));
+    for (size_t i = 0; i < count; i++) {
+        const char *dot = strrchr(files[i], '.');
+        if (dot == NULL || strcmp(dot, ".onnx") != 0)
+            continue;
+        json_array_append_new(parts, onnx_config(dr_arena_printf(a, "model/%s", files[i])));
+        json_array_append_new(names, json_stringn(files[i], strcspn(files[i], "_.")));
+    }
+    if (json_array_size(parts) == 1)
+        *out = json_incref(json_array_get(parts, 0));
+    else
+        *out = json_pack("{s:s, s:{s:O, s:O}}", "type", "CompositeModel", "config",
+                         "model_components", parts, "model_component_names", names);
+done:
+    json_decref(parts);
+    json_decref(names);
+    return st;
+}
+
 dr_status flow_write_onnx_config(const char *dir)
 {
     dr_arena a = {0};
-    json_t *j = json_pack("{s:s, s:{s:s, s:s}}", "type", "ONNXModel", "config",
-                          "model_path", ".", "onnx_file_name", "model/model.onnx");
-    dr_status st = dr_json_write(dr_path_join(&a, dir, "model_config.json"), j);
+    const char *model = dr_path_join(&a, dir, "model");
+    json_t *j = NULL;
+    dr_status st = DR_OK;
 
+    if (dr_is_file(dr_path_join(&a, model, "model.onnx")))
+        j = onnx_config("model/model.onnx");
+    else
+        DR_TRY(composite(&j, &a, model));
+    DR_TRY(dr_json_write(dr_path_join(&a, dir, "model_config.json"), j));
+done:
     json_decref(j);
     dr_arena_release(&a);
     return st;

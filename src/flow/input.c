@@ -116,7 +116,8 @@ dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec)
     if (dr_is_dir(spec->model))
         DR_TRY(read_model_config(a, spec->model, &type, &own));
     if (ends_with(spec->model, ".onnx") ||
-        (type != NULL && strcasecmp(type, "ONNXModel") == 0) ||
+        (type != NULL &&
+         (strcasecmp(type, "ONNXModel") == 0 || strcasecmp(type, "CompositeModel") == 0)) ||
         (!dr_exists(dr_path_join(a, spec->model, "config.json")) &&
          dr_exists(dr_path_join(a, spec->model, "model.onnx"))))
         DR_TRY(refuse_onnx(spec->model));

@@ -27,8 +27,10 @@ size_t onnx_type_bytes(onnx_type type)
         return 8;
     case ONNX_FLOAT16:
     case ONNX_BFLOAT16:
+    case ONNX_UINT16:
         return 2;
     case ONNX_UINT8:
+    case ONNX_INT8:
     case ONNX_BOOL:
         return 1;
     case ONNX_UINT4:
@@ -45,6 +47,10 @@ const char *onnx_type_name(onnx_type type)
         return "FLOAT";
     case ONNX_UINT8:
         return "UINT8";
+    case ONNX_INT8:
+        return "INT8";
+    case ONNX_UINT16:
+        return "UINT16";
     case ONNX_INT32:
         return "INT32";
     case ONNX_INT64:
@@ -130,6 +136,25 @@ const onnx_init *onnx_graph_find_init(const onnx_graph *g, const char *name)
             return i;
     }
     return NULL;
+}
+
+onnx_init *onnx_graph_init_raw(onnx_graph *g, const char *name, onnx_type type,
+                               onnx_shape shape, const void *values, size_t bytes)
+{
+    onnx_init *i = onnx_graph_init(g, name, type, shape);
+    void *copy = dr_arena_alloc(g->arena, bytes, 1);
+
+    memcpy(copy, values, bytes);
+    i->raw = copy;
+    i->bytes = bytes;
+    return i;
+}
+
+void onnx_graph_meta(onnx_graph *g, const char *key, const char *value)
+{
+    DR_BUG_IF(g->meta_count >= ONNX_META);
+    g->meta[g->meta_count][0] = dr_arena_strdup(g->arena, key);
+    g->meta[g->meta_count++][1] = dr_arena_strdup(g->arena, value);
 }
 
 onnx_node *onnx_node_new(onnx_graph *g, const char *domain, const char *op,

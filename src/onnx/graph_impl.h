@@ -22,6 +22,8 @@
 typedef enum {
     ONNX_FLOAT = 1,
     ONNX_UINT8 = 2,
+    ONNX_INT8 = 3,
+    ONNX_UINT16 = 4,
     ONNX_INT32 = 6,
     ONNX_INT64 = 7,
     ONNX_BOOL = 9,
@@ -34,7 +36,7 @@ typedef enum {
 size_t onnx_type_bytes(onnx_type type); /* of a value; 0: two values in a byte */
 const char *onnx_type_name(onnx_type type);
 
-enum { ONNX_DIMS = 4, ONNX_NODE_IN = 12, ONNX_NODE_OUT = 4 };
+enum { ONNX_DIMS = 4, ONNX_META = 8, ONNX_NODE_IN = 12, ONNX_NODE_OUT = 4 };
 
 /* The lowest opset that has every operator in the form used: Add, Sub, Mul of 14 (Concat,
  * Gather, Split, Unsqueeze, ... of 13).  ONNX Runtime's fusions know it on all versions.
@@ -97,6 +99,7 @@ typedef struct onnx_init {
     onnx_type type;
     onnx_shape shape;
     uint64_t offset, bytes; /* in the external file; bytes 0: nothing is stored */
+    const void *raw;        /* arena; not NULL: the bytes are in the graph itself */
     struct onnx_init *next;
 } onnx_init;
 
@@ -110,6 +113,8 @@ typedef struct {
     int opset;       /* 0: ONNX_OPSET */
     onnx_list nodes, inits;
     onnx_list inputs, outputs, infos; /* onnx_value; infos: the outputs of nodes */
+    const char *meta[ONNX_META][2];   /* metadata_props: key and value, arena */
+    size_t meta_count;
 } onnx_graph;
 
 void onnx_opset_at_least(onnx_graph *g, int opset);
@@ -135,6 +140,10 @@ void onnx_graph_input(onnx_graph *g, const char *name, onnx_type type, onnx_shap
 void onnx_graph_output(onnx_graph *g, const char *name, onnx_type type, onnx_shape shape);
 onnx_init *onnx_graph_init(onnx_graph *g, const char *name, onnx_type type,
                            onnx_shape shape);
+/* A small initializer whose bytes (little-endian, copied) are in the graph itself. */
+onnx_init *onnx_graph_init_raw(onnx_graph *g, const char *name, onnx_type type,
+                               onnx_shape shape, const void *values, size_t bytes);
+void onnx_graph_meta(onnx_graph *g, const char *key, const char *value);
 
 /* NULL: there is none of this name. */
 const onnx_init *onnx_graph_find_init(const onnx_graph *g, const char *name);

@@ -76,14 +76,24 @@ static void copy_dims(dr_arena *a, Onnx__TensorProto *t, const onnx_shape *shape
         t->dims[i] = shape->dim[i].size;
 }
 
-static void add_entry(dr_arena *a, Onnx__TensorProto *t, const char *key, char *value)
+static Onnx__StringStringEntryProto *pack_entry(dr_arena *a, const char *key, char *value)
 {
     Onnx__StringStringEntryProto *e =
         NEW(a, Onnx__StringStringEntryProto, ONNX__STRING_STRING_ENTRY_PROTO__INIT);
 
     e->key = dr_arena_strdup(a, key);
     e->value = value;
-    t->external_data[t->n_external_data++] = e;
+    return e;
+}
+
+static void add_entry(dr_arena *a, Onnx__TensorProto *t, const char *key, char *value)
+{
+    t->external_data[t->n_external_data++] = pack_entry(a, key, value);
+}
+
+static ProtobufCBinaryData pack_bytes(dr_arena *a, const void *data, size_t bytes)
+{
+    return (ProtobufCBinaryData){bytes, memcpy(dr_arena_alloc(a, bytes, 1), data, bytes)};
 }
 
 static Onnx__TensorProto *pack_init(dr_arena *a, const onnx_init *i, const char *data_name)
@@ -94,8 +104,10 @@ static Onnx__TensorProto *pack_init(dr_arena *a, const onnx_init *i, const char 
     t->has_data_type = 1;
     t->data_type = (int32_t)i->type;
     copy_dims(a, t, &i->shape);
-    if (i->bytes == 0) {
+    if (i->bytes == 0 || i->raw != NULL) {
         t->has_raw_data = 1;
+        if (i->raw != NULL)
+            t->raw_data = pack_bytes(a, i->raw, i->bytes);
         return t;
     }
     t->has_data_location = 1;
@@ -263,6 +275,12 @@ static Onnx__ModelProto *pack_model(dr_arena *a, const onnx_graph *g, const char
     p->opset_import[0] = pack_opset(a, "", g->opset != 0 ? g->opset : ONNX_OPSET);
     p->opset_import[1] = pack_opset(a, "com.microsoft", 1);
     p->graph = pack_graph(a, g, data_name);
+    p->metadata_props = NEW_LIST(a, Onnx__StringStringEntryProto, g->meta_count);
+    for (; p->n_metadata_props < g->meta_count; p->n_metadata_props++) {
+        const char *const *entry = g->meta[p->n_metadata_props];
+        p->metadata_props[p->n_metadata_props] =
+            pack_entry(a, entry[0], dr_arena_strdup(a, entry[1]));
+    }
     return p;
 }
 

@@ -46,6 +46,8 @@ typedef struct {
     dr_arena notes_arena;
     const char **notes; /* what a user should know: "embedding stays float: ..." */
     size_t note_count;
+    const char **values; /* of ONNX_NPU_CALIBRATE: the names that have .min and .max */
+    size_t value_count;
 } onnx_report;
 void onnx_report_release(onnx_report *r);
 
@@ -56,6 +58,55 @@ void onnx_report_release(onnx_report *r);
  */
 DR_MUST_USE dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m,
                                  dr_pool *pool, const onnx_options *o);
+
+/* ---- fixed shapes, for NPUs ---- */
+
+/* What the values of a graph are. */
+typedef enum {
+    ONNX_NPU_FLOAT,     /* floats; weights may be packed (DequantizeLinear) */
+    ONNX_NPU_CALIBRATE, /* floats; NAME.min and NAME.max of every value are outputs, too */
+    ONNX_NPU_QDQ        /* every value rounded by QuantizeLinear and DequantizeLinear */
+} onnx_npu_form;
+
+/* What a value was seen to be. */
+typedef struct {
+    const char *name;
+    float least, largest;
+} onnx_range;
+
+typedef struct {
+    onnx_npu_form form;
+    /* The cache as ORT GenAI's windows have it: bytes (QDQ), keys transposed, and only what
+     * is new comes out.  Otherwise past_key_values.i.* and present.i.* are floats
+     * [batch, kv_heads, tokens, head_dim], and what comes out is past and new. */
+    bool windowed;
+    int64_t batch;
+    int64_t sequence; /* tokens of the prompt graph; 1: the token graph alone */
+    int64_t total;    /* tokens with the past */
+    int weight_bits;  /* 32: floats; 8: one scale an output; 4; 0: 4, or as packed */
+    int block_size;   /* 4 bits: inputs that share a scale; -1: all of an output */
+    int value_bits;   /* QDQ: 16 or 8 */
+    const onnx_range *ranges; /* QDQ: sorted by name */
+    size_t range_count;
+    bool genai;             /* windowed QDQ: genai_config.json and tokenizer beside it */
+    const char *provider;   /* for genai_config.json: "QNN"; NULL: none is named */
+    const char *quant_type; /* metadata_props as VitisAI has them; NULL: none */
+} onnx_npu_options;
+
+/* The files: NAME is "prompt_b1_s64_past448.onnx" or "token_b1_s1_past511.onnx". */
+const char *onnx_npu_file(dr_arena *a, const onnx_npu_options *o, bool token);
+
+/*
+ * Writes a graph for prompts and one for single tokens (ONNX_NPU_CALIBRATE: the first
+ * alone), of operators of the standard domain (opset 21) and of these shapes alone, and
+ * their weights, model.onnx.data, into dir.  Inputs: input_ids, position_ids [batch,
+ * sequence], attention_mask [batch, total] (1: a token), int64 (windowed: int32), and the
+ * cache; what is new stands at its end.
+ * DR_EUNSUPPORTED: what the graphs cannot hold, by name; DR_EUSAGE: sizes that do not fit.
+ */
+DR_MUST_USE dr_status onnx_npu_build(onnx_report *report, const char *dir,
+                                     const hf_model *m, dr_pool *pool,
+                                     const onnx_npu_options *o);
 
 /*
  * The adapter file alone: FlatBuffers "TORT", parameters named as PEFT's modules without

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/arena.h"
 #include "core/status.h"
 
 /* ---- ONNX Runtime ---- */
@@ -29,6 +30,8 @@ typedef struct OrtTensorTypeAndShapeInfo OrtTensorInfo;
 typedef struct OrtMemoryInfo OrtMemoryInfo;
 typedef struct OrtAllocator OrtAllocator;
 typedef struct OrtLoraAdapter OrtLoraAdapter;
+typedef struct OrtEpDevice OrtEpDevice;
+typedef struct OrtHardwareDevice OrtHardwareDevice;
 
 /* severity: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal */
 typedef void (*ort_log_fn)(void *ctx, int severity, const char *category, const char *logid,
@@ -36,10 +39,14 @@ typedef void (*ort_log_fn)(void *ctx, int severity, const char *category, const 
 
 /* The version of the table that is asked for: 20 is the first with LoRA adapters. */
 enum { ORT_API_VERSION = 20, ORT_SLOT_END = 285 };
+/* The first with providers in libraries of their own, and the end of what is used of it. */
+enum { ORT_PLUGIN_VERSION = 22, ORT_PLUGIN_END = 317 };
+enum { ORT_HARDWARE_NPU = 2 };
 enum { ORT_OPTIMIZE_NONE = 0, ORT_OPTIMIZE_ALL = 99, ORT_SEVERITY_ERROR = 3 };
 
 typedef struct {
 #define ORT_SLOT(number, name, result, arguments) result(*name) arguments;
+#include "ort/ort_plugin.def"
 #include "ort/ort_slots.def"
 #undef ORT_SLOT
 } ort_api;
@@ -56,6 +63,11 @@ typedef struct {
  */
 DR_MUST_USE dr_status library_open(library *lib, const char *const *names,
                                    const char *what);
+/*
+ * The file of that name in the folders to search, or beside lib (NULL: only there); NULL:
+ * there is none.
+ */
+const char *library_find(dr_arena *a, const library *lib, const char *name);
 /* The advice when it is not there or not the right one. */
 void library_hint(const char *what);
 void library_close(library *lib);

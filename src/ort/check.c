@@ -3,7 +3,7 @@
  * eats memory does so there.
  *
  *     parent: fork -> read the report or see the pipe end -> wait4 -> judge
- *     child:  check_folder -> write the report -> SIGKILL
+ *     child:  the job -> write the report -> SIGKILL
  *
  * 1. The child is a plain fork and not the program run again, since a library does not know
  *    its program.  Other threads of the parent do not exist in it; glibc hands it malloc,
@@ -94,7 +94,7 @@ static void close_others(int keep)
             (void)close(fd);
 }
 
-static DR_NORETURN void child_main(const ort_check_request *q, int pipe_fd, int words_fd)
+static DR_NORETURN void child_main(const check_job *job, int pipe_fd, int words_fd)
 {
     report rep = {0};
 
@@ -106,7 +106,7 @@ static DR_NORETURN void child_main(const ort_check_request *q, int pipe_fd, int 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     rep.born_bytes = resident_bytes();
     dr_trail_clear();
-    rep.st = check_folder(q, &rep.runtime);
+    rep.st = job->run(job->request, &rep.runtime);
     rep.trail = *dr_trail_get();
     write_all(pipe_fd, &rep, sizeof(rep));
     for (;;)
@@ -188,25 +188,25 @@ static const char *signal_name(int number)
     return "a signal";
 }
 
-static dr_status judge(const outcome *o, const ort_check_request *q, ort_check_result *out)
+static dr_status judge(const outcome *o, const check_job *job, ort_check_result *out)
 {
     const char *line = last_line(o->words);
     const char *sep = line[0] != '\0' ? ": " : "";
 
     if (o->words[0] != '\0')
-        dr_log(DR_DEBUG, "%s: the check printed: %s", q->dir, o->words);
+        dr_log(DR_DEBUG, "%s: the check printed: %s", job->what, o->words);
     if (o->cancelled)
         return dr_cancelled_check();
     if (o->timed_out)
-        return dr_fail(DR_EDEVICE, "%s: the check was not done after %.0f s", q->dir,
+        return dr_fail(DR_EDEVICE, "%s: the check was not done after %.0f s", job->what,
                        out->seconds);
     if (!o->reported && WIFSIGNALED(o->status)) {
-        return dr_fail(DR_EDEVICE, "%s: the runtime crashed on it with %s%s%s", q->dir,
+        return dr_fail(DR_EDEVICE, "%s: the runtime crashed on it with %s%s%s", job->what,
                        signal_name(WTERMSIG(o->status)), sep, line);
     }
     if (!o->reported)
         return dr_fail(DR_EDEVICE, "%s: the check ended without a word, status %d%s%s",
-                       q->dir, WIFEXITED(o->status) ? WEXITSTATUS(o->status) : -1, sep,
+                       job->what, WIFEXITED(o->status) ? WEXITSTATUS(o->status) : -1, sep,
                        line);
     if (o->rep.st != DR_OK && !o->rep.runtime) {
         (void)snprintf(out->why, sizeof(out->why), "%s", o->rep.trail.frames[0].text);
@@ -218,10 +218,10 @@ static dr_status judge(const outcome *o, const ort_check_request *q, ort_check_r
     return o->rep.st;
 }
 
-dr_status ort_check(ort_check_result *out, const ort_check_request *q)
+dr_status check_in_child(ort_check_result *out, const check_job *job)
 {
     const double start_s = dr_now_s();
-    const double limit_s = q->timeout_s > 0 ? q->timeout_s : (double)TIMEOUT_S;
+    const double limit_s = job->timeout_s > 0 ? job->timeout_s : (double)TIMEOUT_S;
     int ends[2] = {-1, -1};
     int words_fd = memfd_create("drupe-check", MFD_CLOEXEC);
     outcome o = {0};
@@ -229,14 +229,14 @@ dr_status ort_check(ort_check_result *out, const ort_check_request *q)
 
     *out = (ort_check_result){0};
     if (pipe2(ends, O_CLOEXEC) != 0)
-        DR_FAIL(DR_EIO, "%s: cannot check it: no pipe: %s", q->dir, strerror(errno));
+        DR_FAIL(DR_EIO, "%s: cannot check it: no pipe: %s", job->what, strerror(errno));
     pid_t pid = fork();
     if (pid == 0) {
         (void)close(ends[0]);
-        child_main(q, ends[1], words_fd);
+        child_main(job, ends[1], words_fd);
     }
     if (pid < 0)
-        DR_FAIL(DR_EIO, "%s: cannot check it: no process: %s", q->dir, strerror(errno));
+        DR_FAIL(DR_EIO, "%s: cannot check it: no process: %s", job->what, strerror(errno));
     (void)close(ends[1]);
     ends[1] = -1;
     read_report(&o, ends[0], start_s + limit_s);
@@ -245,7 +245,7 @@ dr_status ort_check(ort_check_result *out, const ort_check_request *q)
     out->seconds = dr_now_s() - start_s;
     if (o.reported && o.peak_bytes > o.rep.born_bytes)
         out->peak_bytes = o.peak_bytes - o.rep.born_bytes;
-    DR_TRY(judge(&o, q, out));
+    DR_TRY(judge(&o, job, out));
 done:
     for (int i = 0; i < 2; i++)
         if (ends[i] >= 0)
@@ -253,4 +253,11 @@ done:
     if (words_fd >= 0)
         (void)close(words_fd);
     return st;
+}
+
+dr_status ort_check(ort_check_result *out, const ort_check_request *q)
+{
+    const check_job job = {q->dir, check_folder, q, q->timeout_s};
+
+    return check_in_child(out, &job);
 }

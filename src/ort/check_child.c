@@ -219,8 +219,9 @@ done:
     return st;
 }
 
-dr_status check_folder(const ort_check_request *q, bool *runtime)
+dr_status check_folder(const void *request, bool *runtime)
 {
+    const ort_check_request *q = request;
     ort_runtime ort = {0};
     oga_runtime oga = {0};
     dr_status st = DR_OK;

@@ -101,23 +101,47 @@ static const char *places_text(const places *p, dr_arena *a)
     return p->count == 0 ? text : dr_arena_printf(a, "%sor ", text);
 }
 
+/*
+ * The file of one folder: under one of the names, or, as wheels have it, the first name
+ * with more of its version ("libonnxruntime.so.1" as "libonnxruntime.so.1.24.1").
+ */
+static const char *file_in(dr_arena *a, const char *dir, const char *const *names)
+{
+    char **entries = NULL;
+    size_t count = 0;
+
+    for (const char *const *name = names; *name != NULL; name++) {
+        const char *file = dr_path_join(a, dir, *name);
+        if (dr_exists(file))
+            return file;
+    }
+    if (!dr_is_dir(dir) || dr_list_dir(a, dir, &entries, &count) != DR_OK) {
+        dr_trail_clear();
+        return NULL;
+    }
+    const size_t n = strlen(names[0]);
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(entries[i], names[0], n) == 0 && entries[i][n] == '.')
+            return dr_path_join(a, dir, entries[i]);
+    }
+    return NULL;
+}
+
 /* The library of one folder; lib->handle stays NULL when it is not there. */
 static dr_status open_in(library *lib, dr_arena *a, const char *dir,
                          const char *const *names, const char *what)
 {
-    for (const char *const *name = names; *name != NULL; name++) {
-        const char *file = dr_path_join(a, dir, *name);
-        if (!dr_exists(file))
-            continue;
-        if (load(lib, file)) {
-            lib->path = dr_strdup(file);
-            return DR_OK;
-        }
-        dr_status st = dr_fail(DR_EDEVICE, "%s: cannot be loaded: %s", file, dlerror());
-        library_hint(what);
-        return st;
+    const char *file = file_in(a, dir, names);
+
+    if (file == NULL)
+        return DR_OK;
+    if (load(lib, file)) {
+        lib->path = dr_strdup(file);
+        return DR_OK;
     }
-    return DR_OK;
+    dr_status st = dr_fail(DR_EDEVICE, "%s: cannot be loaded: %s", file, dlerror());
+    library_hint(what);
+    return st;
 }
 
 dr_status library_open(library *lib, const char *const *names, const char *what)
@@ -141,6 +165,23 @@ dr_status library_open(library *lib, const char *const *names, const char *what)
 done:
     dr_arena_release(&a);
     return st;
+}
+
+const char *library_find(dr_arena *a, const library *lib, const char *name)
+{
+    const places p = all_places(a);
+    const char *slash = lib != NULL && lib->path != NULL ? strrchr(lib->path, '/') : NULL;
+
+    for (size_t i = 0; i < p.count; i++) {
+        const char *file = dr_path_join(a, p.dirs[i], name);
+        if (dr_is_file(file))
+            return file;
+    }
+    if (slash == NULL)
+        return NULL;
+    const char *dir = dr_arena_strndup(a, lib->path, (size_t)(slash - lib->path));
+    const char *file = dr_path_join(a, dir, name);
+    return dr_is_file(file) ? file : NULL;
 }
 
 void library_close(library *lib)
@@ -169,6 +210,23 @@ done:
     return st;
 }
 
+/* Providers in libraries of their own; their files are not loaded. */
+static void probe_plugins(dr_arena *a, ort_info *out, const ort_runtime *r)
+{
+    static const char *const rows[][2] = {
+#define ORT_PLUGIN(name, file, backend, option) {name, file},
+#include "ort/plugins.def"
+#undef ORT_PLUGIN
+    };
+
+    out->plugins = dr_arena_alloc(a, DR_COUNT(rows), sizeof(*out->plugins));
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        const char *path = library_find(a, &r->lib, rows[i][1]);
+        if (path != NULL)
+            out->plugins[out->plugin_count++] = (ort_plugin){rows[i][0], path};
+    }
+}
+
 void ort_probe(dr_arena *a, ort_info *out)
 {
     ort_runtime ort = {0};
@@ -181,6 +239,7 @@ void ort_probe(dr_arena *a, ort_info *out)
     out->ort_path = dr_arena_strdup(a, ort.lib.path);
     out->ort_version = dr_arena_strdup(a, ort.version);
     DR_TRY(probe_providers(a, out, &ort));
+    probe_plugins(a, out, &ort);
 
     DR_TRY(oga_runtime_open(&oga, &ort));
     out->genai_found = true;

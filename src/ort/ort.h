@@ -18,12 +18,19 @@
 
 /* ---- what is here ---- */
 
+/* An execution provider in a library of its own. */
+typedef struct {
+    const char *name, *path;
+} ort_plugin;
+
 typedef struct {
     bool ort_found, genai_found;
     const char *ort_path, *ort_version;     /* arena; NULL when not found */
     const char *genai_path, *genai_version; /* version as far as the library tells */
     const char **providers;                 /* of onnxruntime */
     size_t provider_count;
+    ort_plugin *plugins; /* found beside it or where libraries are looked for */
+    size_t plugin_count;
     const char *why; /* where it was looked for, when something is missing */
 } ort_info;
 void ort_probe(dr_arena *a, ort_info *out);
@@ -47,6 +54,13 @@ typedef struct {
  */
 DR_MUST_USE dr_status ort_session_open(ort_session **out, const char *model_path,
                                        int threads, bool optimize);
+/*
+ * On a provider that comes as a library (plugins.def): *wholly is whether all of the model
+ * runs there, or some of it on the CPU.  NULL: the CPU, as above.
+ * DR_EDEVICE: also when the provider is not here, with why.
+ */
+DR_MUST_USE dr_status ort_session_open_on(ort_session **out, const char *model_path,
+                                          int threads, const char *provider, bool *wholly);
 void ort_session_close(ort_session *s);
 /* Inputs that must be fed come first, then the optional ones. */
 size_t ort_session_input_count(const ort_session *s);
@@ -122,6 +136,46 @@ typedef bool (*ort_token_fn)(void *ctx, int32_t id);
 DR_MUST_USE dr_status ort_generate(ort_generator *g, const int32_t *prompt, size_t count,
                                    ort_token_fn on_token, void *ctx, int32_t **ids_out,
                                    size_t *new_count, ort_generate_stats *stats);
+
+/* ---- models of fixed shapes ---- */
+
+/*
+ * A model with input_ids and position_ids [B, S], attention_mask [B, T] and a cache of the
+ * T less S tokens before, run on S tokens after S tokens, the cache pushed on each time and
+ * emptied after T; in a child process, as ort_check is.  ids: a multiple of S; every row of
+ * a batch has them.
+ */
+typedef struct {
+    const char *model_path;
+    const char *provider; /* NULL: the CPU */
+} ort_fixed_model;
+
+typedef struct {
+    ort_fixed_model model;
+    const int32_t *ids;
+    size_t count;
+    int threads;
+    double timeout_s; /* 0: 120 */
+} ort_fixed_request;
+
+/* Least and largest of each value NAME that has the scalar outputs NAME.min and NAME.max;
+ * least and largest are [names]. */
+DR_MUST_USE dr_status ort_fixed_ranges(float *least, float *largest,
+                                       const char *const *names, size_t name_count,
+                                       const ort_fixed_request *request);
+
+/* The logits of two models on the same tokens; 0 tokens: *why says why not. */
+typedef struct {
+    size_t tokens, same_top; /* positions; those with the same most likely token */
+    double max_diff;         /* of logits */
+    bool wholly;             /* request->model: all of it ran on its provider */
+    bool other_wholly;
+    double seconds;
+    char why[DR_TRAIL_TEXT]; /* no runtime, or the provider is not in it */
+} ort_fixed_result;
+DR_MUST_USE dr_status ort_fixed_compare(ort_fixed_result *out,
+                                        const ort_fixed_request *request,
+                                        const ort_fixed_model *other);
 
 /* ---- the check before a commit ---- */
 

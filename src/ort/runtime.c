@@ -129,6 +129,15 @@ static void fill_table(ort_api *api, const any_fn *table)
 #undef ORT_SLOT
 }
 
+static void fill_plugin_table(ort_api *api, const any_fn *table)
+{
+#define ORT_SLOT(number, name, result, arguments)                                          \
+    _Static_assert((number) < ORT_PLUGIN_END, "above the version asked for");              \
+    api->name = (result(*) arguments)table[number];
+#include "ort/ort_plugin.def"
+#undef ORT_SLOT
+}
+
 static dr_status read_table(ort_runtime *r)
 {
     const ort_api_base *(*get_base)(void) = NULL;
@@ -153,6 +162,9 @@ static dr_status read_table(ort_runtime *r)
         goto done;
     }
     fill_table(&r->api, table);
+    table = minor >= ORT_PLUGIN_VERSION ? base->GetApi(ORT_PLUGIN_VERSION) : NULL;
+    if (table != NULL)
+        fill_plugin_table(&r->api, table);
 done:
     return st;
 }

@@ -10,8 +10,10 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "ort/api_impl.h"
+#include "ort/plugin_impl.h"
 
 enum { RANK_MAX = 8, VALUES_MAX = 4096 };
 
@@ -127,7 +129,8 @@ done:
 
 /* ---- open and close ---- */
 
-static dr_status make_session(ort_session *s, int threads, bool optimize)
+static dr_status make_session(ort_session *s, int threads, bool optimize,
+                              const char *provider, bool strict)
 {
     const ort_api *api = &s->rt.api;
     const int level = optimize ? ORT_OPTIMIZE_ALL : ORT_OPTIMIZE_NONE;
@@ -138,6 +141,8 @@ static dr_status make_session(ort_session *s, int threads, bool optimize)
     DR_TRY(ort_result(api, api->SetSessionGraphOptimizationLevel(o, level), s->path));
     if (threads > 0)
         DR_TRY(ort_result(api, api->SetIntraOpNumThreads(o, threads), s->path));
+    if (provider != NULL)
+        DR_TRY(plugin_append(&s->rt, o, provider, strict));
     DR_TRY(
         ort_result(api, api->CreateSession(s->rt.env, s->path, o, &s->session), s->path));
 done:
@@ -146,8 +151,27 @@ done:
     return st;
 }
 
-dr_status ort_session_open(ort_session **out, const char *model_path, int threads,
-                           bool optimize)
+/* All of it on the provider, else what it takes of it. */
+static dr_status make_session_on(ort_session *s, int threads, const char *provider,
+                                 bool *wholly)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(plugin_register(&s->rt, provider));
+    st = make_session(s, threads, true, provider, true);
+    *wholly = st == DR_OK;
+    if (st == DR_EDEVICE) {
+        dr_log(DR_DEBUG, "%s: not wholly on %s: %s", s->path, provider,
+               dr_trail_get()->frames[0].text);
+        dr_trail_clear();
+        st = make_session(s, threads, true, provider, false);
+    }
+done:
+    return st;
+}
+
+static dr_status open_session(ort_session **out, const char *model_path, int threads,
+                              bool optimize, const char *provider, bool *wholly)
 {
     ort_session *s = dr_calloc(1, sizeof(*s));
     const ort_api *api = &s->rt.api;
@@ -158,7 +182,10 @@ dr_status ort_session_open(ort_session **out, const char *model_path, int thread
     if (!dr_is_file(model_path))
         DR_FAIL(DR_EIO, "%s: no such file", model_path);
     DR_TRY(ort_runtime_open(&s->rt));
-    DR_TRY(make_session(s, threads, optimize));
+    if (provider == NULL)
+        DR_TRY(make_session(s, threads, optimize, NULL, false));
+    else
+        DR_TRY(make_session_on(s, threads, provider, wholly));
     DR_TRY(ort_result(api, api->CreateCpuMemoryInfo(0, 0, &s->memory), s->path));
     DR_TRY(read_ports(s));
     *out = s;
@@ -166,6 +193,19 @@ done:
     if (st != DR_OK)
         ort_session_close(s);
     return st;
+}
+
+dr_status ort_session_open(ort_session **out, const char *model_path, int threads,
+                           bool optimize)
+{
+    return open_session(out, model_path, threads, optimize, NULL, NULL);
+}
+
+dr_status ort_session_open_on(ort_session **out, const char *model_path, int threads,
+                              const char *provider, bool *wholly)
+{
+    *wholly = true;
+    return open_session(out, model_path, threads, true, provider, wholly);
 }
 
 static void drop_adapter(ort_session *s)

@@ -79,7 +79,7 @@ int main(void)
     size_t n = 0;
     const pass_def *const *list = pass_list(&n);
 
-    CHECK_EQ_INT(n, 7);
+    CHECK(n >= 7);
     for (size_t i = 0; i < n; i++) {
         try_pass(list[i]);
         for (size_t j = 0; j < i; j++)

@@ -1,0 +1,16 @@
+/*
+ * plugin_impl.h - execution providers in libraries of their own: QNN, OpenVINO, VitisAI.
+ */
+#ifndef DRUPE_ORT_PLUGIN_IMPL_H
+#define DRUPE_ORT_PLUGIN_IMPL_H
+
+#include "ort/api_impl.h"
+
+/* Loads the provider's library into the runtime, once a process.  DR_EDEVICE: the runtime
+ * is older than plugins, or there is no such library. */
+DR_MUST_USE dr_status plugin_register(ort_runtime *r, const char *provider);
+/* The provider for a session; strict: nothing may run elsewhere. */
+DR_MUST_USE dr_status plugin_append(ort_runtime *r, OrtSessionOptions *o,
+                                    const char *provider, bool strict);
+
+#endif
