@@ -289,8 +289,32 @@ static void test_nearest(void)
               words, W) == NULL);
 }
 
+/* A list of words, as Olive's nargs="*" takes it. */
+static void test_words(void)
+{
+    struct list {
+        const char *names;
+        bool last;
+    } c;
+    static const dr_param rows[] = {
+        DR_STR(struct list, names, .words = true, .help = "names"),
+        DR_BOOL(struct list, last, .help = "another"),
+    };
+    char *several[] = {"--names", "a", "b,c", "d", "--last"}, *one[] = {"--names=a b"};
+    char *none[] = {"--names", "--last"};
+
+    dr_params_defaults(rows, 2, &c);
+    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 5, several, NULL, &arena));
+    CHECK_STR(c.names, "a,b,c,d");
+    CHECK(c.last);
+    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 1, one, NULL, &arena));
+    CHECK_STR(c.names, "a b");
+    CHECK_STATUS(dr_params_parse_argv(rows, 2, &c, 2, none, NULL, &arena), DR_EUSAGE);
+}
+
 int main(void)
 {
+    test_words();
     test_defaults();
     test_argv();
     test_wrong_argv();

@@ -237,12 +237,41 @@ static void test_old_genai(void)
     test_check();
 }
 
+/* A wheel's folder: the library under its whole version, a provider beside it. */
+static void test_wheel(void)
+{
+    const char *dir = place("wheel");
+    ort_session *s = NULL;
+    dr_arena a = {0};
+    ort_info info = {0};
+    bool wholly = false;
+
+    library_in(dir, FAKE_ORT, "libonnxruntime.so.1.20.0");
+    library_in(dir, FAKE_NONE, "libonnxruntime_providers_qnn.so");
+    search_in(dir);
+    ort_probe(&a, &info);
+    CHECK(info.ort_found);
+    CHECK_STR(info.ort_path, dr_path_join(&a, dir, "libonnxruntime.so.1.20.0"));
+    if (CHECK_EQ_INT(info.plugin_count, 1)) {
+        CHECK_STR(info.plugins[0].name, "QNNExecutionProvider");
+        CHECK_STR(info.plugins[0].path,
+                  dr_path_join(&a, dir, "libonnxruntime_providers_qnn.so"));
+    }
+    /* a runtime from before plugins */
+    CHECK_STATUS(
+        ort_session_open_on(&s, info.plugins[0].path, 1, "QNNExecutionProvider", &wholly),
+        DR_EDEVICE);
+    CHECK_TRAIL("provider QNNExecutionProvider needs onnxruntime 1.22, this is 1.20.0");
+    dr_arena_release(&a);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "probe") == 0)
         return probe();
     test_missing();
     test_broken();
+    test_wheel();
     test_wrong_genai();
     test_old_genai();
     return check_done();
