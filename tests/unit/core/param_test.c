@@ -300,16 +300,19 @@ static void test_words(void)
         DR_STR(struct list, names, .words = true, .help = "names"),
         DR_BOOL(struct list, last, .help = "another"),
     };
-    char *several[] = {"--names", "a", "b,c", "d", "--last"}, *one[] = {"--names=a b"};
-    char *none[] = {"--names", "--last"};
+    char line[] = "--names|a|b,c|d|--last|--names=a b", *argv[8], *rest = NULL;
+    int argc = 0;
 
+    for (char *w = strtok_r(line, "|", &rest); w != NULL; w = strtok_r(NULL, "|", &rest))
+        argv[argc++] = w;
     dr_params_defaults(rows, 2, &c);
-    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 5, several, NULL, &arena));
+    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 5, argv, NULL, &arena));
     CHECK_STR(c.names, "a,b,c,d");
     CHECK(c.last);
-    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 1, one, NULL, &arena));
+    CHECK_OK(dr_params_parse_argv(rows, 2, &c, 1, argv + 5, NULL, &arena));
     CHECK_STR(c.names, "a b");
-    CHECK_STATUS(dr_params_parse_argv(rows, 2, &c, 2, none, NULL, &arena), DR_EUSAGE);
+    argv[3] = argv[0]; /* without a value before --last */
+    CHECK_STATUS(dr_params_parse_argv(rows, 2, &c, 2, argv + 3, NULL, &arena), DR_EUSAGE);
 }
 
 int main(void)
