@@ -102,8 +102,9 @@ static dr_status check(const npu_builder *b)
     DR_TRY(check_family(b->c));
     DR_TRY(check_sizes(b->c, o));
     if (o->form != ONNX_NPU_FLOAT && hf_model_quant(b->m).method != HF_QUANT_NONE)
-        onnx_note(b->report, "weights that were packed (%s) are rounded again: %s",
-                  hf_model_origin(b->m), "a scale for each output");
+        dr_warn_result("weights that were packed (%s) are rounded again: a scale for each "
+                       "output",
+                       hf_model_origin(b->m));
     if (b->c->rope.kind == HF_ROPE_LONGROPE)
         onnx_note(b->report, "longrope: the %s factors, which hold for %lld tokens",
                   o->total > b->c->rope.original_max ? "long" : "short",

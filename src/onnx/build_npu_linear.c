@@ -301,7 +301,7 @@ dr_status npu_embedding(npu_builder *b, npu_value *out)
         return byte_embedding(b, out);
     onnx_source_embedding(&s, b->m);
     if (npu_again(b, TABLE) == NULL)
-        DR_TRYF(onnx_data_rows(b->data, TABLE, &s), "writing the embedding");
+        DR_TRYF(onnx_data_rows(b->data, TABLE, ONNX_FLOAT, &s), "writing the embedding");
     *out = gather(b, "/model/embed_tokens/Gather", TABLE, ONNX_FLOAT, b->c->hidden);
 done:
     onnx_source_release(&s);
