@@ -4,6 +4,7 @@
  * they differ in their options' names and defaults, which are Olive's.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "cli/cli_impl.h"
 
@@ -12,11 +13,16 @@ typedef struct {
     cli_model model;
     const char *adapter_path;
     int device;
-    int provider;
+    const char *provider;
     int precision;
     int int4_block_size;
     bool int4_is_symmetric;
     int int4_accuracy_level;
+    int int4_algo_config;
+    int matmul_mixed_precision;
+    const char *int4_op_types_to_quantize, *int4_nodes_to_exclude;
+    const char *extra_mb_options;
+    bool exclude_embeds, exclude_lm_head, enable_cuda_graph, use_qdq_encoding;
     const char *min_ort_version;
     int max_length;
     bool use_ort_genai;
@@ -25,25 +31,45 @@ typedef struct {
     /* fixed shapes */
     const char *dim_param, *dim_value, *fixed_param_dict;
     int activation_type;
-    bool use_qdq_encoding;
 } options;
 
-static const char *const devices[] = {"cpu", "npu", NULL};
-static const char *const providers[] = {"CPUExecutionProvider", "OpenVINOExecutionProvider",
-                                        "QNNExecutionProvider", "VitisAIExecutionProvider",
-                                        NULL};
-static const char *const precisions[] = {"fp32", "int8", "int4", NULL};
+static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
+static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
+                                         "int4", "int2", NULL};
+static const char *const algorithms[] = {
+    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
 static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
+static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 
 #define BUILDER_ROWS                                                                       \
-    DR_CHOICE(options, precision, .dflt = "null", .choices = precisions,                   \
-              .help = "default: int4 on a quantized model, else fp32"),                    \
+    DR_STR(options, provider,                                                              \
+           .help = "CPU-, CUDA-, Dml-, WebGpu-, NvTensorRTRTX-, OpenVINO-, QNN-, "         \
+                   "VitisAIExecutionProvider, or cpu, cuda, ...; default: the CPU's"),     \
+        DR_CHOICE(options, precision, .dflt = "null", .choices = precisions,               \
+                  .help =                                                                  \
+                      "default: int4 on a quantized model, else fp32, or fp16 on a gpu"),  \
         DR_INT(options, int4_block_size, .dflt = "32", .min = 16, .max = 256,              \
                .help = "weights that share a scale, where the model has none"),            \
         DR_BOOL(options, int4_is_symmetric, .dflt = "true",                                \
                 .help = "no zero points, likewise"),                                       \
         DR_INT(options, int4_accuracy_level, .dflt = "4", .max = 4,                        \
                .help = "0 unset, 1 float, 4 int8 activations (fastest)"),                  \
+        DR_CHOICE(options, int4_algo_config, .dflt = "null", .choices = algorithms,        \
+                  .help = "how weights are rounded; default: by what was measured"),       \
+        DR_CHOICE(options, matmul_mixed_precision, .dflt = "null", .choices = mixes,       \
+                  .help = "what has 8 bits in an int4 graph"),                             \
+        DR_STR(options, int4_op_types_to_quantize, .words = true,                          \
+               .help = "MatMul, Gather; default: both when embeddings are tied"),          \
+        DR_STR(options, int4_nodes_to_exclude, .words = true,                              \
+               .help = "nodes left as floats, such as /lm_head/MatMul"),                   \
+        DR_STR(options, extra_mb_options,                                                  \
+               .help = "the model builder's own: block_size=64,is_symmetric=false"),       \
+        DR_BOOL(options, exclude_embeds, .dflt = "false",                                  \
+                .help = "inputs_embeds in place of input_ids"),                            \
+        DR_BOOL(options, exclude_lm_head, .dflt = "false",                                 \
+                .help = "hidden_states in place of logits"),                               \
+        DR_BOOL(options, enable_cuda_graph, .dflt = "false",                               \
+                .help = "genai_config.json asks for CUDA graphs"),                         \
         DR_STR(options, min_ort_version,                                                   \
                .help = "oldest onnxruntime that must load it, such as 1.20"),              \
         DR_INT(options, max_length, .dflt = "0", .max = 1 << 24,                           \
@@ -57,10 +83,8 @@ static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 
 /* What graphs of fixed shapes have beside these. */
 #define FIXED_ROWS                                                                         \
-    DR_BOOL(options, use_qdq_encoding, .dflt = "false",                                    \
-            .help = "round values, too (QNN and VitisAI always do)"),                      \
-        DR_CHOICE(options, activation_type, .dflt = "QUInt16",                             \
-                  .choices = activation_types, .help = "what values are rounded to"),      \
+    DR_CHOICE(options, activation_type, .dflt = "QUInt16", .choices = activation_types,    \
+              .help = "what values are rounded to"),                                       \
         CLI_ROW(options, dim_param, "dynamic_to_fixed_shape_dim_param", DR_PARAM_STR,      \
                 .words = true, .help = "names: batch_size sequence_length ..."),           \
         CLI_ROW(options, dim_value, "dynamic_to_fixed_shape_dim_value", DR_PARAM_STR,      \
@@ -68,12 +92,7 @@ static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 
 #define BUILDER_REFUSED                                                                    \
     DR_REFUSED("use_dynamo_exporter", "nothing is traced", "use_model_builder"),           \
-        DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder"),     \
-        DR_REFUSED("extra_mb_options", "the builder's options have names of their own",    \
-                   "int4_block_size"),                                                     \
-        DR_REFUSED("exclude_embeds", "graphs without embeddings come later", NULL),        \
-        DR_REFUSED("exclude_lm_head", "graphs without a head come later", NULL),           \
-        DR_REFUSED("enable_cuda_graph", "CUDA targets come later", NULL)
+        DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder")
 
 static const dr_param auto_opt_params[] = {
     CLI_MODEL(options, "auto-opt-output"),
@@ -81,9 +100,10 @@ static const dr_param auto_opt_params[] = {
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
     DR_CHOICE(options, device, .dflt = "null", .choices = devices,
               .help = "target device; default: the provider's"),
-    DR_CHOICE(options, provider, .dflt = "CPUExecutionProvider", .choices = providers,
-              .help = "execution provider; all but the CPU's: graphs of fixed shapes"),
     BUILDER_ROWS,
+    DR_BOOL(options, use_qdq_encoding, .dflt = "false",
+            .help = "DequantizeLinear and MatMul in place of MatMulNBits; of fixed shapes: "
+                    "round values, too (QNN and VitisAI always do)"),
     FIXED_ROWS,
     CLI_THREADS(options),
     CLI_COMMON(options),
@@ -104,14 +124,12 @@ static const dr_param auto_opt_params[] = {
     CLI_MODEL_REFUSED,
 };
 
-static const char *const conversion_devices[] = {"cpu", NULL};
-
 static const dr_param capture_params[] = {
     CLI_MODEL(options, "onnx-model"),
     DR_STR(options, adapter_path, .short_name = 'a',
            .help = "PEFT adapter, or NAME=PATH,NAME2=PATH2 for several"),
-    CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "cpu",
-            .choices = conversion_devices, .help = "where the conversion runs"),
+    CLI_ROW(options, device, "conversion_device", DR_PARAM_CHOICE, .dflt = "null",
+            .choices = devices, .help = "gpu: a graph for CUDA, as in Olive"),
     BUILDER_ROWS,
     DR_STR(options, fixed_param_dict,
            .help = "sizes of dims, such as batch_size=1,sequence_length=64"),
@@ -125,11 +143,41 @@ static const dr_param capture_params[] = {
     CLI_MODEL_REFUSED,
 };
 
+/* ---- fixed shapes ---- */
+
+/* The providers whose graphs have them, by NpuModelBuilder's names. */
+static const char *const fixed_providers[][2] = {
+    {"OpenVINOExecutionProvider", "openvino"},
+    {"QNNExecutionProvider", "qnn"},
+    {"VitisAIExecutionProvider", "vitisai"},
+};
+
+/* The one that a graph of fixed shapes is for; NULL: any shape. */
+static dr_status fixed_provider(const char **out, const options *o)
+{
+    *out = NULL;
+    for (size_t i = 0; o->provider != NULL && i < DR_COUNT(fixed_providers); i++) {
+        if (strcasecmp(o->provider, fixed_providers[i][0]) == 0 ||
+            strcasecmp(o->provider, fixed_providers[i][1]) == 0)
+            *out = fixed_providers[i][0];
+    }
+    if (o->fixed_param_dict == NULL || *out != NULL)
+        return DR_OK;
+    if (o->provider != NULL)
+        return dr_fail(DR_EUSAGE, "--fixed_param_dict: %s has no graphs of fixed shapes",
+                       o->provider);
+    *out = fixed_providers[0][0];
+    return DR_OK;
+}
+
 /* What one of the two passes has and the other has not. */
-static const char *const only_dynamic[] = {"adapter_path", "int4_is_symmetric",
-                                           "int4_accuracy_level", "min_ort_version",
-                                           "max_length"};
-static const char *const only_fixed[] = {"use_qdq_encoding", "activation_type",
+static const char *const only_dynamic[] = {
+    "adapter_path",          "int4_is_symmetric",      "int4_accuracy_level",
+    "int4_algo_config",      "matmul_mixed_precision", "int4_op_types_to_quantize",
+    "int4_nodes_to_exclude", "extra_mb_options",       "exclude_embeds",
+    "exclude_lm_head",       "enable_cuda_graph",      "min_ort_version",
+    "max_length"};
+static const char *const only_fixed[] = {"activation_type",
                                          "dynamic_to_fixed_shape_dim_param",
                                          "dynamic_to_fixed_shape_dim_value"};
 
@@ -143,14 +191,6 @@ static dr_status refuse_given(const dr_param *params, size_t count,
             return dr_fail(DR_EUSAGE, "--%s has no effect %s", names[i], why);
     }
     return DR_OK;
-}
-
-static bool is_given(const dr_param *params, size_t count, const unsigned char *given,
-                     const char *name)
-{
-    const dr_param *row = dr_param_find(params, count, name);
-
-    return row != NULL && given[row - params];
 }
 
 /* "a=1,b=2" as two lists. */
@@ -188,6 +228,7 @@ static dr_status fixed_config(json_t **out, const options *o, const unsigned cha
 {
     static const cli_key common[] = {
         {"precision", NULL}, {"int4_block_size", NULL}, {"use_ort_genai", NULL}};
+    static const cli_key device[] = {{"device", "conversion_device"}};
     static const cli_key own[] = {{"device", NULL},
                                   {"use_qdq_encoding", NULL},
                                   {"activation_type", NULL},
@@ -199,12 +240,15 @@ static dr_status fixed_config(json_t **out, const options *o, const unsigned cha
     DR_TRY(refuse_given(params, count, given, only_dynamic, DR_COUNT(only_dynamic),
                         "on graphs of fixed shapes"));
     DR_TRY(cli_pass_config(out, params, count, o, given, common, DR_COUNT(common)));
-    if (params == auto_opt_params) {
+    if (params == auto_opt_params)
         DR_TRY(cli_pass_config(&more, params, count, o, given, own, DR_COUNT(own)));
-        json_object_update(*out, more);
-    } else {
+    else
+        DR_TRY(cli_pass_config(&more, params, count, o, given, device, DR_COUNT(device)));
+    json_object_update(*out, more);
+    if (o->fixed_param_dict != NULL) {
         DR_TRY(split_pairs(*out, o->fixed_param_dict));
-        json_object_set_new(*out, "device", json_string("cpu"));
+        if (o->provider == NULL && o->device < 0)
+            json_object_set_new(*out, "device", json_string("cpu"));
     }
     json_object_set_new(*out, "provider", json_string(provider));
 done:
@@ -212,16 +256,27 @@ done:
     return st;
 }
 
+/* ---- graphs of any shape ---- */
+
+#define KEYS(device_option)                                                                \
+    {"device", device_option}, {"provider", NULL}, {"precision", NULL},                    \
+        {"int4_block_size", NULL}, {"int4_is_symmetric", NULL},                            \
+        {"int4_accuracy_level", NULL}, {"int4_algo_config", NULL},                         \
+        {"matmul_mixed_precision", NULL}, {"int4_op_types_to_quantize", NULL},             \
+        {"int4_nodes_to_exclude", NULL}, {"extra_options", "extra_mb_options"},            \
+        {"exclude_embeds", NULL}, {"exclude_lm_head", NULL}, {"enable_cuda_graph", NULL},  \
+        {"min_ort_version", NULL}, {"use_ort_genai", NULL},                                \
+    {                                                                                      \
+        "max_length", NULL                                                                 \
+    }
+
+static const cli_key auto_opt_keys[] = {KEYS(NULL), {"use_qdq", "use_qdq_encoding"}};
+static const cli_key capture_keys[] = {KEYS("conversion_device")};
+
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
-                     size_t count)
+                     size_t count, const cli_key *keys, size_t key_count)
 {
-    static const cli_key keys[] = {
-        {"precision", NULL},         {"int4_block_size", NULL},
-        {"int4_is_symmetric", NULL}, {"int4_accuracy_level", NULL},
-        {"min_ort_version", NULL},   {"use_ort_genai", NULL},
-        {"max_length", NULL}};
-    const bool fixed =
-        o->fixed_param_dict != NULL || (params == auto_opt_params && o->provider > 0);
+    const char *fixed = NULL;
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,
@@ -232,19 +287,16 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
         DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
-    if (fixed) {
-        const char *provider = o->fixed_param_dict != NULL ? "OpenVINOExecutionProvider"
-                                                           : providers[o->provider];
-        DR_TRY(fixed_config(&config, o, given, params, count, provider));
+    DR_TRY(fixed_provider(&fixed, o));
+    if (fixed != NULL) {
+        DR_TRY(fixed_config(&config, o, given, params, count, fixed));
         DR_TRY(cli_run_job(&o->common, &job, "NpuModelBuilder", config, "exported"));
         goto done;
     }
     DR_TRY(refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
-                        "with CPUExecutionProvider: graphs of fixed shapes are for the "
-                        "other providers"));
-    if (is_given(params, count, given, "device") && o->device == 1)
-        DR_FAIL(DR_EUSAGE, "--device npu: CPUExecutionProvider does not run on one");
-    DR_TRY(cli_pass_config(&config, params, count, o, given, keys, DR_COUNT(keys)));
+                        "but on graphs of fixed shapes, which OpenVINO, QNN and VitisAI "
+                        "have"));
+    DR_TRY(cli_pass_config(&config, params, count, o, given, keys, key_count));
     DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
 done:
     return st;
@@ -252,12 +304,14 @@ done:
 
 static dr_status run_auto_opt(const void *cfg, const unsigned char *given)
 {
-    return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params));
+    return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params), auto_opt_keys,
+               DR_COUNT(auto_opt_keys));
 }
 
 static dr_status run_capture(const void *cfg, const unsigned char *given)
 {
-    return run(cfg, given, capture_params, DR_COUNT(capture_params));
+    return run(cfg, given, capture_params, DR_COUNT(capture_params), capture_keys,
+               DR_COUNT(capture_keys));
 }
 
 extern const cli_verb verb_auto_opt; /* VERB(auto_opt, ...) in cli/verbs.def */

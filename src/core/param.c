@@ -256,11 +256,54 @@ static dr_status wrong_type(const char *label, const char *want, const json_t *f
                    dr_json_type(found));
 }
 
+/* One member of a list or object as text; NULL: it is neither text, number nor bool. */
+static const char *item_text(dr_arena *a, const json_t *value)
+{
+    if (json_is_string(value) &&
+        strlen(json_string_value(value)) == json_string_length(value))
+        return json_string_value(value);
+    if (json_is_boolean(value))
+        return json_is_true(value) ? "true" : "false";
+    if (json_is_integer(value))
+        return dr_arena_printf(a, "%lld", (long long)json_integer_value(value));
+    return json_is_real(value) ? dr_arena_printf(a, "%.17g", json_real_value(value)) : NULL;
+}
+
+/* "a,b" of a list, "k=v,k=v" of an object. */
+static dr_status set_listed(const dr_param *p, void *cfg, const json_t *value,
+                            const char *label, dr_arena *a)
+{
+    const char *text = NULL, *key;
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(value, i, item)
+    {
+        const char *one = item_text(a, item);
+        if (one == NULL)
+            return wrong_type(label, "a list of strings", item);
+        text = text != NULL ? dr_arena_printf(a, "%s,%s", text, one) : one;
+    }
+    /* jansson's iterators take the object without const, and leave it as it is. */
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
+        const char *one = item_text(a, item);
+        if (one == NULL)
+            return wrong_type(label, "an object of plain values", item);
+        text = text != NULL ? dr_arena_printf(a, "%s,%s=%s", text, key, one)
+                            : dr_arena_printf(a, "%s=%s", key, one);
+    }
+    *(const char **)field(p, cfg) = text != NULL ? dr_arena_strdup(a, text) : NULL;
+    return DR_OK;
+}
+
 dr_status dr_param_set_json(const dr_param *p, void *cfg, const json_t *value,
                             const char *label, dr_arena *a)
 {
     if (p->type == DR_PARAM_REFUSED)
         return refuse(p, label);
+    if (p->listed && (json_is_array(value) || json_is_object(value)))
+        return set_listed(p, cfg, value, label, a);
     if (json_is_null(value)) {
         if (p->type == DR_PARAM_STR)
             *(const char **)field(p, cfg) = NULL;

@@ -18,6 +18,7 @@
  * Source: onnxruntime/lora/adapter_format/adapter_schema.fbs; flatbuffers.dev internals.
  */
 #include <limits.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/file.h"
@@ -26,7 +27,6 @@
 
 enum {
     FORMAT_VERSION = 1,
-    FLOAT32 = 1, /* TensorProto.DataType */
     ADAPTER_AT = 20,
     ADAPTER_BYTES = 20, /* vtable ref, 3 ints, 1 ref */
     LIST_AT = ADAPTER_AT + ADAPTER_BYTES,
@@ -47,6 +47,7 @@ typedef struct {
 typedef struct {
     parameter *list; /* arena */
     size_t count;
+    dr_dtype type;
     size_t vtable_at, params_at, bytes;
 } layout;
 
@@ -91,7 +92,7 @@ static dr_status plan(layout *f, const char *path)
         if (!dr_mul(&bytes, p->rows, p->cols) || bytes > INT_MAX / sizeof(float))
             return dr_fail(DR_EUNSUPPORTED, "%s: %s is past 2 GiB", path, p->name);
         p->data_at = before8(at);
-        at = p->data_at + 4 + bytes * sizeof(float);
+        at = p->data_at + 4 + bytes * dr_dtype_bytes(f->type);
         if (at > INT_MAX)
             return dr_fail(DR_EUNSUPPORTED, "%s: adapters end below 2 GiB", path);
     }
@@ -141,7 +142,7 @@ static void put_head(uint8_t *file, const layout *f)
         put(file + at, at - f->vtable_at, 4);
         put_ref(file, at + 4, p->name_at);
         put_ref(file, at + 8, p->dims_at);
-        put(file + at + 12, FLOAT32, 4);
+        put(file + at + 12, (uint64_t)dr_dtype_onnx(f->type), 4);
         put_ref(file, at + 16, p->data_at);
         put(file + p->name_at, n, 4);
         memcpy(file + p->name_at + 4, p->name, n + 1);
@@ -160,34 +161,54 @@ static void put_matrix(float *out, const parameter *p)
     }
 }
 
+static dr_status check_range(const float *v, size_t n, dr_dtype type, const char *name)
+{
+    for (size_t i = 0; type == DR_DTYPE_F16 && i < n; i++) {
+        if (isfinite(v[i]) && isinf(dr_f16_to_f32(dr_f32_to_f16(v[i]))))
+            return dr_fail(DR_EFORMAT, "%s: the value %g is beyond float16", name,
+                           (double)v[i]);
+    }
+    return DR_OK;
+}
+
 static dr_status write_matrices(dr_writer *w, const layout *f)
 {
     static const uint8_t zeros[8];
     uint8_t length[4];
-    void *room = NULL;
+    void *room = NULL, *typed = NULL;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < f->count; i++) {
         const parameter *p = &f->list[i];
-        size_t bytes = p->rows * p->cols * sizeof(float);
-        DR_TRY(dr_big_alloc(&room, p->rows * p->cols, sizeof(float), p->name));
+        size_t n = p->rows * p->cols, bytes = n * dr_dtype_bytes(f->type);
+        DR_TRY(dr_big_alloc(&room, n, sizeof(float), p->name));
+        DR_TRY(dr_big_alloc(&typed, n, dr_dtype_bytes(f->type), p->name));
         put_matrix(room, p);
+        DR_TRY(check_range(room, n, f->type, p->name));
+        dr_from_f32(typed, room, f->type, n);
         put(length, bytes, 4);
         DR_TRY(dr_writer_add(w, zeros, p->data_at - (size_t)dr_writer_at(w)));
         DR_TRY(dr_writer_add(w, length, sizeof(length)));
-        DR_TRY(dr_writer_add(w, room, bytes));
+        DR_TRY(dr_writer_add(w, typed, bytes));
+        dr_big_free(typed);
         dr_big_free(room);
-        room = NULL;
+        room = typed = NULL;
     }
 done:
+    dr_big_free(typed);
     dr_big_free(room);
     return st;
 }
 
 dr_status onnx_adapter_write(const char *path, const hf_adapter *a)
 {
+    return onnx_adapter_write_as(path, a, DR_DTYPE_F32);
+}
+
+dr_status onnx_adapter_write_as(const char *path, const hf_adapter *a, dr_dtype type)
+{
     dr_arena arena = {0};
-    layout f = {0};
+    layout f = {.type = type};
     dr_writer w = {.fd = -1};
     void *head = NULL;
     dr_status st = DR_OK;

@@ -29,24 +29,57 @@ done:
     return st;
 }
 
+/* Rows of q, k and v. */
+static size_t part_rows(const onnx_builder *b, int i)
+{
+    return (size_t)(i == 0 ? b->c->heads : b->c->kv_heads) * (size_t)b->c->head_dim;
+}
+
+/* A value of all three cut in three. */
+static void cut(onnx_builder *b, const char *part[ONNX_PARTS], const char *name,
+                const char *all)
+{
+    int64_t rows[ONNX_PARTS];
+    onnx_graph *g = &b->g;
+
+    for (int i = 0; i < ONNX_PARTS; i++)
+        rows[i] = (int64_t)part_rows(b, i);
+    const char *sizes = onnx_constant(g, rows, ONNX_PARTS);
+    onnx_node *n = onnx_node_new(g, "", "Split", name);
+    onnx_node_in(g, n, all);
+    onnx_node_in(g, n, sizes);
+    onnx_attr_int(g, n, "axis", -1);
+    for (int i = 0; i < ONNX_PARTS; i++)
+        part[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
+                                b->float_type, onnx_hidden((size_t)rows[i]));
+}
+
+/* Three products: the provider wants them, or the grids differ. */
 static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path,
                            const onnx_source *s, const char *x)
 {
+    const char *add[ONNX_PARTS] = {0}, *all = NULL;
+    const char *fused = onnx_build_path(b, path, "qkv_proj");
+    size_t row0 = 0, rows = 0;
     dr_status st = DR_OK;
 
-    DR_BUG_IF(s->part_count != ONNX_PARTS);
-    if (!b->told_split)
+    if (!b->told_split && !b->target->split_qkv)
         onnx_note(b->report, "q_proj, k_proj and v_proj are packed on different grids and "
                              "stay three products");
     b->told_split = true;
-    for (size_t i = 0; i < ONNX_PARTS; i++) {
-        const hf_linear *l = s->part[i];
+    if (s->part_count == 1)
+        all = onnx_build_lora(b, fused, s->part[0], x);
+    if (all != NULL)
+        cut(b, add, onnx_build_path(b, fused, "lora/Split"), all);
+    for (int i = 0; i < ONNX_PARTS; i++, row0 += rows) {
         const char *p = onnx_build_path(b, path, part_names[i]);
-        DR_TRY(onnx_build_linear(b, &qkv[i], p, (onnx_rows){s, l->row0, l->n_out}, x));
-        const char *add = onnx_build_lora(b, p, l, x);
-        if (add != NULL)
-            qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i], add,
-                             b->float_type, onnx_hidden(l->n_out));
+        rows = part_rows(b, i);
+        DR_TRY(onnx_build_linear(b, &qkv[i], p, (onnx_rows){s, row0, rows}, x));
+        if (s->part_count == ONNX_PARTS)
+            add[i] = onnx_build_lora(b, p, s->part[i], x);
+        if (add[i] != NULL)
+            qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i],
+                             add[i], b->float_type, onnx_hidden(rows));
     }
 done:
     return st;
@@ -76,30 +109,6 @@ static int64_t window(const onnx_builder *b, int layer)
 }
 
 /* ---- q and k before they are attended with ---- */
-
-/* Rows of q, k and v. */
-static size_t part_rows(const onnx_builder *b, int i)
-{
-    return (size_t)(i == 0 ? b->c->heads : b->c->kv_heads) * (size_t)b->c->head_dim;
-}
-
-static void split_packed(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path)
-{
-    const char *name = onnx_build_path(b, path, "qkv_proj/Split");
-    int64_t rows[ONNX_PARTS];
-    onnx_graph *g = &b->g;
-
-    for (int i = 0; i < ONNX_PARTS; i++)
-        rows[i] = (int64_t)part_rows(b, i);
-    const char *sizes = onnx_constant(g, rows, ONNX_PARTS);
-    onnx_node *n = onnx_node_new(g, "", "Split", name);
-    onnx_node_in(g, n, qkv[0]);
-    onnx_node_in(g, n, sizes);
-    onnx_attr_int(g, n, "axis", -1);
-    for (int i = 0; i < ONNX_PARTS; i++)
-        qkv[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                               b->float_type, onnx_hidden((size_t)rows[i]));
-}
 
 static dr_status qk_norm(onnx_builder *b, const char **x, const char *path, int layer,
                          bool k)
@@ -134,7 +143,7 @@ static dr_status prepare(onnx_builder *b, const char *qkv[ONNX_PARTS], int layer
     dr_status st = DR_OK;
 
     if ((rotate || norms) && qkv[1] == NULL)
-        split_packed(b, qkv, path);
+        cut(b, qkv, onnx_build_path(b, path, "qkv_proj/Split"), qkv[0]);
     for (int i = 0; i < 2; i++) {
         const char *p = onnx_build_path(b, path, i == 0 ? "q_rotary" : "k_rotary");
         if (norms)

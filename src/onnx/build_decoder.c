@@ -1,7 +1,8 @@
 /*
  * build_decoder.c - the graph from token ids and mask to logits, layer after layer.
  *
- * Inputs: input_ids, attention_mask, past_key_values.i.key/value; outputs: logits,
+ * Inputs: input_ids (or inputs_embeds), attention_mask, position_ids where a provider wants
+ * them, past_key_values.i.key/value; outputs: logits, hidden_states by wish,
  * present.i.key/value.  GroupQueryAttention wants the mask as numbers: lengths (valid
  * tokens less one, a row) and total (tokens with the past).
  */
@@ -15,11 +16,24 @@ static void declare(onnx_builder *b)
 {
     onnx_dim batch = onnx_sym("batch_size");
 
-    onnx_graph_input(&b->g, "input_ids", ONNX_INT64,
-                     onnx_shape2(batch, onnx_sym("sequence_length")));
+    onnx_shape ids = onnx_shape2(batch, onnx_sym("sequence_length"));
+    onnx_shape hidden = onnx_hidden((size_t)b->c->hidden);
+    onnx_shape logits = onnx_hidden((size_t)b->c->vocab);
+
+    if (b->o->exclude_embeds)
+        onnx_graph_input(&b->g, "inputs_embeds", b->float_type, hidden);
+    else
+        onnx_graph_input(&b->g, "input_ids", ONNX_INT64, ids);
     onnx_graph_input(&b->g, "attention_mask", ONNX_INT64,
                      onnx_shape2(batch, onnx_sym("total_sequence_length")));
-    onnx_graph_output(&b->g, "logits", b->logits_type, onnx_hidden((size_t)b->c->vocab));
+    if (b->target->split_qkv)
+        onnx_graph_input(&b->g, "position_ids", ONNX_INT64, ids);
+    if (b->o->prune_lm_head)
+        logits.dim[1] = onnx_num(1);
+    if (!b->o->exclude_lm_head)
+        onnx_graph_output(&b->g, "logits", b->logits_type, logits);
+    if (b->o->exclude_lm_head || b->o->include_hidden_states)
+        onnx_graph_output(&b->g, "hidden_states", b->float_type, hidden);
 }
 
 static const char *to_int32(onnx_builder *b, const char *path, const char *x,

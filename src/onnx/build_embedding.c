@@ -1,35 +1,47 @@
 /*
- * build_embedding.c - token ids to hidden states, and hidden states to logits.
+ * build_embedding.c - token ids to hidden states; build_head.c has the way back.
  *
  * A tied model has one table for both, and so has the file:
- *   float   one initializer [V, D]: Gather reads its rows, FusedMatMul its transpose
+ *   float   one initializer [V, D]: Gather reads its rows, FusedMatMul its transpose; or
+ *           [D, V] and a Transpose before Gather, where FusedMatMul is not known
  *   packed  the head's MatMulNBits weight [V, D/block, block*bits/8] and a second
  *           initializer over the same bytes, from which GatherBlockQuantized takes rows.
  *           Runtimes from 1.23 on know bytes with a `bits` attribute [V, D*bits/8]; from
  *           1.20 on they know uint4 [V, D] with zero points of uint4, always given: the
  *           same bytes.
- * An untied embedding beside packed weights keeps the 16 bits of its file and is cast.
  * The packed table cannot be shared when D is no multiple of the block (rows are padded),
- * or, in the uint4 form, when the zero points of a row end inside a byte; the embedding is
- * then float.
+ * when the head is DequantizeLinear's (it lies on its side there), in the uint4 form when
+ * the zero points of a row end inside a byte, and where GatherBlockQuantized is known to
+ * take 4 bits without zero points alone; the embedding is then float.
+ *
+ * An embedding without a head, or rounded by wish (ops), has a table of its own.  An untied
+ * float one beside packed weights keeps the 16 bits of its file and is cast, on the CPU.
  */
 #include <string.h>
 
 #include "core/mem.h"
 #include "onnx/build_impl.h"
 
-static int head_bits(const onnx_builder *b)
+#define EMBED "/model/embed_tokens"
+
+static bool tied(const onnx_builder *b)
 {
-    return b->o->head_bits == 8 ? 8 : 4;
+    return b->c->tied && !b->o->exclude_lm_head;
 }
 
-/* Why the embedding cannot be cut from the packed head; NULL: it can. */
-static const char *not_shared(const onnx_builder *b, const onnx_grid *grid)
+/* Why a table of this grid cannot be there; NULL: it can. */
+static const char *no_table(const onnx_builder *b, const onnx_grid *grid)
 {
     size_t d = (size_t)b->c->hidden, block = (size_t)grid->block;
 
+    if (onnx_uses_qdq(b))
+        return "its rows cannot be taken from DequantizeLinear's weights";
+    if (!b->target->any_table && (grid->bits != 4 || !grid->symmetric))
+        return "the provider takes 4 bits without zero points there";
     if (d % block != 0)
         return "its width is no multiple of the block";
+    if (onnx_before(b, ONNX_SINCE_BYTES) && grid->bits != 4)
+        return "onnxruntime before 1.23 takes 4 bits there";
     if (onnx_before(b, ONNX_SINCE_BYTES) && !grid->symmetric && d / block % 2 != 0)
         return "its zero points do not fill bytes, as onnxruntime before 1.23 needs it";
     return NULL;
@@ -37,13 +49,20 @@ static const char *not_shared(const onnx_builder *b, const onnx_grid *grid)
 
 /* ---- embedding ---- */
 
+static const char *gather(onnx_builder *b, const char *table, onnx_type type)
+{
+    return onnx_op(&b->g, "Gather", EMBED "/Gather", table, "input_ids", type,
+                   onnx_hidden((size_t)b->c->hidden));
+}
+
 /* A table beside packed weights stays in the 16 bits that the model has it in: a few rows
- * are cast for each token, and nothing is lost. */
+ * are cast for each token, and nothing is lost.  Not where the head needs it, too. */
 static onnx_type table_type(const onnx_builder *b)
 {
     const dr_tensor *t = hf_tensor_find(b->m, "model.embed_tokens.weight");
 
-    if (b->o->precision == ONNX_FP32 || b->float_type != ONNX_FLOAT || t == NULL)
+    if (onnx_precision_bits(b->o->precision) == 0 || b->o->provider != ONNX_CPU ||
+        t == NULL || b->head_is_table)
         return b->float_type;
     return t->dtype == DR_DTYPE_BF16  ? ONNX_BFLOAT16
            : t->dtype == DR_DTYPE_F16 ? ONNX_FLOAT16
@@ -53,7 +72,6 @@ static onnx_type table_type(const onnx_builder *b)
 static dr_status float_embedding(onnx_builder *b, const char **out)
 {
     static const char name[] = "model.embed_tokens.weight";
-    static const char path[] = "/model/embed_tokens/Gather";
     onnx_type type = table_type(b);
     onnx_source s = {0};
     dr_status st = DR_OK;
@@ -61,17 +79,40 @@ static dr_status float_embedding(onnx_builder *b, const char **out)
     onnx_source_embedding(&s, b->m);
     DR_TRYF(onnx_data_rows(&b->data, name, type, &s), "writing the embedding");
     b->table = b->g.inits.last;
-    *out = onnx_op(&b->g, "Gather", path, name, "input_ids", type, onnx_hidden(s.cols));
+    *out = gather(b, name, type);
     if (type != b->float_type)
-        *out = onnx_cast(&b->g, "/model/embed_tokens/Cast", *out, b->float_type,
-                         onnx_hidden(s.cols));
+        *out = onnx_cast(&b->g, EMBED "/Cast", *out, b->float_type, onnx_hidden(s.cols));
+done:
+    onnx_source_release(&s);
+    return st;
+}
+
+/* The head's weight, on its side, and turned back for the embedding. */
+static dr_status turned_embedding(onnx_builder *b, const char **out)
+{
+    static const char name[] = "lm_head.MatMul.weight";
+    int64_t perm[2] = {1, 0};
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    onnx_source_embedding(&s, b->m);
+    DR_TRYF(onnx_data_columns(&b->data, name, &s, 0, s.rows), "writing the embedding");
+    b->table = b->g.inits.last;
+    onnx_node *n = onnx_node_new(&b->g, "", "Transpose", EMBED "/Transpose");
+    onnx_node_in(&b->g, n, name);
+    onnx_attr_ints(&b->g, n, "perm", perm, 2);
+    *out = gather(
+        b,
+        onnx_node_out(&b->g, n, EMBED "/Transpose/output_0", b->float_type,
+                      onnx_shape2(onnx_num((int64_t)s.rows), onnx_num((int64_t)s.cols))),
+        b->float_type);
 done:
     onnx_source_release(&s);
     return st;
 }
 
 /* Zero points of 1.20's form: of the middle when there are none, else the same bytes. */
-static dr_status old_zeros(onnx_builder *b, const char **out, const onnx_grid *grid,
+static dr_status old_zeros(onnx_builder *b, const char **out, const onnx_packed_init *w,
                            onnx_shape shape)
 {
     static const char name[] = "model.embed_tokens.weight_zero_points";
@@ -80,8 +121,8 @@ static dr_status old_zeros(onnx_builder *b, const char **out, const onnx_grid *g
     dr_status st = DR_OK;
 
     *out = name;
-    if (!grid->symmetric) {
-        (void)onnx_data_alias(&b->data, name, ONNX_UINT4, shape, b->tied.zeros);
+    if (w->zeros != NULL) {
+        (void)onnx_data_alias(&b->data, name, ONNX_UINT4, shape, w->zeros);
         return DR_OK;
     }
     bytes = (bytes + 1) / 2;
@@ -93,33 +134,39 @@ done:
     return st;
 }
 
-/* Rows of the head's packed weight, which b->tied holds. */
-static dr_status packed_embedding(onnx_builder *b, const char **out, const onnx_grid *grid)
+/* Rows of a packed weight, under a name of its own when it is the head's, too. */
+static dr_status packed_embedding(onnx_builder *b, const char **out, onnx_packed_init *w,
+                                  const onnx_grid *grid, bool shared)
 {
-    static const char name[] = "model.embed_tokens.weight_packed";
-    static const char path[] = "/model/embed_tokens/GatherBlockQuantized";
+    const char *path = shared ? EMBED "/GatherBlockQuantized" : EMBED "/Gather";
+    const char *node =
+        dr_arena_printf(b->arena, shared ? "%s" : "%s_Q%d", path, grid->bits);
+    const char *zeros = w->zeros != NULL ? w->zeros->name : NULL;
+    bool old = onnx_before(b, ONNX_SINCE_BYTES);
     int64_t d = b->c->hidden;
     onnx_dim rows = onnx_num(b->c->vocab), blocks = onnx_num(d / grid->block);
-    const char *zeros = b->tied.zeros != NULL ? b->tied.zeros->name : NULL;
+    onnx_init *codes = w->codes;
     onnx_graph *g = &b->g;
     dr_status st = DR_OK;
 
-    if (onnx_before(b, ONNX_SINCE_BYTES)) {
-        (void)onnx_data_alias(&b->data, name, ONNX_UINT4, onnx_shape2(rows, onnx_num(d)),
-                              b->tied.codes);
-        DR_TRY(old_zeros(b, &zeros, grid, onnx_shape2(rows, blocks)));
-    } else {
-        (void)onnx_data_alias(&b->data, name, ONNX_UINT8,
-                              onnx_shape2(rows, onnx_num(d * grid->bits / 8)),
-                              b->tied.codes);
+    if (shared)
+        codes = onnx_data_alias(&b->data, "model.embed_tokens.weight_packed", ONNX_UINT8,
+                                (onnx_shape){0}, w->codes);
+    codes->type = old ? ONNX_UINT4 : ONNX_UINT8;
+    codes->shape = onnx_shape2(rows, onnx_num(old ? d : d * grid->bits / 8));
+    if (old && (shared || w->zeros == NULL)) {
+        DR_TRY(old_zeros(b, &zeros, w, onnx_shape2(rows, blocks)));
+    } else if (old) {
+        w->zeros->type = ONNX_UINT4;
+        w->zeros->shape = onnx_shape2(rows, blocks);
     }
-    onnx_node *n = onnx_node_new(g, "com.microsoft", "GatherBlockQuantized", path);
-    onnx_node_in(g, n, name);
+    onnx_node *n = onnx_node_new(g, "com.microsoft", "GatherBlockQuantized", node);
+    onnx_node_in(g, n, codes->name);
     onnx_node_in(g, n, "input_ids");
-    onnx_node_in(g, n, b->tied.scales->name);
+    onnx_node_in(g, n, w->scales->name);
     if (zeros != NULL)
         onnx_node_in(g, n, zeros);
-    if (!onnx_before(b, ONNX_SINCE_BYTES))
+    if (!old)
         onnx_attr_int(g, n, "bits", grid->bits);
     onnx_attr_int(g, n, "block_size", grid->block);
     onnx_attr_int(g, n, "gather_axis", 0);
@@ -130,166 +177,65 @@ done:
     return st;
 }
 
-static dr_status rows_of_ids(onnx_builder *b, const char **out)
+/* The head's weight, which is written here, or the embedding alone. */
+static dr_status rounded_embedding(onnx_builder *b, const char **out, int bits, bool shared)
 {
-    onnx_grid grid = onnx_build_grid(b, head_bits(b));
-    const char *names[3];
+    onnx_grid grid = onnx_build_grid(b, bits);
+    onnx_packed_init own = {0}, *w = shared ? &b->tied : &own;
+    const char *names[3], *why = no_table(b, &grid);
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    if (b->o->precision == ONNX_FP32 || !b->c->tied)
-        return float_embedding(b, out);
-    const char *why = not_shared(b, &grid);
     if (why != NULL) {
         onnx_note(b->report, "the embedding stays float: %s", why);
         return float_embedding(b, out);
     }
-    DR_TRY(onnx_source_head(&s, b->m));
-    onnx_build_packed_names(b, names, "/lm_head", grid.bits);
-    DR_TRYF(onnx_data_packed(&b->data, &b->tied, names, &s, 0, s.rows, &grid, true),
+    onnx_source_embedding(&s, b->m);
+    if (shared) {
+        onnx_build_packed_names(b, names, "/lm_head", &grid);
+    } else {
+        names[0] = dr_arena_printf(b->arena, "model.embed_tokens.weight_Q%d", bits);
+        names[1] = "model.embed_tokens.weight_scales";
+        names[2] = "model.embed_tokens.weight_zero_points";
+    }
+    DR_TRYF(onnx_data_packed(&b->data, w, names, &s, 0, s.rows, &grid, true),
             "writing the embedding");
-    DR_TRY(packed_embedding(b, out, &grid));
-    onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d",
-              grid.bits, grid.block);
+    DR_TRY(packed_embedding(b, out, w, &grid, shared));
+    if (shared)
+        onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d", bits,
+                  grid.block);
 done:
     onnx_source_release(&s);
     return st;
+}
+
+static dr_status rows_of_ids(onnx_builder *b, const char **out)
+{
+    int head = tied(b) ? onnx_choose_bits(b, "/lm_head") : 0;
+    int bits = onnx_choose_embedding(b, b->c->tied);
+
+    b->head_is_table = tied(b) && head == 0 && (bits == 0 || b->o->ops == 0);
+    if (b->head_is_table && !b->target->fused_matmul)
+        return turned_embedding(b, out);
+    if (b->head_is_table || bits == 0)
+        return float_embedding(b, out);
+    return head != 0 ? rounded_embedding(b, out, head, true)
+                     : rounded_embedding(b, out, bits, false);
 }
 
 dr_status onnx_build_embedding(onnx_builder *b, const char **out)
 {
+    size_t d = (size_t)b->c->hidden;
     dr_status st = DR_OK;
 
-    DR_TRY(rows_of_ids(b, out));
-    DR_TRY(onnx_build_scale(b, out, "/model/embed_tokens/Mul", "model.embed_multiplier",
-                            b->c->embed_scale, (size_t)b->c->hidden));
-done:
-    return st;
-}
-
-/* ---- head ---- */
-
-/* x times the transpose of the float embedding. */
-static const char *tied_float(onnx_builder *b, const char *result, const char *x)
-{
-    onnx_graph *g = &b->g;
-    onnx_node *n = onnx_node_new(g, "com.microsoft", "FusedMatMul", "/lm_head/MatMul");
-
-    onnx_node_in(g, n, x);
-    onnx_node_in(g, n, b->table->name);
-    onnx_attr_int(g, n, "transB", 1);
-    return onnx_node_out(g, n, result, b->float_type, onnx_hidden((size_t)b->c->vocab));
-}
-
-/* The product, under the name `result` (NULL: one of its own). */
-static dr_status head_product(onnx_builder *b, const char **out, const char *result,
-                              const char *x)
-{
-    onnx_grid grid = onnx_build_grid(b, head_bits(b));
-    const char *name = result != NULL ? result : "/lm_head/MatMul/output_0";
-    onnx_source s = {0};
-    dr_status st = DR_OK;
-
-    if (b->o->precision == ONNX_FP32 && b->c->tied) {
-        *out = tied_float(b, name, x);
-    } else if (b->tied.codes != NULL) {
-        const char *node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", grid.bits);
-        *out = onnx_build_packed(b, node, name, &b->tied, &grid, (size_t)b->c->hidden,
-                                 (size_t)b->c->vocab, x);
-    } else {
-        DR_TRY(onnx_source_head(&s, b->m));
-        DR_TRY(onnx_build_weight(b, out, "/lm_head", (onnx_rows){&s, 0, s.rows}, grid.bits,
-                                 result, x));
+    *out = "inputs_embeds";
+    if (!b->o->exclude_embeds) {
+        DR_TRY(rows_of_ids(b, out));
+        DR_TRY(onnx_build_scale(b, out, EMBED "/Mul", "model.embed_multiplier",
+                                b->c->embed_scale, d));
     }
-done:
-    onnx_source_release(&s);
-    return st;
-}
-
-/* ---- what follows the head ---- */
-
-enum { STEPS_MAX = 5 };
-
-/* One operation on logits, with an initializer (NULL: alone). */
-typedef struct {
-    const char *op, *path, *operand;
-} step;
-
-typedef struct {
-    step list[STEPS_MAX];
-    size_t count;
-} steps;
-
-static void add_step(steps *s, const char *op, const char *path, const char *operand)
-{
-    DR_BUG_IF(s->count == STEPS_MAX);
-    s->list[s->count++] = (step){op, path, operand};
-}
-
-static dr_status number(onnx_builder *b, const char *name, double value)
-{
-    float v = (float)value;
-
-    return onnx_data_floats(&b->data, name, onnx_shape1(onnx_num(1)), &v, 1);
-}
-
-static dr_status head_bias(onnx_builder *b, const char *name)
-{
-    size_t n = (size_t)b->c->vocab;
-    void *bias = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_big_alloc(&bias, n, sizeof(float), "bias"));
-    DR_TRY(hf_head_bias(b->m, bias));
-    DR_TRY(onnx_data_floats(&b->data, name, onnx_shape1(onnx_num((int64_t)n)), bias, n));
-done:
-    dr_big_free(bias);
-    return st;
-}
-
-/* Bias, multiplier, and s * tanh(x / s). */
-static dr_status plan_steps(onnx_builder *b, steps *s)
-{
-    static const char bias[] = "lm_head.Add.bias", scale[] = "lm_head.multiplier",
-                      cap[] = "lm_head.softcap";
-    dr_status st = DR_OK;
-
-    if (b->c->head_bias) {
-        DR_TRY(head_bias(b, bias));
-        add_step(s, "Add", "/lm_head/Add", bias);
-    }
-    if (b->c->logit_scale != 1) {
-        DR_TRY(number(b, scale, b->c->logit_scale));
-        add_step(s, "Mul", "/lm_head/scale/Mul", scale);
-    }
-    if (b->c->logit_softcap != 0) {
-        DR_TRY(number(b, cap, b->c->logit_softcap));
-        add_step(s, "Div", "/lm_head/softcap/Div", cap);
-        add_step(s, "Tanh", "/lm_head/softcap/Tanh", NULL);
-        add_step(s, "Mul", "/lm_head/softcap/Mul", cap);
-    }
-done:
-    return st;
-}
-
-dr_status onnx_build_head(onnx_builder *b, const char *x)
-{
-    onnx_shape shape = onnx_hidden((size_t)b->c->vocab);
-    onnx_graph *g = &b->g;
-    steps s = {0};
-    dr_status st = DR_OK;
-
-    DR_TRY(plan_steps(b, &s));
-    DR_TRY(head_product(b, &x, s.count == 0 ? "logits" : NULL, x));
-    for (size_t i = 0; i < s.count; i++) { /* the last of them makes the graph's output */
-        const step *k = &s.list[i];
-        const char *out = onnx_build_path(b, k->path, "output_0");
-        onnx_node *n = onnx_node_new(g, "", k->op, k->path);
-        onnx_node_in(g, n, x);
-        if (k->operand != NULL)
-            onnx_node_in(g, n, k->operand);
-        x = onnx_node_out(g, n, i + 1 == s.count ? "logits" : out, b->float_type, shape);
-    }
+    if (onnx_build_wide(b))
+        *out = onnx_cast(&b->g, EMBED "/Cast", *out, ONNX_FLOAT, onnx_hidden(d));
 done:
     return st;
 }

@@ -4,8 +4,10 @@
  *   build_model.c      the files of a model folder        build_attention.c  q, k, v to o
  *   build_decoder.c    inputs, mask, layers               build_mlp.c        gate, up, down
  *   build_moe.c        router and experts
- *   build_embedding.c  embedding and head                 build_rope.c       cos and sin
+ *   build_embedding.c  token ids to rows                  build_head.c       logits
+ *   build_rope.c       cos and sin
  *   build_linear.c     one product: weight, bias, adapter build_norm.c       norms
+ *   choose.c           what is rounded                    target.c           providers
  *
  * Nodes and weights are made in one pass over the model: when a part returns, its weights
  * are in the file.  A part is named by its node path ("/model/layers.0/attn/qkv_proj"); its
@@ -24,6 +26,25 @@ typedef struct {
     const char *cos, *sin;
 } onnx_rope_names;
 
+/* What the graphs of a provider have; the rows are in target.c. */
+typedef struct {
+    const char *name, *short_name, *device;
+    const char *option, *option_value; /* genai_config.json's for it; NULL: none */
+    unsigned precisions;               /* bits 1 << onnx_precision */
+    bool accuracy;                     /* MatMulNBits has accuracy_level */
+    bool split_qkv;    /* three products, RotaryEmbedding nodes, position_ids */
+    bool split_norm;   /* norms of plain operators */
+    bool qdq;          /* packed products as DequantizeLinear and MatMul */
+    bool whole_tables; /* longrope: small and large rows joined, none cut out */
+    bool fused_matmul; /* FusedMatMul, for a tied float head */
+    bool any_table;    /* GatherBlockQuantized of 8 bits and of zero points */
+    bool experts;      /* MoE and QMoE as they are made here */
+    bool own_gelu;     /* com.microsoft's, where ONNX' takes opset 20 */
+} onnx_target;
+const onnx_target *onnx_target_of(onnx_provider p);
+int onnx_precision_bits(onnx_precision p); /* 0: floats */
+onnx_type onnx_float_type(const onnx_options *o);
+
 typedef struct {
     dr_arena *arena; /* borrowed: names and graph */
     onnx_graph g;
@@ -31,13 +52,18 @@ typedef struct {
     const hf_model *m;
     const hf_config *c;
     const onnx_options *o;
+    const onnx_target *target;
     onnx_report *report;
+    bool *excluded;        /* o->exclude[i] was met */
+    const char **products; /* nodes that could be excluded */
+    size_t product_count;
     onnx_type float_type;  /* of activations, caches and weights that are not packed */
     onnx_type logits_type; /* float where float_type is bfloat16 */
     const char **lora;     /* modules that some adapter changes, sorted */
     size_t lora_count;
     onnx_packed_init tied;  /* the head's weight, when the embedding is cut from it */
     const onnx_init *table; /* the float embedding, where it is there */
+    bool head_is_table;     /* the head's product reads it */
     bool told_packed, told_split;
     /* values that all layers use */
     const char *lengths, *total;
@@ -79,6 +105,8 @@ const char *onnx_build_length(onnx_builder *b, const char *path, const char *sha
 DR_MUST_USE dr_status onnx_build_norm(onnx_builder *b, const char *path, hf_norm which,
                                       int layer, onnx_shape shape, const char **residual,
                                       const char **x);
+/* Whether residuals and norms are float in a graph of float16. */
+bool onnx_build_wide(const onnx_builder *b);
 /* *x times a number, which all nodes of this name share; nothing is made for 1. */
 DR_MUST_USE dr_status onnx_build_scale(onnx_builder *b, const char **x, const char *path,
                                        const char *name, double value, size_t width);
@@ -108,7 +136,7 @@ typedef struct {
 /* x times the transpose of these rows, plus their bias. */
 DR_MUST_USE dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
                                         onnx_rows rows, const char *x);
-/* Without bias; float rows are rounded to `bits` with ONNX_INT4.  result (may be NULL) is
+/* Without bias; float rows are rounded to `bits`, 0: stay floats.  result (may be NULL) is
  * the name of the output. */
 DR_MUST_USE dr_status onnx_build_weight(onnx_builder *b, const char **out, const char *path,
                                         onnx_rows rows, int bits, const char *result,
@@ -122,7 +150,16 @@ const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out
 /* The initializers' names for rows that are rounded here, of "/lm_head" to 8 bits:
  * "lm_head.MatMul.weight_Q8", ..._scales, ..._zero_points. */
 void onnx_build_packed_names(onnx_builder *b, const char *names[3], const char *path,
-                             int bits);
+                             const onnx_grid *grid);
+/* Bits that the product of a path is rounded to, by precision, mix, ops and exclusions (one
+ * that names it counts as met); 0: it stays float. */
+int onnx_choose_bits(onnx_builder *b, const char *path);
+/* Likewise of the embedding's own table; tied: there is a head that it could share. */
+int onnx_choose_embedding(onnx_builder *b, bool tied);
+/* DR_EUSAGE: an exclusion that no node was named by. */
+DR_MUST_USE dr_status onnx_choose_check(const onnx_builder *b);
+/* Whether products are DequantizeLinear and MatMul. */
+bool onnx_uses_qdq(const onnx_builder *b);
 /* The grid of what is rounded here. */
 onnx_grid onnx_build_grid(const onnx_builder *b, int bits);
 

@@ -38,23 +38,42 @@ const char *onnx_build_name(onnx_builder *b, const char *path, const char *rest)
 
 onnx_grid onnx_build_grid(const onnx_builder *b, int bits)
 {
-    return (onnx_grid){bits, b->o->block_size, b->o->symmetric};
+    return (onnx_grid){.bits = bits,
+                       .block = b->o->block_size,
+                       .symmetric = b->o->symmetric && b->o->rounding != ONNX_ROUND_K_QUANT,
+                       .how = b->o->rounding,
+                       .dequantize = onnx_uses_qdq(b),
+                       .stored = onnx_type_dtype(b->float_type)};
 }
 
 void onnx_build_packed_names(onnx_builder *b, const char *names[3], const char *path,
-                             int bits)
+                             const onnx_grid *grid)
 {
-    names[0] = dr_arena_printf(b->arena, "%s%d",
-                               onnx_build_name(b, path, "MatMul.weight_Q"), bits);
-    names[1] = onnx_build_name(b, path, "MatMul.weight_scales");
-    names[2] = onnx_build_name(b, path, "MatMul.weight_zero_points");
+    const char *weight = onnx_build_name(b, path, "MatMul.weight");
+
+    if (b->o->rounding == ONNX_ROUND_DEFAULT) {
+        names[0] = dr_arena_printf(b->arena, "%s_Q%d", weight, grid->bits);
+        names[1] = dr_arena_printf(b->arena, "%s_scales", weight);
+        names[2] = dr_arena_printf(b->arena, "%s_zero_points", weight);
+    } else {
+        names[0] = dr_arena_printf(b->arena, "%s_Q%dG%d", weight, grid->bits, grid->block);
+        names[1] = dr_arena_printf(b->arena, "%s_scale", weight);
+        names[2] = dr_arena_printf(b->arena, "%s_zp", weight);
+    }
+}
+
+bool onnx_uses_qdq(const onnx_builder *b)
+{
+    return b->o->qdq || b->target->qdq;
 }
 
 bool onnx_one_product(const onnx_builder *b, onnx_rows rows)
 {
     onnx_grid grid;
 
-    return b->o->precision == ONNX_FP32 ||
+    if (b->target->split_qkv)
+        return false;
+    return onnx_precision_bits(b->o->precision) == 0 ||
            !onnx_source_packed(rows.s, rows.row0, rows.count) ||
            onnx_source_grid(rows.s, rows.row0, rows.count, &grid);
 }
@@ -75,11 +94,69 @@ const char *onnx_build_packed(onnx_builder *b, const char *node, const char *out
         onnx_node_in(g, n, w->zeros->name);
     onnx_attr_int(g, n, "K", (int64_t)cols);
     onnx_attr_int(g, n, "N", (int64_t)n_out);
-    if (b->o->accuracy_level != 0)
+    if (b->target->accuracy && b->o->accuracy_level != 0)
         onnx_attr_int(g, n, "accuracy_level", b->o->accuracy_level);
     onnx_attr_int(g, n, "bits", grid->bits);
     onnx_attr_int(g, n, "block_size", grid->block);
     return onnx_node_out(g, n, out, b->float_type, onnx_hidden(n_out));
+}
+
+/* A packed product as DequantizeLinear, which makes a [K, N] of floats, and MatMul. */
+static dr_status dequantized(onnx_builder *b, const char **out, const char *path,
+                             onnx_rows rows, const onnx_grid *grid, bool round_here,
+                             const char *result, const char *x)
+{
+    const char *weight = onnx_build_name(b, path, "MatMul.weight_DQ");
+    const char *codes = dr_arena_printf(b->arena, "%s_Q%d", weight, grid->bits);
+    const char *names[3] = {codes, dr_arena_printf(b->arena, "%s_scales", weight),
+                            dr_arena_printf(b->arena, "%s_zero_points", weight)};
+    onnx_shape shape =
+        onnx_shape2(onnx_num((int64_t)rows.s->cols), onnx_num((int64_t)rows.count));
+    onnx_graph *g = &b->g;
+    onnx_packed_init w = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_data_dequant(&b->data, &w, names, rows.s, rows.row0, rows.count, grid,
+                             round_here));
+    onnx_opset_at_least(g, ONNX_OPSET_BLOCKED);
+    onnx_node *n =
+        onnx_node_new(g, "", "DequantizeLinear",
+                      dr_arena_printf(b->arena, "%s/MatMul_DQ_Q%d", path, grid->bits));
+    onnx_node_in(g, n, w.codes->name);
+    onnx_node_in(g, n, w.scales->name);
+    if (w.zeros != NULL)
+        onnx_node_in(g, n, w.zeros->name);
+    onnx_attr_int(g, n, "axis", 0);
+    onnx_attr_int(g, n, "block_size", grid->block);
+    const char *floats = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s_output", codes),
+                                       b->float_type, shape);
+    n = onnx_node_new(g, "", "MatMul",
+                      dr_arena_printf(b->arena, "%s/MatMul_matmul_Q%d", path, grid->bits));
+    onnx_node_in(g, n, x);
+    onnx_node_in(g, n, floats);
+    *out = onnx_node_out(g, n, result, b->float_type, onnx_hidden(rows.count));
+done:
+    return st;
+}
+
+/* What the runtime, or the form of the graph, does not take. */
+static dr_status check_grid(const onnx_builder *b, const char *module,
+                            const onnx_grid *grid)
+{
+    int since = grid->bits == 8 ? ONNX_SINCE_BYTES : ONNX_SINCE_2BIT;
+
+    if (grid->block < ONNX_BLOCK_MIN)
+        return dr_fail(DR_EUNSUPPORTED,
+                       "%s: groups that are no multiple of 16 do not fit MatMulNBits",
+                       module);
+    if (onnx_uses_qdq(b) && grid->bits == 2)
+        return dr_fail(DR_EUNSUPPORTED, "%s: DequantizeLinear has no 2-bit weights",
+                       module);
+    if (!onnx_uses_qdq(b) && grid->bits != 4 && onnx_before(b, since))
+        return dr_fail(DR_EUNSUPPORTED,
+                       "%s: %d-bit weights need onnxruntime 1.%d, not 1.%d", module,
+                       grid->bits, since, b->o->min_ort_minor);
+    return DR_OK;
 }
 
 /* Weights that the model has packed, on the grid that they have. */
@@ -89,28 +166,23 @@ static dr_status as_packed(onnx_builder *b, const char **out, const char *path,
     const char *names[3] = {onnx_build_name(b, path, "MatMulNBits.qweight"),
                             onnx_build_name(b, path, "MatMulNBits.scales"),
                             onnx_build_name(b, path, "MatMulNBits.qzeros")};
-    const char *module = onnx_source_name(rows.s, rows.row0);
     onnx_packed_init w = {0};
     onnx_grid grid;
     dr_status st = DR_OK;
 
     DR_BUG_IF(!onnx_source_grid(rows.s, rows.row0, rows.count, &grid));
-    int since = grid.bits == 8 ? ONNX_SINCE_BYTES : ONNX_SINCE_2BIT;
-    if (grid.bits != 4 && onnx_before(b, since))
-        DR_FAIL(DR_EUNSUPPORTED, "%s: %d-bit weights need onnxruntime 1.%d, not 1.%d",
-                module, grid.bits, since, b->o->min_ort_minor);
-    if (grid.block < ONNX_BLOCK_MIN)
-        DR_FAIL(DR_EUNSUPPORTED,
-                "%s: groups that are no multiple of 16 do not fit "
-                "MatMulNBits",
-                module);
+    DR_TRY(check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
     if (!b->told_packed)
         onnx_note(b->report, "weights stay as they are packed (%s)", hf_model_origin(b->m));
     b->told_packed = true;
-    DR_TRY(
-        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, false));
     if (result == NULL)
         result = onnx_build_path(b, path, "MatMulNBits/output_0");
+    if (onnx_uses_qdq(b)) {
+        DR_TRY(dequantized(b, out, path, rows, &grid, false, result, x));
+        return DR_OK;
+    }
+    DR_TRY(
+        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, false));
     *out = onnx_build_packed(b, onnx_build_path(b, path, "MatMulNBits"), result, &w, &grid,
                              rows.s->cols, rows.count, x);
 done:
@@ -126,11 +198,16 @@ static dr_status rounded(onnx_builder *b, const char **out, const char *path,
     onnx_packed_init w = {0};
     dr_status st = DR_OK;
 
-    onnx_build_packed_names(b, names, path, bits);
-    DR_TRY(
-        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, true));
+    DR_TRY(check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
+    onnx_build_packed_names(b, names, path, &grid);
     if (result == NULL)
         result = onnx_build_path(b, path, "MatMul/output_0");
+    if (onnx_uses_qdq(b)) {
+        DR_TRY(dequantized(b, out, path, rows, &grid, true, result, x));
+        return DR_OK;
+    }
+    DR_TRY(
+        onnx_data_packed(&b->data, &w, names, rows.s, rows.row0, rows.count, &grid, true));
     *out = onnx_build_packed(b, dr_arena_printf(b->arena, "%s/MatMul_Q%d", path, bits),
                              result, &w, &grid, rows.s->cols, rows.count, x);
 done:
@@ -160,10 +237,11 @@ dr_status onnx_build_weight(onnx_builder *b, const char **out, const char *path,
 {
     dr_status st = DR_OK;
 
-    if (b->o->precision == ONNX_FP32)
-        st = floats(b, out, path, rows, result, x);
-    else if (onnx_source_packed(rows.s, rows.row0, rows.count))
+    if (onnx_precision_bits(b->o->precision) != 0 &&
+        onnx_source_packed(rows.s, rows.row0, rows.count))
         st = as_packed(b, out, path, rows, result, x);
+    else if (bits == 0)
+        st = floats(b, out, path, rows, result, x);
     else
         st = rounded(b, out, path, rows, bits, result, x);
     if (st != DR_OK)
@@ -176,10 +254,11 @@ dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
 {
     size_t n = rows.count;
     void *bias = NULL;
-    bool any = false;
+    bool any = false, packed = onnx_source_packed(rows.s, rows.row0, n);
+    int bits = packed ? 0 : onnx_choose_bits(b, path);
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_build_weight(b, out, path, rows, 4, NULL, x));
+    DR_TRY(onnx_build_weight(b, out, path, rows, bits, NULL, x));
     DR_TRY(dr_big_alloc(&bias, n, sizeof(float), "bias"));
     DR_TRY(onnx_source_bias(rows.s, bias, rows.row0, n, &any));
     if (any) { /* the model builder drops one of zeros, too */

@@ -4,7 +4,8 @@
  * Two products, as the model builder writes them, also where the file has one gate_up_proj:
  * its rows are cut in two.  An adapter of gate_up_proj is one product that is split.
  * Sigmoid and Mul are what the runtime fuses into one QuickGelu of alpha 1.  Gelu is the
- * runtime's own operator, in both forms: ONNX has it from opset 20 on.
+ * runtime's own operator on the CPU, in both forms: ONNX has it from opset 20 on, which the
+ * model builder uses and whose providers have it.
  */
 #include "onnx/build_impl.h"
 
@@ -66,8 +67,14 @@ static const char *activation(onnx_builder *b, const char *path, const char *x)
                        b->float_type, inner);
     }
     const char *name = onnx_build_path(b, path, tanh ? "act_fn/FastGelu" : "act_fn/Gelu");
-    onnx_node *n = onnx_node_new(g, "com.microsoft", tanh ? "FastGelu" : "Gelu", name);
+    const char *op = tanh && b->target->own_gelu ? "FastGelu" : "Gelu";
+    onnx_node *n = onnx_node_new(g, b->target->own_gelu ? "com.microsoft" : "", op, name);
     onnx_node_in(g, n, x);
+    if (!b->target->own_gelu) {
+        onnx_opset_at_least(g, ONNX_OPSET_GELU);
+        if (tanh)
+            onnx_attr_text(g, n, "approximate", "tanh");
+    }
     return onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), b->float_type, inner);
 }
 

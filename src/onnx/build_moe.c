@@ -67,8 +67,10 @@ static dr_status weight(onnx_builder *b, expert_names *out, int layer, const cha
     dr_status st = DR_OK;
 
     grid.symmetric = true;
+    grid.how = ONNX_ROUND_DEFAULT;
+    grid.dequantize = false;
     onnx_source_experts(&s, b->m, layer, part);
-    if (b->o->precision == ONNX_FP32) {
+    if (onnx_precision_bits(b->o->precision) == 0) {
         out->weight = onnx_build_name(b, p, "weight");
         DR_TRYF(onnx_data_rows(&b->data, out->weight, b->float_type, &s), "writing %s",
                 out->weight);
@@ -149,10 +151,19 @@ dr_status onnx_build_moe(onnx_builder *b, const char **out, int layer, const cha
     const char *logits = NULL;
     dr_status st = DR_OK;
 
+    if (!b->target->experts)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "mixtures of experts for %s: its kernels take weights in "
+                "another order",
+                b->target->name);
+    if (b->o->precision == ONNX_INT8 || b->o->precision == ONNX_INT2)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "experts in %s: the runtime's QMoE is right in 4 bits alone",
+                onnx_precision_name(b->o->precision));
     if (onnx_before(b, ONNX_SINCE_MOE))
         DR_FAIL(DR_EUNSUPPORTED, "mixtures of experts need onnxruntime 1.%d, not 1.%d",
                 ONNX_SINCE_MOE, b->o->min_ort_minor);
-    if (b->o->precision != ONNX_FP32 && !b->c->experts.renormalize) {
+    if (onnx_precision_bits(b->o->precision) != 0 && !b->c->experts.renormalize) {
         st = dr_fail(DR_EUNSUPPORTED,
                      "norm_topk_prob false: the runtime's QMoE normalizes all the same");
         dr_hint("give --precision fp32");

@@ -215,7 +215,7 @@ static dr_status byte_embedding(npu_builder *b, npu_value *out)
         t.codes = codes;
         t.scales = scales;
         DR_TRY(run_table(b, &t));
-        DR_TRY(onnx_data_raw(b->data, TABLE, ONNX_INT8,
+        DR_TRY(onnx_data_raw(b->data, TABLE, ONNX_INT8_VALUE,
                              npu_shape(2, (int64_t)t.rows, (int64_t)t.cols, 0, 0), codes,
                              t.rows * t.cols));
         DR_TRY(onnx_data_floats(b->data, TABLE "_scales",
@@ -224,7 +224,7 @@ static dr_status byte_embedding(npu_builder *b, npu_value *out)
         (void)npu_again(b, TABLE "_scales");
     }
     npu_value pair[2] = {
-        gather(b, npu_path(b, path, "Gather"), TABLE, ONNX_INT8, b->c->hidden),
+        gather(b, npu_path(b, path, "Gather"), TABLE, ONNX_INT8_VALUE, b->c->hidden),
         gather(b, npu_path(b, path, "scales/Gather"), TABLE "_scales", ONNX_FLOAT, 1)};
     onnx_node *n = npu_node(b, "Cast", npu_path(b, path, "Cast"), pair, 1);
     onnx_attr_int(&b->g, n, "to", ONNX_FLOAT);

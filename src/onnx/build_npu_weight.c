@@ -84,7 +84,8 @@ static dr_status row_task(void *ctx, size_t task, int worker)
     const size_t first = task * TASK_ROWS;
     const size_t last =
         first + TASK_ROWS < j->rows.count ? first + TASK_ROWS : j->rows.count;
-    const onnx_grid grid = {j->bits, j->block, !j->with_zeros};
+    const onnx_grid grid = {
+        .bits = j->bits, .block = j->block, .symmetric = !j->with_zeros};
     const size_t padded = j->blocks * (size_t)(j->block > 0 ? j->block : 1);
     dr_arena scratch = {0};
     void *floats = NULL;
@@ -148,7 +149,7 @@ static onnx_type code_type(const job *j)
 {
     if (j->with_zeros)
         return j->bits == 8 ? ONNX_UINT8 : ONNX_UINT4;
-    return j->bits == 8 ? ONNX_INT8 : ONNX_SINT4;
+    return j->bits == 8 ? ONNX_INT8_VALUE : ONNX_INT4_VALUE;
 }
 
 /* Zero points: the model's own, or zeros for a scale an output; NULL name: none. */

@@ -24,6 +24,7 @@
 
 #define PATH      "/model/rope_caches_subgraph/"
 #define POSITIONS "/model/position_ids_subgraph/"
+#define SHIFTED   "/model/pos_ids_reformat/"
 
 /* The first row and the end of the rows in use, int64 [1] each. */
 static void rows_in_use(onnx_builder *b, const char *span[2], const char *total1)
@@ -69,7 +70,8 @@ static dr_status tables(onnx_builder *b, onnx_rope_names *names, const hf_rope *
     size_t half = (size_t)r->rotary_dim / 2, n = (small + large) * half;
     onnx_shape shape =
         onnx_shape2(onnx_num((int64_t)(small + large)), onnx_num((int64_t)half));
-    const char *kind = two ? "table" : "cache", *name[2];
+    bool cut = two && !b->target->whole_tables;
+    const char *kind = cut ? "table" : "cache", *name[2];
     float *table = NULL;
     void *p = NULL;
     dr_status st = DR_OK;
@@ -84,7 +86,7 @@ static dr_status tables(onnx_builder *b, onnx_rope_names *names, const hf_rope *
     for (size_t i = 0; i < 2; i++)
         DR_TRY(onnx_data_floats(&b->data, name[i], shape, table + i * n, n));
     *names = (onnx_rope_names){name[0], name[1]};
-    if (two) {
+    if (cut) {
         const char *span[2];
         rows_in_use(b, span, onnx_build_length(b, PATH "Gather", mask_shape, false));
         names->cos = slice(b, "cos_cache", name[0], span);
@@ -125,11 +127,31 @@ static const char *positions(onnx_builder *b)
                          onnx_shape2(batch, onnx_sym("sequence_length")));
 }
 
+/* position_ids, plus original_max when the largest is beyond: rows of the large table. */
+static const char *shifted_positions(onnx_builder *b)
+{
+    onnx_graph *g = &b->g;
+    int64_t limit = b->c->rope.original_max;
+    onnx_shape scalar = {0};
+    onnx_shape ids = onnx_shape2(onnx_sym("batch_size"), onnx_sym("sequence_length"));
+    const char *least = onnx_constant(g, &limit, 0);
+
+    onnx_node *n = onnx_node_new(g, "", "ReduceMax", SHIFTED "ReduceMax");
+    onnx_node_in(g, n, "position_ids");
+    onnx_attr_int(g, n, "keepdims", 0);
+    const char *y = onnx_node_out(g, n, SHIFTED "ReduceMax/output_0", ONNX_INT64, scalar);
+    y = onnx_op(g, "GreaterOrEqual", SHIFTED "GreaterOrEqual", y, least, ONNX_BOOL, scalar);
+    y = onnx_cast(g, SHIFTED "Cast", y, ONNX_INT64, scalar);
+    y = onnx_op(g, "Mul", SHIFTED "Mul", y, least, ONNX_INT64, scalar);
+    return onnx_op(g, "Add", SHIFTED "Add_1", y, "position_ids", ONNX_INT64, ids);
+}
+
 const char *onnx_build_rotated(onnx_builder *b, const char *path, const char *x,
                                const hf_rope *rope, int heads)
 {
     const onnx_rope_names *names = onnx_build_rope_names(b, rope);
     const char *name = onnx_build_path(b, path, "RotaryEmbedding");
+    bool all = rope->rotary_dim == b->c->head_dim;
     onnx_graph *g = &b->g;
     onnx_node *n = onnx_node_new(g, "com.microsoft", "RotaryEmbedding", name);
 
@@ -138,8 +160,8 @@ const char *onnx_build_rotated(onnx_builder *b, const char *path, const char *x,
     onnx_node_in(g, n, names->cos);
     onnx_node_in(g, n, names->sin);
     onnx_attr_int(g, n, "interleaved", 0);
-    onnx_attr_int(g, n, "num_heads", heads);
-    onnx_attr_int(g, n, "rotary_embedding_dim", rope->rotary_dim);
+    onnx_attr_int(g, n, "num_heads", all ? 0 : heads);
+    onnx_attr_int(g, n, "rotary_embedding_dim", all ? 0 : rope->rotary_dim);
     return onnx_node_out(g, n, onnx_build_path(b, name, "output_0"), b->float_type,
                          onnx_hidden((size_t)heads * (size_t)b->c->head_dim));
 }
@@ -172,7 +194,12 @@ dr_status onnx_build_rope(onnx_builder *b, const char *mask_shape)
         DR_TRY(tables(b, kinds[k].names, kinds[k].rope, kinds[k].suffix, mask_shape));
         alone = alone || kinds[k].rope->rotary_dim % 16 != 0;
     }
-    if (alone)
+    if (b->target->split_qkv)
+        b->positions =
+            c->rope.kind == HF_ROPE_LONGROPE && c->rope.original_max < c->max_position
+                ? shifted_positions(b)
+                : "position_ids";
+    else if (alone)
         b->positions = positions(b);
 done:
     return st;

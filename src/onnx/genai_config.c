@@ -97,19 +97,51 @@ static void put(json_t *o, const char *key, json_t *value)
     DR_BUG_IF(json_object_set_new(o, key, value) != 0);
 }
 
-static json_t *decoder_json(const hf_config *c)
+/* [{"cuda": {"enable_cuda_graph": "0"}}]; on a processor there is none. */
+static json_t *provider_json(const hf_config *c, const onnx_options *o)
+{
+    const onnx_target *t = onnx_target_of(o->provider);
+    bool two = c->rope.kind == HF_ROPE_LONGROPE && c->rope.original_max < c->max_position;
+    json_t *list = json_array(), *options = json_object(), *entry = json_object();
+    char offset[32];
+
+    if (t->option != NULL) {
+        put(options, t->option, json_string(o->cuda_graph ? "1" : t->option_value));
+        if (o->provider == ONNX_WEBGPU)
+            put(options, "validationMode", json_string("basic"));
+        if (o->provider == ONNX_TRT_RTX && two) {
+            (void)snprintf(offset, sizeof(offset), "%lld", (long long)c->rope.original_max);
+            put(options, "multi_rotary_cache_concat_offset", json_string(offset));
+        }
+        put(entry, t->short_name, json_incref(options));
+        DR_BUG_IF(json_array_append(list, entry) != 0);
+    }
+    json_decref(options);
+    json_decref(entry);
+    return list;
+}
+
+static json_t *decoder_json(const hf_config *c, const onnx_options *opts)
 {
     json_t *o = json_object(), *options = json_object();
     json_t *in = json_object(), *out = json_object();
 
     put(options, "intra_op_num_threads", json_integer(0));
     put(options, "log_id", json_string("onnxruntime-genai"));
-    put(options, "provider_options", json_array());
-    put(in, "input_ids", json_string("input_ids"));
+    put(options, "provider_options", provider_json(c, opts));
+    if (opts->exclude_embeds)
+        put(in, "inputs_embeds", json_string("inputs_embeds"));
+    else
+        put(in, "input_ids", json_string("input_ids"));
     put(in, "attention_mask", json_string("attention_mask"));
+    if (onnx_target_of(opts->provider)->split_qkv)
+        put(in, "position_ids", json_string("position_ids"));
     put(in, "past_key_names", json_string("past_key_values.%d.key"));
     put(in, "past_value_names", json_string("past_key_values.%d.value"));
-    put(out, "logits", json_string("logits"));
+    if (!opts->exclude_lm_head)
+        put(out, "logits", json_string("logits"));
+    if (opts->exclude_lm_head || opts->include_hidden_states)
+        put(out, "hidden_states", json_string("hidden_states"));
     put(out, "present_key_names", json_string("present.%d.key"));
     put(out, "present_value_names", json_string("present.%d.value"));
 
@@ -125,7 +157,8 @@ static json_t *decoder_json(const hf_config *c)
     return o;
 }
 
-static json_t *model_json(const hf_config *c, const token_set *eos)
+static json_t *model_json(const hf_config *c, const onnx_options *opts,
+                          const token_set *eos)
 {
     json_t *o = json_object();
     int64_t pad = c->pad >= 0 ? c->pad : eos->id[0];
@@ -133,7 +166,7 @@ static json_t *model_json(const hf_config *c, const token_set *eos)
     if (c->bos >= 0)
         put(o, "bos_token_id", json_integer(c->bos));
     put(o, "context_length", json_integer(c->max_position));
-    put(o, "decoder", decoder_json(c));
+    put(o, "decoder", decoder_json(c, opts));
     if (eos->count > 0)
         put(o, "eos_token_id", tokens_json(eos));
     put(o, "pad_token_id", json_integer(pad));
@@ -184,7 +217,7 @@ dr_status onnx_genai_write(const hf_model *m, const char *dir, const onnx_option
     for (int i = 0; i < c->eos_count; i++)
         add_token(&eos, c->eos[i]);
     DR_TRY(tokenizer_eos(&eos, m, report));
-    put(root, "model", model_json(c, &eos));
+    put(root, "model", model_json(c, o, &eos));
     put(root, "search", search_json(hf_model_generation_json(m), max_length));
     DR_TRY(dr_json_write(dr_path_join(&arena, dir, "genai_config.json"), root));
     DR_TRYF(hf_model_copy_side_files(m, dir), "copying the tokenizer");

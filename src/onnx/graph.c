@@ -30,14 +30,22 @@ size_t onnx_type_bytes(onnx_type type)
     case ONNX_UINT16:
         return 2;
     case ONNX_UINT8:
-    case ONNX_INT8:
+    case ONNX_INT8_VALUE:
     case ONNX_BOOL:
         return 1;
     case ONNX_UINT4:
-    case ONNX_SINT4:
+    case ONNX_INT4_VALUE:
         return 0;
     }
     return 0;
+}
+
+dr_dtype onnx_type_dtype(onnx_type type)
+{
+    DR_BUG_IF(type != ONNX_FLOAT && type != ONNX_FLOAT16 && type != ONNX_BFLOAT16);
+    return type == ONNX_FLOAT16    ? DR_DTYPE_F16
+           : type == ONNX_BFLOAT16 ? DR_DTYPE_BF16
+                                   : DR_DTYPE_F32;
 }
 
 const char *onnx_type_name(onnx_type type)
@@ -47,7 +55,7 @@ const char *onnx_type_name(onnx_type type)
         return "FLOAT";
     case ONNX_UINT8:
         return "UINT8";
-    case ONNX_INT8:
+    case ONNX_INT8_VALUE:
         return "INT8";
     case ONNX_UINT16:
         return "UINT16";
@@ -63,7 +71,7 @@ const char *onnx_type_name(onnx_type type)
         return "BFLOAT16";
     case ONNX_UINT4:
         return "UINT4";
-    case ONNX_SINT4:
+    case ONNX_INT4_VALUE:
         return "INT4";
     }
     return "?";

@@ -16,13 +16,14 @@
 #include <stdint.h>
 
 #include "core/arena.h"
+#include "core/dtype.h"
 #include "core/status.h"
 
 /* TensorProto.DataType. */
 typedef enum {
     ONNX_FLOAT = 1,
     ONNX_UINT8 = 2,
-    ONNX_INT8 = 3,
+    ONNX_INT8_VALUE = 3, /* ONNX_INT8 is a precision */
     ONNX_UINT16 = 4,
     ONNX_INT32 = 6,
     ONNX_INT64 = 7,
@@ -30,18 +31,25 @@ typedef enum {
     ONNX_FLOAT16 = 10,
     ONNX_BFLOAT16 = 16,
     ONNX_UINT4 = 21,
-    ONNX_SINT4 = 22 /* INT4 there, which is a precision here */
+    ONNX_INT4_VALUE = 22
 } onnx_type;
 
 size_t onnx_type_bytes(onnx_type type); /* of a value; 0: two values in a byte */
 const char *onnx_type_name(onnx_type type);
+dr_dtype onnx_type_dtype(onnx_type type); /* of a float type */
 
 enum { ONNX_DIMS = 4, ONNX_META = 8, ONNX_NODE_IN = 12, ONNX_NODE_OUT = 4 };
 
 /* The lowest opset that has every operator in the form used: Add, Sub, Mul of 14 (Concat,
  * Gather, Split, Unsqueeze, ... of 13).  ONNX Runtime's fusions know it on all versions.
  * A part that needs a newer operator raises g->opset with onnx_opset_at_least. */
-enum { ONNX_OPSET = 14, ONNX_IR_VERSION = 10 };
+enum {
+    ONNX_OPSET = 14,
+    ONNX_OPSET_REDUCE = 18, /* ReduceMean's axes are an input */
+    ONNX_OPSET_GELU = 20,
+    ONNX_OPSET_BLOCKED = 21, /* DequantizeLinear of blocks and of 4 bits */
+    ONNX_IR_VERSION = 10
+};
 
 /* A size, or the name of one ("batch_size") when name is not NULL. */
 typedef struct {

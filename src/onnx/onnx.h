@@ -14,11 +14,61 @@
 #include <stddef.h>
 
 #include "core/arena.h"
+#include "core/dtype.h"
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
 
-typedef enum { ONNX_FP32, ONNX_INT4 } onnx_precision;
+/* What weights become: floats of a type, or codes of some bits, rounded here unless the
+ * model has packed ones. */
+typedef enum {
+    ONNX_FP32,
+    ONNX_FP16,
+    ONNX_BF16,
+    ONNX_INT8,
+    ONNX_INT4,
+    ONNX_INT2,
+    ONNX_PRECISION_COUNT
+} onnx_precision;
+const char *onnx_precision_name(onnx_precision p); /* "int4" */
+
+/* Whose operators the graph is made of. */
+typedef enum {
+    ONNX_CPU,
+    ONNX_CUDA,
+    ONNX_DML,
+    ONNX_WEBGPU,
+    ONNX_TRT_RTX,
+    ONNX_PROVIDER_COUNT
+} onnx_provider;
+const char *onnx_provider_name(onnx_provider p);   /* "CUDAExecutionProvider" */
+const char *onnx_provider_short(onnx_provider p);  /* "cuda": the model builder's */
+const char *onnx_provider_device(onnx_provider p); /* "gpu" */
+/* Either name, in any case.  DR_EUSAGE: there is none, or no graph is made for it, and
+ * why. */
+DR_MUST_USE dr_status onnx_provider_parse(onnx_provider *out, const char *text);
+
+/* What is made for a provider when nothing is asked. */
+onnx_precision onnx_precision_default(onnx_provider p, bool packed);
+/* DR_EUSAGE: the provider has no kernels for it; the hint has what it has. */
+DR_MUST_USE dr_status onnx_precision_check(onnx_provider p, onnx_precision precision);
+
+/* How weights are rounded, by the model builder's words. */
+typedef enum {
+    ONNX_ROUND_DEFAULT, /* the value of largest magnitude is exact */
+    ONNX_ROUND_RTN,     /* symmetric: as far to both sides */
+    ONNX_ROUND_K_QUANT, /* never symmetric; by weighted least squares */
+} onnx_rounding;
+
+/* What has 8 bits in an int4 graph. */
+typedef enum {
+    ONNX_MIX_NONE,
+    ONNX_MIX_HEAD,  /* lm_head: "last_matmul:int8" */
+    ONNX_MIX_LAYERS /* also qkv (or v) and down_proj of the first and last eighth of the
+                     * layers and of every third between: "mixed_layers:int8" */
+} onnx_mix;
+
+enum { ONNX_OP_MATMUL = 1, ONNX_OP_GATHER = 2 };
 
 /* An adapter and the name under which its file is written ("adapter_weights", "travel"). */
 typedef struct {
@@ -28,12 +78,26 @@ typedef struct {
 
 typedef struct {
     onnx_precision precision;
-    int block_size; /* of what is quantized here; packed weights keep their own grid */
-    bool symmetric; /* likewise */
-    int head_bits;  /* of lm_head with ONNX_INT4: 4 (or 0), 8; tied: the embedding too */
+    onnx_provider provider;
+    /* rounding; packed weights keep their own grid */
+    int block_size;
+    bool symmetric;
+    onnx_rounding rounding;
+    onnx_mix mix;
+    int head_bits; /* of lm_head when bits are few: 0 as the rest, 4, 8; tied: both */
+    unsigned ops;  /* ONNX_OP_...: what is rounded; 0: products, and a tied embedding */
+    const char *const *exclude; /* nodes left as floats: "/lm_head/MatMul"; borrowed */
+    size_t exclude_count;
     int accuracy_level; /* MatMulNBits: 0 unset, 1 float, 4 int8 activations */
-    int min_ort_minor;  /* 20: onnxruntime 1.20 and later load it; 0: today's */
-    bool genai;         /* genai_config.json and tokenizer beside it */
+    /* the form of the graph */
+    bool qdq;         /* packed products as DequantizeLinear and MatMul */
+    bool webgpu_fp32; /* floats of 32 bits on WebGPU, where they are of 16 */
+    bool cuda_bf16;   /* bfloat16 in place of float16 on CUDA and TensorRT RTX */
+    bool exclude_embeds, exclude_lm_head, include_hidden_states, prune_lm_head;
+    int min_ort_minor; /* 20: onnxruntime 1.20 and later load it; 0: today's */
+    /* beside it */
+    bool genai;         /* genai_config.json and tokenizer */
+    bool cuda_graph;    /* genai_config: capture CUDA graphs */
     int64_t max_length; /* genai_config search.max_length; 0: min(context, 4096) */
     const onnx_named_adapter *adapters;
     size_t adapter_count;
@@ -114,6 +178,9 @@ DR_MUST_USE dr_status onnx_npu_build(onnx_report *report, const char *dir,
  * B to [R][N] and multiplied by its scale, values float, 8-byte aligned.
  */
 DR_MUST_USE dr_status onnx_adapter_write(const char *path, const hf_adapter *a);
+/* Its values as F32, F16 or BF16, which a graph of that type wants. */
+DR_MUST_USE dr_status onnx_adapter_write_as(const char *path, const hf_adapter *a,
+                                            dr_dtype type);
 
 /* Inspecting a model.onnx: what `drupe inspect` shows.  The wire format is scanned with
  * limits before protobuf sees it. */

@@ -200,7 +200,9 @@ bool onnx_source_grid(const onnx_source *s, size_t row0, size_t count, onnx_grid
 {
     size_t at = 0, first = part_of(s, row0, &at);
 
-    *grid = (onnx_grid){s->packed[first].bits, runtime_block(s->packed[first].block), true};
+    *grid = (onnx_grid){.bits = s->packed[first].bits,
+                        .block = runtime_block(s->packed[first].block),
+                        .symmetric = true};
     for (size_t i = first; i <= part_of(s, row0 + count - 1, &at); i++) {
         const dr_qtensor *q = &s->packed[i];
         if (q->codes == NULL || q->bits != grid->bits ||

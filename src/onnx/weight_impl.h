@@ -9,19 +9,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/dtype.h"
 #include "core/qtensor.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "onnx/onnx.h"
 
-/* ---- the model builder's "default" quantizer ---- */
+/* ---- rounding ---- */
 
 enum { ONNX_BLOCK_MIN = 16, ONNX_BLOCK_MAX = 256 };
 
 /* What weights are rounded to here, blocks of a power of two along K. */
 typedef struct {
-    int bits; /* 4 or 8 */
+    int bits; /* 2, 4 or 8 */
     int block;
     bool symmetric;
+    onnx_rounding how; /* never K_QUANT with symmetric */
+    bool dequantize;   /* default: ties go away from 0, not from the lowest code */
+    dr_dtype stored;   /* of scales; default's codes are of the scale that is stored */
 } onnx_grid;
 
 /*
@@ -32,6 +37,11 @@ typedef struct {
 DR_MUST_USE bool onnx_block_quantize(uint8_t *codes, float *scales, uint8_t *zeros,
                                      const float *rows, size_t count, size_t cols,
                                      const onnx_grid *grid, size_t *bad);
+
+/* One block of n = grid->block values to codes, a byte each, its scale and zero point; of
+ * weighted least squares.  The values are finite. */
+void onnx_k_quant_block(uint8_t *code, float *scale, int *zero, const float *v, size_t n,
+                        int bits);
 
 /* dst[k - k0][col0 + r] = src[r][k] for r in [0, rows), k in [k0, k1): dst has `stride`
  * values a row, src `cols`; a value has 4 or 2 bytes. */

@@ -20,6 +20,21 @@ dr_status pass_tell_not_checked(const pass_job *job, const char *why)
     return dr_buf_addf(job->text, "check          not checked: %s\n", why);
 }
 
+dr_status pass_tell_not_run(const pass_job *job, const char *provider)
+{
+    const char *why = "sessions are opened on the CPU here";
+    bool there = false;
+    ort_info info;
+
+    ort_probe(job->arena, &info);
+    for (size_t i = 0; i < info.provider_count; i++)
+        there = there || strcmp(info.providers[i], provider) == 0;
+    if (!there)
+        why = dr_arena_printf(job->arena, "provider %s is not in this runtime", provider);
+    json_object_set_new(job->report, "not_run", json_string(why));
+    return dr_buf_addf(job->text, "check          not run: %s\n", why);
+}
+
 dr_status pass_check_export(const pass_job *job, const char *dir,
                             const onnx_named_adapter *named, size_t count,
                             const tok_tokenizer *tok)

@@ -16,6 +16,9 @@ DR_MUST_USE dr_status pass_check_export(const pass_job *job, const char *dir,
                                         const onnx_named_adapter *named, size_t count,
                                         const tok_tokenizer *tok);
 
+/* "not run: X is not in this runtime" into the result. */
+DR_MUST_USE dr_status pass_tell_not_run(const pass_job *job, const char *provider);
+
 /* "not checked: <why>" into the result. */
 DR_MUST_USE dr_status pass_tell_not_checked(const pass_job *job, const char *why);
 

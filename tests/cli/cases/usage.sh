@@ -49,8 +49,14 @@ try finetune -m x -d json --data_files a --warmup_steps 5
 try finetune -m x -d json --data_files a --text_field b --text_template '{b}'
 try finetune -m x -d json --data_files a --use_chat_template --add_special_tokens
 try auto-opt -m x --precision fp16
-try auto-opt -m x --device gpu
-try auto-opt -m x --provider CUDAExecutionProvider
+try auto-opt -m x --device tpu
+try auto-opt -m x --device npu
+try auto-opt -m x --device gpu --provider cpu
+try auto-opt -m x --provider CUDAExecutionProvder
+try auto-opt -m x --provider OpenVINOExecutionProvider
+try auto-opt -m x --provider cuda --precision fp32
+try auto-opt -m x --precision int4 --extra_mb_options block_size=48
+try auto-opt -m x --precision int4 --extra_mb_options fuse_qkv=true
 try auto-opt -m x --int4_block_size 48
 try auto-opt -m x --int4_block_size 512
 try auto-opt -m x --int4_accuracy_level 2
@@ -66,7 +72,7 @@ try auto-opt -m x -a 'a,b'
 try auto-opt -m x -a 'a/b=c'
 try auto-opt -m x -a none
 try capture-onnx-graph -m x --target_opset 20
-try capture-onnx-graph -m x --conversion_device gpu
+try capture-onnx-graph -m x --conversion_device gpu --precision int2
 try generate -m x -p y --temperature 0.5
 try generate -m x -p y --seed 3
 try generate -m x -p y --system z

@@ -37,7 +37,37 @@ static void test_plan(void)
     refused("ModelBuilder", "{\"int4_accuracy_level\": 3}", o, DR_EUSAGE,
             "no CPU kernel has");
     refused("ModelBuilder", "{\"precision\": \"fp16\"}", o, DR_EUSAGE,
-            "expected fp32 or int4, found \"fp16\"");
+            "precision fp16 for CPUExecutionProvider");
+    CHECK_TRAIL("it takes fp32, int8, int4, int2");
+    refused("ModelBuilder", "{\"precision\": \"int3\"}", o, DR_EUSAGE, "found \"int3\"");
+    refused("ModelBuilder", "{\"provider\": \"QNNExecutionProvider\"}", o, DR_EUSAGE,
+            "NpuModelBuilder makes them");
+    refused("ModelBuilder", "{\"provider\": \"dml\", \"device\": \"cpu\"}", o, DR_EUSAGE,
+            "DmlExecutionProvider runs on a gpu");
+    refused("ModelBuilder",
+            "{\"precision\": \"int4\", \"extra_options\": {\"blocksize\": 64}}", o,
+            DR_EUSAGE, "extra_options: unknown key \"blocksize\"");
+    CHECK_TRAIL("did you mean \"block_size\"?");
+    refused("ModelBuilder",
+            "{\"precision\": \"int4\", \"int4_block_size\": 64, "
+            "\"extra_options\": {\"block_size\": 64}}",
+            o, DR_EUSAGE, "block_size is given twice");
+    refused("ModelBuilder",
+            "{\"precision\": \"int4\", \"int4_op_types_to_quantize\": [\"Conv\"]}", o,
+            DR_EUSAGE, "expected MatMul or Gather, found \"Conv\"");
+    refused("ModelBuilder",
+            "{\"precision\": \"int4\", \"int4_algo_config\": \"k_quant\", "
+            "\"int4_is_symmetric\": true}",
+            o, DR_EUSAGE, "k_quant always has zero points");
+    refused("ModelBuilder",
+            "{\"precision\": \"int4\", \"int4_algo_config\": \"k_quant_last\", "
+            "\"matmul_mixed_precision\": \"mixed_layers:int8\"}",
+            o, DR_EUSAGE, "k_quant_last says it already");
+    refused("ModelBuilder", "{\"use_cuda_bf16\": true}", o, DR_EUSAGE,
+            "the provider is CPU");
+    refused("ModelBuilder",
+            "{\"provider\": \"cuda\", \"precision\": \"int4\", \"int4_accuracy_level\": 4}",
+            o, DR_EUSAGE, "has one way to compute");
     refused("ModelBuilder", "{\"max_length\": 64}", o, DR_EUSAGE,
             "no effect without use_ort_genai");
     refused("ModelBuilder", "{\"precision\": \"fp32\", \"int4_block_size\": 64}", o,

@@ -1,8 +1,10 @@
 /*
  * export_tool.c - onnx_build as a program, for the proofs in tools/oracle/onnx_*.py:
  *
- *     export_tool MODEL OUT fp32|int4 [block=32] [asym] [acc=4] [ort=20] [head=8]
- *                 [threads=2] [max=4096] [NAME=ADAPTER_FOLDER ...]
+ *     export_tool MODEL OUT fp32|fp16|bf16|int8|int4|int2 [provider=cpu] [block=32] [asym]
+ *                 [rtn | k_quant] [mixed=head|layers] [head=8] [acc=4] [qdq] [bf16] [f32]
+ *                 [exclude=NODE ...] [ort=20] [threads=2] [max=4096]
+ *                 [NAME=ADAPTER_FOLDER ...]
  *     export_tool --inspect model.onnx
  *     export_tool --adapter FOLDER OUT.onnx_adapter
  *
@@ -17,7 +19,7 @@
 #include "core/log.h"
 #include "onnx/onnx.h"
 
-enum { ADAPTERS_MAX = 8 };
+enum { ADAPTERS_MAX = 8, EXCLUDE_MAX = 8 };
 
 static int fail(void)
 {
@@ -46,7 +48,44 @@ typedef struct {
     onnx_named_adapter named[ADAPTERS_MAX];
     hf_adapter adapters[ADAPTERS_MAX];
     char names[ADAPTERS_MAX][64];
+    const char *exclude[EXCLUDE_MAX];
 } job;
+
+/* Words that set one option. */
+static bool word(onnx_options *o, const char *arg)
+{
+    if (strcmp(arg, "asym") == 0)
+        o->symmetric = false;
+    else if (strcmp(arg, "rtn") == 0)
+        o->rounding = ONNX_ROUND_RTN;
+    else if (strcmp(arg, "k_quant") == 0)
+        o->rounding = ONNX_ROUND_K_QUANT;
+    else if (strcmp(arg, "mixed=head") == 0)
+        o->mix = ONNX_MIX_HEAD;
+    else if (strcmp(arg, "mixed=layers") == 0)
+        o->mix = ONNX_MIX_LAYERS;
+    else if (strcmp(arg, "qdq") == 0)
+        o->qdq = true;
+    else if (strcmp(arg, "bf16") == 0)
+        o->cuda_bf16 = true;
+    else if (strcmp(arg, "f32") == 0)
+        o->webgpu_fp32 = true;
+    else if (strcmp(arg, "gather") == 0)
+        o->ops = ONNX_OP_MATMUL | ONNX_OP_GATHER;
+    else
+        return false;
+    return true;
+}
+
+static dr_status parse_precision(onnx_precision *out, const char *text)
+{
+    for (int i = 0; i < ONNX_PRECISION_COUNT; i++) {
+        *out = (onnx_precision)i;
+        if (strcmp(onnx_precision_name(*out), text) == 0)
+            return DR_OK;
+    }
+    return dr_fail(DR_EUSAGE, "%s: no such precision", text);
+}
 
 static dr_status argument(job *j, const hf_model *m, const char *arg)
 {
@@ -54,9 +93,16 @@ static dr_status argument(job *j, const hf_model *m, const char *arg)
     const char *eq = strchr(arg, '=');
     long v = 0;
 
-    if (strcmp(arg, "asym") == 0)
-        o->symmetric = false;
-    else if (number(arg, "block", &v))
+    if (word(o, arg))
+        return DR_OK;
+    if (strncmp(arg, "provider=", 9) == 0)
+        return onnx_provider_parse(&o->provider, arg + 9);
+    if (strncmp(arg, "exclude=", 8) == 0 && o->exclude_count < EXCLUDE_MAX) {
+        j->exclude[o->exclude_count++] = arg + 8;
+        o->exclude = j->exclude;
+        return DR_OK;
+    }
+    if (number(arg, "block", &v))
         o->block_size = (int)v;
     else if (number(arg, "acc", &v))
         o->accuracy_level = (int)v;
@@ -100,13 +146,13 @@ static dr_status export_model(int argc, char **argv)
     onnx_report report = {0};
     dr_status st = DR_OK;
 
-    j.o = (onnx_options){.precision = strcmp(argv[3], "fp32") == 0 ? ONNX_FP32 : ONNX_INT4,
-                         .block_size = 32,
+    j.o = (onnx_options){.block_size = 32,
                          .symmetric = true,
                          .accuracy_level = 4,
                          .genai = true,
                          .adapters = j.named};
     double start = dr_now_s();
+    DR_TRY(parse_precision(&j.o.precision, argv[3]));
     DR_TRY(hf_model_open(&m, argv[1]));
     for (int i = 4; i < argc; i++)
         DR_TRY(argument(&j, m, argv[i]));
