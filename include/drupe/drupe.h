@@ -98,6 +98,8 @@ typedef struct {
     int threads;        /* 0: all */
     bool evaluate;      /* measure a quantized model against the original */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */
+    bool dry_run;       /* only say what would be run: a workflow file of Olive's form */
+    bool save_config;   /* the same as config.json in output */
 } drupe_job;
 
 /* The output folder is replaced whole when drupe made it; any other folder is refused. */
@@ -106,6 +108,40 @@ DRUPE_API drupe_status drupe_run(drupe_result **out, const drupe_job *job);
 /* The passes there are. */
 DRUPE_API size_t drupe_pass_count(void);
 DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
+
+/* ---- adapters ---- */
+
+/* How an adapter is written; all NULL or 0: floats in onnxruntime's own format. */
+typedef struct {
+    const char *format; /* "onnx_adapter", "safetensors" or "numpy" */
+    const char *dtype;  /* "float32" or "float16"; with int4 of the scales */
+    bool int4;          /* blocks of 4 bits, in MatMulNBits' layout */
+    int block_size;     /* of int4: 16 to 256; 0: 32 */
+    bool asymmetric;    /* int4 with zero points */
+} drupe_adapter_form;
+
+/* A PEFT folder, or what a finetune made, as one file, which is replaced.  The format's
+ * suffix is added to output where it is missing. */
+typedef struct {
+    const char *adapter;
+    const char *model; /* its base, which DoRA needs; NULL: none */
+    const char *output;
+    drupe_adapter_form form;
+    int threads; /* 0: all */
+} drupe_adapter_conversion;
+DRUPE_API drupe_status drupe_convert_adapter(drupe_result **out,
+                                             const drupe_adapter_conversion *c);
+
+/* All adapters of a model, a file each in the folder output. */
+typedef struct {
+    const char *model;    /* a PEFT folder, or a result or model that names its adapter */
+    const char *adapters; /* "NAME=PATH,..."; NULL: what the model has */
+    const char *output;
+    drupe_adapter_form form;
+    int threads;
+} drupe_adapter_extraction;
+DRUPE_API drupe_status drupe_extract_adapters(drupe_result **out,
+                                              const drupe_adapter_extraction *e);
 
 /* ---- generation with ONNX Runtime GenAI ---- */
 

@@ -78,7 +78,7 @@ static dr_status inspect_adapter(drupe_result *r, const char *path)
     DR_TRY(hf_adapter_open(&ad, path, NULL));
     for (size_t i = 0; i < ad.count; i++)
         parameters += (size_t)ad.modules[i].r * (ad.modules[i].n_in + ad.modules[i].n_out);
-    DR_TRY(api_line(r, "kind", "LoRA adapter (PEFT)"));
+    DR_TRY(api_line(r, "kind", "%s adapter (PEFT)", ad.dora ? "DoRA" : "LoRA"));
     DR_TRY(api_number(r, "rank", ad.r));
     DR_TRY(api_line(r, "alpha", "%g", ad.alpha));
     DR_TRY(api_number(r, "modules", (int64_t)ad.count));

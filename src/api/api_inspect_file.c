@@ -1,16 +1,15 @@
 /*
  * api_inspect_file.c - single files that a model is made of: safetensors by their header
  * (which may have types that are not read), files of torch.save, ONNX Runtime's adapter
- * files (FlatBuffers, identifier TORT) by a bounded reader.
+ * files.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "api/drupe_impl.h"
-#include "core/dtype.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "hf/hf.h"
+#include "onnx/onnx.h"
 
 enum { SHOWN_MAX = 8 };
 
@@ -134,117 +133,25 @@ done:
 
 /* ---- ONNX Runtime adapters ---- */
 
-/* The file, read within its bounds only: a bad offset reads as 0 and sets bad. */
-typedef struct {
-    const unsigned char *data;
-    size_t size;
-    bool bad;
-} flat;
-
-static uint64_t flat_at(flat *f, size_t at, size_t bytes)
-{
-    uint64_t v = 0;
-
-    if (at > f->size || bytes > f->size - at) {
-        f->bad = true;
-        return 0;
-    }
-    for (size_t i = bytes; i-- > 0;)
-        v = v << 8 | f->data[at + i];
-    return v;
-}
-
-/* Where a table's field lies; 0: it is absent. */
-static size_t flat_field(flat *f, size_t table, size_t field)
-{
-    int32_t back = (int32_t)(uint32_t)flat_at(f, table, 4);
-    int64_t vtable = (int64_t)table - back;
-
-    if (vtable < 0 || (size_t)vtable > f->size) {
-        f->bad = true;
-        return 0;
-    }
-    if (4 + 2 * field + 2 > flat_at(f, (size_t)vtable, 2))
-        return 0;
-    size_t offset = (size_t)flat_at(f, (size_t)vtable + 4 + 2 * field, 2);
-    return offset ? table + offset : 0;
-}
-
-/* A vector's first element and its count; the count is checked against the file. */
-static size_t flat_vector(flat *f, size_t at, size_t element_bytes, size_t *count)
-{
-    *count = 0;
-    if (at == 0)
-        return 0;
-    size_t vector = at + (size_t)flat_at(f, at, 4);
-    size_t n = (size_t)flat_at(f, vector, 4);
-    if (f->bad || n > (f->size - vector - 4) / element_bytes) {
-        f->bad = true;
-        return 0;
-    }
-    *count = n;
-    return vector + 4;
-}
-
-static const char *onnx_type_name(int64_t type)
-{
-    for (int t = 0; t < DR_DTYPE_COUNT; t++) {
-        if (dr_dtype_onnx((dr_dtype)t) == type)
-            return dr_dtype_name((dr_dtype)t);
-    }
-    return "?";
-}
-
-/* A parameter: table {0 name, 1 dims, 2 data_type, 3 raw_data}. */
-static dr_status add_parameter(drupe_result *r, json_t *list, flat *f, size_t table,
-                               size_t *bytes)
-{
-    size_t count = 0, name_bytes = 0, raw = 0;
-    char name[512];
-    int64_t dims[16];
-
-    size_t at = flat_vector(f, flat_field(f, table, 0), 1, &name_bytes);
-    if (f->bad)
-        return DR_OK; /* the caller says so */
-    name_bytes = name_bytes < sizeof(name) ? name_bytes : sizeof(name) - 1;
-    (void)snprintf(name, sizeof(name), "%.*s", (int)name_bytes, (const char *)f->data + at);
-    at = flat_vector(f, flat_field(f, table, 1), 8, &count);
-    count = count < DR_COUNT(dims) ? count : DR_COUNT(dims);
-    for (size_t i = 0; i < count; i++)
-        dims[i] = (int64_t)flat_at(f, at + 8 * i, 8);
-    size_t type_at = flat_field(f, table, 2);
-    int64_t type = type_at ? (int64_t)flat_at(f, type_at, 4) : 0;
-    (void)flat_vector(f, flat_field(f, table, 3), 1, &raw);
-    if (f->bad)
-        return DR_OK;
-    *bytes += raw;
-    return add_tensor(r, list, onnx_type_name(type), dims, count, name);
-}
-
 dr_status api_inspect_onnx_adapter(drupe_result *r, const char *path)
 {
-    dr_map m = {0};
     json_t *list = json_array();
-    size_t count = 0, bytes = 0;
+    onnx_adapter_file f = {0};
+    size_t bytes = 0;
     dr_status st = DR_OK;
 
     json_object_set_new(r->report, "tensor_list", list);
-    DR_TRY(dr_map_open(&m, path));
-    flat f = {m.data, m.size, false};
-    if (m.size < 8 || memcmp(m.data + 4, "TORT", 4) != 0)
-        DR_FAIL(DR_EFORMAT, "%s: not an adapter of ONNX Runtime: no TORT at byte 4", path);
+    DR_TRY(onnx_adapter_open(&f, path));
     DR_TRY(api_line(r, "kind", "ONNX Runtime adapter"));
-    size_t root = (size_t)flat_at(&f, 0, 4);
-    size_t at = flat_vector(&f, flat_field(&f, root, 3), 4, &count);
-    for (size_t i = 0; i < count && !f.bad; i++) {
-        size_t entry = at + 4 * i;
-        DR_TRY(add_parameter(r, list, &f, entry + (size_t)flat_at(&f, entry, 4), &bytes));
+    for (size_t i = 0; i < f.count; i++) {
+        const dr_tensor *t = &f.tensors[i];
+        DR_TRY(add_tensor(r, list, dr_dtype_name(t->dtype), t->dims, (size_t)t->ndim,
+                          t->name));
+        bytes += t->bytes;
     }
-    if (f.bad)
-        DR_FAIL(DR_EFORMAT, "%s: an offset leads out of the file", path);
-    DR_TRY(api_number(r, "parameters", (int64_t)count));
+    DR_TRY(api_number(r, "parameters", (int64_t)f.count));
     DR_TRY(api_number(r, "value_bytes", (int64_t)bytes));
 done:
-    dr_map_close(&m);
+    onnx_adapter_close(&f);
     return st;
 }

@@ -173,14 +173,17 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
         .device = job->device,
         .threads = job->threads,
         .evaluate = job->evaluate,
-        .check = job->check};
+        .check = job->check,
+        .dry_run = job->dry_run,
+        .save_config = job->save_config};
     DR_TRY(flow_run(&made, &spec));
 
     drupe_result *r = api_result_new();
     *out = r;
     json_object_update(r->report, made.report);
     DR_TRY(dr_buf_add(&r->text, made.text.data, made.text.len));
-    DR_TRY(dr_buf_addf(&r->text, "model          %s\n", made.model_path));
+    if (made.model_path != NULL)
+        DR_TRY(dr_buf_addf(&r->text, "model          %s\n", made.model_path));
     if (made.adapter_path != NULL)
         DR_TRY(dr_buf_addf(&r->text, "adapter        %s\n", made.adapter_path));
     api_result_seal(r);

@@ -69,6 +69,7 @@ typedef struct {
     int task;
     bool trust_remote_code;
     bool disable_telemetry;
+    bool dry_run, save_config_file;
 } cli_model;
 
 extern const char *const cli_tasks[];
@@ -84,14 +85,16 @@ extern const char *const cli_tasks[];
                 .help = "what the model does"),                                            \
         CLI_ROW(s, model.trust_remote_code, "trust_remote_code", DR_PARAM_BOOL,            \
                 .dflt = "false", .help = "accepted; code in model folders is never run"),  \
+        CLI_ROW(s, model.dry_run, "dry_run", DR_PARAM_BOOL, .dflt = "false",               \
+                .help = "print the run as a workflow file, and do nothing"),               \
+        CLI_ROW(s, model.save_config_file, "save_config_file", DR_PARAM_BOOL,              \
+                .dflt = "false", .help = "write the same to config.json of the result"),   \
         CLI_ROW(s, model.disable_telemetry, "disable_telemetry", DR_PARAM_BOOL,            \
                 .dflt = "false", .hidden = true, .help = "accepted; there is none")
 
 /* Options of Olive that every model verb has or had, and that come later or never. */
 #define CLI_MODEL_REFUSED                                                                  \
-    DR_REFUSED("save_config_file", "workflow files come with the workflow engine", NULL),  \
-        DR_REFUSED("dry_run", "plans come with the workflow engine", NULL),                \
-        DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),   \
+    DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),       \
         DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
         DR_REFUSED("account_name", "the shared cache comes with the workflow engine",      \
                    NULL),                                                                  \
@@ -157,6 +160,9 @@ DR_MUST_USE dr_status cli_pass_config(json_t **out, const dr_param *params, size
 /* Runs the job with one pass and prints the result.  config is taken over. */
 DR_MUST_USE dr_status cli_run_job(const cli_common *c, const drupe_job *options,
                                   const char *pass, json_t *config, const char *done);
+/* The same with the passes of the job. */
+DR_MUST_USE dr_status cli_run_passes(const cli_common *c, const drupe_job *options,
+                                     const char *done);
 /* Prints a result as asked: text or JSON. */
 DR_MUST_USE dr_status cli_print(const cli_common *c, const drupe_result *r);
 /* Writes to stdout; a failure (a closed pipe, a full disk) is DR_EIO. */

@@ -74,23 +74,32 @@ done:
     return st;
 }
 
+dr_status cli_run_passes(const cli_common *c, const drupe_job *options, const char *done)
+{
+    drupe_job job = *options;
+    drupe_result *r = NULL;
+    dr_status st = DR_OK;
+
+    job.threads = c->threads;
+    DR_TRY((dr_status)drupe_run(&r, &job));
+    DR_TRY(cli_print(c, r));
+    if (!job.dry_run)
+        dr_log(DR_INFO, "%s: %s", done, job.output);
+done:
+    drupe_result_free(r);
+    return st;
+}
+
 dr_status cli_run_job(const cli_common *c, const drupe_job *options, const char *pass,
                       json_t *config, const char *done)
 {
     drupe_job job = *options;
     char *text = json_dumps(config, JSON_COMPACT);
     const drupe_pass step = {pass, text};
-    drupe_result *r = NULL;
-    dr_status st = DR_OK;
 
     job.passes = &step;
     job.pass_count = 1;
-    job.threads = c->threads;
-    DR_TRY((dr_status)drupe_run(&r, &job));
-    DR_TRY(cli_print(c, r));
-    dr_log(DR_INFO, "%s: %s", done, job.output);
-done:
-    drupe_result_free(r);
+    dr_status st = cli_run_passes(c, &job, done);
     free(text);
     json_decref(config);
     return st;

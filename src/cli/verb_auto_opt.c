@@ -25,6 +25,10 @@ typedef struct {
     bool exclude_embeds, exclude_lm_head, enable_cuda_graph, use_qdq_encoding;
     const char *min_ort_version;
     int max_length;
+    int adapter_precision;
+    int adapter_int4_block_size;
+    bool adapter_int4_is_symmetric;
+    int past_key_value_name;
     bool use_ort_genai;
     bool use_model_builder;
     bool no_check;
@@ -40,6 +44,8 @@ static const char *const algorithms[] = {
     "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
 static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
+static const char *const cache_names[] = {"past_key_values", NULL};
+static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
 
 #define BUILDER_ROWS                                                                       \
     DR_STR(options, provider,                                                              \
@@ -74,6 +80,13 @@ static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NUL
                .help = "oldest onnxruntime that must load it, such as 1.20"),              \
         DR_INT(options, max_length, .dflt = "0", .max = 1 << 24,                           \
                .help = "search.max_length; 0: the context, at most 4096"),                 \
+        DR_CHOICE(options, adapter_precision, .dflt = "null",                              \
+                  .choices = adapter_precisions,                                           \
+                  .help = "of adapters and the inputs for them (default: the graph's)"),   \
+        DR_INT(options, adapter_int4_block_size, .dflt = "32", .min = 16, .max = 256,      \
+               .help = "values of an int4 adapter that share a scale"),                    \
+        DR_BOOL(options, adapter_int4_is_symmetric, .dflt = "true",                        \
+                .help = "int4 adapters have no zero points"),                              \
         DR_BOOL(options, use_ort_genai, .dflt = "false",                                   \
                 .help = "genai_config.json and tokenizer beside the graph"),               \
         DR_BOOL(options, use_model_builder, .dflt = "true",                                \
@@ -133,13 +146,14 @@ static const dr_param capture_params[] = {
     BUILDER_ROWS,
     DR_STR(options, fixed_param_dict,
            .help = "sizes of dims, such as batch_size=1,sequence_length=64"),
+    DR_CHOICE(options, past_key_value_name, .dflt = "past_key_values",
+              .choices = cache_names, .help = "of the cache's inputs"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
     DR_REFUSED("torch_dtype", "no Python is run", "precision"),
     DR_REFUSED("target_opset", "the lowest that the graph's operators allow is used",
                "min_ort_version"),
-    DR_REFUSED("past_key_value_name", "the runtime's own name is used", NULL),
     CLI_MODEL_REFUSED,
 };
 
@@ -176,7 +190,8 @@ static const char *const only_dynamic[] = {
     "int4_algo_config",      "matmul_mixed_precision", "int4_op_types_to_quantize",
     "int4_nodes_to_exclude", "extra_mb_options",       "exclude_embeds",
     "exclude_lm_head",       "enable_cuda_graph",      "min_ort_version",
-    "max_length"};
+    "max_length",            "adapter_precision",      "adapter_int4_block_size",
+    "adapter_int4_is_symmetric"};
 static const char *const only_fixed[] = {"activation_type",
                                          "dynamic_to_fixed_shape_dim_param",
                                          "dynamic_to_fixed_shape_dim_value"};
@@ -265,9 +280,10 @@ done:
         {"matmul_mixed_precision", NULL}, {"int4_op_types_to_quantize", NULL},             \
         {"int4_nodes_to_exclude", NULL}, {"extra_options", "extra_mb_options"},            \
         {"exclude_embeds", NULL}, {"exclude_lm_head", NULL}, {"enable_cuda_graph", NULL},  \
-        {"min_ort_version", NULL}, {"use_ort_genai", NULL},                                \
+        {"min_ort_version", NULL}, {"use_ort_genai", NULL}, {"max_length", NULL},          \
+        {"adapter_precision", NULL}, {"adapter_int4_block_size", NULL},                    \
     {                                                                                      \
-        "max_length", NULL                                                                 \
+        "adapter_int4_is_symmetric", NULL                                                  \
     }
 
 static const cli_key auto_opt_keys[] = {KEYS(NULL), {"use_qdq", "use_qdq_encoding"}};
@@ -281,6 +297,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .adapters = o->adapter_path,
                            .output = o->model.output_path,
+                           .dry_run = o->model.dry_run,
+                           .save_config = o->model.save_config_file,
                            .check = !o->no_check};
     dr_status st = DR_OK;
 

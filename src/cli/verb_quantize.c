@@ -78,6 +78,8 @@ static dr_status run(const void *cfg, const unsigned char *given)
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .output = o->model.output_path,
+                           .dry_run = o->model.dry_run,
+                           .save_config = o->model.save_config_file,
                            .data = cli_data_of(&o->data),
                            .evaluate = !o->no_evaluate,
                            .check = true};

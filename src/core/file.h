@@ -50,6 +50,9 @@ DR_MUST_USE dr_status dr_remove_tree(const char *path); /* absent: fine */
 /* Replaces path whole: temporary file beside it, fsync, rename. */
 DR_MUST_USE dr_status dr_write_file(const char *path, const void *data, size_t n);
 
+/* tmp, beside path, is synced and takes path's place (a link's file, not the link). */
+DR_MUST_USE dr_status dr_replace_file(const char *path, const char *tmp);
+
 /* A file written from front to back, or piece by piece with dr_writer_seek; gaps read as
  * zeros. */
 typedef struct {

@@ -188,6 +188,26 @@ done:
     return st;
 }
 
+dr_status dr_replace_file(const char *path, const char *tmp)
+{
+    char *real = dr_exists(path) ? realpath(path, NULL) : NULL;
+    const char *to = real ? real : path;
+    int fd = -1;
+    dr_status st = DR_OK;
+
+    fd = dr_io_open(tmp, O_RDONLY, 0);
+    if (fd < 0)
+        DR_TRY(dr_io_fail(tmp, "open"));
+    DR_TRY(dr_io_sync(fd, tmp));
+    DR_TRY(dr_io_rename(tmp, to));
+    DR_TRY(dr_io_sync_parent(to));
+done:
+    if (fd >= 0)
+        (void)close(fd);
+    free(real);
+    return st;
+}
+
 /* ---- front to back ---- */
 
 dr_status dr_writer_open(dr_writer *w, const char *path)

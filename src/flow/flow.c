@@ -8,24 +8,19 @@
  */
 #include "flow/flow.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "flow/flow_impl.h"
 #include "hf/hf.h"
 #include "nn/nn.h"
 
-/* A step of the spec, understood. */
 typedef struct {
-    const pass_def *def;
-    void *config;         /* arena */
-    unsigned char *given; /* arena: [params_count] */
-} plan_step;
-
-typedef struct {
-    plan_step *steps; /* arena: [step_count] */
-    json_t *json;     /* owned: for drupe.json */
+    flow_planned *steps; /* arena: [step_count] */
+    json_t *json;        /* owned: for drupe.json */
     bool reads_data;
 } plan;
 
@@ -59,7 +54,7 @@ static dr_status no_pass(const char *name)
 }
 
 /* A step's pass, its config struct filled and checked, and which rows the user gave. */
-static dr_status prepare(plan_step *p, dr_arena *a, const flow_step *step)
+static dr_status prepare(flow_planned *p, dr_arena *a, const flow_step *step)
 {
     dr_status st = DR_OK;
 
@@ -136,7 +131,7 @@ done:
 static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_result *out,
                           const char *tmp, const char *final, pass_model *model)
 {
-    const plan_step *s = &p->steps[i];
+    const flow_planned *s = &p->steps[i];
     bool last = i + 1 == spec->step_count;
     const char *name = dr_arena_printf(&out->arena, "step-%zu", i);
     const char *dir = last ? tmp : dr_path_join(&out->arena, tmp, name);
@@ -181,6 +176,39 @@ static const char *after_commit(dr_arena *a, const char *path, const char *tmp,
     return dr_arena_printf(a, "%s%s", final, path + n);
 }
 
+/* What would be run, and nothing is. */
+static dr_status tell_plan(flow_result *out, const flow_spec *spec, const plan *p)
+{
+    json_t *workflow = NULL;
+    char *text = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_workflow_json(&workflow, spec, p->steps, p->reads_data));
+    text = json_dumps(workflow, JSON_INDENT(2));
+    if (text == NULL)
+        DR_FAIL(DR_EUSAGE, "a name that is not UTF-8 cannot be in a workflow");
+    DR_TRY(dr_buf_addf(&out->text, "%s\n", text));
+    json_object_set(out->report, "workflow", workflow);
+done:
+    free(text);
+    json_decref(workflow);
+    return st;
+}
+
+static dr_status save_workflow(const char *dir, const flow_spec *spec, const plan *p)
+{
+    json_t *workflow = NULL;
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_workflow_json(&workflow, spec, p->steps, p->reads_data));
+    DR_TRY(dr_json_write(dr_path_join(&a, dir, "config.json"), workflow));
+done:
+    json_decref(workflow);
+    dr_arena_release(&a);
+    return st;
+}
+
 static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
                         const char *tmp, const char *final, const pass_model *made,
                         const char *hash)
@@ -198,6 +226,8 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
                                      out->adapter_path ? "adapter" : NULL));
     else
         DR_TRY(flow_write_onnx_config(tmp));
+    if (spec->save_config)
+        DR_TRY(save_workflow(tmp, spec, p));
     DR_TRY(flow_write_footprint(tmp, spec, hash, p->json, p->reads_data));
     json_object_set_new(out->report, "model_path", json_string(out->model_path));
     if (out->adapter_path != NULL)
@@ -221,6 +251,10 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     const char *final = clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec));
     DR_TRY(flow_check_apart(spec, &model, final));
+    if (spec->dry_run) {
+        DR_TRY(tell_plan(out, spec, &p));
+        goto done;
+    }
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
     DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");

@@ -17,6 +17,7 @@
 #include "core/buf.h"
 #include "core/status.h"
 #include "data/data.h"
+#include "pass/pass.h"
 
 typedef struct {
     const char *pass;     /* name */
@@ -34,10 +35,12 @@ typedef struct {
     const char *device; /* NULL: "cpu" */
     int threads;
     bool evaluate, check;
+    bool dry_run; /* check all that can be checked, say what would be run, run nothing */
+    bool save_config; /* config.json in output: the run as a workflow file */
 } flow_spec;
 
 typedef struct {
-    const char *model_path;   /* arena: <output>/model, or a file in it */
+    const char *model_path;   /* arena: <output>/model, or a file in it; NULL: dry_run */
     const char *adapter_path; /* arena; NULL: none was made */
     dr_buf text;              /* for people */
     json_t *report;           /* for programs */
@@ -58,6 +61,16 @@ DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
 DR_MUST_USE dr_status flow_parse_adapters(dr_arena *a, const char *text,
                                           const char ***names, const char ***paths,
                                           size_t *count);
+
+/*
+ * The adapters of a model, by name: those of `adapters` (as in flow_spec), else the model's
+ * own.  A PEFT folder is an adapter itself ("default", as PEFT calls it), and so is each
+ * PEFT folder in it, by its name.
+ * DR_EUSAGE: there is none, or a folder is not there.
+ */
+DR_MUST_USE dr_status flow_find_adapters(dr_arena *a, const pass_adapter **list,
+                                         size_t *count, const char *model,
+                                         const char *adapters);
 
 /* Memory that can be had without swapping, in the machine or its container; 0: unknown. */
 uint64_t flow_memory_available(void);

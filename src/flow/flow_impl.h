@@ -21,6 +21,19 @@ DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_sp
 DR_MUST_USE dr_status flow_check_apart(const flow_spec *spec, const pass_model *in,
                                        const char *output);
 
+/* ---- workflow_json.c ---- */
+
+/* A step of the spec, understood. */
+typedef struct {
+    const pass_def *def;
+    void *config;         /* arena */
+    unsigned char *given; /* arena: [params_count] */
+} flow_planned;
+
+/* The run as a workflow file of Olive's form: what was given, not what follows from it. */
+DR_MUST_USE dr_status flow_workflow_json(json_t **out, const flow_spec *spec,
+                                         const flow_planned *steps, bool reads_data);
+
 /* ---- resources.c ---- */
 
 /* What this run may use: what the machine has, or less by DRUPE_MEMORY_LIMIT and

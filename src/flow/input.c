@@ -89,6 +89,87 @@ done:
     return st;
 }
 
+static bool is_peft(dr_arena *a, const char *folder)
+{
+    return dr_is_file(dr_path_join(a, folder, "adapter_config.json"));
+}
+
+/* A PEFT folder and the PEFT folders in it. */
+static dr_status list_peft(dr_arena *a, pass_adapter **list, size_t *count,
+                           const char *folder)
+{
+    char **names = NULL;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_list_dir(a, folder, &names, &n));
+    *list = dr_arena_alloc(a, n + 1, sizeof(**list));
+    if (is_peft(a, folder))
+        (*list)[(*count)++] = (pass_adapter){"default", folder};
+    for (size_t i = 0; i < n; i++) {
+        const char *inside = dr_path_join(a, folder, names[i]);
+        if (!is_peft(a, inside))
+            continue;
+        if (*count > 0 && strcmp((*list)[0].name, names[i]) == 0)
+            DR_FAIL(DR_EUSAGE, "%s: two adapters are called default: it and %s", folder,
+                    inside);
+        (*list)[(*count)++] = (pass_adapter){names[i], inside};
+    }
+done:
+    return st;
+}
+
+static dr_status named_adapters(dr_arena *a, pass_adapter **list, size_t *count,
+                                const char *text)
+{
+    const char **names = NULL, **paths = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_parse_adapters(a, text, &names, &paths, count));
+    *list = dr_arena_alloc(a, *count, sizeof(**list));
+    for (size_t i = 0; i < *count; i++) {
+        (*list)[i].name = names[i] != NULL ? names[i] : "default";
+        DR_TRY(adapter_folder(&(*list)[i].path, a, paths[i]));
+    }
+done:
+    return st;
+}
+
+dr_status flow_find_adapters(dr_arena *a, const pass_adapter **list, size_t *count,
+                             const char *model, const char *adapters)
+{
+    const char *type = NULL, *own = NULL;
+    pass_adapter *found = NULL;
+    dr_status st = DR_OK;
+
+    *count = 0;
+    if (adapters != NULL) {
+        DR_TRY(named_adapters(a, &found, count, adapters));
+    } else if (!dr_is_dir(model)) {
+        DR_FAIL(DR_EUSAGE, "%s: no such folder, and no adapter_path was given", model);
+    } else {
+        DR_TRY(read_model_config(a, model, &type, &own));
+        if (own != NULL) {
+            found = dr_arena_alloc(a, 1, sizeof(*found));
+            found->name = "default";
+            DR_TRY(adapter_folder(&found->path, a, own));
+            *count = 1;
+        } else {
+            DR_TRY(list_peft(a, &found, count, model));
+        }
+    }
+    if (*count == 0) {
+        st = dr_fail(DR_EUSAGE,
+                     "%s has no adapter: neither adapter_config.json nor a "
+                     "model_config.json that names one",
+                     model);
+        dr_hint("name them: --adapter_path NAME=FOLDER,NAME2=FOLDER2");
+    }
+    *list = found;
+done:
+    return st;
+}
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);

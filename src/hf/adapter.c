@@ -7,8 +7,9 @@
  * alpha_pattern, whose keys are regular expressions that match the end of a module's name
  * (peft.utils.other.get_pattern_key).  target_modules is not needed for reading.
  *
- * What changes the result and is not done here is refused by name: DoRA, other adapter
- * types, biases, whole modules saved along, and starts that alter the base (PiSSA, ...).
+ * A DoRA adapter has a magnitude for each output besides (lora_magnitude_vector [out]).
+ * What changes the result and is not done here is refused by name: other adapter types,
+ * biases, whole modules saved along, and starts that alter the base (PiSSA, ...).
  */
 #include <limits.h>
 #include <math.h>
@@ -30,7 +31,7 @@ struct settings {
     const json_t *rank_pattern, *alpha_pattern; /* borrowed */
     int r;
     double alpha, dropout;
-    bool rslora;
+    bool rslora, dora;
 };
 
 /* Keys that must be absent, null, false or empty. */
@@ -39,7 +40,6 @@ static dr_status refuse_extras(const json_t *o, const char *where)
     static const struct {
         const char *key, *what;
     } extras[] = {
-        {"use_dora", "DoRA"},
         {"modules_to_save", "modules saved whole (modules_to_save)"},
         {"lora_bias", "a bias of lora_B (lora_bias)"},
         {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
@@ -104,6 +104,7 @@ static dr_status read_numbers(struct settings *s, const json_t *o, const char *w
         DR_FAIL(DR_EFORMAT, "%s: lora_alpha %g or lora_dropout %g is out of range", where,
                 s->alpha, s->dropout);
     DR_TRY(dr_json_bool(o, "use_rslora", &s->rslora, where));
+    DR_TRY(dr_json_bool(o, "use_dora", &s->dora, where));
     s->rank_pattern = dr_json_get(o, "rank_pattern");
     s->alpha_pattern = dr_json_get(o, "alpha_pattern");
 done:
@@ -179,24 +180,32 @@ done:
 
 /* ---- adapter_model.safetensors ---- */
 
-/* Cuts "base_model.model.<module>.lora_A.weight"; *part is 'A' or 'B'. */
-static dr_status cut_name(dr_arena *a, const char **module, char *part, const char *name,
+/* What a tensor is to its module. */
+typedef enum { PART_A, PART_B, PART_MAGNITUDE } part;
+
+/* Cuts "base_model.model.<module>.lora_A.weight". */
+static dr_status cut_name(dr_arena *a, const char **module, part *which, const char *name,
                           const char *where)
 {
-    static const char tails[2][16] = {".lora_A.weight", ".lora_B.weight"};
-    size_t n = strlen(name), p = sizeof(prefix) - 1, t = strlen(tails[0]);
+    static const struct {
+        const char *tail;
+        part which;
+    } tails[] = {{".lora_A.weight", PART_A},
+                 {".lora_B.weight", PART_B},
+                 {".lora_magnitude_vector", PART_MAGNITUDE},
+                 {".lora_magnitude_vector.weight", PART_MAGNITUDE}};
+    size_t n = strlen(name), p = sizeof(prefix) - 1;
 
-    if (strstr(name, "lora_magnitude_vector") != NULL)
-        return dr_fail(DR_EUNSUPPORTED, "%s: %s: DoRA is not supported", where, name);
     if (strstr(name, "lora_embedding_") != NULL)
         return dr_fail(DR_EUNSUPPORTED, "%s: %s: adapters of embeddings are not supported",
                        where, name);
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < DR_COUNT(tails); i++) {
+        size_t t = strlen(tails[i].tail);
         if (n <= p + t || strncmp(name, prefix, p) != 0 ||
-            strcmp(name + n - t, tails[i]) != 0)
+            strcmp(name + n - t, tails[i].tail) != 0)
             continue;
         *module = dr_arena_strndup(a, name + p, n - p - t);
-        *part = i == 0 ? 'A' : 'B';
+        *which = tails[i].which;
         return DR_OK;
     }
     return dr_fail(DR_EUNSUPPORTED,
@@ -216,35 +225,66 @@ static hf_lora_module *module_of(hf_adapter *out, const char *name)
     return mod;
 }
 
-static dr_status take_tensor(hf_adapter *out, const dr_tensor *t, const char *where)
+/* A magnitude's length is compared with the module's outputs in check_magnitude. */
+static dr_status take_magnitude(hf_adapter *out, hf_lora_module *mod, const dr_tensor *t,
+                                const char *where)
 {
-    const char *name = NULL;
-    char part = 0;
     void *values = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(cut_name(&out->arena, &name, &part, t->name, where));
+    if (t->ndim != 1 || !dr_dtype_is_float(t->dtype) || t->dims[0] < 1)
+        DR_FAIL(DR_EFORMAT, "%s: %s: expected a list of numbers, found %d dimensions of %s",
+                where, t->name, t->ndim, dr_dtype_name(t->dtype));
+    DR_TRY(dr_arena_big(&out->arena, &values, dr_tensor_count(t), sizeof(float), t->name));
+    dr_to_f32(values, t->data, t->dtype, dr_tensor_count(t));
+    mod->magnitude = values;
+    mod->magnitude_count = (size_t)t->dims[0];
+done:
+    return st;
+}
+
+static dr_status take_matrix(hf_adapter *out, hf_lora_module *mod, part which,
+                             const dr_tensor *t, const char *where)
+{
+    void *values = NULL;
+    dr_status st = DR_OK;
+
     if (t->ndim != 2 || !dr_dtype_is_float(t->dtype) || t->dims[0] < 1 || t->dims[1] < 1)
         DR_FAIL(DR_EFORMAT,
                 "%s: %s: expected a matrix of numbers, found %d dimensions of %s", where,
                 t->name, t->ndim, dr_dtype_name(t->dtype));
-    int64_t r = part == 'A' ? t->dims[0] : t->dims[1];
+    int64_t r = which == PART_A ? t->dims[0] : t->dims[1];
     if (r > 1 << 16)
         DR_FAIL(DR_EFORMAT, "%s: %s: a rank of %lld", where, t->name, (long long)r);
-    hf_lora_module *mod = module_of(out, name);
     if (mod->r != 0 && mod->r != r)
         DR_FAIL(DR_EFORMAT, "%s: %s: rank %lld, the other half has %d", where, t->name,
                 (long long)r, mod->r);
     mod->r = (int)r;
     DR_TRY(dr_arena_big(&out->arena, &values, dr_tensor_count(t), sizeof(float), t->name));
     dr_to_f32(values, t->data, t->dtype, dr_tensor_count(t));
-    if (part == 'A') {
+    if (which == PART_A) {
         mod->a = values;
         mod->n_in = (size_t)t->dims[1];
     } else {
         mod->b = values;
         mod->n_out = (size_t)t->dims[0];
     }
+done:
+    return st;
+}
+
+static dr_status take_tensor(hf_adapter *out, const dr_tensor *t, const char *where)
+{
+    const char *name = NULL;
+    part which = PART_A;
+    dr_status st = DR_OK;
+
+    DR_TRY(cut_name(&out->arena, &name, &which, t->name, where));
+    hf_lora_module *mod = module_of(out, name);
+    if (which == PART_MAGNITUDE)
+        DR_TRY(take_magnitude(out, mod, t, where));
+    else
+        DR_TRY(take_matrix(out, mod, which, t, where));
 done:
     return st;
 }
@@ -273,7 +313,7 @@ static int by_place(const void *a, const void *b)
     return x != y ? (x < y ? -1 : 1) : strcmp(p->module, q->module);
 }
 
-static const hf_linear *find_linear(const hf_model *m, const char *path)
+const hf_linear *hf_find_linear(const hf_model *m, const char *path)
 {
     for (size_t i = 0; i + 1 < m->linear_count; i++) {
         if (strcmp(m->linears[i].path, path) == 0)
@@ -292,7 +332,7 @@ static dr_status check_module(const hf_lora_module *mod, const hf_model *m,
                        mod->a == NULL ? 'A' : 'B');
     if (m == NULL)
         return DR_OK;
-    const hf_linear *l = find_linear(m, mod->module);
+    const hf_linear *l = hf_find_linear(m, mod->module);
     if (l == NULL) {
         st = dr_fail(DR_EFORMAT, "%s: %s is no linear of %s", where, mod->module, m->path);
         dr_hint("the adapter was trained on another model");
@@ -301,6 +341,22 @@ static dr_status check_module(const hf_lora_module *mod, const hf_model *m,
     if (l->n_in != mod->n_in || l->n_out != mod->n_out)
         return dr_fail(DR_EFORMAT, "%s: %s: made for [%zu, %zu], the model has [%zu, %zu]",
                        where, mod->module, mod->n_out, mod->n_in, l->n_out, l->n_in);
+    return DR_OK;
+}
+
+/* A magnitude for every output of every module, or none at all, as use_dora says. */
+static dr_status check_magnitude(const hf_lora_module *mod, bool dora, const char *where)
+{
+    if (dora && mod->magnitude == NULL)
+        return dr_fail(DR_EFORMAT, "%s: %s has no lora_magnitude_vector, use_dora is true",
+                       where, mod->module);
+    if (!dora && mod->magnitude != NULL)
+        return dr_fail(DR_EFORMAT,
+                       "%s: %s has a lora_magnitude_vector (DoRA), use_dora is not true",
+                       where, mod->module);
+    if (dora && mod->magnitude_count != mod->n_out)
+        return dr_fail(DR_EFORMAT, "%s: %s: %zu magnitudes for %zu outputs", where,
+                       mod->module, mod->magnitude_count, mod->n_out);
     return DR_OK;
 }
 
@@ -343,6 +399,7 @@ static dr_status read_weights(hf_adapter *out, const struct settings *s, const h
     qsort(out->modules, out->count, sizeof(*out->modules), by_place);
     for (size_t i = 0; i < out->count; i++) {
         DR_TRY(check_module(&out->modules[i], m, path));
+        DR_TRY(check_magnitude(&out->modules[i], s->dora, path));
         DR_TRY(module_scale(&out->modules[i], s, config_path));
     }
 done:
@@ -364,6 +421,7 @@ dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m)
     out->alpha = s.alpha;
     out->dropout = s.dropout;
     out->rslora = s.rslora;
+    out->dora = s.dora;
     DR_TRY(read_weights(out, &s, m, dir, path));
 done:
     json_decref(config);
@@ -430,8 +488,8 @@ static dr_status write_config(const hf_adapter *a, const char *path, const char 
         "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern",
         "layers_to_transform", "lora_alpha", number(a->alpha), "lora_dropout",
         json_real(a->dropout), "modules_to_save", "peft_type", "LORA", "r", a->r,
-        "revision", "target_modules", list, "task_type", "CAUSAL_LM", "use_dora", 0,
-        "use_rslora", (int)a->rslora);
+        "revision", "target_modules", list, "task_type", "CAUSAL_LM", "use_dora",
+        (int)a->dora, "use_rslora", (int)a->rslora);
     if (config == NULL)
         DR_FAIL(DR_EFORMAT, "%s: a name that is not UTF-8 cannot be written", path);
     put_patterns(config, a);
@@ -441,34 +499,37 @@ done:
     return st;
 }
 
+static void put_tensor(dr_tensor *t, dr_arena *a, const hf_lora_module *mod,
+                       const char *tail, int64_t rows, int64_t cols, const float *values)
+{
+    *t = (dr_tensor){.name = dr_arena_printf(a, "%s%s.%s", prefix, mod->module, tail),
+                     .dtype = DR_DTYPE_F32,
+                     .ndim = cols > 0 ? 2 : 1,
+                     .dims = {rows, cols},
+                     .data = values};
+    t->bytes = dr_tensor_count(t) * sizeof(float);
+}
+
 dr_status hf_adapter_write(const hf_adapter *a, const char *dir, const char *base_model,
                            const char *const *targets, size_t target_count)
 {
     dr_arena arena = {0};
+    size_t n = 0;
     dr_status st = DR_OK;
 
-    dr_tensor *t = dr_arena_alloc(&arena, 2 * a->count + 1, sizeof(*t));
+    dr_tensor *t = dr_arena_alloc(&arena, 3 * a->count + 1, sizeof(*t));
     for (size_t i = 0; i < a->count; i++) {
         const hf_lora_module *mod = &a->modules[i];
-        size_t r = (size_t)mod->r;
-        t[2 * i] = (dr_tensor){
-            .name = dr_arena_printf(&arena, "%s%s.lora_A.weight", prefix, mod->module),
-            .dtype = DR_DTYPE_F32,
-            .ndim = 2,
-            .dims = {mod->r, (int64_t)mod->n_in},
-            .data = mod->a,
-            .bytes = r * mod->n_in * sizeof(float)};
-        t[2 * i + 1] = (dr_tensor){
-            .name = dr_arena_printf(&arena, "%s%s.lora_B.weight", prefix, mod->module),
-            .dtype = DR_DTYPE_F32,
-            .ndim = 2,
-            .dims = {(int64_t)mod->n_out, mod->r},
-            .data = mod->b,
-            .bytes = r * mod->n_out * sizeof(float)};
+        put_tensor(&t[n++], &arena, mod, "lora_A.weight", mod->r, (int64_t)mod->n_in,
+                   mod->a);
+        put_tensor(&t[n++], &arena, mod, "lora_B.weight", (int64_t)mod->n_out, mod->r,
+                   mod->b);
+        if (mod->magnitude != NULL)
+            put_tensor(&t[n++], &arena, mod, "lora_magnitude_vector", (int64_t)mod->n_out,
+                       0, mod->magnitude);
     }
     DR_TRY(dr_make_dirs(dir));
-    DR_TRY(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t,
-                       2 * a->count));
+    DR_TRY(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t, n));
     DR_TRY(write_config(a, dr_path_join(&arena, dir, "adapter_config.json"), base_model,
                         targets, target_count));
 done:

@@ -258,6 +258,11 @@ typedef struct {
     size_t n_in, n_out;
     const float *a; /* [r][n_in]  */
     const float *b; /* [n_out][r] */
+    /* DoRA, else NULL: y = factor * (W x + scale B A x) + bias, the factor of an output
+     * being magnitude / |row of W + scale B A| */
+    const float *magnitude; /* [n_out] */
+    const float *factor;    /* [n_out]; by hf_adapter_factors */
+    size_t magnitude_count; /* as the file has them; n_out once it is open */
 } hf_lora_module;
 
 typedef struct {
@@ -265,7 +270,7 @@ typedef struct {
     int r;
     double alpha;
     double dropout;
-    bool rslora;
+    bool rslora, dora;
     hf_lora_module *modules; /* owned, in order of layer, then of the layer's linears */
     size_t count;
     dr_arena arena; /* holds names and float values */
@@ -273,9 +278,12 @@ typedef struct {
 
 /* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or the older .bin).
  * m (may be NULL) is what it must fit: every module checked by name and shape.
- * DR_EUNSUPPORTED: DoRA, LoHa, LoKr, bias, modules_to_save - by name. */
+ * DR_EUNSUPPORTED: LoHa, LoKr, bias, modules_to_save - by name. */
 DR_MUST_USE dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m);
 void hf_adapter_release(hf_adapter *a);
+/* The factors of a DoRA adapter over its base m, which it was opened with; nothing for
+ * LoRA. The same bytes for any number of threads. */
+DR_MUST_USE dr_status hf_adapter_factors(hf_adapter *a, const hf_model *m, dr_pool *pool);
 /* Writes adapter_config.json and adapter_model.safetensors (fp32, PEFT's names). */
 DR_MUST_USE dr_status hf_adapter_write(const hf_adapter *a, const char *dir,
                                        const char *base_model, const char *const *targets,

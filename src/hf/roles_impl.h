@@ -43,6 +43,11 @@ const char *hf_quant_origin(hf_model *m);
 /* Bits and group in range for the method; what: what asks for it, for messages. */
 DR_MUST_USE dr_status hf_quant_check(const hf_quant *q, const char *what);
 
+/* ---- adapter.c ---- */
+
+/* The linear with this path; NULL: there is none. */
+const hf_linear *hf_find_linear(const hf_model *m, const char *path);
+
 /* ---- pattern.c ---- */
 
 /* Does the regular expression match name from its start, and with whole up to its end?

@@ -24,7 +24,7 @@ static dr_status packed_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const 
     dr_status st = DR_OK;
 
     DR_TRY(onnx_build_linear(b, &qkv[0], p, (onnx_rows){s, 0, s->rows}, x));
-    qkv[0] = onnx_build_lora_add(b, p, s, x, qkv[0]);
+    DR_TRY(onnx_build_lora_add(b, &qkv[0], p, s, x));
 done:
     return st;
 }
@@ -35,9 +35,9 @@ static size_t part_rows(const onnx_builder *b, int i)
     return (size_t)(i == 0 ? b->c->heads : b->c->kv_heads) * (size_t)b->c->head_dim;
 }
 
-/* A value of all three cut in three. */
+/* A value of all three cut in three: [.., rows] or, of rank 1, [rows]. */
 static void cut(onnx_builder *b, const char *part[ONNX_PARTS], const char *name,
-                const char *all)
+                const char *all, int rank)
 {
     int64_t rows[ONNX_PARTS];
     onnx_graph *g = &b->g;
@@ -51,15 +51,36 @@ static void cut(onnx_builder *b, const char *part[ONNX_PARTS], const char *name,
     onnx_attr_int(g, n, "axis", -1);
     for (int i = 0; i < ONNX_PARTS; i++)
         part[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                                b->float_type, onnx_hidden((size_t)rows[i]));
+                                b->float_type,
+                                rank == 1 ? onnx_shape1(onnx_num(rows[i]))
+                                          : onnx_hidden((size_t)rows[i]));
+}
+
+/* What the adapter of a fused qkv_proj makes of each part. */
+static dr_status fused_lora(onnx_builder *b, onnx_lora part[ONNX_PARTS], const char *path,
+                            const onnx_source *s, const char *x)
+{
+    const char *p = onnx_build_path(b, path, "qkv_proj");
+    const char *adds[ONNX_PARTS] = {0}, *factors[ONNX_PARTS] = {0};
+    onnx_lora all = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_build_lora(b, &all, p, s->part[0], x));
+    if (all.add != NULL)
+        cut(b, adds, onnx_build_path(b, p, "lora/Split"), all.add, 3);
+    if (all.factor != NULL)
+        cut(b, factors, onnx_build_path(b, p, "lora_magnitude/Split"), all.factor, 1);
+    for (int i = 0; i < ONNX_PARTS; i++)
+        part[i] = (onnx_lora){adds[i], factors[i]};
+done:
+    return st;
 }
 
 /* Three products: the provider wants them, or the grids differ. */
 static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const char *path,
                            const onnx_source *s, const char *x)
 {
-    const char *add[ONNX_PARTS] = {0}, *all = NULL;
-    const char *fused = onnx_build_path(b, path, "qkv_proj");
+    onnx_lora lora[ONNX_PARTS] = {{0}};
     size_t row0 = 0, rows = 0;
     dr_status st = DR_OK;
 
@@ -68,18 +89,14 @@ static dr_status split_qkv(onnx_builder *b, const char *qkv[ONNX_PARTS], const c
                              "stay three products");
     b->told_split = true;
     if (s->part_count == 1)
-        all = onnx_build_lora(b, fused, s->part[0], x);
-    if (all != NULL)
-        cut(b, add, onnx_build_path(b, fused, "lora/Split"), all);
+        DR_TRY(fused_lora(b, lora, path, s, x));
     for (int i = 0; i < ONNX_PARTS; i++, row0 += rows) {
         const char *p = onnx_build_path(b, path, part_names[i]);
         rows = part_rows(b, i);
         DR_TRY(onnx_build_linear(b, &qkv[i], p, (onnx_rows){s, row0, rows}, x));
         if (s->part_count == ONNX_PARTS)
-            add[i] = onnx_build_lora(b, p, s->part[i], x);
-        if (add[i] != NULL)
-            qkv[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), qkv[i],
-                             add[i], b->float_type, onnx_hidden(rows));
+            DR_TRY(onnx_build_lora(b, &lora[i], p, s->part[i], x));
+        qkv[i] = onnx_lora_apply(b, p, &lora[i], qkv[i], rows);
     }
 done:
     return st;
@@ -143,7 +160,7 @@ static dr_status prepare(onnx_builder *b, const char *qkv[ONNX_PARTS], int layer
     dr_status st = DR_OK;
 
     if ((rotate || norms) && qkv[1] == NULL)
-        cut(b, qkv, onnx_build_path(b, path, "qkv_proj/Split"), qkv[0]);
+        cut(b, qkv, onnx_build_path(b, path, "qkv_proj/Split"), qkv[0], 3);
     for (int i = 0; i < 2; i++) {
         const char *p = onnx_build_path(b, path, i == 0 ? "q_rotary" : "k_rotary");
         if (norms)
@@ -239,7 +256,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
 
     DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_O));
     DR_TRY(onnx_build_linear(b, out, o_path, (onnx_rows){&s, 0, s.rows}, y));
-    *out = onnx_build_lora_add(b, o_path, &s, y, *out);
+    DR_TRY(onnx_build_lora_add(b, out, o_path, &s, y));
 done:
     onnx_source_release(&s);
     return st;

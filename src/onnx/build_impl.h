@@ -5,8 +5,8 @@
  *   build_decoder.c    inputs, mask, layers               build_mlp.c        gate, up, down
  *   build_moe.c        router and experts
  *   build_embedding.c  token ids to rows                  build_head.c       logits
- *   build_rope.c       cos and sin
- *   build_linear.c     one product: weight, bias, adapter build_norm.c       norms
+ *   build_rope.c       cos and sin                        build_norm.c       norms
+ *   build_linear.c     one product: weight and bias       build_lora*.c      adapters' part
  *   choose.c           what is rounded                    target.c           providers
  *
  * Nodes and weights are made in one pass over the model: when a part returns, its weights
@@ -45,6 +45,12 @@ const onnx_target *onnx_target_of(onnx_provider p);
 int onnx_precision_bits(onnx_precision p); /* 0: floats */
 onnx_type onnx_float_type(const onnx_options *o);
 
+/* A module that some adapter changes. */
+typedef struct {
+    const char *path;
+    bool dora;
+} onnx_slot;
+
 typedef struct {
     dr_arena *arena; /* borrowed: names and graph */
     onnx_graph g;
@@ -59,8 +65,9 @@ typedef struct {
     size_t product_count;
     onnx_type float_type;  /* of activations, caches and weights that are not packed */
     onnx_type logits_type; /* float where float_type is bfloat16 */
-    const char **lora;     /* modules that some adapter changes, sorted */
+    onnx_slot *lora;       /* modules that some adapter changes, sorted */
     size_t lora_count;
+    onnx_adapter_form form; /* of their inputs */
     onnx_packed_init tied;  /* the head's weight, when the embedding is cut from it */
     const onnx_init *table; /* the float embedding, where it is there */
     bool head_is_table;     /* the head's product reads it */
@@ -163,12 +170,29 @@ bool onnx_uses_qdq(const onnx_builder *b);
 /* The grid of what is rounded here. */
 onnx_grid onnx_build_grid(const onnx_builder *b, int bits);
 
-/* x times lora_A times lora_B of a module as optional inputs; NULL: no adapter has it. */
-const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *l,
-                            const char *x);
-/* y plus what adapters add to it, if any; y has all rows of the source. */
-const char *onnx_build_lora_add(onnx_builder *b, const char *path, const onnx_source *s,
-                                const char *x, const char *y);
+/* ---- adapters ---- */
+
+/* Fills b->lora and b->form from the options; writes the files of the adapters. */
+DR_MUST_USE dr_status onnx_join_adapters(onnx_builder *b);
+DR_MUST_USE dr_status onnx_write_adapters(onnx_builder *b, const char *dir);
+
+/* What adapters make of a product y: (y + add) * factor, without its bias; NULL: nothing.
+ * */
+typedef struct {
+    const char *add, *factor;
+} onnx_lora;
+
+/* Of a module whose input is x, with its inputs; nothing when no adapter changes it. */
+DR_MUST_USE dr_status onnx_build_lora(onnx_builder *b, onnx_lora *out, const char *path,
+                                      const hf_linear *l, const char *x);
+/* y is the product of `path`, with its bias. */
+const char *onnx_lora_apply(onnx_builder *b, const char *path, const onnx_lora *lora,
+                            const char *y, size_t n_out);
+/* Both for all modules of a source side by side; *y has all its rows. */
+DR_MUST_USE dr_status onnx_build_lora_add(onnx_builder *b, const char **y, const char *path,
+                                          const onnx_source *s, const char *x);
+
+/* ---- names ---- */
 
 /* "model.layers.0.attn.qkv_proj" of "/model/layers.0/attn/qkv_proj", and what follows. */
 const char *onnx_build_name(onnx_builder *b, const char *path, const char *rest);

@@ -1,20 +1,7 @@
 /*
  * build_linear.c - one matrix product of the decoder: its weight as the options want it,
- * its bias, and what adapters add.
- *
- * An adapter is two optional inputs, lora_A [K, r] and lora_B [r, N].  Each is a graph
- * input and an initializer of the same name without elements (rank 0: [K, 0] and [0, N]),
- * so that the base model runs alone: a product over an inner size of 0 is zero.
- *
- * 1. Each module has its own name for r.  ONNX Runtime reuses memory between values whose
- *    shapes are written alike, and fails when one module has rank 8 and another rank 0
- *    under one name (seen in 1.20.1 and 1.32.0).
- * 2. q, k and v are one product here.  Their adapters' outputs are concatenated and added;
- *    a module without one gives zeros through constants of rank 0.  Measured on SmolLM2's
- *    shape with q and v at rank 8, 2 threads, ms a token: no adapter 5.10, this 5.44, split
- *    after the product 5.71, three base products 6.44 (1.32.0: 5.21, 5.73, 5.95, 6.31).
+ * and its bias.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -271,101 +258,4 @@ dr_status onnx_build_linear(onnx_builder *b, const char **out, const char *path,
 done:
     dr_big_free(bias);
     return st;
-}
-
-/* ---- adapters ---- */
-
-static int by_name(const void *key, const void *element)
-{
-    const char *const *name = element;
-
-    return strcmp(key, *name);
-}
-
-static bool has_lora(const onnx_builder *b, const hf_linear *l)
-{
-    return b->lora_count > 0 &&
-           bsearch(l->path, b->lora, b->lora_count, sizeof(*b->lora), by_name) != NULL;
-}
-
-/* x times A times B, both of them named; their inner size is `rank`. */
-static const char *product(onnx_builder *b, const char *path, const char *a,
-                           const char *b_name, const char *x, onnx_dim rank, size_t n_out)
-{
-    onnx_shape inner = onnx_hidden(0);
-
-    inner.dim[2] = rank;
-    const char *low = onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_A/MatMul"), x,
-                              a, b->float_type, inner);
-    return onnx_op(&b->g, "MatMul", onnx_build_path(b, path, "lora_B/MatMul"), low, b_name,
-                   b->float_type, onnx_hidden(n_out));
-}
-
-const char *onnx_build_lora(onnx_builder *b, const char *path, const hf_linear *l,
-                            const char *x)
-{
-    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
-    onnx_dim none = onnx_num(0);
-
-    if (!has_lora(b, l))
-        return NULL;
-    const char *a_name = dr_arena_printf(b->arena, "%s.lora_A.weight", l->path);
-    const char *b_name = dr_arena_printf(b->arena, "%s.lora_B.weight", l->path);
-    onnx_dim r = onnx_sym(dr_arena_printf(b->arena, "%s.lora_r", l->path));
-    onnx_graph_input(&b->g, a_name, b->float_type, onnx_shape2(k, r));
-    onnx_graph_input(&b->g, b_name, b->float_type, onnx_shape2(r, n));
-    (void)onnx_graph_init(&b->g, a_name, b->float_type, onnx_shape2(k, none));
-    (void)onnx_graph_init(&b->g, b_name, b->float_type, onnx_shape2(none, n));
-    return product(b, path, a_name, b_name, x, r, l->n_out);
-}
-
-/* The name of a constant without elements; all layers share it. */
-static const char *empty_init(onnx_builder *b, const char *name, onnx_shape shape)
-{
-    const onnx_init *i = onnx_graph_find_init(&b->g, name);
-
-    return i != NULL ? i->name : onnx_graph_init(&b->g, name, b->float_type, shape)->name;
-}
-
-/* Zeros of [batch, sequence, n_out], for a module without an adapter. */
-static const char *zeros(onnx_builder *b, const char *path, const hf_linear *l,
-                         const char *x)
-{
-    onnx_dim k = onnx_num((int64_t)l->n_in), n = onnx_num((int64_t)l->n_out);
-    onnx_dim none = onnx_num(0);
-    const char *a_name = dr_arena_printf(b->arena, "lora.none_A.%zu", l->n_in);
-    const char *b_name = dr_arena_printf(b->arena, "lora.none_B.%zu", l->n_out);
-
-    return product(b, path, empty_init(b, a_name, onnx_shape2(k, none)),
-                   empty_init(b, b_name, onnx_shape2(none, n)), x, none, l->n_out);
-}
-
-const char *onnx_build_lora_add(onnx_builder *b, const char *path, const onnx_source *s,
-                                const char *x, const char *y)
-{
-    onnx_graph *g = &b->g;
-    const char *parts[ONNX_PARTS] = {0}, *sum = NULL;
-    bool any = false;
-
-    for (size_t i = 0; i < s->part_count; i++)
-        any = any || has_lora(b, s->part[i]);
-    if (!any)
-        return y;
-    for (size_t i = 0; i < s->part_count; i++) {
-        const hf_linear *l = s->part[i];
-        const char *part = s->part_count == 1 ? path : onnx_build_path(b, path, l->leaf);
-        sum = onnx_build_lora(b, part, l, x);
-        parts[i] = sum = sum != NULL ? sum : zeros(b, part, l, x);
-    }
-    if (s->part_count > 1) {
-        onnx_node *n =
-            onnx_node_new(g, "", "Concat", onnx_build_path(b, path, "lora/Concat"));
-        for (size_t i = 0; i < s->part_count; i++)
-            onnx_node_in(g, n, parts[i]);
-        onnx_attr_int(g, n, "axis", -1);
-        sum = onnx_node_out(g, n, onnx_build_path(b, path, "lora/Concat/output_0"),
-                            b->float_type, onnx_hidden(s->rows));
-    }
-    return onnx_op(g, "Add", onnx_build_path(b, path, "lora/Add"), y, sum, b->float_type,
-                   onnx_hidden(s->rows));
 }

@@ -9,26 +9,43 @@
  */
 #include "onnx/build_impl.h"
 
-/* What the adapter of a fused gate_up_proj adds to each half; NULL: nothing. */
-static void fused_lora(onnx_builder *b, const char *add[2], const char *path,
-                       const onnx_source *s, const char *x)
+/* A value of a fused module cut in two: for each half of its outputs. */
+static void split(onnx_builder *b, const char *half[2], const char *name, const char *x,
+                  onnx_shape shape)
+{
+    int64_t n = shape.dim[shape.rank - 1].size;
+    onnx_graph *g = &b->g;
+    const char *sizes = onnx_constant(g, (int64_t[]){n, n}, 2);
+    onnx_node *node = onnx_node_new(g, "", "Split", name);
+
+    onnx_node_in(g, node, x);
+    onnx_node_in(g, node, sizes);
+    onnx_attr_int(g, node, "axis", -1);
+    for (int i = 0; i < 2; i++)
+        half[i] = onnx_node_out(g, node, dr_arena_printf(b->arena, "%s/output_%d", name, i),
+                                b->float_type, shape);
+}
+
+/* What the adapter of a fused gate_up_proj makes of each half. */
+static dr_status fused_lora(onnx_builder *b, onnx_lora half[2], const char *path,
+                            const onnx_source *s, const char *x)
 {
     const char *p = onnx_build_path(b, path, "gate_up_proj");
-    const char *both = onnx_build_lora(b, p, s->part[0], x);
-    size_t half = s->rows / 2;
-    onnx_graph *g = &b->g;
+    const char *adds[2] = {0}, *factors[2] = {0};
+    size_t rows = s->rows / 2;
+    onnx_lora both = {0};
+    dr_status st = DR_OK;
 
-    if (both == NULL)
-        return;
-    const char *name = onnx_build_path(b, p, "lora/Split");
-    const char *sizes = onnx_constant(g, (int64_t[]){(int64_t)half, (int64_t)half}, 2);
-    onnx_node *n = onnx_node_new(g, "", "Split", name);
-    onnx_node_in(g, n, both);
-    onnx_node_in(g, n, sizes);
-    onnx_attr_int(g, n, "axis", -1);
+    DR_TRY(onnx_build_lora(b, &both, p, s->part[0], x));
+    if (both.add != NULL)
+        split(b, adds, onnx_build_path(b, p, "lora/Split"), both.add, onnx_hidden(rows));
+    if (both.factor != NULL)
+        split(b, factors, onnx_build_path(b, p, "lora_magnitude/Split"), both.factor,
+              onnx_shape1(onnx_num((int64_t)rows)));
     for (int i = 0; i < 2; i++)
-        add[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                               b->float_type, onnx_hidden(half));
+        half[i] = (onnx_lora){adds[i], factors[i]};
+done:
+    return st;
 }
 
 static dr_status gate_up(onnx_builder *b, const char *half[2], const char *path,
@@ -36,19 +53,17 @@ static dr_status gate_up(onnx_builder *b, const char *half[2], const char *path,
 {
     static const char *const names[2] = {"gate_proj", "up_proj"};
     size_t rows = s->rows / 2;
-    const char *add[2] = {0};
+    onnx_lora lora[2] = {{0}};
     dr_status st = DR_OK;
 
     if (s->part_count == 1)
-        fused_lora(b, add, path, s, x);
+        DR_TRY(fused_lora(b, lora, path, s, x));
     for (size_t i = 0; i < 2; i++) {
         const char *p = onnx_build_path(b, path, names[i]);
         DR_TRY(onnx_build_linear(b, &half[i], p, (onnx_rows){s, i * rows, rows}, x));
         if (s->part_count == 2)
-            add[i] = onnx_build_lora(b, p, s->part[i], x);
-        if (add[i] != NULL)
-            half[i] = onnx_op(&b->g, "Add", onnx_build_path(b, p, "lora/Add"), half[i],
-                              add[i], b->float_type, onnx_hidden(rows));
+            DR_TRY(onnx_build_lora(b, &lora[i], p, s->part[i], x));
+        half[i] = onnx_lora_apply(b, p, &lora[i], half[i], rows);
     }
 done:
     return st;
@@ -87,7 +102,7 @@ static dr_status whole(onnx_builder *b, const char **out, int layer, const char 
 
     DR_TRY(onnx_source_slot(&s, b->m, layer, slot));
     DR_TRY(onnx_build_linear(b, out, path, (onnx_rows){&s, 0, s.rows}, x));
-    *out = onnx_build_lora_add(b, path, &s, x, *out);
+    DR_TRY(onnx_build_lora_add(b, out, path, &s, x));
 done:
     onnx_source_release(&s);
     return st;

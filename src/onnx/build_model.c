@@ -115,93 +115,6 @@ done:
     return st;
 }
 
-/* ---- adapters ---- */
-
-static const hf_linear *find_linear(const hf_model *m, const char *path)
-{
-    for (int i = 0; i < hf_model_config(m)->layers; i++) {
-        const hf_linear *l = NULL;
-        size_t count = hf_layer_linears(m, i, &l);
-        for (size_t j = 0; j < count; j++) {
-            if (strcmp(l[j].path, path) == 0)
-                return &l[j];
-        }
-    }
-    return NULL;
-}
-
-static dr_status check_name(const onnx_named_adapter *list, size_t i)
-{
-    const char *name = list[i].name;
-
-    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-        return dr_fail(DR_EUSAGE, "adapter name '%s': expected a plain file name", name);
-    for (size_t j = 0; j < i; j++) {
-        if (strcmp(list[j].name, name) == 0)
-            return dr_fail(DR_EUSAGE, "two adapters are named %s", name);
-    }
-    return DR_OK;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    const char *const *p = a, *const *q = b;
-
-    return strcmp(*p, *q);
-}
-
-/* b->lora: every module that some adapter changes, once. */
-static dr_status join_adapters(onnx_builder *b)
-{
-    const onnx_options *o = b->o;
-    size_t most = 0, n = 0;
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < o->adapter_count; i++)
-        most += o->adapters[i].adapter->count;
-    b->lora = dr_arena_alloc(b->arena, most + 1, sizeof(*b->lora));
-    for (size_t i = 0; i < o->adapter_count; i++) {
-        DR_TRY(check_name(o->adapters, i));
-        for (size_t j = 0; j < o->adapters[i].adapter->count; j++) {
-            const hf_lora_module *m = &o->adapters[i].adapter->modules[j];
-            const hf_linear *l = find_linear(b->m, m->module);
-            if (l == NULL)
-                DR_FAIL(DR_EUNSUPPORTED, "adapter %s: %s is no linear layer of the decoder",
-                        o->adapters[i].name, m->module);
-            if (l->n_in != m->n_in || l->n_out != m->n_out)
-                DR_FAIL(DR_EFORMAT, "adapter %s: %s is %zu x %zu, expected %zu x %zu",
-                        o->adapters[i].name, m->module, m->n_out, m->n_in, l->n_out,
-                        l->n_in);
-            b->lora[n++] = l->path;
-        }
-    }
-    qsort(b->lora, n, sizeof(*b->lora), by_text);
-    for (size_t i = 0; i < n; i++) {
-        if (b->lora_count == 0 || strcmp(b->lora[b->lora_count - 1], b->lora[i]) != 0)
-            b->lora[b->lora_count++] = b->lora[i];
-    }
-done:
-    return st;
-}
-
-static dr_status write_adapters(onnx_builder *b, const char *dir)
-{
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < b->o->adapter_count; i++) {
-        const onnx_named_adapter *a = &b->o->adapters[i];
-        const char *file = dr_arena_printf(b->arena, "%s.onnx_adapter", a->name);
-        const char *path = dr_path_join(b->arena, dir, file);
-        uint64_t bytes = 0;
-        DR_TRYF(onnx_adapter_write_as(path, a->adapter, onnx_type_dtype(b->float_type)),
-                "writing the adapter %s", a->name);
-        DR_TRY(dr_file_size(&bytes, path));
-        b->report->adapter_bytes += bytes;
-    }
-done:
-    return st;
-}
-
 /* ---- the model ---- */
 
 static dr_status write_model(onnx_builder *b, const char *dir, dr_pool *pool)
@@ -243,9 +156,9 @@ dr_status onnx_build(onnx_report *report, const char *dir, const hf_model *m, dr
     b.logits_type = b.float_type == ONNX_BFLOAT16 ? ONNX_FLOAT : b.float_type;
     b.excluded = dr_arena_alloc(&arena, o->exclude_count + 1, sizeof(*b.excluded));
     DR_TRY(check(&b));
-    DR_TRY(join_adapters(&b));
+    DR_TRY(onnx_join_adapters(&b));
     DR_TRY(write_model(&b, dir, pool));
-    DR_TRY(write_adapters(&b, dir));
+    DR_TRY(onnx_write_adapters(&b, dir));
     if (o->genai)
         DR_TRY(onnx_genai_write(m, dir, o, report));
 done:

@@ -58,7 +58,7 @@ typedef struct {
 } onnx_dim;
 
 typedef struct {
-    int rank;
+    int rank; /* -1: not even that is said */
     onnx_dim dim[ONNX_DIMS];
 } onnx_shape;
 

@@ -44,13 +44,15 @@ static Onnx__ValueInfoProto *pack_value(dr_arena *a, const onnx_value *v)
     Onnx__TensorShapeProto *shape =
         NEW(a, Onnx__TensorShapeProto, ONNX__TENSOR_SHAPE_PROTO__INIT);
 
-    shape->n_dim = (size_t)v->shape.rank;
-    shape->dim = NEW_LIST(a, Onnx__TensorShapeProto__Dimension, shape->n_dim);
-    for (size_t i = 0; i < shape->n_dim; i++)
-        shape->dim[i] = pack_dim(a, &v->shape.dim[i]);
+    if (v->shape.rank >= 0) {
+        tensor->shape = shape;
+        shape->n_dim = (size_t)v->shape.rank;
+        shape->dim = NEW_LIST(a, Onnx__TensorShapeProto__Dimension, shape->n_dim);
+        for (size_t i = 0; i < shape->n_dim; i++)
+            shape->dim[i] = pack_dim(a, &v->shape.dim[i]);
+    }
     tensor->has_elem_type = 1;
     tensor->elem_type = (int32_t)v->type;
-    tensor->shape = shape;
     type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
     type->tensor_type = tensor;
     p->name = dr_arena_strdup(a, v->name);

@@ -18,6 +18,7 @@
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "onnx/onnx_adapter.h"
 
 /* What weights become: floats of a type, or codes of some bits, rounded here unless the
  * model has packed ones. */
@@ -101,6 +102,7 @@ typedef struct {
     int64_t max_length; /* genai_config search.max_length; 0: min(context, 4096) */
     const onnx_named_adapter *adapters;
     size_t adapter_count;
+    const onnx_adapter_form *adapter_form; /* NULL: floats of the graph's type */
 } onnx_options;
 
 typedef struct {
@@ -171,16 +173,6 @@ const char *onnx_npu_file(dr_arena *a, const onnx_npu_options *o, bool token);
 DR_MUST_USE dr_status onnx_npu_build(onnx_report *report, const char *dir,
                                      const hf_model *m, dr_pool *pool,
                                      const onnx_npu_options *o);
-
-/*
- * The adapter file alone: FlatBuffers "TORT", parameters named as PEFT's modules without
- * their prefix ("model.layers.0.self_attn.q_proj.lora_A.weight"), A transposed to [K][R],
- * B to [R][N] and multiplied by its scale, values float, 8-byte aligned.
- */
-DR_MUST_USE dr_status onnx_adapter_write(const char *path, const hf_adapter *a);
-/* Its values as F32, F16 or BF16, which a graph of that type wants. */
-DR_MUST_USE dr_status onnx_adapter_write_as(const char *path, const hf_adapter *a,
-                                            dr_dtype type);
 
 /* Inspecting a model.onnx: what `drupe inspect` shows.  The wire format is scanned with
  * limits before protobuf sees it. */

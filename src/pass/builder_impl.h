@@ -25,9 +25,13 @@ typedef struct {
     const char *min_ort_version;
     bool use_ort_genai;
     int max_length;
+    int adapter_precision;
+    int adapter_int4_block_size;
+    bool adapter_int4_is_symmetric;
 } builder_config;
 
-enum { BUILDER_PARAMS = 38 };
+enum { BUILDER_ADAPTER_FP32, BUILDER_ADAPTER_FP16, BUILDER_ADAPTER_INT4 };
+enum { BUILDER_PARAMS = 41 };
 extern const dr_param builder_params[BUILDER_PARAMS];
 
 /*

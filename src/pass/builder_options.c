@@ -19,6 +19,8 @@ static const char *const algorithms[] = {
     "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 
+static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
+
 #define B builder_config
 
 const dr_param builder_params[] = {
@@ -67,6 +69,12 @@ const dr_param builder_params[] = {
             .help = "genai_config.json and tokenizer for onnxruntime-genai"),
     DR_INT(B, max_length, .dflt = "0", .max = 1 << 24,
            .help = "search.max_length; 0: the context, at most 4096"),
+    DR_CHOICE(B, adapter_precision, .dflt = "null", .choices = adapter_precisions,
+              .help = "of adapter files and the inputs for them; default: the graph's"),
+    DR_INT(B, adapter_int4_block_size, .dflt = "32", .min = 16, .max = 256,
+           .help = "values of an int4 adapter that share a scale"),
+    DR_BOOL(B, adapter_int4_is_symmetric, .dflt = "true",
+            .help = "int4 adapters have no zero points"),
     DR_REFUSED("metadata_only", "the graph is always written", "use_ort_genai"),
     DR_REFUSED("search", "its members come later", "max_length"),
     DR_REFUSED("use_8bits_moe", "the runtime's QMoE is right in 4 bits alone", NULL),
@@ -351,6 +359,24 @@ static dr_status check_values(const builder_config *c, const onnx_options *o,
     return DR_OK;
 }
 
+/* The rows about adapters: of use, and of one another. */
+static dr_status check_adapters(const builder_config *c, const unsigned char *given)
+{
+    static const char *const names[] = {"adapter_int4_block_size",
+                                        "adapter_int4_is_symmetric"};
+    int b = c->adapter_int4_block_size;
+
+    if ((b & (b - 1)) != 0)
+        return dr_fail(DR_EUSAGE,
+                       "adapter_int4_block_size: expected 16, 32, 64, 128 or 256, found %d",
+                       b);
+    for (size_t i = 0; i < DR_COUNT(names); i++) {
+        if (was_given(given, names[i]) && c->adapter_precision != BUILDER_ADAPTER_INT4)
+            return dr_fail(DR_EUSAGE, "%s needs adapter_precision int4", names[i]);
+    }
+    return DR_OK;
+}
+
 dr_status builder_read(onnx_options *out, dr_arena *a, const builder_config *config,
                        const unsigned char *given, bool packed)
 {
@@ -387,6 +413,7 @@ dr_status builder_read(onnx_options *out, dr_arena *a, const builder_config *con
     if (c.int4_nodes_to_exclude != NULL)
         out->exclude = words(&out->exclude_count, a, c.int4_nodes_to_exclude, ",");
     DR_TRY(check_values(&c, out, seen));
+    DR_TRY(check_adapters(&c, seen));
     DR_TRY(parse_ort_version(&out->min_ort_minor, c.min_ort_version));
 done:
     return st;

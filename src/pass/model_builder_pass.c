@@ -80,6 +80,11 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     hf_adapter *adapters = dr_calloc(in->adapter_count, sizeof(*adapters));
     onnx_named_adapter *named =
         dr_arena_alloc(job->arena, in->adapter_count, sizeof(*named));
+    const onnx_adapter_form form = {
+        .dtype = c->adapter_precision == BUILDER_ADAPTER_FP16 ? DR_DTYPE_F16 : DR_DTYPE_F32,
+        .int4 = c->adapter_precision == BUILDER_ADAPTER_INT4,
+        .block = c->adapter_int4_block_size,
+        .symmetric = c->adapter_int4_is_symmetric};
     onnx_report report = {0};
     onnx_options o = {0};
     tok_tokenizer *tok = NULL;
@@ -89,6 +94,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to export");
     DR_TRY(open_adapters(in, m, adapters, named));
+    if (c->adapter_precision >= 0 && in->adapter_count == 0)
+        DR_FAIL(DR_EUSAGE, "adapter_precision has no effect without adapter_path");
     bool packed = hf_model_quant(m).method != HF_QUANT_NONE;
     DR_TRY(builder_read(&o, job->arena, c, job->given, packed));
     if (packed && o.precision <= ONNX_BF16)
@@ -96,6 +103,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                 onnx_precision_name(o.precision), in->name, hf_model_origin(m));
     o.adapters = named;
     o.adapter_count = in->adapter_count;
+    o.adapter_form = c->adapter_precision >= 0 ? &form : NULL;
     if (hf_unordered_linears(m) > 0)
         dr_warn_result("%s: %zu linears have their inputs out of the order of their groups "
                        "(desc_act); they become floats and are rounded again",
@@ -106,6 +114,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                                     "use_ort_genai out, or give --no_check"),
                 "reading the tokenizer, which use_ort_genai needs");
     DR_TRY(dr_pool_open(&pool, job->threads));
+    for (size_t i = 0; i < in->adapter_count; i++)
+        DR_TRY(hf_adapter_factors(&adapters[i], m, pool));
     DR_TRY(dr_make_dirs(dir));
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
     DR_TRY(tell(job, &report, &o));

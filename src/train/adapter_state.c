@@ -217,6 +217,8 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
     if (o->from_adapter != NULL) {
         DR_TRYF(hf_adapter_open(&s->adapter, o->from_adapter, m),
                 "the adapter to start from");
+        if (s->adapter.dora)
+            DR_FAIL(DR_EUNSUPPORTED, "%s: DoRA adapters are not trained", o->from_adapter);
         note_targets(s);
     } else {
         DR_TRY(fresh_modules(s, m, o));

@@ -50,4 +50,12 @@ data='--data_name --data_files --text_field --text_template --use_chat_template
         --torch_dtype --target_opset --precision --int4_block_size --int4_accuracy_level \
         --exclude_embeds --exclude_lm_head --enable_cuda_graph --extra_mb_options \
         --use_ort_genai
+    flags optimize $model --provider --device --precision --act_precision --num_split \
+        --memory --exporter --dim_param --dim_value --use_qdq_format --surgeries \
+        --block_size --modality --enable_aot --qnn_env_path --extra_mb_options
+    flags convert-adapters --adapter_path --adapter_format --output_path --dtype \
+        --quantize_int4 --int4_block_size --int4_quantization_mode --log_level \
+        --disable_telemetry
+    flags extract-adapters --model --format --output --dtype --cache_dir --quantize_int4 \
+        --int4_block_size --int4_quantization_mode --log_level
 }

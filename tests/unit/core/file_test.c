@@ -141,6 +141,27 @@ static void test_folders(void)
     CHECK(!dr_exists(at("outside")));
 }
 
+static void test_replace(void)
+{
+    struct stat sb;
+
+    CHECK_OK(dr_make_dirs(at("r")));
+    put("r/f", "old");
+    put("r/tmp", "new");
+    CHECK(link(at("r/f"), at("r/same")) == 0);
+    CHECK(symlink("f", at("r/link")) == 0);
+    CHECK_OK(dr_replace_file(at("r/link"), at("r/tmp")));
+    CHECK_STR(text_of("r/f"), "new");
+    CHECK_STR(text_of("r/same"), "old");
+    CHECK(lstat(at("r/link"), &sb) == 0 && S_ISLNK(sb.st_mode));
+    CHECK(!dr_exists(at("r/tmp")));
+    put("r/tmp", "first");
+    CHECK_OK(dr_replace_file(at("r/g"), at("r/tmp")));
+    CHECK_STR(text_of("r/g"), "first");
+    CHECK_STATUS(dr_replace_file(at("r/g"), at("r/none")), DR_EIO);
+    CHECK_TRAIL("r/none");
+}
+
 static void test_write(void)
 {
     struct stat sb;
@@ -268,6 +289,7 @@ int main(void)
     test_names();
     test_folders();
     test_write();
+    test_replace();
     test_writer();
     test_place();
     dr_arena_release(&arena);

@@ -99,6 +99,43 @@ static void test_data_options(void)
             "data_files needs data_name");
 }
 
+/* A plan: nothing is made, and the workflow is there; a config beside a result. */
+static void test_workflow(void)
+{
+    json_t *config = json_of("{\"group_size\": 32}"), *saved = NULL;
+    const flow_step steps[] = {{"Rtn", config}, {"ModelBuilder", NULL}};
+    flow_spec o = {.model = TINY,
+                   .output = in_tmp(&arena, "planned"),
+                   .steps = steps,
+                   .step_count = 2,
+                   .dry_run = true};
+    flow_result r;
+
+    if (CHECK_OK(flow_run(&r, &o))) {
+        const json_t *passes =
+            json_object_get(json_object_get(r.report, "workflow"), "passes");
+        CHECK(r.model_path == NULL);
+        CHECK_EQ_INT(json_object_size(passes), 2);
+        CHECK_EQ_INT(json_integer_value(
+                         json_object_get(json_object_get(passes, "rtn"), "group_size")),
+                     32);
+        CHECK_EQ_INT(json_object_size(json_object_get(passes, "modelbuilder")), 1);
+        nothing_at(&arena, o.output);
+    }
+    flow_result_release(&r);
+    o.dry_run = false;
+    o.save_config = true;
+    o.step_count = 1;
+    CHECK_OK(flow_run(&r, &o));
+    flow_result_release(&r);
+    if (CHECK_OK(dr_json_read(&saved, dr_path_join(&arena, o.output, "config.json"))))
+        CHECK_STR(json_string_value(
+                      json_object_get(json_object_get(saved, "input_model"), "model_path")),
+                  TINY);
+    json_decref(saved);
+    json_decref(config);
+}
+
 static void test_kinds(void)
 {
     const flow_step steps[] = {{"ModelBuilder", NULL}, {"Rtn", NULL}};
@@ -225,6 +262,7 @@ int main(void)
     test_plan();
     test_data_options();
     test_kinds();
+    test_workflow();
     test_result();
     test_fingerprint();
     test_two_steps();

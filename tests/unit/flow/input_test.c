@@ -52,7 +52,13 @@ static const char *make_adapter(const char *name)
     static const float a[2 * 32], b[64 * 2];
     static char path[] = "";
     const char *dir = in_tmp(&arena, name);
-    hf_lora_module module = {"model.layers.0.self_attn.q_proj", 2, 1, 32, 64, a, b};
+    hf_lora_module module = {.module = "model.layers.0.self_attn.q_proj",
+                             .r = 2,
+                             .scale = 1,
+                             .n_in = 32,
+                             .n_out = 64,
+                             .a = a,
+                             .b = b};
     const hf_adapter adapter = {
         .path = path, .r = 2, .alpha = 2, .modules = &module, .count = 1};
 

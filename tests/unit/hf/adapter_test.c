@@ -125,7 +125,7 @@ static void test_configs(void)
         dr_status st;
         const char *text;
     } cases[] = {
-        {", \"use_dora\": true", DR_EUNSUPPORTED, "DoRA"},
+        {", \"use_dora\": true", DR_EFORMAT, "has no lora_magnitude_vector"},
         {", \"peft_type\": \"LOHA\"", DR_EUNSUPPORTED, "LOHA"},
         {", \"peft_type\": null", DR_EFORMAT, "peft_type is missing"},
         {", \"bias\": \"all\"", DR_EUNSUPPORTED, "bias all"},
@@ -160,7 +160,7 @@ static void test_tensors(void)
     check_refused(adapter_with(config, Q "lora_A.weight", NULL, 2, 2), NULL, DR_EFORMAT,
                   "has no lora_B");
     check_refused(adapter_with(config, Q "lora_A.weight", Q "lora_magnitude_vector", 2, 2),
-                  NULL, DR_EUNSUPPORTED, "DoRA");
+                  NULL, DR_EFORMAT, "expected a list of numbers, found 2 dimensions");
     check_refused(adapter_with(config, Q "lora_embedding_A", Q "lora_B.weight", 2, 2), NULL,
                   DR_EUNSUPPORTED, "embeddings");
     check_refused(adapter_with(config, Q "lora_A.weight", "k_proj.lora_B.weight", 2, 2),
@@ -183,6 +183,47 @@ static void test_tensors(void)
     hf_model_close(m);
 }
 
+/* A DoRA adapter of one module with so many magnitudes, its config saying so or not. */
+static const char *dora_with(int64_t magnitudes, bool said)
+{
+    static const float ones[64] = {1, 1, 1};
+    const char *dir = tmp_dir(&arena, "dora");
+    const dr_tensor t[3] = {{Q "lora_A.weight", DR_DTYPE_F32, 2, {2, 16}, ones, 128},
+                            {Q "lora_B.weight", DR_DTYPE_F32, 2, {8, 2}, ones, 64},
+                            {Q "lora_magnitude_vector",
+                             DR_DTYPE_F32,
+                             1,
+                             {magnitudes},
+                             ones,
+                             (size_t)magnitudes * 4}};
+
+    put_text(
+        &arena, dir, "adapter_config.json",
+        dr_arena_printf(&arena, "%s, \"use_dora\": %s}", good, said ? "true" : "false"));
+    CHECK_OK(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t, 3));
+    return dir;
+}
+
+static void test_dora(void)
+{
+    const char *dir = tmp_dir(&arena, "again");
+    static const char *const targets[] = {"k_proj"};
+    hf_adapter ad = {0}, back = {0};
+
+    check_refused(dora_with(7, true), NULL, DR_EFORMAT, "7 magnitudes for 8 outputs");
+    check_refused(dora_with(8, false), NULL, DR_EFORMAT, "(DoRA), use_dora is not true");
+    if (!CHECK_OK(hf_adapter_open(&ad, dora_with(8, true), NULL)))
+        return;
+    CHECK(ad.dora && ad.modules[0].magnitude != NULL && ad.modules[0].factor == NULL);
+    CHECK_OK(hf_adapter_write(&ad, dir, "org/base", targets, 1));
+    if (CHECK_OK(hf_adapter_open(&back, dir, NULL))) {
+        CHECK(back.dora);
+        CHECK_MEM(back.modules[0].magnitude, ad.modules[0].magnitude, 8 * sizeof(float));
+    }
+    hf_adapter_release(&back);
+    hf_adapter_release(&ad);
+}
+
 static void test_files(void)
 {
     const char *dir = tmp_dir(&arena, "files");
@@ -202,6 +243,7 @@ int main(void)
     test_round_trip();
     test_configs();
     test_tensors();
+    test_dora();
     test_files();
     dr_arena_release(&arena);
     return check_done();

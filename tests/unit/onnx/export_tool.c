@@ -4,6 +4,7 @@
  *     export_tool MODEL OUT fp32|fp16|bf16|int8|int4|int2 [provider=cpu] [block=32] [asym]
  *                 [rtn | k_quant] [mixed=head|layers] [head=8] [acc=4] [qdq] [bf16] [f32]
  *                 [exclude=NODE ...] [ort=20] [threads=2] [max=4096]
+ *                 [form=fp16|int4|int4asym]
  *                 [NAME=ADAPTER_FOLDER ...]
  *     export_tool --inspect model.onnx
  *     export_tool --adapter FOLDER OUT.onnx_adapter
@@ -49,6 +50,7 @@ typedef struct {
     hf_adapter adapters[ADAPTERS_MAX];
     char names[ADAPTERS_MAX][64];
     const char *exclude[EXCLUDE_MAX];
+    onnx_adapter_form form;
 } job;
 
 /* Words that set one option. */
@@ -87,6 +89,19 @@ static dr_status parse_precision(onnx_precision *out, const char *text)
     return dr_fail(DR_EUSAGE, "%s: no such precision", text);
 }
 
+static dr_status form(onnx_adapter_form *f, const char *name)
+{
+    *f = ONNX_ADAPTER_FLOATS;
+    if (strcmp(name, "fp16") == 0)
+        f->dtype = DR_DTYPE_F16;
+    else if (strcmp(name, "int4") == 0 || strcmp(name, "int4asym") == 0)
+        f->int4 = true;
+    else if (strcmp(name, "fp32") != 0)
+        return dr_fail(DR_EUSAGE, "%s: no such form", name);
+    f->symmetric = strcmp(name, "int4asym") != 0;
+    return DR_OK;
+}
+
 static dr_status argument(job *j, const hf_model *m, const char *arg)
 {
     onnx_options *o = &j->o;
@@ -114,7 +129,10 @@ static dr_status argument(job *j, const hf_model *m, const char *arg)
         j->threads = v;
     else if (number(arg, "max", &v))
         o->max_length = v;
-    else if (eq == NULL || o->adapter_count == ADAPTERS_MAX || eq - arg > 63)
+    else if (strncmp(arg, "form=", 5) == 0) {
+        o->adapter_form = &j->form;
+        return form(&j->form, arg + 5);
+    } else if (eq == NULL || o->adapter_count == ADAPTERS_MAX || eq - arg > 63)
         return dr_fail(DR_EUSAGE, "%s: no such option", arg);
     else {
         size_t i = o->adapter_count++;
@@ -157,6 +175,8 @@ static dr_status export_model(int argc, char **argv)
     for (int i = 4; i < argc; i++)
         DR_TRY(argument(&j, m, argv[i]));
     DR_TRY(dr_pool_open(&pool, (int)j.threads));
+    for (size_t i = 0; i < j.o.adapter_count; i++)
+        DR_TRY(hf_adapter_factors(&j.adapters[i], m, pool));
     DR_TRY(dr_make_dirs(argv[2]));
     DR_TRY(onnx_build(&report, argv[2], m, pool, &j.o));
     show(&report, dr_now_s() - start);
@@ -196,10 +216,16 @@ done:
 static dr_status convert_adapter(const char *folder, const char *out)
 {
     hf_adapter a = {0};
-    dr_status st = hf_adapter_open(&a, folder, NULL);
+    dr_arena arena = {0};
+    dr_tensor *list = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
 
-    if (st == DR_OK)
-        st = onnx_adapter_write(out, &a);
+    DR_TRY(hf_adapter_open(&a, folder, NULL));
+    DR_TRY(onnx_adapter_tensors(&arena, &list, &count, &a, &ONNX_ADAPTER_FLOATS));
+    DR_TRY(onnx_adapter_save(out, list, count, ONNX_ADAPTER_FILE));
+done:
+    dr_arena_release(&arena);
     hf_adapter_release(&a);
     return st;
 }
