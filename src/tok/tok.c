@@ -80,7 +80,7 @@ static void read_config(tok_tokenizer *t, const json_t *config)
     t->pad = token_id(t, "pad_token");
     t->unk = token_id(t, "unk_token");
     if (t->unk < 0)
-        t->unk = t->bpe.unk;
+        t->unk = t->model.unk;
     bos = json_string_value(json_object_get(t->specials, "bos_token"));
     eos = json_string_value(json_object_get(t->specials, "eos_token"));
     t->bos_text = dr_strdup(bos != NULL ? bos : "");
@@ -92,7 +92,7 @@ static void read_config(tok_tokenizer *t, const json_t *config)
 
 static void set_size(tok_tokenizer *t)
 {
-    t->size = t->bpe.vocab.size;
+    t->size = t->model.vocab.size;
     for (size_t i = 0; i < t->added.count; i++)
         if ((size_t)t->added.list[i].id >= t->size)
             t->size = (size_t)t->added.list[i].id + 1;
@@ -110,13 +110,13 @@ static dr_status open_parts(tok_tokenizer *t, const json_t *j, const char *where
         DR_FAIL(DR_EUNSUPPORTED, "%s: version \"%s\"; 1.0 is known", where, version);
     DR_TRY(tok_normals_open(&t->normals, json_object_get(j, "normalizer"), where));
     DR_TRY(tok_ops_open(&t->ops, json_object_get(j, "pre_tokenizer"), where));
-    DR_TRY(tok_bpe_open(&t->bpe, json_object_get(j, "model"), where));
+    DR_TRY(tok_model_open(&t->model, json_object_get(j, "model"), where));
     DR_TRY(tok_addeds_open(t, json_object_get(j, "added_tokens"), where));
     DR_TRY(tok_post_open(&t->post, json_object_get(j, "post_processor"), where));
     DR_TRY(tok_stages_open(&t->stages, json_object_get(j, "decoder"), where));
     if (t->ops.count > 0 && t->ops.list[t->ops.count - 1].kind == TOK_OP_BYTES) {
         t->ops.count--;
-        t->bpe.map_bytes = true;
+        t->model.map_bytes = true;
     }
     set_size(t);
 done:
@@ -151,7 +151,7 @@ void tok_close(tok_tokenizer *t)
     }
     (void)pthread_mutex_destroy(&t->works->lock);
     free(t->works);
-    tok_bpe_release(&t->bpe);
+    tok_model_release(&t->model);
     tok_addeds_release(&t->added);
     tok_normals_release(&t->normals);
     tok_ops_release(&t->ops);
@@ -246,7 +246,7 @@ const char *tok_piece(const tok_tokenizer *t, int32_t id)
 
     if (added != NULL)
         return added->content;
-    return tok_vocab_piece(&t->bpe.vocab, id, &piece) ? piece.s : NULL;
+    return tok_vocab_piece(&t->model.vocab, id, &piece) ? piece.s : NULL;
 }
 
 int32_t tok_id(const tok_tokenizer *t, const char *piece)
@@ -254,7 +254,7 @@ int32_t tok_id(const tok_tokenizer *t, const char *piece)
     const size_t n = strlen(piece);
     const int32_t id = tok_addeds_find(&t->added, piece, n);
 
-    return id >= 0 ? id : tok_vocab_find(&t->bpe.vocab, piece, n);
+    return id >= 0 ? id : tok_vocab_find(&t->model.vocab, piece, n);
 }
 
 bool tok_is_special(const tok_tokenizer *t, int32_t id)

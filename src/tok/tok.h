@@ -6,12 +6,14 @@
  * is UTF-8, and bytes that are not are replaced by U+FFFD as Python's surrogate-free decode
  * does.
  *
- * Supported: model BPE (byte level; SentencePiece style with byte fallback, ignore_merges,
- * fuse_unk), normalizers Prepend, Replace, NFC, NFD, NFKC, NFKD, Lowercase, Strip,
+ * Supported: models BPE (byte level; SentencePiece style with byte fallback, ignore_merges,
+ * fuse_unk), Unigram (byte fallback), WordPiece, WordLevel; normalizers Prepend, Replace,
+ * NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, BertNormalizer, Precompiled,
  * Sequence; pre-tokenizers ByteLevel, Split, Metaspace, Digits, Whitespace,
- * Punctuation, Sequence; decoders ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace,
- * Sequence; post-processors TemplateProcessing, ByteLevel, Sequence.  Anything else is
- * DR_EUNSUPPORTED by name.
+ * WhitespaceSplit, Punctuation, BertPreTokenizer, CharDelimiterSplit, Sequence;
+ * post-processors TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel,
+ * Sequence; decoders ByteLevel, Replace, ByteFallback, Fuse, Strip, Metaspace, WordPiece,
+ * Sequence.  Anything else is DR_EUNSUPPORTED by name.
  */
 #ifndef DRUPE_TOK_H
 #define DRUPE_TOK_H

@@ -10,8 +10,6 @@
  *   4. single_word drops a match beside a word character; lstrip and rstrip take the white
  *      space around it along, lstrip no further back than the token before.
  * Decoding shows the normalized form, which skip_special then does not know any more.
- *
- * The tries keep their edges, (node, byte) -> node, in one open hash table.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,124 +18,12 @@
 #include "core/mem.h"
 #include "tok/tok_impl.h"
 
-/* ---- trie ---- */
-
-typedef struct {
-    uint32_t key; /* node << 8 | byte, plus 1; 0: free */
-    uint32_t node;
-} edge;
-
-enum { NODE_LIMIT = 1 << 23 };
-
-struct tok_trie {
-    edge *edges;  /* owned */
-    int32_t *ids; /* owned: by node; -1: no token ends here */
-    size_t mask, nodes, cap;
-    bool starts[256]; /* bytes that tokens begin with */
-};
-
-static tok_trie *trie_new(void)
-{
-    tok_trie *t = dr_calloc(1, sizeof(*t));
-
-    t->mask = 63;
-    t->edges = dr_calloc(t->mask + 1, sizeof(edge));
-    t->cap = 32;
-    t->ids = dr_calloc(t->cap, sizeof(int32_t));
-    t->ids[0] = -1;
-    t->nodes = 1;
-    return t;
-}
-
-static void trie_free(tok_trie *t)
-{
-    if (t == NULL)
-        return;
-    free(t->edges);
-    free(t->ids);
-    free(t);
-}
-
-/* The slot that holds the key, or the free one where it belongs. */
-static edge *slot_of(const tok_trie *t, uint32_t key)
-{
-    size_t i = (key * 0x9E3779B1u >> 8) & t->mask;
-
-    while (t->edges[i].key != 0 && t->edges[i].key != key)
-        i = (i + 1) & t->mask;
-    return &t->edges[i];
-}
-
-static void trie_grow(tok_trie *t)
-{
-    const tok_trie old = *t;
-
-    if (t->nodes == t->cap) {
-        t->cap *= 2;
-        t->ids = dr_realloc(t->ids, t->cap, sizeof(int32_t));
-    }
-    if (t->nodes * 2 <= t->mask)
-        return;
-    t->mask = t->mask * 2 + 1;
-    t->edges = dr_calloc(t->mask + 1, sizeof(edge));
-    for (size_t i = 0; i <= old.mask; i++)
-        if (old.edges[i].key != 0)
-            *slot_of(t, old.edges[i].key) = old.edges[i];
-    free(old.edges);
-}
-
-static uint32_t edge_key(uint32_t node, char byte)
-{
-    return (node << 8 | (unsigned char)byte) + 1;
-}
-
-static dr_status trie_put(tok_trie *t, const char *s, size_t n, int32_t id)
-{
-    uint32_t node = 0;
-
-    t->starts[(unsigned char)s[0]] = true;
-    for (size_t i = 0; i < n; i++) {
-        edge *e = slot_of(t, edge_key(node, s[i]));
-        if (e->key == 0) {
-            if (t->nodes == NODE_LIMIT)
-                return dr_fail(DR_EFORMAT, "added tokens of more than %d bytes",
-                               NODE_LIMIT);
-            trie_grow(t);
-            e = slot_of(t, edge_key(node, s[i]));
-            *e = (edge){edge_key(node, s[i]), (uint32_t)t->nodes};
-            t->ids[t->nodes++] = -1;
-        }
-        node = e->node;
-    }
-    t->ids[node] = id;
-    return DR_OK;
-}
-
-/* The longest token that s begins with: its id and length; -1: none. */
-static int32_t trie_longest(const tok_trie *t, const char *s, size_t n, size_t *length)
-{
-    uint32_t node = 0;
-    int32_t best = -1;
-
-    for (size_t i = 0; i < n; i++) {
-        const edge *e = slot_of(t, edge_key(node, s[i]));
-        if (e->key == 0)
-            break;
-        node = e->node;
-        if (t->ids[node] >= 0) {
-            best = t->ids[node];
-            *length = i + 1;
-        }
-    }
-    return best;
-}
-
 /* ---- opening ---- */
 
 int32_t tok_addeds_find(const tok_addeds *a, const char *s, size_t n)
 {
     size_t length = 0;
-    int32_t id = n > 0 ? trie_longest(a->names, s, n, &length) : -1;
+    int32_t id = n > 0 ? tok_trie_longest(a->names, s, n, &length) : -1;
 
     return length == n ? id : -1;
 }
@@ -210,14 +96,14 @@ static dr_status add(tok_tokenizer *t, tok_work *w, const json_t *item, int32_t 
     }
     x->id = tok_addeds_find(a, x->content, x->content_n);
     if (x->id < 0)
-        x->id = tok_vocab_find(&t->bpe.vocab, x->content, x->content_n);
+        x->id = tok_vocab_find(&t->model.vocab, x->content, x->content_n);
     if (x->id < 0)
         x->id = (*next)++;
     if (id != x->id)
         dr_log(DR_WARNING, "%s: added token \"%s\" has id %d, not %lld as the file says",
                where, x->content, (int)x->id, (long long)id);
     DR_TRY(show(x, t, w, where));
-    DR_TRY(trie_put(a->names, x->content, x->content_n, x->id));
+    DR_TRY(tok_trie_put(a->names, x->content, x->content_n, x->id));
     set_by_id(a, x->id, (uint32_t)(a->count - 1));
 done:
     return st;
@@ -227,19 +113,19 @@ static bool shown_as_special(const tok_trie *specials, const tok_added *x)
 {
     size_t length = 0;
 
-    return trie_longest(specials, x->shown, x->shown_n, &length) >= 0 &&
+    return tok_trie_longest(specials, x->shown, x->shown_n, &length) >= 0 &&
            length == x->shown_n;
 }
 
 /* The tries for matching, of the tokens that count (a later one of an id wins). */
 static dr_status build(tok_addeds *a)
 {
-    tok_trie *specials = trie_new();
+    tok_trie *specials = tok_trie_new();
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < a->count; i++)
         if (a->list[i].special)
-            DR_TRY(trie_put(specials, a->list[i].content, a->list[i].content_n, 0));
+            DR_TRY(tok_trie_put(specials, a->list[i].content, a->list[i].content_n, 0));
     for (size_t i = 0; i < a->count; i++) {
         tok_added *x = &a->list[i];
         tok_trie **trie = x->normalized ? &a->normal : &a->raw;
@@ -247,23 +133,23 @@ static dr_status build(tok_addeds *a)
         if (a->by_id[x->id] != i + 1)
             continue;
         if (*trie == NULL)
-            *trie = trie_new();
-        DR_TRY(trie_put(*trie, x->shown, x->shown_n, x->id));
+            *trie = tok_trie_new();
+        DR_TRY(tok_trie_put(*trie, x->shown, x->shown_n, x->id));
     }
 done:
-    trie_free(specials);
+    tok_trie_free(specials);
     return st;
 }
 
 dr_status tok_addeds_open(tok_tokenizer *t, const json_t *list, const char *where)
 {
-    int32_t next = (int32_t)t->bpe.vocab.count;
+    int32_t next = (int32_t)t->model.vocab.count;
     tok_work *w = NULL;
     const json_t *item = NULL;
     size_t i = 0;
     dr_status st = DR_OK;
 
-    t->added.names = trie_new();
+    t->added.names = tok_trie_new();
     if (list == NULL || json_is_null(list))
         return DR_OK;
     if (!json_is_array(list))
@@ -289,9 +175,9 @@ void tok_addeds_release(tok_addeds *a)
     }
     free(a->list);
     free(a->by_id);
-    trie_free(a->names);
-    trie_free(a->raw);
-    trie_free(a->normal);
+    tok_trie_free(a->names);
+    tok_trie_free(a->raw);
+    tok_trie_free(a->normal);
     *a = (tok_addeds){0};
 }
 
@@ -353,8 +239,8 @@ dr_status tok_addeds_cut(const tok_addeds *a, const tok_trie *trie, tok_str text
     dr_status st = DR_OK;
 
     for (size_t i = 0; trie != NULL && i < text.n;) {
-        int32_t id = trie->starts[(unsigned char)text.s[i]]
-                         ? trie_longest(trie, text.s + i, text.n - i, &length)
+        int32_t id = tok_trie_starts(trie, text.s[i])
+                         ? tok_trie_longest(trie, text.s + i, text.n - i, &length)
                          : -1;
         if (id < 0) {
             i++;

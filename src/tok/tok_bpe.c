@@ -24,20 +24,7 @@ enum { SHORT_WORD = 48 };
 
 /* ---- opening ---- */
 
-static dr_status option_text(char **out, const json_t *model, const char *key,
-                             const char *where)
-{
-    const char *s = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_str(model, key, &s, where));
-    if (s != NULL)
-        *out = dr_strdup(s);
-done:
-    return st;
-}
-
-static dr_status read_options(tok_bpe *b, const json_t *model, const char *where)
+static dr_status read_options(tok_model *b, const json_t *model, const char *where)
 {
     double dropout = 0.0;
     dr_status st = DR_OK;
@@ -45,9 +32,9 @@ static dr_status read_options(tok_bpe *b, const json_t *model, const char *where
     DR_TRY(dr_json_real(model, "dropout", &dropout, where));
     if (dropout > 0.0 || dropout < 0.0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: BPE dropout %g: ids would be random", where, dropout);
-    DR_TRY(option_text(&b->unk_piece, model, "unk_token", where));
-    DR_TRY(option_text(&b->prefix, model, "continuing_subword_prefix", where));
-    DR_TRY(option_text(&b->suffix, model, "end_of_word_suffix", where));
+    DR_TRY(tok_model_text(&b->unk_piece, model, "unk_token", where));
+    DR_TRY(tok_model_text(&b->prefix, model, "continuing_subword_prefix", where));
+    DR_TRY(tok_model_text(&b->suffix, model, "end_of_word_suffix", where));
     DR_TRY(dr_json_bool(model, "fuse_unk", &b->fuse_unk, where));
     DR_TRY(dr_json_bool(model, "byte_fallback", &b->byte_fallback, where));
     DR_TRY(dr_json_bool(model, "ignore_merges", &b->ignore_merges, where));
@@ -73,7 +60,7 @@ static bool mark_inside(tok_str piece)
     return false;
 }
 
-static bool may_cut_marks(const tok_bpe *b)
+static bool may_cut_marks(const tok_model *b)
 {
     tok_str piece = {0};
 
@@ -89,43 +76,17 @@ static bool may_cut_marks(const tok_bpe *b)
     return true;
 }
 
-dr_status tok_bpe_open(tok_bpe *b, const json_t *model, const char *where)
+dr_status tok_bpe_open(tok_model *b, const json_t *model, const char *where)
 {
-    static const char hex[] = "0123456789ABCDEF";
-    const char *type = "BPE";
     dr_status st = DR_OK;
 
-    if (!json_is_object(model))
-        DR_FAIL(DR_EFORMAT, "%s: model: expected an object, found %s", where,
-                dr_json_type(model));
-    DR_TRY(dr_json_str(model, "type", &type, where));
-    if (strcmp(type, "BPE") != 0)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: model of type \"%s\"; only BPE is known", where,
-                type);
     DR_TRY(read_options(b, model, where));
     DR_TRY(tok_vocab_open(&b->vocab, json_object_get(model, "vocab"), where));
     DR_TRY(tok_merges_open(&b->merges, json_object_get(model, "merges"), &b->vocab,
                            b->prefix != NULL ? strlen(b->prefix) : 0, where));
-    b->unk = b->unk_piece != NULL
-                 ? tok_vocab_find(&b->vocab, b->unk_piece, strlen(b->unk_piece))
-                 : -1;
-    for (unsigned i = 0; i < 256; i++) {
-        const char name[6] = {'<', '0', 'x', hex[i >> 4], hex[i & 15], '>'};
-        b->byte_id[i] = tok_vocab_find(&b->vocab, name, sizeof(name));
-    }
     b->cut_marks = may_cut_marks(b);
 done:
     return st;
-}
-
-void tok_bpe_release(tok_bpe *b)
-{
-    tok_vocab_release(&b->vocab);
-    tok_merges_release(&b->merges);
-    free(b->unk_piece);
-    free(b->prefix);
-    free(b->suffix);
-    *b = (tok_bpe){0};
 }
 
 /* ---- a word's first symbols ---- */
@@ -151,7 +112,7 @@ static void add_symbol(symbols *y, int32_t id)
 }
 
 /* All bytes of the character as <0xNN>, or nothing. */
-static bool add_bytes(const tok_bpe *b, symbols *y, tok_str name)
+static bool add_bytes(const tok_model *b, symbols *y, tok_str name)
 {
     for (size_t i = 0; i < name.n; i++)
         if (b->byte_id[(unsigned char)name.s[i]] < 0)
@@ -161,7 +122,7 @@ static bool add_bytes(const tok_bpe *b, symbols *y, tok_str name)
     return true;
 }
 
-static dr_status add_char(const tok_bpe *b, symbols *y, tok_str name)
+static dr_status add_char(const tok_model *b, symbols *y, tok_str name)
 {
     int32_t id = tok_vocab_find(&b->vocab, name.s, name.n);
 
@@ -183,7 +144,7 @@ static dr_status add_char(const tok_bpe *b, symbols *y, tok_str name)
     return DR_OK;
 }
 
-static dr_status with_affixes(const tok_bpe *b, dr_buf *name, tok_str c, bool first,
+static dr_status with_affixes(const tok_model *b, dr_buf *name, tok_str c, bool first,
                               bool last)
 {
     dr_status st = DR_OK;
@@ -198,7 +159,7 @@ done:
     return st;
 }
 
-static dr_status spell(const tok_bpe *b, symbols *y, tok_str word)
+static dr_status spell(const tok_model *b, symbols *y, tok_str word)
 {
     uint32_t cp = 0;
     dr_status st = DR_OK;
@@ -223,7 +184,7 @@ done:
 /* ---- merging ---- */
 
 /* ids[0..n) in place; returns how many are left. */
-static size_t merge_short(const tok_bpe *b, tok_symbol *v, size_t n)
+static size_t merge_short(const tok_model *b, tok_symbol *v, size_t n)
 {
     const tok_merge *pair[SHORT_WORD];
 
@@ -284,7 +245,7 @@ static tok_candidate heap_pop(tok_work *w, size_t *count)
     return top;
 }
 
-static void consider(const tok_bpe *b, tok_work *w, size_t *count, int32_t left,
+static void consider(const tok_model *b, tok_work *w, size_t *count, int32_t left,
                      int32_t right)
 {
     const tok_merge *m =
@@ -295,7 +256,7 @@ static void consider(const tok_bpe *b, tok_work *w, size_t *count, int32_t left,
 }
 
 /* A candidate is stale when its pair no longer makes the same piece. */
-static void merge_long(const tok_bpe *b, tok_work *w, size_t n)
+static void merge_long(const tok_model *b, tok_work *w, size_t n)
 {
     const int32_t end = (int32_t)n;
     size_t count = 0;
@@ -325,18 +286,13 @@ static void merge_long(const tok_bpe *b, tok_work *w, size_t n)
 
 /* ---- a word ---- */
 
-static dr_status encode_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_str word)
+dr_status tok_bpe_word(const tok_model *b, tok_work *w, tok_ids *out, tok_str word)
 {
     dr_buf name;
     symbols y = {.w = w, .name = &name};
     dr_status st = DR_OK;
 
     dr_buf_init(&name, TOK_TEXT_MAX);
-    if (b->map_bytes) {
-        dr_buf_reset(&w->word);
-        DR_TRY(tok_bytes_map(&w->word, word.s, word.n));
-        word = (tok_str){w->word.data, w->word.len};
-    }
     if (b->ignore_merges) {
         int32_t id = tok_vocab_find(&b->vocab, word.s, word.n);
         if (id >= 0) {
@@ -354,62 +310,5 @@ static dr_status encode_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_st
             DR_TRY(tok_ids_add(out, w->symbols[i].id));
 done:
     dr_buf_release(&name);
-    return st;
-}
-
-static dr_status cached_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_str word)
-{
-    size_t had = out->count;
-    dr_status st = DR_OK;
-
-    if (word.n > TOK_CACHE_TEXT || word.n == 0)
-        return word.n == 0 ? DR_OK : encode_word(b, w, out, word);
-    tok_cached *c = &w->cache[tok_hash(word.s, word.n) % TOK_CACHE_SLOTS];
-    if (c->n == word.n && memcmp(c->text, word.s, word.n) == 0) {
-        for (size_t i = 0; i < c->count; i++)
-            DR_TRY(tok_ids_add(out, c->ids[i]));
-        return DR_OK;
-    }
-    DR_TRY(encode_word(b, w, out, word));
-    if (out->count - had <= TOK_CACHE_IDS) {
-        c->n = (uint8_t)word.n;
-        c->count = (uint8_t)(out->count - had);
-        memcpy(c->text, word.s, word.n);
-        if (c->count > 0)
-            memcpy(c->ids, out->ids + had, c->count * sizeof(int32_t));
-    }
-done:
-    return st;
-}
-
-/* Where the next word of SentencePiece text starts: U+2581 after another character. */
-static size_t next_mark(tok_str text, size_t from)
-{
-    const size_t n = sizeof(TOK_MARK) - 1;
-
-    while (from + n < text.n) {
-        const char *p = memmem(text.s + from + 1, text.n - from - 1, TOK_MARK, n);
-        if (p == NULL)
-            return text.n;
-        size_t at = (size_t)(p - text.s);
-        if (at < n || memcmp(p - n, TOK_MARK, n) != 0)
-            return at;
-        from = at;
-    }
-    return text.n;
-}
-
-dr_status tok_bpe_word(const tok_bpe *b, tok_work *w, tok_ids *out, tok_str word)
-{
-    dr_status st = DR_OK;
-
-    if (!b->cut_marks || b->map_bytes)
-        return cached_word(b, w, out, word);
-    for (size_t at = 0; at < word.n;) {
-        size_t end = next_mark(word, at);
-        DR_TRY(cached_word(b, w, out, (tok_str){word.s + at, end - at}));
-        at = end;
-    }
-done:
     return st;
 }

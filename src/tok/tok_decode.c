@@ -6,7 +6,7 @@
  * the next, the last one writing to the output.  Decoding is streaming with one end.
  *
  *   stage          holds back
- *   Replace, Metaspace, Join   nothing
+ *   Replace, Metaspace, WordPiece, Join   nothing
  *   ByteFallback   the run of <0xNN> (all of it is U+FFFD when it is no UTF-8)
  *   ByteLevel      an incomplete character
  *   Strip          nothing; up to `stop` characters at the end of a fused text
@@ -28,7 +28,8 @@ typedef enum {
     STAGE_BYTE_FALLBACK,
     STAGE_FUSE,
     STAGE_STRIP,
-    STAGE_METASPACE
+    STAGE_METASPACE,
+    STAGE_WORDPIECE
 } stage_kind;
 
 struct tok_stage {
@@ -40,6 +41,7 @@ struct tok_stage {
     char mark[5]; /* Strip's or Metaspace's character */
     tok_prepend prepend;
     size_t start, stop;
+    bool cleanup; /* WordPiece, whose prefix is text */
 };
 
 typedef struct {
@@ -96,10 +98,24 @@ done:
     return st;
 }
 
+static dr_status read_wordpiece(tok_stage *x, const json_t *spec, const char *where)
+{
+    const char *prefix = "##";
+    dr_status st = DR_OK;
+
+    x->cleanup = true;
+    DR_TRY(dr_json_str(spec, "prefix", &prefix, where));
+    DR_TRY(dr_json_bool(spec, "cleanup", &x->cleanup, where));
+    x->text_n = strlen(prefix);
+    x->text = dr_strdup(prefix);
+done:
+    return st;
+}
+
 static dr_status add(tok_stages *d, const json_t *spec, const char *type, const char *where)
 {
-    static const char *const names[] = {"",     "ByteLevel", "Replace",  "ByteFallback",
-                                        "Fuse", "Strip",     "Metaspace"};
+    static const char *const names[] = {"",     "ByteLevel", "Replace",   "ByteFallback",
+                                        "Fuse", "Strip",     "Metaspace", "WordPiece"};
     bool fused = false, split = false;
     size_t k = 1;
     dr_status st = DR_OK;
@@ -120,6 +136,8 @@ static dr_status add(tok_stages *d, const json_t *spec, const char *type, const 
         DR_TRY(read_replace(x, spec, where));
     if (x->kind == STAGE_STRIP)
         DR_TRY(read_strip(x, spec, where));
+    if (x->kind == STAGE_WORDPIECE)
+        DR_TRY(read_wordpiece(x, spec, where));
     if (x->kind == STAGE_METASPACE)
         DR_TRY(tok_mark_open(x->mark, &x->prepend, &split, spec, where));
 done:
@@ -362,6 +380,53 @@ done:
     return st;
 }
 
+/* In this order, each over all of the piece; none makes a piece longer. */
+static void clean_up(dr_buf *b)
+{
+    static const char *const rows[][2] = {
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+
+    for (size_t r = 0; r < DR_COUNT(rows); r++) {
+        const size_t old = strlen(rows[r][0]), new = strlen(rows[r][1]);
+        size_t to = 0;
+        for (size_t i = 0; i < b->len;) {
+            if (b->len - i >= old && memcmp(b->data + i, rows[r][0], old) == 0) {
+                memcpy(b->data + to, rows[r][1], new);
+                to += new;
+                i += old;
+            } else {
+                b->data[to++] = b->data[i++];
+            }
+        }
+        b->len = to;
+    }
+    b->data[b->len] = '\0';
+}
+
+/* A piece without the prefix begins a word, after a space. */
+static dr_status wordpiece(tok_stream *s, size_t i, tok_str piece, dr_buf *out)
+{
+    const tok_stage *x = &s->t->stages.list[i];
+    stage_state *state = &s->states[i];
+    const bool later = state->seen++ > 0;
+    dr_status st = DR_OK;
+
+    dr_buf_reset(&state->work);
+    if (later && begins(piece, x->text))
+        piece = (tok_str){piece.s + x->text_n, piece.n - x->text_n};
+    else if (later)
+        DR_TRY(dr_buf_add(&state->work, " ", 1));
+    DR_TRY(dr_buf_add(&state->work, piece.s, piece.n));
+    if (x->cleanup && state->work.len > 0)
+        clean_up(&state->work);
+    DR_TRY(push(s, i + 1, (tok_str){state->work.data, state->work.len}, out));
+done:
+    return st;
+}
+
 static dr_status join(tok_stream *s, size_t i, tok_str piece, dr_buf *out)
 {
     dr_status st = DR_OK;
@@ -376,7 +441,7 @@ done:
 static bool needs_whole(const tok_stage *x)
 {
     return x->fused && (x->kind == STAGE_REPLACE || x->kind == STAGE_BYTE_FALLBACK ||
-                        x->kind == STAGE_BYTE_LEVEL);
+                        x->kind == STAGE_BYTE_LEVEL || x->kind == STAGE_WORDPIECE);
 }
 
 static dr_status push(tok_stream *s, size_t i, tok_str piece, dr_buf *out)
@@ -399,6 +464,8 @@ static dr_status push(tok_stream *s, size_t i, tok_str piece, dr_buf *out)
         return strip(s, i, piece, out);
     case STAGE_METASPACE:
         return metaspace(s, i, piece, out);
+    case STAGE_WORDPIECE:
+        return wordpiece(s, i, piece, out);
     case STAGE_FUSE:
     default:
         return push(s, i + 1, piece, out);
@@ -471,7 +538,7 @@ dr_status tok_stream_add(tok_stream *s, int32_t id, dr_buf *out)
 
     if (added != NULL)
         piece = (tok_str){added->shown, added->shown_n};
-    else if (!tok_vocab_piece(&s->t->bpe.vocab, id, &piece))
+    else if (!tok_vocab_piece(&s->t->model.vocab, id, &piece))
         return DR_OK;
     if (s->skip_special && added != NULL && added->skipped)
         return DR_OK;

@@ -42,8 +42,8 @@ static dr_status encode_part(const walk *k, tok_str part, bool first)
 
     DR_TRY(tok_ops_run(&k->t->ops, k->w, part, first, &base, &words));
     for (size_t i = 0; i < words->count; i++)
-        DR_TRY(tok_bpe_word(&k->t->bpe, k->w, k->out,
-                            (tok_str){base + words->v[i].at, words->v[i].n}));
+        DR_TRY(tok_model_word(&k->t->model, k->w, k->out,
+                              (tok_str){base + words->v[i].at, words->v[i].n}));
 done:
     return st;
 }

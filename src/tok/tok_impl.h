@@ -3,7 +3,7 @@
  * tokenizer.json in the order in which text passes through them.
  *
  *   text -> added tokens -> normalizers -> added tokens (normalized) -> pre-tokenizer ops
- *        -> BPE of each word -> post-processor;     ids -> decoder stages -> text
+ *        -> model, word by word -> post-processor;     ids -> decoder stages -> text
  *
  * An open tokenizer does not change: whatever encoding needs to scribble on (buffers, the
  * cache of words, PCRE2's match data) is a tok_work, lent from a list under a mutex, so
@@ -62,6 +62,9 @@ bool tok_is_space(uint32_t cp);      /* Unicode White_Space */
 bool tok_is_word(uint32_t cp);       /* \w as Rust's regex has it */
 bool tok_is_numeric(uint32_t cp);    /* N* */
 bool tok_is_punct(uint32_t cp);      /* P* of Unicode 8, and ASCII's symbols */
+bool tok_is_nonspacing(uint32_t cp); /* Mn of Unicode 8 */
+bool tok_is_mark(uint32_t cp);       /* M* of Unicode 9 */
+bool tok_is_control(uint32_t cp);    /* Cc, Cf, Co of Unicode 8, but for \t \n \r */
 bool tok_is_newer_form(uint32_t cp); /* has a class or mapping newer than Unicode 9 */
 
 /* ---- patterns (tok_pattern.c, tok_regex.c) ---- */
@@ -115,9 +118,13 @@ typedef struct {
     uint32_t *by_id;          /* owned: entry + 1; 0: no such id */
     uint32_t *slots;          /* owned: hash table of entry + 1 */
     size_t count, size, mask; /* pieces; highest id + 1; slots - 1 */
+    size_t longest;           /* bytes of a piece */
 } tok_vocab;
 
+/* pieces: an object of ids; a list: of arrays that begin with a piece, in order of ids. */
 DR_MUST_USE dr_status tok_vocab_open(tok_vocab *v, const json_t *pieces, const char *where);
+DR_MUST_USE dr_status tok_vocab_open_list(tok_vocab *v, const json_t *pieces,
+                                          const char *where);
 void tok_vocab_release(tok_vocab *v);
 int32_t tok_vocab_find(const tok_vocab *v, const char *s, size_t n); /* -1: none */
 bool tok_vocab_piece(const tok_vocab *v, int32_t id, tok_str *piece);
@@ -140,27 +147,80 @@ DR_MUST_USE dr_status tok_merges_open(tok_merges *m, const json_t *merges,
 void tok_merges_release(tok_merges *m);
 const tok_merge *tok_merges_find(const tok_merges *m, int32_t left, int32_t right);
 
-/* ---- the model (tok_bpe.c) ---- */
+/* ---- tries (tok_trie.c): strings to ids ---- */
+
+typedef struct tok_trie tok_trie;
+
+tok_trie *tok_trie_new(void);
+void tok_trie_free(tok_trie *t);
+/* s is not empty; a later id of a string replaces an earlier one. */
+DR_MUST_USE dr_status tok_trie_put(tok_trie *t, const char *s, size_t n, int32_t id);
+/* The longest string that s begins with: its id and length; -1: none. */
+int32_t tok_trie_longest(const tok_trie *t, const char *s, size_t n, size_t *length);
+/* Whether any string begins with the byte. */
+bool tok_trie_starts(const tok_trie *t, char byte);
+/* One byte on from a node, the root being 0; false: no string goes on like that.  *id is
+ * what the string up to there stands for; -1: nothing. */
+bool tok_trie_step(const tok_trie *t, uint32_t *node, char byte, int32_t *id);
+
+/* ---- the model (tok_model.c, tok_bpe.c, tok_unigram.c, tok_wordpiece.c) ---- */
+
+typedef enum {
+    TOK_MODEL_BPE,
+    TOK_MODEL_UNIGRAM,
+    TOK_MODEL_WORDPIECE,
+    TOK_MODEL_WORDLEVEL
+} tok_model_kind;
 
 typedef struct {
+    tok_model_kind kind;
     tok_vocab vocab;
-    tok_merges merges;
-    char *unk_piece;       /* owned; NULL: unknown characters vanish */
-    char *prefix, *suffix; /* owned: continuing_subword_prefix, end_of_word_suffix */
-    int32_t unk;           /* -1: unk_piece is not in the vocabulary */
-    bool fuse_unk, byte_fallback, ignore_merges, affixes;
-    bool map_bytes;       /* words come as raw bytes, to be mapped by GPT-2's table */
-    bool cut_marks;       /* no merge crosses from another character into U+2581 */
+    char *unk_piece; /* owned; NULL: unknown characters vanish (BPE) */
+    int32_t unk;     /* -1: unk_piece is not in the vocabulary */
+    char *prefix;    /* owned: continuing_subword_prefix */
+    bool byte_fallback;
     int32_t byte_id[256]; /* ids of <0xNN> */
-} tok_bpe;
+    bool map_bytes;       /* words come as raw bytes, to be mapped by GPT-2's table */
+    /* BPE */
+    tok_merges merges;
+    char *suffix; /* owned: end_of_word_suffix */
+    bool fuse_unk, ignore_merges, affixes;
+    bool cut_marks; /* no merge crosses from another character into U+2581 */
+    /* Unigram */
+    double *scores; /* owned: by id */
+    double unk_score;
+    int32_t unk_id;   /* -1: none */
+    tok_trie *pieces; /* owned */
+    /* WordPiece */
+    size_t max_chars; /* longer words are unknown */
+} tok_model;
 
 typedef struct tok_work tok_work;
 
-DR_MUST_USE dr_status tok_bpe_open(tok_bpe *b, const json_t *model, const char *where);
-void tok_bpe_release(tok_bpe *b);
+DR_MUST_USE dr_status tok_model_open(tok_model *m, const json_t *spec, const char *where);
+void tok_model_release(tok_model *m);
 /* Appends the ids of one word. */
-DR_MUST_USE dr_status tok_bpe_word(const tok_bpe *b, tok_work *w, tok_ids *out,
+DR_MUST_USE dr_status tok_model_word(const tok_model *m, tok_work *w, tok_ids *out,
+                                     tok_str word);
+/* A text of the specification; stays NULL when it is absent. */
+DR_MUST_USE dr_status tok_model_text(char **out, const json_t *spec, const char *key,
+                                     const char *where);
+/* The unknown piece's id; DR_EFORMAT when the vocabulary has it not. */
+DR_MUST_USE dr_status tok_model_add_unk(const tok_model *m, tok_ids *out);
+/* The parts of one kind. */
+DR_MUST_USE dr_status tok_bpe_open(tok_model *m, const json_t *spec, const char *where);
+DR_MUST_USE dr_status tok_bpe_word(const tok_model *m, tok_work *w, tok_ids *out,
                                    tok_str word);
+DR_MUST_USE dr_status tok_unigram_open(tok_model *m, const json_t *spec, const char *where);
+DR_MUST_USE dr_status tok_unigram_word(const tok_model *m, tok_work *w, tok_ids *out,
+                                       tok_str word);
+DR_MUST_USE dr_status tok_wordpiece_open(tok_model *m, const json_t *spec,
+                                         const char *where);
+DR_MUST_USE dr_status tok_wordpiece_word(const tok_model *m, tok_work *w, tok_ids *out,
+                                         tok_str word);
+DR_MUST_USE dr_status tok_wordlevel_open(tok_model *m, const json_t *spec,
+                                         const char *where);
+DR_MUST_USE dr_status tok_wordlevel_word(const tok_model *m, tok_ids *out, tok_str word);
 
 /* ---- added tokens (tok_added.c) ---- */
 
@@ -172,8 +232,6 @@ typedef struct {
     bool special, lstrip, rstrip, single_word, normalized;
     bool skipped; /* by skip_special */
 } tok_added;
-
-typedef struct tok_trie tok_trie;
 
 typedef struct {
     tok_added *list; /* owned; later entries of an id replace earlier ones */
@@ -209,8 +267,29 @@ typedef enum {
     TOK_NORMAL_NFKC,
     TOK_NORMAL_NFKD,
     TOK_NORMAL_LOWERCASE,
-    TOK_NORMAL_STRIP
+    TOK_NORMAL_STRIP,
+    TOK_NORMAL_BERT,
+    TOK_NORMAL_STRIP_ACCENTS,
+    TOK_NORMAL_PRECOMPILED
 } tok_normal_kind;
+
+/* BertNormalizer (tok_bert.c) */
+typedef struct {
+    bool clean, chinese, strip, lowercase;
+} tok_bert;
+
+DR_MUST_USE dr_status tok_bert_open(tok_bert *b, const json_t *spec, const char *where);
+/* These append; out is empty. */
+DR_MUST_USE dr_status tok_bert_run(const tok_bert *b, dr_buf *out, tok_str text);
+DR_MUST_USE dr_status tok_strip_accents(dr_buf *out, tok_str text);
+
+/* SentencePiece's precompiled_charsmap (tok_charsmap.c) */
+typedef struct tok_charsmap tok_charsmap;
+
+DR_MUST_USE dr_status tok_charsmap_open(tok_charsmap **out, const json_t *spec,
+                                        const char *where);
+void tok_charsmap_free(tok_charsmap *m);
+DR_MUST_USE dr_status tok_charsmap_run(const tok_charsmap *m, dr_buf *out, tok_str text);
 
 typedef struct {
     tok_normal_kind kind;
@@ -218,6 +297,8 @@ typedef struct {
     char *text; /* owned: what is prepended or put in */
     size_t text_n;
     bool left, right;
+    tok_bert bert;
+    tok_charsmap *charsmap; /* owned */
 } tok_normal;
 
 typedef struct {
@@ -228,6 +309,11 @@ typedef struct {
 DR_MUST_USE dr_status tok_normals_open(tok_normals *ns, const json_t *spec,
                                        const char *where);
 void tok_normals_release(tok_normals *ns);
+bool tok_is_ascii(tok_str text);
+/* Append; the form is one of NFC to NFKD.  Characters that Unicode 9 had no form for stay
+ * as they are, and part what is beside. */
+DR_MUST_USE dr_status tok_unicode_form(tok_normal_kind form, dr_buf *out, tok_str text);
+DR_MUST_USE dr_status tok_lowercase(dr_buf *out, tok_str text);
 /* *text becomes the normalized text, in buffers of w; *first (at the original's start)
  * is cleared when the first characters were removed. */
 DR_MUST_USE dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text,
@@ -319,6 +405,14 @@ typedef struct {
     int32_t id; /* what the merge makes */
 } tok_candidate;
 
+/* Unigram: the best way to an end. */
+typedef struct {
+    double score;
+    size_t start; /* of its last piece; TOK_NO_WAY: nothing ends here */
+    int32_t id;
+} tok_way;
+#define TOK_NO_WAY SIZE_MAX
+
 enum { TOK_CACHE_SLOTS = 1 << 14, TOK_CACHE_TEXT = 38, TOK_CACHE_IDS = 6 };
 
 /* A word seen before; 64 bytes, one cache line. */
@@ -330,12 +424,13 @@ typedef struct {
 
 struct tok_work {
     tok_work *next; /* owned: the list of idle ones */
-    dr_buf clean, normal[2], op[2], word;
+    dr_buf clean, normal[2], op[2], word, name;
     tok_spans spans[2], cuts;
     tok_matcher matcher;
     tok_symbol *symbols; /* owned */
     tok_candidate *heap; /* owned */
-    size_t symbols_cap, heap_cap;
+    tok_way *ways;       /* owned */
+    size_t symbols_cap, heap_cap, ways_cap;
     tok_cached *cache; /* owned */
 };
 
@@ -352,7 +447,7 @@ typedef struct {
 } tok_works;
 
 struct tok_tokenizer {
-    tok_bpe bpe;
+    tok_model model;
     tok_addeds added;
     tok_normals normals;
     tok_ops ops;

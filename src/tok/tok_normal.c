@@ -22,6 +22,9 @@ static const struct {
     {"NFKD", TOK_NORMAL_NFKD},
     {"Lowercase", TOK_NORMAL_LOWERCASE},
     {"Strip", TOK_NORMAL_STRIP},
+    {"BertNormalizer", TOK_NORMAL_BERT},
+    {"StripAccents", TOK_NORMAL_STRIP_ACCENTS},
+    {"Precompiled", TOK_NORMAL_PRECOMPILED},
 };
 
 static dr_status read_text(tok_normal *x, const json_t *spec, const char *key,
@@ -62,6 +65,10 @@ static dr_status add(tok_normals *ns, const json_t *spec, const char *type,
         DR_TRY(dr_json_bool(spec, "strip_left", &x->left, where));
         DR_TRY(dr_json_bool(spec, "strip_right", &x->right, where));
     }
+    if (x->kind == TOK_NORMAL_BERT)
+        DR_TRY(tok_bert_open(&x->bert, spec, where));
+    if (x->kind == TOK_NORMAL_PRECOMPILED)
+        DR_TRY(tok_charsmap_open(&x->charsmap, spec, where));
 done:
     return st;
 }
@@ -94,6 +101,7 @@ void tok_normals_release(tok_normals *ns)
 {
     for (size_t i = 0; i < ns->count; i++) {
         tok_pattern_release(&ns->list[i].pattern);
+        tok_charsmap_free(ns->list[i].charsmap);
         free(ns->list[i].text);
     }
     free(ns->list);
@@ -101,6 +109,14 @@ void tok_normals_release(tok_normals *ns)
 }
 
 /* ---- running ---- */
+
+bool tok_is_ascii(tok_str text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        if ((unsigned char)text.s[i] >= 0x80)
+            return false;
+    return true;
+}
 
 static bool is_normal_already(tok_normal_kind kind, tok_str text)
 {
@@ -127,8 +143,7 @@ done:
     return st;
 }
 
-/* Characters that Unicode 9 had no form for stay as they are, and part what is beside. */
-static dr_status unicode_form(tok_normal_kind kind, dr_buf *out, tok_str text)
+dr_status tok_unicode_form(tok_normal_kind kind, dr_buf *out, tok_str text)
 {
     const bool compose = kind == TOK_NORMAL_NFC || kind == TOK_NORMAL_NFKC;
     const bool compat = kind == TOK_NORMAL_NFKC || kind == TOK_NORMAL_NFKD;
@@ -154,7 +169,7 @@ done:
     return st;
 }
 
-static dr_status lowercase(dr_buf *out, tok_str text)
+dr_status tok_lowercase(dr_buf *out, tok_str text)
 {
     uint32_t cp = 0;
     char *to = NULL;
@@ -222,14 +237,25 @@ static dr_status run_one(const tok_normal *x, tok_work *w, dr_buf *out, tok_str 
     case TOK_NORMAL_NFKD:
         moved = !is_normal_already(x->kind, *text);
         if (moved)
-            DR_TRY(unicode_form(x->kind, out, *text));
+            DR_TRY(tok_unicode_form(x->kind, out, *text));
         break;
     case TOK_NORMAL_LOWERCASE:
-        DR_TRY(lowercase(out, *text));
+        DR_TRY(tok_lowercase(out, *text));
         break;
     case TOK_NORMAL_STRIP:
         moved = false;
         (void)strip(x, text);
+        break;
+    case TOK_NORMAL_BERT:
+        DR_TRY(tok_bert_run(&x->bert, out, *text));
+        break;
+    case TOK_NORMAL_STRIP_ACCENTS:
+        moved = !tok_is_ascii(*text);
+        if (moved)
+            DR_TRY(tok_strip_accents(out, *text));
+        break;
+    case TOK_NORMAL_PRECOMPILED:
+        DR_TRY(tok_charsmap_run(x->charsmap, out, *text));
         break;
     }
     if (moved)
@@ -240,7 +266,8 @@ done:
 
 /*
  * Whether the text still begins where the original begins: the bytes that stem from the
- * first character are followed through, as one Strip may take some or all of them.
+ * first character are followed through, as one Strip may take some or all of them.  Where
+ * Precompiled drops them, what comes next counts as the beginning: tokenizers loses count.
  */
 static dr_status follow_head(const tok_normal *x, tok_work *w, tok_str text, size_t *head)
 {
@@ -266,13 +293,17 @@ dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text, boo
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < ns->count; i++)
-        strips = strips || ns->list[i].kind == TOK_NORMAL_STRIP;
+        strips = strips || ns->list[i].kind == TOK_NORMAL_STRIP ||
+                 ns->list[i].kind == TOK_NORMAL_BERT ||
+                 ns->list[i].kind == TOK_NORMAL_STRIP_ACCENTS;
     size_t head = text->n > 0 ? tok_utf8_get(text->s, text->n, &cp) : 0;
     for (size_t i = 0; i < ns->count; i++) {
         dr_buf *out = &w->normal[turn];
         if (strips && *first)
             DR_TRY(follow_head(&ns->list[i], w, *text, &head));
         DR_TRY(run_one(&ns->list[i], w, out, text));
+        if (head == 0 && text->n > 0 && ns->list[i].kind == TOK_NORMAL_PRECOMPILED)
+            head = tok_utf8_get(text->s, text->n, &cp);
         turn = text->s == out->data ? !turn : turn;
     }
     *first = *first && (!strips || head > 0);

@@ -2,7 +2,9 @@
  * tok_post.c - post-processors: ids put before and after the text.
  *
  * Of TemplateProcessing the template for single texts counts; the text must stand in it
- * once.  ByteLevel only moves offsets, which drupe has not.  In a Sequence a later template
+ * once.  BertProcessing and RobertaProcessing are such templates with their pieces named
+ * cls and sep: for one text both put cls before and sep after it.  ByteLevel only moves
+ * offsets, which drupe has not.  In a Sequence a later template
  * goes around an earlier one.
  */
 #include <stdlib.h>
@@ -62,6 +64,30 @@ done:
     return st;
 }
 
+/* "sep": ["</s>", 2] */
+static dr_status named_id(tok_ids *out, const json_t *spec, const char *key,
+                          const char *where)
+{
+    const json_t *pair = json_object_get(spec, key), *id = json_array_get(pair, 1);
+    const json_int_t value = json_integer_value(id);
+
+    if (!json_is_string(json_array_get(pair, 0)) || !json_is_integer(id) || value < 0 ||
+        value >= TOK_ID_LIMIT)
+        return dr_fail(DR_EFORMAT, "%s: post_processor: %s: expected a piece and its id",
+                       where, key);
+    return tok_ids_add(out, (int32_t)value);
+}
+
+static dr_status read_pair(tok_post *p, const json_t *spec, const char *where)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(named_id(&p->before, spec, "cls", where));
+    DR_TRY(named_id(&p->after, spec, "sep", where));
+done:
+    return st;
+}
+
 static dr_status append(tok_ids *out, const tok_ids *ids)
 {
     dr_status st = DR_OK;
@@ -73,12 +99,12 @@ done:
 }
 
 /* p goes inside the new template. */
-static dr_status wrap(tok_post *p, const json_t *spec, const char *where)
+static dr_status wrap(tok_post *p, const json_t *spec, bool template, const char *where)
 {
     tok_post around = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(read_template(&around, spec, where));
+    DR_TRY((template ? read_template : read_pair)(&around, spec, where));
     DR_TRY(append(&around.before, &p->before));
     DR_TRY(append(&p->after, &around.after));
     const tok_ids inner = p->before;
@@ -103,7 +129,9 @@ dr_status tok_post_open(tok_post *p, const json_t *spec, const char *where)
                 dr_json_type(spec));
     DR_TRY(dr_json_str(spec, "type", &type, where));
     if (strcmp(type, "TemplateProcessing") == 0)
-        return wrap(p, spec, where);
+        return wrap(p, spec, true, where);
+    if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0)
+        return wrap(p, spec, false, where);
     if (strcmp(type, "ByteLevel") == 0)
         return DR_OK;
     if (strcmp(type, "Sequence") != 0)

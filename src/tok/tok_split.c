@@ -6,6 +6,9 @@
  *   Split        -> PATTERN
  *   Whitespace   -> PATTERN, inverted, separators removed
  *   Digits, Punctuation -> CLASS
+ *   WhitespaceSplit     -> CLASS, separators removed
+ *   BertPreTokenizer    -> WhitespaceSplit, Punctuation
+ *   CharDelimiterSplit  -> PATTERN, separators removed
  *
  * PATTERN and CLASS only cut; SPACE, MARK and BYTES write the text anew.  A BYTES that
  * comes last is taken off the row by tok.c and done word by word behind the cache.
@@ -129,6 +132,50 @@ done:
     return st;
 }
 
+static dr_status add_space_split(tok_ops *ops, const json_t *spec, const char *where)
+{
+    tok_op *op = NULL;
+    dr_status st = DR_OK;
+
+    (void)spec;
+    DR_TRY(new_op(ops, &op, TOK_OP_CLASS, where));
+    op->is = tok_is_space;
+    op->cut = TOK_CUT_REMOVED;
+done:
+    return st;
+}
+
+static dr_status add_bert(tok_ops *ops, const json_t *spec, const char *where)
+{
+    tok_op *op = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(add_space_split(ops, spec, where));
+    DR_TRY(new_op(ops, &op, TOK_OP_CLASS, where));
+    op->is = tok_is_punct;
+done:
+    return st;
+}
+
+static dr_status add_delimiter(tok_ops *ops, const json_t *spec, const char *where)
+{
+    const char *text = "";
+    uint32_t cp = 0;
+    tok_op *op = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_json_str(spec, "delimiter", &text, where));
+    if (text[0] == '\0' || tok_utf8_get(text, strlen(text), &cp) != strlen(text))
+        DR_FAIL(DR_EFORMAT, "%s: CharDelimiterSplit: delimiter \"%s\" is not one character",
+                where, text);
+    DR_TRY(new_op(ops, &op, TOK_OP_PATTERN, where));
+    op->pattern.n = strlen(text);
+    op->pattern.text = dr_strndup(text, op->pattern.n);
+    op->cut = TOK_CUT_REMOVED;
+done:
+    return st;
+}
+
 dr_status tok_mark_open(char mark[5], tok_prepend *prepend, bool *split, const json_t *spec,
                         const char *where)
 {
@@ -175,9 +222,11 @@ static const struct {
     const char *name;
     dr_status (*add)(tok_ops *ops, const json_t *spec, const char *where);
 } types[] = {
-    {"ByteLevel", add_byte_level},  {"Split", add_split},
-    {"Metaspace", add_metaspace},   {"Digits", add_digits},
-    {"Whitespace", add_whitespace}, {"Punctuation", add_punctuation},
+    {"ByteLevel", add_byte_level},         {"Split", add_split},
+    {"Metaspace", add_metaspace},          {"Digits", add_digits},
+    {"Whitespace", add_whitespace},        {"Punctuation", add_punctuation},
+    {"WhitespaceSplit", add_space_split},  {"BertPreTokenizer", add_bert},
+    {"CharDelimiterSplit", add_delimiter},
 };
 
 dr_status tok_ops_open(tok_ops *ops, const json_t *spec, const char *where)

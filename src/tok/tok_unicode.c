@@ -2,9 +2,10 @@
  * tok_unicode.c - classes of characters, as the Rust code that tokenizers runs knows them.
  *
  * White_Space, \w (Alphabetic, M, Nd, Pc, Join_Control) and N* are of today's Unicode and
- * come from utf8proc.  Two of its crates have tables of Unicode 8 and 9: punctuation, and
- * normal forms.  What changed since then, up to Unicode 15, is listed here; it was found by
- * asking tokenizers 0.23 about every code point, as tools/oracle/tok_unicode.py does.
+ * come from utf8proc.  Two of its crates have tables of Unicode 8 and 9: punctuation, marks
+ * and control characters, and normal forms.  What changed since then, up to Unicode 15, is
+ * listed here; it was found by asking tokenizers 0.23 about every code point, as
+ * tools/oracle/tok_unicode.py does.
  */
 #include <utf8proc.h>
 
@@ -45,6 +46,38 @@ static const range newer_punct[] = {
     {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F},
     /* clang-format on */
 };
+
+/* Marks of general category Mn since Unicode 8; between the ends of a range there is no
+ * older one. */
+static const range newer_nonspacing[] = {
+    /* clang-format off */
+    {0x7FD, 0x7FD}, {0x898, 0x8E1}, {0x9FE, 0x9FE}, {0xAFA, 0xAFF}, {0xB55, 0xB55},
+    {0xC04, 0xC3C}, {0xD00, 0xD00}, {0xD3B, 0xD3C}, {0xD81, 0xD81}, {0xEBA, 0xEBA},
+    {0x180F, 0x1886}, {0x1ABF, 0x1ACE}, {0x1DF6, 0x1DFB}, {0xA82C, 0xA82C},
+    {0xA8C5, 0xA8C5}, {0xA8FF, 0xA8FF}, {0xA9BD, 0xA9BD}, {0x10D24, 0x10F85},
+    {0x11070, 0x11074}, {0x110C2, 0x110C2}, {0x111C9, 0x111C9}, {0x111CF, 0x111CF},
+    {0x1123E, 0x1123E}, {0x1133B, 0x1133B}, {0x11438, 0x1145E}, {0x1182F, 0x11EF4},
+    {0x16F4F, 0x16F4F}, {0x16FE4, 0x16FE4}, {0x1CF00, 0x1CF46}, {0x1E000, 0x1E2EF},
+    {0x1E944, 0x1E94A},
+    /* clang-format on */
+};
+
+/* The same for all marks since Unicode 9. */
+static const range newer_marks[] = {
+    /* clang-format off */
+    {0x7FD, 0x7FD}, {0x898, 0x8D3}, {0x9FE, 0x9FE}, {0xAFA, 0xAFF}, {0xB55, 0xB55},
+    {0xC04, 0xC3C}, {0xD00, 0xD00}, {0xD3B, 0xD3C}, {0xD81, 0xD81}, {0xEBA, 0xEBA},
+    {0x1715, 0x1715}, {0x180F, 0x180F}, {0x1ABF, 0x1ACE}, {0x1CF7, 0x1CF7},
+    {0x1DF6, 0x1DFA}, {0xA82C, 0xA82C}, {0xA8FF, 0xA8FF}, {0x10D24, 0x10F85},
+    {0x11070, 0x11074}, {0x110C2, 0x110C2}, {0x11145, 0x11146}, {0x111C9, 0x111C9},
+    {0x111CE, 0x111CF}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x1182C, 0x11A99},
+    {0x11D31, 0x11EF6}, {0x16F4F, 0x16F4F}, {0x16F7F, 0x16F87}, {0x16FE4, 0x16FF1},
+    {0x1CF00, 0x1CF46}, {0x1E130, 0x1E2EF},
+    /* clang-format on */
+};
+
+/* Format characters since Unicode 8. */
+static const range newer_controls[] = {{0x890, 0x8E2}, {0x110CD, 0x13438}};
 
 static bool listed(const range *list, size_t count, uint32_t cp)
 {
@@ -108,6 +141,34 @@ bool tok_is_punct(uint32_t cp)
         return true;
     return in_categories(cp, categories(UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO)) &&
            !listed(newer_punct, DR_COUNT(newer_punct), cp);
+}
+
+/* U+1734 was a nonspacing mark then. */
+bool tok_is_nonspacing(uint32_t cp)
+{
+    if (cp == 0x1734)
+        return true;
+    return in_categories(cp, categories(UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_MN)) &&
+           !listed(newer_nonspacing, DR_COUNT(newer_nonspacing), cp);
+}
+
+/* U+1CF2 and U+1CF3 were marks then. */
+bool tok_is_mark(uint32_t cp)
+{
+    if (cp == 0x1CF2 || cp == 0x1CF3)
+        return true;
+    return in_categories(cp, categories(UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME)) &&
+           !listed(newer_marks, DR_COUNT(newer_marks), cp);
+}
+
+bool tok_is_control(uint32_t cp)
+{
+    const uint32_t set = categories(UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CF) |
+                         categories(UTF8PROC_CATEGORY_CO, UTF8PROC_CATEGORY_CO);
+
+    if (cp == '\t' || cp == '\n' || cp == '\r')
+        return false;
+    return in_categories(cp, set) && !listed(newer_controls, DR_COUNT(newer_controls), cp);
 }
 
 bool tok_is_newer_form(uint32_t cp)

@@ -12,6 +12,7 @@ static tok_work *work_new(void)
 
     dr_buf_init(&w->clean, TOK_TEXT_MAX);
     dr_buf_init(&w->word, TOK_TEXT_MAX);
+    dr_buf_init(&w->name, TOK_TEXT_MAX);
     for (int i = 0; i < 2; i++) {
         dr_buf_init(&w->normal[i], TOK_TEXT_MAX);
         dr_buf_init(&w->op[i], TOK_TEXT_MAX);
@@ -26,6 +27,7 @@ void tok_work_free(tok_work *w)
         return;
     dr_buf_release(&w->clean);
     dr_buf_release(&w->word);
+    dr_buf_release(&w->name);
     for (int i = 0; i < 2; i++) {
         dr_buf_release(&w->normal[i]);
         dr_buf_release(&w->op[i]);
@@ -35,6 +37,7 @@ void tok_work_free(tok_work *w)
     tok_matcher_release(&w->matcher);
     free(w->symbols);
     free(w->heap);
+    dr_big_free(w->ways);
     free(w->cache);
     free(w);
 }

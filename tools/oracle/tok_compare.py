@@ -2,11 +2,13 @@
 """drupe's tokenizer against Hugging Face's on many strings: ids, decoding, streaming.
 
     tok_compare.py DRIVER [--count 10000] [--seed 1] [--pieces 8000] [FOLDER ...]
+    tok_compare.py DRIVER --characters
 
 DRIVER is build/tests/unit/tok/tok_driver.  FOLDERs hold a tokenizer.json; without any, the
 packaged GGUF models of DRUPE_TEST_MODELS are converted by transformers (kept below
 /tmp/drupe-tok) and the shapes of tok_models.py are trained with that many pieces.  Each is
-compared with and without special tokens.  The exit code is 1 when anything differs.
+compared with and without special tokens.  --characters sends every code point, between
+letters, through each normalizer and pre-tokenizer that has classes.  The exit code is 1 when anything differs.
 Not part of CI: the packaged models are not there.
 """
 import argparse
@@ -39,7 +41,7 @@ def folders(pieces):
             made = transformers.AutoTokenizer.from_pretrained(GGUF, gguf_file=f"{name}.gguf")
             made.save_pretrained(folder)
         out.append(folder)
-    for name in ("phi3", "llama3", "meta", "gpt2"):
+    for name in tok_models.BUILDERS:
         folder = KEEP / f"{name}-{pieces}"
         if not (folder / "tokenizer.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +72,8 @@ class Records:
 
 def compare(driver, folder, texts, special):
     hf = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    hf.no_padding()  # as transformers: only what a call asks for counts
+    hf.no_truncation()
     data = b"".join(struct.pack("=I", len(t.encode())) + t.encode() for t in texts)
     mode = ["compare", "special"] if special else ["compare"]
     run = subprocess.run([driver, folder, *mode], input=data, stdout=subprocess.PIPE, check=False)
@@ -88,6 +92,39 @@ def compare(driver, folder, texts, special):
     return bad
 
 
+CLASSES = {
+    "bert": ({"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": True,
+              "lowercase": True}, {"type": "BertPreTokenizer"}),
+    "accents": ({"type": "StripAccents"}, {"type": "WhitespaceSplit"}),
+    "lower": ({"type": "Lowercase"}, {"type": "Punctuation", "behavior": "Isolated"}),
+    "nfkc": ({"type": "NFKC"}, {"type": "Digits", "individual_digits": True}),
+    "nfd": ({"type": "NFD"}, {"type": "Whitespace"})}
+
+
+def characters(driver):
+    """Bytes as pieces and nothing merged: ids tell the normalized text."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    texts = [f"a{chr(c)}e{chr(c)}" for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    failed = False
+    for name, (normalizer, pre) in CLASSES.items():
+        vocab = {c: i for i, c in enumerate(alphabet + ["|"])}
+        spec = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                    pre, {"type": "ByteLevel"} | level | {"add_prefix_space": True}]},
+                "post_processor": None, "decoder": level,
+                "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+        folder = KEEP / f"class-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(json.dumps(spec))
+        bad = compare(driver, folder, texts, False)
+        failed |= bool(bad)
+        print(f"{name}: {len(bad)} of {len(texts)} differ")
+        for line in bad[:40]:
+            print("  " + line[:300])
+    return failed
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     args.add_argument("driver")
@@ -95,7 +132,10 @@ def main():
     args.add_argument("--count", type=int, default=10000)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--pieces", type=int, default=8000)
+    args.add_argument("--characters", action="store_true")
     a = args.parse_intermixed_args()
+    if a.characters:
+        return characters(a.driver)
     failed = False
     print(f"tokenizers {tokenizers.__version__}, {a.count} strings, seed {a.seed}")
     for folder in a.folders or folders(a.pieces):

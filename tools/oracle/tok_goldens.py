@@ -2,9 +2,11 @@
 """Small tokenizers, strings with their ids and texts, and rendered chat templates.
 
 tests/golden/tok/
-    phi3/ llama3/ meta/ gpt2/   tokenizer.json as tok_models.py trains it, and cases.json:
+    phi3/ llama3/ meta/ gpt2/ bert/ t5/ bytes/ words/
+                  tokenizer.json as tok_models.py trains it, and cases.json:
                   [[text, ids, ids put before with special tokens, decoded, decoded without
-                  special tokens], ...]; a decoded text equal to the text is null
+                  special tokens, ids put behind (if any)], ...]; a decoded text equal to the
+                  text is null
     chat.json     [{template, names, messages, prompt, text}]; text null: must fail with error
     manifest.json versions, seed, sha256
 
@@ -25,8 +27,8 @@ from tok_templates import DATA, FEATURES, MODELS, REFUSED
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/tok"
 SEED = 7
-PIECES = {"phi3": 1100, "llama3": 700, "meta": 420, "gpt2": 520}
-CASES = {"phi3": 130, "llama3": 140, "meta": 80, "gpt2": 60}
+PIECES = {"phi3": 1100, "llama3": 700, "meta": 420, "gpt2": 520, "bert": 500, "t5": 600, "bytes": 560, "words": 300}
+CASES = {"phi3": 130, "llama3": 140, "meta": 80, "gpt2": 60, "bert": 90, "t5": 90, "bytes": 80, "words": 60}
 TEXT_MAX = 170  # characters of a case: CI's files are small
 
 TOOLS = [{"type": "function", "function": {
@@ -66,9 +68,10 @@ def tokenizer_cases(name):
         t = t[:TEXT_MAX]
         ids, special = (hf.encode(t, add_special_tokens=s).ids for s in (False, True))
         decoded = [hf.decode(ids, skip_special_tokens=s) for s in (False, True)]
-        before = special[:len(special) - len(ids)]
-        assert special == before + ids
-        cases.append([t, ids, before] + [None if x == t else x for x in decoded])
+        before = next(i for i in range(len(special) + 1) if special[i:i + len(ids)] == ids)
+        before, after = special[:before], special[before + len(ids):]
+        assert special == before + ids + after
+        cases.append([t, ids, before] + [None if x == t else x for x in decoded] + [after] * bool(after))
     (folder / "cases.json").write_text("[\n" + ",\n".join(
         json.dumps(c, ensure_ascii=False, separators=(",", ":")) for c in cases) + "\n]\n")
 

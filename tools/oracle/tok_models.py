@@ -8,10 +8,18 @@
     meta    Metaspace (prepend_scheme first) over NFKC, Lowercase and Strip, digits and
             punctuation apart, fused unknowns, no byte fallback
     gpt2    plain ByteLevel with add_prefix_space and its regular expression
+    bert    WordPiece behind BertNormalizer and BertPreTokenizer, BertProcessing
+    t5      Unigram with an unknown piece over a Precompiled charsmap of sentencepiece,
+            WhitespaceSplit and Metaspace; ends with </s>
+    bytes   Unigram with byte fallback, text as one word: StripAccents, Replace
+    words   WordLevel over Whitespace, RobertaProcessing, no decoder
 
 build(name, pieces) is a dict in tokenizer.json's form.
 """
+import base64
+import io
 import json
+import tempfile
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -27,6 +35,34 @@ def added(token_id, content, **flags):
     return base | flags
 
 
+# Rewritten by the charsmap: one to one, one to many, many to one (a grapheme), to nothing.
+RULES = {"\uff21": "A", "\uff22": "B", "\ufb01": "fi", "e\u0301": "\u00e9", "\u00a0": " ", "\t": " ", "\n": " ",
+         "\u3000": " ", "\u200b": "", "\x7f": "", "\u2460": "1", "\u00bd": "1/2", "\u0130": "i\u0307", "A\u030a": "\u00c5",
+         "\u1100\u1161": "\uac00", "\ufdfa": "\u0635\u0644\u0649"}
+
+
+def texts():
+    return [p.read_text(encoding="utf-8") for p in sorted(TEXT.glob("*.txt"))]
+
+
+def charsmap(small):
+    """RULES as sentencepiece compiles them, or all of its nmt_nfkc, as T5 has it (300 KB)."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    made = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
+        for rule in RULES.items():
+            file.write("{}\t{}\n".format(*(" ".join(f"{ord(c):X}" for c in side) for side in rule)))
+        file.flush()
+        which = {"normalization_rule_tsv": file.name} if small else {"normalization_rule_name": "nmt_nfkc"}
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b"] * 10), model_writer=made, vocab_size=8, minloglevel=2,
+            hard_vocab_limit=False, **which)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(made.getvalue())
+    return base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
+
+
 def train(pieces, pre, specials, alphabet, normalizer=None):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre
@@ -34,8 +70,7 @@ def train(pieces, pre, specials, alphabet, normalizer=None):
         tokenizer.normalizer = normalizer
     trainer = trainers.BpeTrainer(vocab_size=pieces, special_tokens=specials, show_progress=False,
                                   initial_alphabet=alphabet, limit_alphabet=len(alphabet) or 1000)
-    texts = [p.read_text(encoding="utf-8") for p in sorted(TEXT.glob("*.txt"))]
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(texts(), trainer)
     return json.loads(tokenizer.to_str())["model"]
 
 
@@ -126,8 +161,100 @@ def gpt2(pieces):
             "added_tokens": [added(0, "<|endoftext|>")], "model": model}
 
 
+def shorten(vocab):
+    """Scores with five digits: small files, and ties, which the first way wins."""
+    return [[piece, round(score, 5)] for piece, score in vocab]
+
+
+def unigram(pieces, pre, specials, normalizer):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre
+    tokenizer.normalizer = normalizer
+    trainer = trainers.UnigramTrainer(vocab_size=pieces, special_tokens=specials, show_progress=False,
+                                      unk_token="<unk>", max_piece_length=8)
+    lines = [line for t in texts() for line in t.split("\n")]
+    few = [line for line in lines if all(c < "\u007f" or c in "\u00e9\u2014" for c in line)]
+    tokenizer.train_from_iterator(lines if pieces > 2000 else few, trainer)
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def bert(pieces):
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=40))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    chars = [chr(c) for c in range(33, 65)] + [chr(c) for c in range(91, 127)] + ["\u00e6", "\u0434", "\u4e00", "\u5b57"]
+    tokenizer.train_from_iterator(texts(), trainers.WordPieceTrainer(
+        vocab_size=pieces, special_tokens=specials, show_progress=False, initial_alphabet=chars,
+        limit_alphabet=len(chars)))
+    model = json.loads(tokenizer.to_str())["model"]
+    ids = model["vocab"]
+    tokens = [added(ids[s], s, lstrip=s == "[MASK]") for s in specials]
+    return {"normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                           "strip_accents": None, "lowercase": True},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", ids["[SEP]"]], "cls": ["[CLS]", ids["[CLS]"]]},
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+            "added_tokens": tokens, "model": model}
+
+
+def t5(pieces, small=True):
+    model = unigram(pieces, pre_tokenizers.Metaspace(prepend_scheme="always"), ["<pad>", "</s>", "<unk>"], normalizers.NFKC())
+    model["vocab"] = shorten(model["vocab"])
+    ids = {piece: i for i, (piece, _) in enumerate(model["vocab"])}
+    tokens = [added(ids[s], s) for s in ("<pad>", "</s>", "<unk>")]
+    tokens += [added(len(ids) + i, f"<extra_id_{i}>") for i in range(2)]
+    mark = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    return {"normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Precompiled", "precompiled_charsmap": charsmap(small)},
+                {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, mark]},
+            "post_processor": {"type": "TemplateProcessing",
+                               "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+                               "pair": [], "special_tokens": {"</s>": {"id": "</s>", "ids": [ids["</s>"]], "tokens": ["</s>"]}}},
+            "decoder": mark, "added_tokens": tokens, "model": model}
+
+
+def unigram_bytes(pieces):
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"] + [f"<0x{b:02X}>" for b in range(256)]
+    model = unigram(pieces, pre_tokenizers.Metaspace(prepend_scheme="never"), specials, normalizers.StripAccents())
+    model["vocab"] = shorten(model["vocab"])
+    model["byte_fallback"] = True
+    return {"normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "StripAccents"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+            "pre_tokenizer": None, "post_processor": template(["<bos>"], [2]),
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "added_tokens": [added(i, s) for i, s in enumerate(specials[:4])], "model": model}
+
+
+def words(pieces):
+    specials = ["<s>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(texts(), trainers.WordLevelTrainer(
+        vocab_size=pieces, special_tokens=specials, show_progress=False))
+    return {"normalizer": {"type": "BertNormalizer", "clean_text": False, "handle_chinese_chars": True,
+                           "strip_accents": True, "lowercase": False},
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0],
+                               "trim_offsets": True, "add_prefix_space": False},
+            "decoder": None, "added_tokens": [added(i, s) for i, s in enumerate(specials)],
+            "model": json.loads(tokenizer.to_str())["model"]}
+
+
+def t5_nfkc(pieces):
+    return t5(pieces, small=False)
+
+
+BUILDERS = {"phi3": phi3, "llama3": llama3, "meta": meta, "gpt2": gpt2, "bert": bert, "t5": t5, "bytes": unigram_bytes,
+            "words": words, "t5-nfkc": t5_nfkc}
+
+
 def build(name, pieces):
-    made = {"phi3": phi3, "llama3": llama3, "meta": meta, "gpt2": gpt2}[name](pieces)
-    for key, value in (("dropout", None), ("continuing_subword_prefix", None), ("end_of_word_suffix", None)):
-        made["model"].setdefault(key, value)
+    made = BUILDERS[name](pieces)
+    if made["model"]["type"] == "BPE":
+        for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+            made["model"].setdefault(key, None)
     return {"version": "1.0", "truncation": None, "padding": None} | made

@@ -4,6 +4,9 @@
 Prints ranges of code points
     forms  that have a combining class or a decomposition which NFD and NFKD there ignore
     punct  that are P* but which Punctuation there does not split off, and the reverse
+    nonspacing, marks, controls
+           that are Mn, M* or Cc, Cf but which BertNormalizer, StripAccents or clean_text
+           there keep; a range may span characters of other classes.  And the reverse
 Characters unassigned in Python's Unicode (14 in 3.11, 15 in 3.12) cannot be told.
 
     python3 tools/oracle/tok_unicode.py
@@ -37,6 +40,32 @@ def punct_differs(c):
     return ord(c) > 127 and split != unicodedata.category(c).startswith("P")
 
 
+BERT = dict(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+DROPS = {
+    "nonspacing": (normalizers.BertNormalizer(**BERT | {"strip_accents": True}), ("Mn",)),
+    "marks": (normalizers.StripAccents(), ("Mn", "Mc", "Me")),
+    "controls": (normalizers.BertNormalizer(**BERT | {"clean_text": True}), ("Cc", "Cf", "Co"))}
+
+
+def kept(points, normalizer, categories):
+    """Ranges of what is kept though it is of the categories; what is dropped though not."""
+    out, dropped, fresh = [], [], True
+    for c in points:
+        gone = normalizer.normalize_str("a" + c + "a") == "aa"
+        if gone and unicodedata.category(c) not in categories:
+            dropped.append(ord(c))
+        if unicodedata.category(c) not in categories:
+            continue
+        if gone:
+            fresh = True
+        elif fresh:
+            out.append([ord(c), ord(c)])
+            fresh = False
+        else:
+            out[-1][1] = ord(c)
+    return " ".join(f"{a:04X}-{b:04X}" for a, b in out), ranges(dropped)
+
+
 def ranges(points):
     out = []
     for p in points:
@@ -53,6 +82,8 @@ def main():
     print(f"tokenizers {tokenizers.__version__}, Unicode {unicodedata.unidata_version}")
     print("forms", ranges([ord(c) for c in points if newer_form(c)]))
     print("punct", ranges([ord(c) for c in points if punct_differs(c)]))
+    for name, (normalizer, categories) in DROPS.items():
+        print(name, *kept(points, normalizer, categories), sep="; ")
 
 
 if __name__ == "__main__":
