@@ -107,8 +107,8 @@ done:
     return st;
 }
 
-/* One conversion of strftime, in the C locale. */
-static dr_status time_part(jinja *j, dr_buf *b, const struct tm *now, char c)
+/* One conversion of strftime, in the C locale; not padded: as %-d has it. */
+static dr_status time_part(jinja *j, dr_buf *b, const struct tm *now, char c, bool padded)
 {
     static const char months[] = "January\0  February\0 March\0    April\0    May\0      "
                                  "June\0     July\0     August\0   September\0October\0  "
@@ -118,14 +118,16 @@ static dr_status time_part(jinja *j, dr_buf *b, const struct tm *now, char c)
     const int hour12 = now->tm_hour % 12 == 0 ? 12 : now->tm_hour % 12;
 
     switch (c) {
+    case 'e':
+        return dr_buf_addf(b, padded ? "%2d" : "%d", now->tm_mday);
     case 'd':
-        return dr_buf_addf(b, "%02d", now->tm_mday);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_mday);
     case 'm':
-        return dr_buf_addf(b, "%02d", now->tm_mon + 1);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_mon + 1);
     case 'Y':
         return dr_buf_addf(b, "%d", now->tm_year + 1900);
     case 'y':
-        return dr_buf_addf(b, "%02d", now->tm_year % 100);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_year % 100);
     case 'B':
         return dr_buf_adds(b, months + 10 * now->tm_mon);
     case 'b':
@@ -135,17 +137,17 @@ static dr_status time_part(jinja *j, dr_buf *b, const struct tm *now, char c)
     case 'a':
         return dr_buf_add(b, days + 10 * now->tm_wday, 3);
     case 'H':
-        return dr_buf_addf(b, "%02d", now->tm_hour);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_hour);
     case 'I':
-        return dr_buf_addf(b, "%02d", hour12);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", hour12);
     case 'M':
-        return dr_buf_addf(b, "%02d", now->tm_min);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_min);
     case 'S':
-        return dr_buf_addf(b, "%02d", now->tm_sec);
+        return dr_buf_addf(b, padded ? "%02d" : "%d", now->tm_sec);
     case 'p':
         return dr_buf_adds(b, now->tm_hour < 12 ? "AM" : "PM");
     case 'j':
-        return dr_buf_addf(b, "%03d", now->tm_yday + 1);
+        return dr_buf_addf(b, padded ? "%03d" : "%d", now->tm_yday + 1);
     case '%':
         return dr_buf_adds(b, "%");
     default:
@@ -167,8 +169,10 @@ static dr_status call_strftime(jinja *j, jinja_value *out, const jinja_args *a)
     if (localtime_r(&seconds, &now) == NULL)
         DR_FAIL(DR_EIO, "the system has no local time");
     for (size_t i = 0; i < format.n; i++) {
-        if (format.s[i] == '%' && i + 1 < format.n)
-            DR_TRY(time_part(j, &b, &now, format.s[++i]));
+        const bool bare = format.n - i > 2 && format.s[i] == '%' && format.s[i + 1] == '-';
+        i += bare;
+        if ((bare || format.s[i] == '%') && i + 1 < format.n)
+            DR_TRY(time_part(j, &b, &now, format.s[++i], !bare));
         else
             DR_TRY(dr_buf_add(&b, format.s + i, 1));
     }
@@ -247,6 +251,28 @@ done:
     return st;
 }
 
+/* loop.changed(x): whether it was asked something else before, or nothing. */
+static dr_status loop_changed(jinja *j, jinja_value *out, jinja_loop *loop,
+                              const jinja_args *a)
+{
+    jinja_list *now = NULL;
+    bool same = false;
+    dr_status st = DR_OK;
+
+    DR_TRY(jinja_list_new(j, &now, a->count));
+    for (size_t i = 0; i < a->count; i++)
+        DR_TRY(jinja_list_add(j, now, a->v[i]));
+    if (loop->last != NULL && loop->last->count == now->count) {
+        same = true;
+        for (size_t i = 0; i < now->count && same; i++)
+            DR_TRY(jinja_equal(j, &same, &loop->last->v[i], &now->v[i], 0));
+    }
+    loop->last = now;
+    *out = jinja_bool(!same);
+done:
+    return st;
+}
+
 /* loop.cycle('a', 'b'). */
 static dr_status loop_cycle(jinja *j, jinja_value *out, const jinja_loop *loop,
                             const jinja_args *a)
@@ -269,6 +295,8 @@ dr_status jinja_method(jinja *j, jinja_value *out, const jinja_value *v, jinja_t
         return dict_get(j, out, v->u.dict, a);
     if (v->type == JINJA_LOOP && jinja_is(name, "cycle"))
         return loop_cycle(j, out, v->u.loop, a);
+    if (v->type == JINJA_LOOP && jinja_is(name, "changed"))
+        return loop_changed(j, out, v->u.loop, a);
     if (v->type == JINJA_UNDEFINED)
         return dr_fail(DR_EFORMAT, "chat template line %d: \"%.*s\" is undefined", j->line,
                        (int)v->u.text.n, v->u.text.s);

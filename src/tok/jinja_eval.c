@@ -29,6 +29,7 @@ dr_status jinja_set(jinja *j, jinja_scope *s, jinja_text name, jinja_value v)
     size_t cap = s->cap ? s->cap * 2 : 8;
     dr_status st = DR_OK;
 
+    DR_TRY(jinja_step(j, s->count / 16));
     for (size_t i = 0; i < s->count; i++) {
         if (jinja_same_text(s->vars[i].name, name)) {
             s->vars[i].value = v;
@@ -47,9 +48,10 @@ done:
     return st;
 }
 
-jinja_value jinja_get(const jinja *j, jinja_text name)
+/* Steps are counted here and checked by the next jinja_step. */
+jinja_value jinja_get(jinja *j, jinja_text name)
 {
-    for (const jinja_scope *s = j->scope; s != NULL; s = s->up)
+    for (const jinja_scope *s = j->scope; s != NULL; s = s->up, j->steps += 1)
         for (size_t i = 0; i < s->count; i++)
             if (jinja_same_text(s->vars[i].name, name))
                 return s->vars[i].value;
@@ -97,21 +99,75 @@ done:
     return st;
 }
 
-/* Output of the block as a string. */
+/*
+ * Output of the block as a string.  Macros that call each other hold as many unfinished
+ * outputs as they are deep; all of them count as bytes of values.
+ */
 static dr_status capture(jinja *j, jinja_value *out, const jinja_node *body)
 {
     dr_buf *outer = j->out;
+    const size_t held = j->held;
     dr_buf text;
     dr_status st = DR_OK;
 
-    dr_buf_init(&text, JINJA_OUTPUT_MAX);
+    j->held += outer->len;
+    const size_t used = j->bytes + j->held;
+    const size_t left = used < JINJA_BYTES_MAX ? JINJA_BYTES_MAX - used : 0;
+    dr_buf_init(&text, left < JINJA_OUTPUT_MAX ? left : JINJA_OUTPUT_MAX);
     j->out = &text;
     DR_TRY(jinja_run(j, body));
     out->type = JINJA_STRING;
     DR_TRY(jinja_copy(j, &out->u.text, text.data, text.len));
 done:
     j->out = outer;
+    j->held = held;
     dr_buf_release(&text);
+    return st;
+}
+
+/* The block's output, through its filters. */
+static dr_status filtered(jinja *j, jinja_value *out, const jinja_node *n)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(capture(j, out, n->b));
+    if (n->d != NULL) {
+        j->hole = out->u.text;
+        DR_TRY(jinja_eval(j, out, n->d));
+    }
+done:
+    return st;
+}
+
+static dr_status run_filter_block(jinja *j, const jinja_node *n)
+{
+    jinja_scope inner = {.up = j->scope};
+    jinja_value v = {0};
+    dr_status st = DR_OK;
+
+    j->scope = &inner;
+    DR_TRY(filtered(j, &v, n));
+    DR_TRY(jinja_print(j, j->out, &v, false, 0));
+done:
+    j->scope = inner.up;
+    return st;
+}
+
+/* The values are those of the scope around. */
+static dr_status run_with(jinja *j, const jinja_node *n)
+{
+    jinja_scope inner = {.up = j->scope};
+    jinja_value v = {0};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n->count; i++) {
+        DR_TRY(jinja_eval(j, &v, n->list[i]->a));
+        DR_TRY(jinja_set(j, &inner, n->list[i]->name, v));
+    }
+    j->scope = &inner;
+    DR_TRY(jinja_run(j, n->b));
+done:
+    j->scope = inner.up;
     return st;
 }
 
@@ -123,7 +179,7 @@ static dr_status run_set(jinja *j, const jinja_node *n)
     if (n->a != NULL)
         DR_TRY(jinja_eval(j, &v, n->a));
     else
-        DR_TRY(capture(j, &v, n->b));
+        DR_TRY(filtered(j, &v, n));
     DR_TRY(assign(j, n, &v));
 done:
     return st;
@@ -268,6 +324,10 @@ dr_status jinja_run(jinja *j, const jinja_node *n)
         st = run_set(j, n);
     else if (n->kind == JINJA_SET_ATTR)
         st = run_set_attr(j, n);
+    else if (n->kind == JINJA_WITH)
+        st = run_with(j, n);
+    else if (n->kind == JINJA_FILTER_BLOCK)
+        st = run_filter_block(j, n);
     else if (n->kind == JINJA_MACRO_DEF)
         st = jinja_set(j, j->scope, n->name,
                        (jinja_value){.type = JINJA_MACRO, .u.macro = n});
@@ -301,6 +361,22 @@ done:
     return st;
 }
 
+static dr_status check_keywords(const jinja *j, const jinja_node *macro,
+                                const jinja_args *args)
+{
+    for (size_t k = 0; k < args->named_count; k++) {
+        bool known = false;
+        for (size_t i = 0; i < macro->count && !known; i++)
+            known = jinja_same_text(macro->list[i]->name, args->names[k]);
+        if (!known)
+            return dr_fail(DR_EFORMAT,
+                           "chat template line %d: macro \"%.*s\" has no \"%.*s\"", j->line,
+                           (int)macro->name.n, macro->name.s, (int)args->names[k].n,
+                           args->names[k].s);
+    }
+    return DR_OK;
+}
+
 /* A macro's parameters from arguments and defaults, in a scope below the template's. */
 static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
                             const jinja_args *args)
@@ -312,6 +388,7 @@ static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
     if (args->count > macro->count)
         DR_FAIL(DR_EFORMAT, "chat template line %d: %zu arguments for macro \"%.*s\"",
                 j->line, args->count, (int)macro->name.n, macro->name.s);
+    DR_TRY(check_keywords(j, macro, args));
     j->loops = 0;
     for (size_t i = 0; i < macro->count; i++) {
         const jinja_node *parameter = macro->list[i];
@@ -380,7 +457,7 @@ static dr_status eval_filter_or_test(jinja *j, jinja_value *out, const jinja_nod
     bool truth = false;
     dr_status st = DR_OK;
 
-    DR_TRY(jinja_eval(j, &v, n->a));
+    DR_TRY(jinja_eval(j, &v, n->a)); /* before the arguments: HOLE is fresh */
     DR_TRY(eval_args(j, &args, n));
     j->line = n->line;
     if (n->kind == JINJA_FILTER)
@@ -511,6 +588,9 @@ static dr_status eval_kind(jinja *j, jinja_value *out, const jinja_node *n)
         return DR_OK;
     case JINJA_VAR:
         *out = jinja_get(j, n->name);
+        return DR_OK;
+    case JINJA_HOLE:
+        *out = jinja_string(j->hole);
         return DR_OK;
     case JINJA_ATTR:
     case JINJA_ITEM:

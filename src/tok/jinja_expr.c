@@ -320,6 +320,19 @@ done:
     return st;
 }
 
+dr_status jinja_block_filters(jinja_parser *p, jinja_node **out, bool bare)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(jinja_node_new(p, out, JINJA_HOLE));
+    if (bare)
+        DR_TRY(filter(p, out));
+    while (skip_op(p, "|"))
+        DR_TRY(filter(p, out));
+done:
+    return st;
+}
+
 /* A test's one argument may stand without parentheses: "is divisibleby 3". */
 static bool at_bare_argument(const jinja_parser *p)
 {

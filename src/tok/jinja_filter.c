@@ -121,6 +121,7 @@ static dr_status f_tojson(jinja *j, jinja_value *out, const jinja_value *v,
     const jinja_value *indent = jinja_arg(a, 1, "indent"),
                       *seps = jinja_arg(a, 2, "separators");
     const jinja_value *sort = jinja_arg(a, 3, "sort_keys");
+    const jinja_value *ascii = jinja_arg(a, 0, "ensure_ascii");
     const bool lines = indent != NULL && indent->type != JINJA_NONE;
     jinja_json_style style = {.indent = -1, .item = {", ", 2}, .key = {": ", 2}};
     int64_t width = 0;
@@ -130,10 +131,16 @@ static dr_status f_tojson(jinja *j, jinja_value *out, const jinja_value *v,
     dr_buf_init(&b, JINJA_OUTPUT_MAX);
     DR_TRY(jinja_arg_int(j, &width, a, 1, "indent"));
     if (lines) {
-        style.indent = width < 0 ? 0 : width > 32 ? 32 : (int)width;
+        if (width > JINJA_INDENT_MAX)
+            DR_FAIL(DR_EFORMAT,
+                    "chat template line %d: tojson: an indent of %lld; %d is "
+                    "the most",
+                    j->line, (long long)width, JINJA_INDENT_MAX);
+        style.indent = width < 0 ? 0 : (int)width;
         style.item = (jinja_text){",", 1};
     }
     style.sort_keys = sort != NULL && jinja_truth(sort);
+    style.ascii = ascii != NULL && jinja_truth(ascii);
     if (seps != NULL && (seps->type == JINJA_TUPLE || seps->type == JINJA_LIST) &&
         seps->u.list->count == 2) {
         DR_TRY(jinja_str(j, &style.item, &seps->u.list->v[0]));
@@ -153,10 +160,15 @@ static dr_status f_int(jinja *j, jinja_value *out, const jinja_value *v,
                        const jinja_args *a)
 {
     const jinja_value *dflt = jinja_arg(a, 0, "default");
+    int64_t base = 10;
     char digits[32], *end = digits;
     jinja_text t = {0};
     dr_status st = DR_OK;
 
+    DR_TRY(jinja_arg_int(j, &base, a, 1, "base"));
+    if (base < 2 || base > 36)
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: int with base %lld", j->line,
+                (long long)base);
     *out = dflt != NULL ? *dflt : jinja_int(0);
     if (v->type == JINJA_INT || v->type == JINJA_BOOL)
         *out = v->type == JINJA_INT ? *v : jinja_int(v->u.truth);
@@ -168,7 +180,7 @@ static dr_status f_int(jinja *j, jinja_value *out, const jinja_value *v,
     if (t.n > 0 && t.n < 19) {
         memcpy(digits, t.s, t.n);
         digits[t.n] = '\0';
-        const int64_t i = strtoll(digits, &end, 10);
+        const int64_t i = strtoll(digits, &end, (int)base);
         const double f = *end == '\0' ? 0.0 : strtod(digits, &end);
         if (*end == '\0')
             *out = jinja_int(f < 0.0 || f > 0.0 ? (int64_t)f : i);
@@ -260,42 +272,78 @@ done:
 static const struct {
     const char *name;
     jinja_filter_fn run;
+    const char *params; /* in order; NULL: what a test or filter wants */
 } filters[] = {
-    {"abs", f_abs},
-    {"capitalize", f_capitalize},
-    {"count", f_length},
-    {"d", f_default},
-    {"default", f_default},
-    {"dictsort", jinja_f_dictsort},
-    {"first", jinja_f_first},
-    {"float", f_float},
-    {"indent", f_indent},
-    {"int", f_int},
-    {"items", jinja_f_items},
-    {"join", jinja_f_join},
-    {"last", jinja_f_last},
-    {"length", f_length},
-    {"list", jinja_f_list},
-    {"lower", f_lower},
-    {"map", jinja_f_map},
-    {"max", jinja_f_max},
-    {"min", jinja_f_min},
-    {"reject", jinja_f_reject},
-    {"rejectattr", jinja_f_rejectattr},
-    {"replace", f_replace},
-    {"reverse", jinja_f_reverse},
-    {"safe", f_safe},
-    {"select", jinja_f_select},
-    {"selectattr", jinja_f_selectattr},
-    {"sort", jinja_f_sort},
-    {"string", f_string},
-    {"sum", jinja_f_sum},
-    {"title", f_title},
-    {"tojson", f_tojson},
-    {"trim", f_trim},
-    {"unique", jinja_f_unique},
-    {"upper", f_upper},
+    {"abs", f_abs, ""},
+    {"capitalize", f_capitalize, ""},
+    {"count", f_length, ""},
+    {"d", f_default, "default_value boolean"},
+    {"default", f_default, "default_value boolean"},
+    {"dictsort", jinja_f_dictsort, "case_sensitive by reverse"},
+    {"first", jinja_f_first, ""},
+    {"float", f_float, "default"},
+    {"indent", f_indent, "width first blank"},
+    {"int", f_int, "default base"},
+    {"items", jinja_f_items, ""},
+    {"join", jinja_f_join, "d attribute"},
+    {"last", jinja_f_last, ""},
+    {"length", f_length, ""},
+    {"list", jinja_f_list, ""},
+    {"lower", f_lower, ""},
+    {"map", jinja_f_map, NULL},
+    {"max", jinja_f_max, "case_sensitive attribute"},
+    {"min", jinja_f_min, "case_sensitive attribute"},
+    {"reject", jinja_f_reject, NULL},
+    {"rejectattr", jinja_f_rejectattr, NULL},
+    {"replace", f_replace, "old new count"},
+    {"reverse", jinja_f_reverse, ""},
+    {"safe", f_safe, ""},
+    {"select", jinja_f_select, NULL},
+    {"selectattr", jinja_f_selectattr, NULL},
+    {"sort", jinja_f_sort, "reverse case_sensitive attribute"},
+    {"string", f_string, ""},
+    {"sum", jinja_f_sum, "attribute start"},
+    {"title", f_title, ""},
+    {"tojson", f_tojson, "ensure_ascii indent separators sort_keys"},
+    {"trim", f_trim, "chars"},
+    {"unique", jinja_f_unique, "case_sensitive attribute"},
+    {"upper", f_upper, ""},
 };
+
+/* The i-th name of a list of words, NULL behind the last. */
+static const char *word_at(const char *words, size_t i, size_t *n)
+{
+    for (;; i--) {
+        *n = strcspn(words, " ");
+        if (*n == 0 || i == 0)
+            return *n > 0 ? words : NULL;
+        words += *n + (words[*n] == ' ');
+    }
+}
+
+/* An argument that the filter would not look at is an error. */
+static dr_status check_args(const jinja *j, jinja_text name, const char *params,
+                            const jinja_args *a)
+{
+    size_t n = 0;
+
+    if (a->count > 0 && word_at(params, a->count - 1, &n) == NULL)
+        return dr_fail(DR_EFORMAT,
+                       "chat template line %d: the filter \"%.*s\" with %zu "
+                       "arguments",
+                       j->line, (int)name.n, name.s, a->count);
+    for (size_t k = 0; k < a->named_count; k++) {
+        const char *word = NULL;
+        for (size_t i = 0; (word = word_at(params, i, &n)) != NULL; i++)
+            if (a->names[k].n == n && memcmp(a->names[k].s, word, n) == 0)
+                break;
+        if (word == NULL)
+            return dr_fail(DR_EFORMAT,
+                           "chat template line %d: the filter \"%.*s\" has no \"%.*s\"",
+                           j->line, (int)name.n, name.s, (int)a->names[k].n, a->names[k].s);
+    }
+    return DR_OK;
+}
 
 bool jinja_filter_known(jinja_text name)
 {
@@ -314,6 +362,8 @@ dr_status jinja_filter(jinja *j, jinja_value *out, jinja_text name, const jinja_
         DR_FAIL(DR_EFORMAT, "chat template line %d: nests too deep", j->line);
     for (size_t i = 0; i < DR_COUNT(filters); i++) {
         if (jinja_is(name, filters[i].name)) {
+            if (filters[i].params != NULL)
+                DR_TRY(check_args(j, name, filters[i].params, a));
             DR_TRY(filters[i].run(j, out, v, a));
             j->depth--;
             goto done;

@@ -26,7 +26,8 @@ enum {
     JINJA_OUTPUT_MAX = 16 << 20,
     JINJA_BYTES_MAX = 256 << 20,
     JINJA_STEPS_MAX = 10000000,
-    JINJA_DEPTH_MAX = 200 /* of the syntax tree, of values, of macro calls */
+    JINJA_INDENT_MAX = 64, /* of tojson */
+    JINJA_DEPTH_MAX = 200  /* of the syntax tree, of values, of macro calls */
 };
 
 /* ---- values (jinja_value.c) ---- */
@@ -88,6 +89,7 @@ struct jinja_dict {
 struct jinja_loop {
     const jinja_list *items; /* borrowed */
     size_t at;
+    const jinja_list *last; /* what loop.changed was asked before; NULL: nothing */
 };
 
 jinja_value jinja_undefined(jinja_text name);
@@ -135,7 +137,7 @@ DR_MUST_USE dr_status jinja_print(jinja *j, dr_buf *out, const jinja_value *v, b
 DR_MUST_USE dr_status jinja_str(jinja *j, jinja_text *out, const jinja_value *v);
 typedef struct {
     int indent; /* -1: on one line */
-    bool sort_keys;
+    bool sort_keys, ascii;
     jinja_text item, key; /* separators */
 } jinja_json_style;
 DR_MUST_USE dr_status jinja_json(jinja *j, dr_buf *out, const jinja_value *v,
@@ -173,14 +175,17 @@ DR_MUST_USE dr_status jinja_lex(jinja *j, jinja_tokens *out, const char *source,
 
 typedef enum {
     /* statements */
-    JINJA_BLOCK,     /* list */
-    JINJA_OUT,       /* value: text as it is */
-    JINJA_PRINT,     /* a */
-    JINJA_IF,        /* a then b else c */
-    JINJA_FOR,       /* targets in list; a: iterable, b: body, c: else, d: condition */
-    JINJA_SET,       /* targets in list; a: value, or b: block whose output it is */
-    JINJA_SET_ATTR,  /* list[0].name = a */
-    JINJA_MACRO_DEF, /* name; list: NAME or KEYWORD (with default); b: body */
+    JINJA_BLOCK,        /* list */
+    JINJA_OUT,          /* value: text as it is */
+    JINJA_PRINT,        /* a */
+    JINJA_IF,           /* a then b else c */
+    JINJA_FOR,          /* targets in list; a: iterable, b: body, c: else, d: condition */
+    JINJA_SET,          /* targets in list; a: value, or b: block whose output it is,
+                        through d: filters of HOLE, if any */
+    JINJA_SET_ATTR,     /* list[0].name = a */
+    JINJA_MACRO_DEF,    /* name; list: NAME or KEYWORD (with default); b: body */
+    JINJA_WITH,         /* list: KEYWORD; b: body, with a scope of its own */
+    JINJA_FILTER_BLOCK, /* b: body, d: filters of HOLE */
     JINJA_BREAK,
     JINJA_CONTINUE,
     /* expressions */
@@ -203,7 +208,8 @@ typedef enum {
     JINJA_MAKE_LIST,
     JINJA_MAKE_TUPLE,
     JINJA_MAKE_DICT, /* list: key, value, key, value */
-    JINJA_KEYWORD    /* name=a among arguments */
+    JINJA_KEYWORD,   /* name=a among arguments */
+    JINJA_HOLE       /* the text that a block has just made */
 } jinja_kind;
 
 struct jinja_node {
@@ -231,6 +237,8 @@ DR_MUST_USE dr_status jinja_expect_op(jinja_parser *p, const char *op);
 /* One expression, or with tuples "a, b"; choices: "x if y else z" may stand outside. */
 DR_MUST_USE dr_status jinja_expression(jinja_parser *p, jinja_node **out, bool tuples,
                                        bool choices);
+/* "|filter|filter" behind a HOLE; bare: the first one has no "|". */
+DR_MUST_USE dr_status jinja_block_filters(jinja_parser *p, jinja_node **out, bool bare);
 /* Arguments after "(" up to and with ")". */
 DR_MUST_USE dr_status jinja_arguments(jinja_parser *p, jinja_node *call);
 
@@ -257,6 +265,8 @@ struct jinja {
     dr_buf scratch;  /* for printing; reset by its user */
     jinja_scope root, *scope;
     size_t bytes, steps;
+    size_t held;     /* bytes of output that captures around this one have so far */
+    jinja_text hole; /* of a block that is done */
     int line, depth, loops;
     jinja_flow flow;
 };
@@ -284,7 +294,7 @@ DR_MUST_USE dr_status jinja_slice(jinja *j, jinja_value *out, const jinja_value 
                                   const jinja_value bounds[3]);
 DR_MUST_USE dr_status jinja_set(jinja *j, jinja_scope *s, jinja_text name, jinja_value v);
 /* What a name stands for; undefined when nothing is set. */
-jinja_value jinja_get(const jinja *j, jinja_text name);
+jinja_value jinja_get(jinja *j, jinja_text name);
 
 /* Argument i or the keyword; NULL: not given. */
 const jinja_value *jinja_arg(const jinja_args *a, size_t i, const char *name);

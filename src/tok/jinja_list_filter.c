@@ -114,9 +114,32 @@ static dr_status path(jinja *j, jinja_value *out, const jinja_value *v, jinja_te
         const jinja_value from = *out;
         const jinja_value key =
             number ? jinja_int(strtol(part.s, NULL, 10)) : jinja_string(part);
+        DR_TRY(jinja_step(j, 1));
         DR_TRY(jinja_item(j, out, &from, &key));
         at += part.n + 1;
     }
+done:
+    return st;
+}
+
+/* The attribute of v that a filter was given: a path, a number; none given: v itself. */
+static dr_status by_attribute(jinja *j, jinja_value *out, const jinja_value *v,
+                              const jinja_value *attribute)
+{
+    dr_status st = DR_OK;
+
+    *out = *v;
+    if (attribute == NULL || attribute->type == JINJA_NONE)
+        return DR_OK;
+    if (attribute->type == JINJA_INT)
+        return jinja_item(j, out, v, attribute);
+    if (attribute->type != JINJA_STRING)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: attribute: expected a string, found %s",
+                j->line, jinja_type_name(attribute));
+    if (memchr(attribute->u.text.s, ',', attribute->u.text.n) != NULL)
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: attributes \"%.*s\"", j->line,
+                (int)attribute->u.text.n, attribute->u.text.s);
+    DR_TRY(path(j, out, v, attribute->u.text));
 done:
     return st;
 }
@@ -133,10 +156,10 @@ dr_status jinja_f_join(jinja *j, jinja_value *out, const jinja_value *v,
     DR_TRY(jinja_iterate(j, &items, v));
     if (by != NULL)
         DR_TRY(jinja_str(j, &separator, by));
-    if (attribute != NULL && attribute->type == JINJA_STRING) {
+    if (attribute != NULL && attribute->type != JINJA_NONE) {
         DR_TRY(jinja_list_new(j, &picked.u.list, items->count));
         for (size_t i = 0; i < items->count; i++) {
-            DR_TRY(path(j, &x, &items->v[i], attribute->u.text));
+            DR_TRY(by_attribute(j, &x, &items->v[i], attribute));
             DR_TRY(jinja_list_add(j, picked.u.list, x));
         }
         items = picked.u.list;
@@ -257,9 +280,7 @@ static dr_status sort_key(jinja *j, jinja_value *out, const jinja_value *v,
 {
     dr_status st = DR_OK;
 
-    *out = *v;
-    if (attribute != NULL && attribute->type == JINJA_STRING)
-        DR_TRY(path(j, out, v, attribute->u.text));
+    DR_TRY(by_attribute(j, out, v, attribute));
     if (out->type == JINJA_STRING && !sensitive) {
         const jinja_text t = out->u.text;
         DR_TRY(jinja_recase(j, out, t, JINJA_LOWER));
@@ -326,6 +347,9 @@ dr_status jinja_f_dictsort(jinja *j, jinja_value *out, const jinja_value *v,
     jinja_value *keys = NULL;
     dr_status st = DR_OK;
 
+    if (by != NULL && !values && !(by->type == JINJA_STRING && jinja_is(by->u.text, "key")))
+        DR_FAIL(DR_EFORMAT, "chat template line %d: dictsort by neither key nor value",
+                j->line);
     DR_TRY(jinja_f_items(j, out, v, a));
     out->u.list->lazy = false;
     DR_TRY(jinja_alloc(j, &keys, out->u.list->count, sizeof(*keys)));

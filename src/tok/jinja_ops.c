@@ -111,8 +111,8 @@ static bool whole_result(int64_t *out, jinja_text op, int64_t a, int64_t b)
         return !__builtin_mul_overflow(a, b, out);
     if (jinja_is(op, "**")) {
         *out = 1;
-        if (a == 0 || a == 1) {
-            *out = b == 0 ? 1 : a;
+        if (a >= -1 && a <= 1) {
+            *out = b == 0 ? 1 : a == -1 && b % 2 == 0 ? 1 : a;
             return true;
         }
         for (int64_t i = 0; i < b; i++)
@@ -271,6 +271,17 @@ static jinja_value item_or_undefined(const jinja_list *l, size_t i, const char *
     return i < l->count ? l->v[i] : jinja_undefined((jinja_text){name, strlen(name)});
 }
 
+/* d.items is Python's method, even where d has a key "items"; d['items'] is the key. */
+static bool dict_method(jinja_text name)
+{
+    static const char *const names[] = {"items", "keys", "values", "get"};
+
+    for (size_t i = 0; i < DR_COUNT(names); i++)
+        if (jinja_is(name, names[i]))
+            return true;
+    return false;
+}
+
 static jinja_value loop_attr(const jinja_loop *loop, jinja_text name)
 {
     const size_t at = loop->at, count = loop->items->count;
@@ -310,6 +321,8 @@ dr_status jinja_attr(jinja *j, jinja_value *out, const jinja_value *v, jinja_tex
     *out = jinja_undefined(name);
     if (v->type == JINJA_LOOP) {
         *out = loop_attr(v->u.loop, name);
+    } else if (v->type == JINJA_DICT && dict_method(name)) {
+        *out = (jinja_value){.type = JINJA_FUNCTION, .u.text = name};
     } else if (v->type == JINJA_DICT || v->type == JINJA_NAMESPACE) {
         DR_TRY(jinja_dict_find(j, v->u.dict, &key, &found));
         if (found != NULL)

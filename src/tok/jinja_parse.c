@@ -1,9 +1,10 @@
 /*
- * jinja_parse.c - statements: {% if %}, for, set, macro, break, continue, generation.
+ * jinja_parse.c - statements: {% if %}, for, set, macro, with, filter, break, continue,
+ * generation.
  *
  * A block of statements ends before a tag whose name is in its list of ends; that tag is
  * the opener's to read.  {% generation %} (transformers' mark of what the assistant said)
- * is a block without effect.
+ * is a block whose one effect is that it has a scope of its own.
  */
 #include <string.h>
 
@@ -141,8 +142,7 @@ static dr_status parse_set(jinja_parser *p, jinja_node **out)
         DR_TRY(expect_end(p));
     } else {
         if (jinja_at_op(p, "|"))
-            DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: a filter on a set block",
-                    p->at->line);
+            DR_TRY(jinja_block_filters(p, &n->d, false));
         DR_TRY(expect_end(p));
         DR_TRY(block(p, &n->b, last));
         DR_TRY(closing(p));
@@ -181,8 +181,48 @@ static dr_status parse_generation(jinja_parser *p, jinja_node **out)
     static const char *const last[] = {"endgeneration", NULL};
     dr_status st = DR_OK;
 
+    DR_TRY(jinja_node_new(p, out, JINJA_WITH));
     DR_TRY(expect_end(p));
-    DR_TRY(block(p, out, last));
+    DR_TRY(block(p, &(*out)->b, last));
+    DR_TRY(closing(p));
+done:
+    return st;
+}
+
+/* {% with a = 1, b = 2 %} */
+static dr_status parse_with(jinja_parser *p, jinja_node **out)
+{
+    static const char *const last[] = {"endwith", NULL};
+    jinja_node *item = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(jinja_node_new(p, out, JINJA_WITH));
+    while (p->at->kind == JINJA_NAME) {
+        DR_TRY(jinja_node_new(p, &item, JINJA_KEYWORD));
+        item->name = p->at++->text;
+        DR_TRY(jinja_expect_op(p, "="));
+        DR_TRY(jinja_expression(p, &item->a, false, true));
+        DR_TRY(jinja_node_add(p, *out, item));
+        if (!jinja_at_op(p, ","))
+            break;
+        p->at++;
+    }
+    DR_TRY(expect_end(p));
+    DR_TRY(block(p, &(*out)->b, last));
+    DR_TRY(closing(p));
+done:
+    return st;
+}
+
+static dr_status parse_filter(jinja_parser *p, jinja_node **out)
+{
+    static const char *const last[] = {"endfilter", NULL};
+    dr_status st = DR_OK;
+
+    DR_TRY(jinja_node_new(p, out, JINJA_FILTER_BLOCK));
+    DR_TRY(jinja_block_filters(p, &(*out)->d, true));
+    DR_TRY(expect_end(p));
+    DR_TRY(block(p, &(*out)->b, last));
     DR_TRY(closing(p));
 done:
     return st;
@@ -219,6 +259,8 @@ static const struct {
     {"break", parse_break},
     {"continue", parse_continue},
     {"generation", parse_generation},
+    {"with", parse_with},
+    {"filter", parse_filter},
 };
 
 /* At {% name: the statement that it opens. */

@@ -171,21 +171,31 @@ done:
 
 /* ---- JSON ---- */
 
-static dr_status json_text(dr_buf *out, jinja_text t)
+/* \uNNNN, or two of them. */
+static dr_status json_escaped(dr_buf *out, uint32_t cp)
+{
+    if (cp < 0x10000)
+        return dr_buf_addf(out, "\\u%04x", cp);
+    cp -= 0x10000;
+    return dr_buf_addf(out, "\\u%04x\\u%04x", 0xD800 + (cp >> 10), 0xDC00 + (cp & 0x3FF));
+}
+
+static dr_status json_text(dr_buf *out, jinja_text t, bool ascii)
 {
     static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
+    uint32_t cp = 0;
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_adds(out, "\""));
-    for (size_t i = 0; i < t.n; i++) {
-        const unsigned char c = (unsigned char)t.s[i];
-        const char *hit = c > 0 ? strchr(from, c) : NULL;
+    for (size_t i = 0, n = 0; i < t.n; i += n) {
+        n = tok_utf8_get(t.s + i, t.n - i, &cp);
+        const char *hit = cp > 0 && cp < 0x80 ? strchr(from, (int)cp) : NULL;
         if (hit != NULL)
             DR_TRY(dr_buf_addf(out, "\\%c", to[hit - from]));
-        else if (c < 0x20)
-            DR_TRY(dr_buf_addf(out, "\\u%04x", c));
+        else if (cp < 0x20 || (ascii && cp > 0x7E))
+            DR_TRY(json_escaped(out, cp));
         else
-            DR_TRY(dr_buf_add(out, &c, 1));
+            DR_TRY(dr_buf_add(out, t.s + i, n));
     }
     DR_TRY(dr_buf_adds(out, "\""));
 done:
@@ -231,7 +241,7 @@ static dr_status json_key(jinja *j, dr_buf *out, const jinja_value *key,
     dr_status st = DR_OK;
 
     if (key->type == JINJA_STRING)
-        return json_text(out, key->u.text);
+        return json_text(out, key->u.text, style->ascii);
     if (!word)
         DR_FAIL(DR_EFORMAT, "chat template line %d: tojson: a key that is %s", j->line,
                 jinja_type_name(key));
@@ -307,7 +317,7 @@ dr_status jinja_json(jinja *j, dr_buf *out, const jinja_value *v,
     if (v->type == JINJA_INT || v->type == JINJA_FLOAT)
         return jinja_print(j, out, v, false, 0);
     if (v->type == JINJA_STRING)
-        return json_text(out, v->u.text);
+        return json_text(out, v->u.text, style->ascii);
     if ((v->type == JINJA_LIST || v->type == JINJA_TUPLE) && !v->u.list->lazy)
         return json_list(j, out, v->u.list, style, depth);
     if (v->type == JINJA_DICT)

@@ -41,12 +41,14 @@ dr_status jinja_strip(jinja *j, jinja_value *out, jinja_text t, const jinja_args
         DR_TRY(jinja_arg_text(j, &set, a, 0, "chars"));
     while (left && t.n > 0) {
         const size_t n = tok_utf8_get(t.s, t.n, &cp);
+        DR_TRY(jinja_step(j, set.n / 64));
         if (!in_set(cp, given ? &set : NULL))
             break;
         t = (jinja_text){t.s + n, t.n - n};
     }
     while (right && t.n > 0) {
         const size_t n = tok_utf8_last(t.s, t.n, &cp);
+        DR_TRY(jinja_step(j, set.n / 64));
         if (!in_set(cp, given ? &set : NULL))
             break;
         t.n -= n;
@@ -229,13 +231,27 @@ done:
     return st;
 }
 
-/* The place of the last `by` in t; NULL: none. */
-static const char *last_hit(jinja_text t, jinja_text by)
+/* The place of the last `by` in t; NULL: none.  What is compared counts as steps. */
+static dr_status last_hit(jinja *j, const char **hit, jinja_text t, jinja_text by)
 {
-    for (size_t i = t.n < by.n ? 0 : t.n - by.n + 1; i-- > 0;)
-        if (memcmp(t.s + i, by.s, by.n) == 0)
-            return t.s + i;
-    return NULL;
+    size_t work = 0;
+    dr_status st = DR_OK;
+
+    *hit = NULL;
+    for (size_t i = t.n < by.n ? 0 : t.n - by.n + 1; i-- > 0 && *hit == NULL;) {
+        size_t n = 0;
+        while (n < by.n && t.s[i + n] == by.s[n])
+            n++;
+        work += n + 1;
+        if (n == by.n)
+            *hit = t.s + i;
+        if (work >= 4096 || *hit != NULL || i == 0) {
+            DR_TRY(jinja_step(j, work / 64));
+            work = 0;
+        }
+    }
+done:
+    return st;
 }
 
 /* From the right; the parts are then turned round. */
@@ -245,7 +261,8 @@ static dr_status split_right(jinja *j, jinja_list *l, jinja_text t, jinja_text b
     dr_status st = DR_OK;
 
     for (; most != 0; most -= most > 0) {
-        const char *hit = last_hit(t, by);
+        const char *hit = NULL;
+        DR_TRY(last_hit(j, &hit, t, by));
         if (hit == NULL)
             break;
         const size_t at = (size_t)(hit - t.s) + by.n;
@@ -326,8 +343,11 @@ static dr_status end_test(jinja *j, jinja_value *out, jinja_text t, const jinja_
         DR_FAIL(DR_EFORMAT, "chat template line %d: startswith or endswith of %s", j->line,
                 v == NULL ? "nothing" : jinja_type_name(v));
     const jinja_value *parts = many ? v->u.list->v : v;
-    for (size_t i = 0; i < (many ? v->u.list->count : 1) && !found; i++)
+    for (size_t i = 0; i < (many ? v->u.list->count : 1) && !found; i++) {
+        if (parts[i].type == JINJA_STRING)
+            DR_TRY(jinja_step(j, 1 + parts[i].u.text.n / 256));
         found = parts[i].type == JINJA_STRING && has_end(t, parts[i].u.text, front);
+    }
     *out = jinja_bool(found);
 done:
     return st;
@@ -340,6 +360,7 @@ static dr_status remove_end(jinja *j, jinja_value *out, jinja_text t, const jinj
     dr_status st = DR_OK;
 
     DR_TRY(jinja_arg_text(j, &part, a, 0, front ? "prefix" : "suffix"));
+    DR_TRY(jinja_step(j, part.n / 256));
     if (has_end(t, part, front))
         t = (jinja_text){front ? t.s + part.n : t.s, t.n - part.n};
     *out = jinja_string(t);
@@ -370,8 +391,9 @@ static dr_status search(jinja *j, jinja_value *out, jinja_text t, const jinja_ar
         *out = jinja_int(part.n > 0 ? count : (int64_t)jinja_chars(t) + 1);
         return DR_OK;
     }
-    const char *hit =
-        jinja_is(name, "find") ? memmem(t.s, t.n, part.s, part.n) : last_hit(t, part);
+    const char *hit = memmem(t.s, t.n, part.s, part.n);
+    if (hit != NULL && jinja_is(name, "rfind"))
+        DR_TRY(last_hit(j, &hit, t, part));
     *out = jinja_int(
         hit == NULL ? -1 : (int64_t)jinja_chars((jinja_text){t.s, (size_t)(hit - t.s)}));
 done:

@@ -363,20 +363,22 @@ dr_status jinja_equal(jinja *j, bool *out, const jinja_value *a, const jinja_val
     if (depth > JINJA_DEPTH_MAX)
         DR_FAIL(DR_EFORMAT, "chat template line %d: values nest deeper than %d", j->line,
                 JINJA_DEPTH_MAX);
-    if (jinja_is_number(a) && jinja_is_number(b))
+    if (jinja_is_number(a) && jinja_is_number(b)) {
         *out = number_order(a, b) == 0;
-    else if (is_sequence(a) && a->type == b->type)
+    } else if (is_sequence(a) && a->type == b->type) {
         st = equal_lists(j, out, a->u.list, b->u.list, depth);
-    else if (a->type != b->type)
+    } else if (a->type != b->type) {
         *out = false;
-    else if (a->type == JINJA_STRING || a->type == JINJA_FUNCTION)
+    } else if (a->type == JINJA_STRING || a->type == JINJA_FUNCTION) {
         *out = jinja_same_text(a->u.text, b->u.text);
-    else if (a->type == JINJA_DICT)
+        st = jinja_step(j, a->u.text.n == b->u.text.n ? a->u.text.n / 256 : 0);
+    } else if (a->type == JINJA_DICT) {
         st = equal_dicts(j, out, a->u.dict, b->u.dict, depth);
-    else if (a->type == JINJA_UNDEFINED || a->type == JINJA_NONE)
+    } else if (a->type == JINJA_UNDEFINED || a->type == JINJA_NONE) {
         *out = true;
-    else
+    } else {
         *out = a->u.dict == b->u.dict; /* one and the same */
+    }
 done:
     return st;
 }
@@ -396,6 +398,7 @@ dr_status jinja_order(jinja *j, int *out, const jinja_value *a, const jinja_valu
     } else if (a->type == JINJA_STRING && b->type == JINJA_STRING) {
         const size_t n = a->u.text.n < b->u.text.n ? a->u.text.n : b->u.text.n;
         const int c = n > 0 ? memcmp(a->u.text.s, b->u.text.s, n) : 0;
+        DR_TRY(jinja_step(j, n / 256));
         *out = c != 0 ? (c > 0) - (c < 0)
                       : (a->u.text.n > b->u.text.n) - (a->u.text.n < b->u.text.n);
     } else if (is_sequence(a) && a->type == b->type) {

@@ -2,6 +2,9 @@
  * chat_test.c - chat templates: tests/golden/tok/chat.json (rendered by transformers'
  * Jinja), what a template may not do, and that no cut or changed template crashes.
  */
+#include <sys/resource.h>
+
+#include "core/log.h"
 #include "toy.h"
 
 #define EMPTY "{'model': {'vocab': {'<s>': 0, '</s>': 1}, 'merges': []}}"
@@ -127,18 +130,88 @@ static void test_bounds(void)
         const dr_status st = chat(source.data, &out);
         CHECK(kind == 5 ? st == DR_OK : st != DR_OK);
     }
-    CHECK_STATUS(
-        chat("{% for i in range(3000) %}{% for k in range(3000) %}{{ i }}{% endfor %}"
-             "{% endfor %}",
-             &out),
-        DR_EFORMAT);
-    CHECK_STATUS(
-        chat("{% set ns = namespace(l=[]) %}{% for i in range(300) %}{% set ns.l = "
-             "[ns.l] %}{% endfor %}{{ ns.l }}",
-             &out),
-        DR_EFORMAT);
     dr_buf_release(&out);
     dr_buf_release(&source);
+}
+
+#define X15 "{% set s = 'x' * 3000 * 5000 %}{% set h = 'x' * 3000 * 2000 %}"
+
+/*
+ * What would take hours or all memory ends soon, with the limit by name.  The seconds are
+ * many times what it takes here, and few against what it would take.
+ */
+static void test_bombs(void)
+{
+    static const struct {
+        const char *source, *says;
+    } bombs[] = {
+        {"{{ range(10**9) }}", "steps"},
+        {"{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+         "more than"},
+        {"{% for a in range(3000) %}{% for b in range(5000) %}{{ a }}{% endfor %}{% endfor "
+         "%}",
+         "steps"},
+        {"{% set ns = namespace(l=[]) %}{% for i in range(300) %}{% set ns.l = [ns.l] %}"
+         "{% endfor %}{{ ns.l }}",
+         "nest deeper than 200"},
+        {"{% set ns = namespace(l=[]) %}{% for i in range(100) %}{% set ns.l = [ns.l, "
+         "ns.l] "
+         "%}{% endfor %}{{ ns.l }}",
+         "more than"},
+        {"{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l "
+         "%}{% endfor %}",
+         "more than"},
+        {"{% macro m(k) %}{{ m(k + 1) }}{% endmacro %}{{ m(0) }}", "too deep"},
+        {"{% macro m(k) %}" X15 "{{ s }}{{ m(k + 1) }}{% endmacro %}{{ m(0) }}",
+         "more than"},
+        {X15 "{% macro m(k) %}{{ s }}{{ m(k + 1) }}{% endmacro %}{{ m(0) }}", "more than"},
+        {"{% set s = 'x' * 10**18 %}", "times"},
+        {"{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s "
+         "%}{% endfor %}",
+         "bytes"},
+        {X15 "{% for i in range(9) %}{{ s }}{% endfor %}", "bytes"},
+        {X15 "{% set t = h ~ 'y' %}{{ (t ~ h).rfind(t) }}", "steps"},
+        {X15 "{{ s.rsplit(h ~ 'y') }}", "steps"},
+        {X15 "{% set c = 'y' * 3000 * 400 ~ 'x' %}{{ s.strip(c) }}", "steps"},
+        {X15
+         "{% set t = s[1:] ~ 'x' %}{% for i in range(900000) %}{% if s == t %}{% endif %}"
+         "{% if s < t %}{% endif %}{% endfor %}",
+         "steps"},
+        {X15 "{% for i in range(900000) %}{% if s.startswith(h) %}{% endif %}{% endfor %}",
+         "steps"},
+        {X15 "{% for i in range(900000) %}{% if 'z' in s %}{% endif %}{% endfor %}",
+         "steps"},
+        {X15 "{% for i in range(900000) %}{% if s|upper|length %}{% endif %}{% endfor %}",
+         "more than"},
+        {"{{ (-1) ** 10**18 }}{{ 2 ** 10**18 }}", "64 bits"},
+        {"{{ 'a'|indent(10**12) }}{{ 'a\nb'|indent(10**12) }}", "bytes"},
+        {"{{ [1]|tojson(indent=10**9) }}", "indent"},
+        {"{{ range(40000)|map('string')|unique|list|length }}", "steps"},
+        {"{{ range(40000)|sort(reverse=true) }}", "steps"},
+        {"{% set ns = namespace() %}{% set ns.a = ns %}{{ ns.a == ns }}{% set ns.l = [ns] "
+         "%}"
+         "{{ ns.l|tojson }}",
+         "namespace"},
+    };
+    struct rusage use = {0};
+    dr_buf out;
+
+    dr_buf_init(&out, 1 << 26);
+    for (size_t i = 0; i < DR_COUNT(bombs); i++) {
+        const double start = dr_now_s();
+        const dr_status st = chat(bombs[i].source, &out);
+        const double took = dr_now_s() - start;
+        if (!CHECK(st == DR_EFORMAT || st == DR_EUNSUPPORTED) || !CHECK(took < 60.0))
+            (void)printf("  %.1f s: %s\n", took, bombs[i].source);
+        CHECK_TRAIL(bombs[i].says);
+        if (getenv("CHAT_TEST_TIMES") != NULL)
+            (void)printf("%6.2f s %s\n", took, bombs[i].source);
+    }
+    CHECK_EQ_INT(getrusage(RUSAGE_SELF, &use), 0);
+    CHECK(use.ru_maxrss < 1 << 20); /* KiB; a sanitizer's own memory included */
+    if (getenv("CHAT_TEST_TIMES") != NULL)
+        (void)printf("%ld MiB at most\n", use.ru_maxrss / 1024);
+    dr_buf_release(&out);
 }
 
 /* Every golden template cut short, and with one character replaced. */
@@ -177,6 +250,7 @@ int main(void)
     test_goldens();
     test_door();
     test_bounds();
+    test_bombs();
     test_broken();
     return check_done();
 }
