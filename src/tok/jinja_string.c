@@ -150,7 +150,7 @@ dr_status jinja_recase(jinja *j, jinja_value *out, jinja_text t, jinja_case to)
     dr_status st = DR_OK;
 
     dr_buf_init(&b, JINJA_OUTPUT_MAX);
-    DR_TRY(jinja_step(j, t.n / 64));
+    DR_TRY(jinja_step(j, t.n / 8));
     for (size_t i = 0; i < t.n;) {
         i += tok_utf8_get(t.s + i, t.n - i, &cp);
         const bool first = to != JINJA_LOWER && to != JINJA_UPPER && start;

@@ -7,7 +7,9 @@ tests/golden/tok/
                   [[text, ids, ids put before with special tokens, decoded, decoded without
                   special tokens, ids put behind (if any)], ...]; a decoded text equal to the
                   text is null
-    chat.json     [{template, names, messages, prompt, text}]; text null: must fail with error
+    chat.json     models: templates by name; talks, sets: messages and names that cases use;
+                  cases: [{template, source (if it is no model's), talk, names, prompt, text,
+                  says}]; text null: must fail, and the error must contain says
     manifest.json versions, seed, sha256
 
     python3 tools/oracle/tok_goldens.py  (tokenizers, transformers 5)
@@ -81,36 +83,38 @@ def rendered(template, messages, prompt, names):
     try:
         text = _compile_jinja_template(template).render(
             messages=messages, add_generation_prompt=prompt, **context)
-    except (jinja2.exceptions.TemplateError, TypeError) as e:
-        return {"text": None, "error": str(e)}
+    except (jinja2.exceptions.TemplateError, TypeError):
+        return {"text": None}
     return {"text": text}
 
 
 def chat_cases():
-    cases = []
-    for name, template in MODELS.items():
-        for i, messages in enumerate(TALK):
-            cases.append({"template": name, "messages": messages, "prompt": i % 2 == 0, "names": {}})
-        cases.append({"template": name, "messages": CALLS, "prompt": False, "names": {"tools": TOOLS}})
-        cases.append({"template": name, "messages": CALLS[:1], "prompt": True,
-                      "names": {"tools": TOOLS, "tools_in_user_message": False, "enable_thinking": False}})
-        cases.append({"template": name, "messages": PARTS, "prompt": True, "names": {}})
-    cases = [c | rendered(MODELS[c["template"]], c["messages"], c["prompt"], c["names"]) for c in cases]
+    talks = TALK + [CALLS, CALLS[:1], PARTS]
+    sets = {"plain": {}, "data": DATA, "tools": {"tools": TOOLS},
+            "options": {"tools": TOOLS, "tools_in_user_message": False, "enable_thinking": False,
+                        "documents": [{"text": "d1"}, {"id": 7, "text": "d2"}], "controls": {"citations": True},
+                        "inner_tools": ["shell", "get_weather"], "reasoning_effort": "low"}}
+    asked = [(i, i % 2 == 0, "plain") for i in range(len(TALK))]
+    asked += [(len(TALK), False, "tools"), (len(TALK), True, "options"), (len(TALK) + 1, True, "options"),
+              (len(TALK) + 2, True, "plain")]
+    cases = [{"template": name, "talk": talk, "prompt": prompt, "names": names} for name in MODELS
+             for talk, prompt, names in asked]
+    cases = [c | rendered(MODELS[c["template"]], talks[c["talk"]], c["prompt"], sets[c["names"]]) for c in cases]
+    none = TALK.index([])
     for i, template in enumerate(FEATURES):
         got = rendered(template, [], False, DATA)
         assert got["text"] is not None, (template, got)
-        cases.append({"template": f"feature{i}", "source": template, "messages": [], "prompt": False,
-                      "names": "data"} | got)
+        cases.append({"template": f"feature{i}", "source": template, "talk": none, "prompt": False, "names": "data"} | got)
     for i, (template, says) in enumerate(REFUSED):
-        cases.append({"template": f"refused{i}", "source": template, "messages": [], "prompt": False,
-                      "names": "data", "text": None, "error": "", "says": says})
-    return {"models": MODELS, "names": NAMES, "data": DATA, "cases": cases}
+        cases.append({"template": f"refused{i}", "source": template, "talk": none, "prompt": False,
+                      "names": "data", "text": None, "says": says})
+    return {"models": MODELS, "names": NAMES, "sets": sets, "talks": talks, "cases": cases}
 
 
 def main():
     for name in PIECES:
         tokenizer_cases(name)
-    (OUT / "chat.json").write_text(json.dumps(chat_cases(), ensure_ascii=False, indent=0) + "\n")
+    (OUT / "chat.json").write_text(json.dumps(chat_cases(), ensure_ascii=False, indent=None, separators=(",", ":")).replace('{"template"', '\n{"template"') + "\n")
     files = sorted(p for p in OUT.rglob("*.json") if p.name != "manifest.json")
     manifest = {"seed": SEED, "versions": {m.__name__: m.__version__ for m in (tokenizers, transformers, jinja2)},
                 "sha256": {str(p.relative_to(OUT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}}

@@ -1,13 +1,177 @@
-"""Chat templates for tok_goldens.py: those of known models, and small ones, each of which
-asks for one thing of the language.
+"""Chat templates for tok_goldens.py: in the shapes of known models' (their markers, their
+control flow and what of the language they ask for; the wording is our own), and small ones,
+each of which asks for one thing of the language.
 
-MODELS: name -> template.  FEATURES: list of (template, names) rendered with `messages`
-empty and these names.  REFUSED: templates that must fail, with what the error must say.
+MODELS: name -> template.  FEATURES: list of templates rendered with `messages` empty and the
+names of DATA.  REFUSED: templates that must fail, with what the error must say.
 """
 
-LLAMA3_1 = r"""{{- bos_token }}
-{%- if custom_tools is defined %}
-    {%- set tools = custom_tools %}
+CHATML = r"""{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+SMOLLM2 = r"""{% for m in messages -%}
+  {%- if loop.first and m.role != 'system' -%}
+    {{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}
+  {%- endif -%}
+  {{ '<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>\n' }}
+{%- endfor -%}
+{{ '<|im_start|>assistant\n' if add_generation_prompt }}"""
+
+SMOLLM3 = r"""{%- set default = "Answer in one breath." -%}
+{%- set think = enable_thinking if enable_thinking is defined else true -%}
+{%- set system = messages[0].content if messages and messages[0].role == "system" else "" -%}
+{%- if "/no_think" in system -%}
+  {%- set think = false -%}
+  {%- set system = system.replace("/no_think", "").rstrip() -%}
+{%- elif "/think" in system -%}
+  {%- set think = true -%}
+  {%- set system = system.replace("/think", "").rstrip() -%}
+{%- endif -%}
+{{- "<|im_start|>system\n" -}}
+{%- if "/raw" in system -%}
+  {{- system.replace("/raw", "").strip() ~ "<|im_end|>\n" -}}
+{%- else -%}
+  {{- "## About\n\nMode: " ~ ("/think" if think else "/no_think") ~ "\n\n" -}}
+  {{- (system or default)|trim -}}
+  {%- if tools -%}
+    {%- set ns = namespace(lines="", n=0) -%}
+    {%- for tool in tools[:] -%}
+      {%- set ns.lines = ns.lines ~ (tool|string) ~ "\n" -%}
+      {%- set ns.n = ns.n + 1 -%}
+    {%- endfor -%}
+    {{- "\n### Tools (" ~ ns.n ~ ")\n<tools>\n" + ns.lines + "</tools>" -}}
+  {%- endif -%}
+  {{- "<|im_end|>\n" -}}
+{%- endif -%}
+{%- for m in messages -%}
+  {%- set content = m.content if m.content is string else "" -%}
+  {%- if m.role == "user" -%}
+    {{ "<|im_start|>user\n" + content + "<|im_end|>\n" }}
+  {%- elif m.role == "assistant" -%}
+    {%- generation -%}
+      {%- if think -%}
+        {{ "<|im_start|>assistant\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+      {%- else -%}
+        {%- set content = content.split("</think>")[-1] -%}
+        {{ "<|im_start|>assistant\n<think>\n\n</think>\n" + content.lstrip("\n") + "<|im_end|>\n" }}
+      {%- endif -%}
+    {%- endgeneration -%}
+  {%- elif m.role == "tool" -%}
+    {{ "<|im_start|>user\n" + content + "<|im_end|>\n" }}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{ "<|im_start|>assistant\n" + ("" if think else "<think>\n\n</think>\n") }}
+{%- endif -%}"""
+
+QWEN2 = r"""{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe of use.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+QWEN25 = r"""{%- set head = messages[0]['content'] if messages[0]['role'] == 'system' else 'Be of use.' %}
+{%- if tools %}
+    {{- '<|im_start|>system\n' + head }}
+    {{- "\n\n# Tools\n\nCall these, if they help:\n<tools>" }}
+    {%- for tool in tools %}
+        {{- "\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\n</tools>\n\nA call looks so:\n<tool_call>\n{\"name\": ..., \"arguments\": ...}\n</tool_call><|im_end|>\n" }}
+{%- else %}
+    {{- '<|im_start|>system\n' + head + '<|im_end|>\n' }}
+{%- endif %}
+{%- for m in messages %}
+    {%- if (m.role == "user") or (m.role == "system" and not loop.first) or (m.role == "assistant" and not m.tool_calls) %}
+        {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}
+    {%- elif m.role == "assistant" %}
+        {{- '<|im_start|>' + m.role }}
+        {%- if m.content %}
+            {{- '\n' + m.content }}
+        {%- endif %}
+        {%- for call in m.tool_calls %}
+            {%- if call.function is defined %}
+                {%- set call = call.function %}
+            {%- endif %}
+            {{- '\n<tool_call>\n{"name": "' ~ call.name ~ '", "arguments": ' }}
+            {{- call.arguments | tojson }}
+            {{- '}\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\n' }}
+    {%- elif m.role == "tool" %}
+        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\n<tool_response>\n' }}
+        {{- m.content }}
+        {{- '\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+            {{- '<|im_end|>\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+QWEN3 = r"""{%- if messages[0].role == 'system' or tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content }}{%- endif %}
+    {%- for tool in tools or [] %}{{- "\n" + tool|tojson }}{%- endfor %}
+    {{- '<|im_end|>\n' }}
+{%- endif %}
+{%- set ns = namespace(looking=true, last_query=messages|length - 1) %}
+{%- for m in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.looking and m.role == "user" and m.content is string and not(m.content.startswith('<tool_response>') and m.content.endswith('</tool_response>')) %}
+        {%- set ns.looking = false %}
+        {%- set ns.last_query = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for m in messages %}
+    {%- set content = m.content if m.content is string else '' %}
+    {%- if m.role == "user" or (m.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + m.role + '\n' + content + '<|im_end|>' + '\n' }}
+    {%- elif m.role == "assistant" %}
+        {%- set thought = '' %}
+        {%- if m.reasoning_content is string %}
+            {%- set thought = m.reasoning_content %}
+        {%- elif '</think>' in content %}
+            {%- set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {{- '<|im_start|>' + m.role + '\n' }}
+        {%- if loop.index0 > ns.last_query and (loop.last or (not loop.last and thought)) %}
+            {{- '<think>\n' + thought.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- content }}
+        {%- endif %}
+        {%- for call in m.tool_calls or [] %}
+            {%- if (loop.first and content) or (not loop.first) %}{{- '\n' }}{%- endif %}
+            {%- set call = call.function if call.function else call %}
+            {{- '<tool_call>\n{"name": "' + call.name + '", "arguments": ' }}
+            {{- call.arguments if call.arguments is string else call.arguments|tojson }}
+            {{- '}\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\n' }}
+    {%- elif m.role == "tool" %}
+        {%- if loop.previtem is not defined or loop.previtem.role != "tool" %}{{- '<|im_start|>user' }}{%- endif %}
+        {{- '\n<tool_response>\n' + content + '\n</tool_response>' }}
+        {%- if loop.last or (loop.nextitem.role != "tool") %}{{- '<|im_end|>\n' }}{%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
+{%- endif %}"""
+
+YI = r"""{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% if messages and messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% endif %}{% if system is defined %}{{ system }}{% endif %}{% for m in messages %}{% set content = m['content'] %}{% if m['role'] == 'user' %}{{ '<|im_start|>user\n' + content + '<|im_end|>\n<|im_start|>assistant\n' }}{% elif m['role'] == 'assistant' %}{{ content + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"""
+
+LLAMA2 = r"""{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}{% else %}{% set rest = messages %}{% set system = false %}{% endif %}{% for m in rest %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('user and assistant must take turns') }}{% endif %}{% if loop.index0 == 0 and system != false %}{% set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] %}{% else %}{% set content = m['content'] %}{% endif %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif m['role'] == 'system' %}{{ '<<SYS>>\n' + content.strip() + '\n<</SYS>>\n\n' }}{% elif m['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"""
+
+LLAMA3 = r"""{% set rest = messages %}{% for m in rest %}{% set content = '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n'+ m['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+
+LLAMA31 = r"""{{- bos_token }}
+{%- if own_tools is defined %}
+    {%- set tools = own_tools %}
 {%- endif %}
 {%- if not tools_in_user_message is defined %}
     {%- set tools_in_user_message = true %}
@@ -16,98 +180,83 @@ LLAMA3_1 = r"""{{- bos_token }}
     {%- if strftime_now is defined %}
         {%- set date_string = strftime_now("%d %b %Y") %}
     {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
+        {%- set date_string = "1 Jan 2024" %}
     {%- endif %}
 {%- endif %}
-{%- if not tools is defined %}
-    {%- set tools = none %}
-{%- endif %}
 
-{#- This block extracts the system message, so we can slot it into the right place. #}
+{#- The system message goes to its own place. #}
 {%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
+    {%- set system = messages[0]['content']|trim %}
     {%- set messages = messages[1:] %}
 {%- else %}
-    {%- set system_message = "" %}
+    {%- set system = "" %}
 {%- endif %}
 
-{#- System message + builtin tools #}
 {{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
-{%- if builtin_tools is defined or tools is not none %}
-    {{- "Environment: ipython\n" }}
+{%- if inner_tools is defined or tools is not none %}
+    {{- "Shell: yes\n" }}
 {%- endif %}
-{%- if builtin_tools is defined %}
-    {{- "Tools: " + builtin_tools | reject('equalto', 'code_interpreter') | join(", ") + "\n\n"}}
+{%- if inner_tools is defined %}
+    {{- "Inner: " + inner_tools | reject('equalto', 'shell') | join(", ") + "\n\n"}}
 {%- endif %}
-{{- "Cutting Knowledge Date: December 2023\n" }}
-{{- "Today Date: " + date_string + "\n\n" }}
+{{- "Date: " + date_string + "\n\n" }}
 {%- if tools is not none and not tools_in_user_message %}
-    {{- "You have access to the following functions. To call a function, please respond with JSON for a function call." }}
-    {{- 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.' }}
-    {{- "Do not use variables.\n\n" }}
+    {{- "Functions, to be called as JSON. " }}
+    {{- 'The form is {"name": ..., "parameters": ...}.' }}
+    {{- "\n\n" }}
     {%- for t in tools %}
         {{- t | tojson(indent=4) }}
         {{- "\n\n" }}
     {%- endfor %}
 {%- endif %}
-{{- system_message }}
+{{- system }}
 {{- "<|eot_id|>" }}
 
-{#- Custom tools are passed in a user message with some extra guidance #}
 {%- if tools_in_user_message and not tools is none %}
-    {#- Extract the first user message so we can plug it in here #}
     {%- if messages | length != 0 %}
-        {%- set first_user_message = messages[0]['content']|trim %}
+        {%- set asked = messages[0]['content']|trim %}
         {%- set messages = messages[1:] %}
     {%- else %}
-        {{- raise_exception("Cannot put tools in the first user message when there's no first user message!") }}
+        {{- raise_exception("tools need a first message of the user") }}
 {%- endif %}
     {{- '<|start_header_id|>user<|end_header_id|>\n\n' -}}
-    {{- "Given the following functions, please respond with a JSON for a function call " }}
-    {{- "with its proper arguments that best answers the given prompt.\n\n" }}
     {%- for t in tools %}
         {{- t | tojson(indent=4) }}
         {{- "\n\n" }}
     {%- endfor %}
-    {{- first_user_message + "<|eot_id|>"}}
+    {{- asked + "<|eot_id|>"}}
 {%- endif %}
 
-{%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
-    {%- elif 'tool_calls' in message %}
-        {%- if not message.tool_calls|length == 1 %}
-            {{- raise_exception("This model only supports single tool-calls at once!") }}
+{%- for m in messages %}
+    {%- if not (m.role == 'ipython' or m.role == 'tool' or 'tool_calls' in m) %}
+        {{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n'+ m['content'] | trim + '<|eot_id|>' }}
+    {%- elif 'tool_calls' in m %}
+        {%- if not m.tool_calls|length == 1 %}
+            {{- raise_exception("one call at a time") }}
         {%- endif %}
-        {%- set tool_call = message.tool_calls[0].function %}
-        {%- if builtin_tools is defined and tool_call.name in builtin_tools %}
-            {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}
-            {{- "<|python_tag|>" + tool_call.name + ".call(" }}
-            {%- for arg_name, arg_val in tool_call.arguments | items %}
-                {{- arg_name + '="' + arg_val + '"' }}
+        {%- set call = m.tool_calls[0].function %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}
+        {%- if inner_tools is defined and call.name in inner_tools %}
+            {{- "<|python_tag|>" + call.name + ".call(" }}
+            {%- for name, value in call.arguments | items %}
+                {{- name + '="' + value|string + '"' }}
                 {%- if not loop.last %}
                     {{- ", " }}
                 {%- endif %}
                 {%- endfor %}
-            {{- ")" }}
+            {{- ")<|eom_id|>" }}
         {%- else  %}
-            {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' -}}
-            {{- '{"name": "' + tool_call.name + '", ' }}
+            {{- '{"name": "' + call.name + '", ' }}
             {{- '"parameters": ' }}
-            {{- tool_call.arguments | tojson }}
-            {{- "}" }}
+            {{- call.arguments | tojson }}
+            {{- "}<|eot_id|>" }}
         {%- endif %}
-        {%- if builtin_tools is defined %}
-            {{- "<|eom_id|>" }}
-        {%- else %}
-            {{- "<|eot_id|>" }}
-        {%- endif %}
-    {%- elif message.role == "tool" or message.role == "ipython" %}
+    {%- elif m.role == "tool" or m.role == "ipython" %}
         {{- "<|start_header_id|>ipython<|end_header_id|>\n\n" }}
-        {%- if message.content is mapping or message.content is iterable %}
-            {{- message.content | tojson }}
+        {%- if m.content is mapping or m.content is iterable %}
+            {{- m.content | tojson }}
         {%- else %}
-            {{- message.content }}
+            {{- m.content }}
         {%- endif %}
         {{- "<|eot_id|>" }}
     {%- endif %}
@@ -117,42 +266,44 @@ LLAMA3_1 = r"""{{- bos_token }}
 {%- endif %}
 """
 
-MISTRAL_V3 = r"""{%- if messages[0]["role"] == "system" %}
-    {%- set system_message = messages[0]["content"] %}
-    {%- set loop_messages = messages[1:] %}
+MISTRAL1 = r"""{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('user and assistant must take turns') }}{% endif %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token + ' ' }}{% else %}{{ raise_exception('a role that is not known: ' + m['role']) }}{% endif %}{% endfor %}"""
+
+MISTRAL3 = r"""{%- if messages[0]["role"] == "system" %}
+    {%- set system = messages[0]["content"] %}
+    {%- set rest = messages[1:] %}
 {%- else %}
-    {%- set loop_messages = messages %}
+    {%- set rest = messages %}
 {%- endif %}
 {%- if not tools is defined %}
     {%- set tools = none %}
 {%- endif %}
-{%- set user_messages = loop_messages | selectattr("role", "equalto", "user") | list %}
+{%- set asked = rest | selectattr("role", "equalto", "user") | list %}
 
-{#- This block checks for alternating user/assistant messages, skipping tool calling messages #}
+{#- Turns must alternate; those of tools do not count. #}
 {%- set ns = namespace() %}
 {%- set ns.index = 0 %}
-{%- for message in loop_messages %}
-    {%- if not (message.role == "tool" or message.role == "tool_results" or (message.tool_calls is defined and message.tool_calls is not none)) %}
-        {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
-            {{- raise_exception("After the optional system message, conversation roles must alternate user/assistant/user/assistant/...") }}
+{%- for m in rest %}
+    {%- if not (m.role == "tool" or m.role == "tool_results" or (m.tool_calls is defined and m.tool_calls is not none)) %}
+        {%- if (m["role"] == "user") != (ns.index % 2 == 0) %}
+            {{- raise_exception("user and assistant must take turns") }}
         {%- endif %}
         {%- set ns.index = ns.index + 1 %}
     {%- endif %}
 {%- endfor %}
 
 {{- bos_token }}
-{%- for message in loop_messages %}
-    {%- if message["role"] == "user" %}
-        {%- if tools is not none and (message == user_messages[-1]) %}
+{%- for m in rest %}
+    {%- if m["role"] == "user" %}
+        {%- if tools is not none and (m == asked[-1]) %}
             {{- "[AVAILABLE_TOOLS] [" }}
             {%- for tool in tools %}
                 {%- set tool = tool.function %}
                 {{- '{"type": "function", "function": {' }}
-                {%- for key, val in tool.items() if key != "return" %}
-                    {%- if val is string %}
-                        {{- '"' + key + '": "' + val + '"' }}
+                {%- for key, value in tool.items() if key != "return" %}
+                    {%- if value is string %}
+                        {{- '"' + key + '": "' + value + '"' }}
                     {%- else %}
-                        {{- '"' + key + '": ' + val|tojson }}
+                        {{- '"' + key + '": ' + value|tojson }}
                     {%- endif %}
                     {%- if not loop.last %}
                         {{- ", " }}
@@ -167,166 +318,112 @@ MISTRAL_V3 = r"""{%- if messages[0]["role"] == "system" %}
             {%- endfor %}
             {{- "[/AVAILABLE_TOOLS]" }}
             {%- endif %}
-        {%- if loop.last and system_message is defined %}
-            {{- "[INST] " + system_message + "\n\n" + message["content"] + "[/INST]" }}
+        {%- if loop.last and system is defined %}
+            {{- "[INST] " + system + "\n\n" + m["content"] + "[/INST]" }}
         {%- else %}
-            {{- "[INST] " + message["content"] + "[/INST]" }}
+            {{- "[INST] " + m["content"] + "[/INST]" }}
         {%- endif %}
-    {%- elif message.tool_calls is defined and message.tool_calls is not none %}
+    {%- elif m.tool_calls is defined and m.tool_calls is not none %}
         {{- "[TOOL_CALLS] [" }}
-        {%- for tool_call in message.tool_calls %}
-            {%- set out = tool_call.function|tojson %}
+        {%- for call in m.tool_calls %}
+            {%- set out = call.function|tojson %}
             {{- out[:-1] }}
-            {%- if not tool_call.id is defined or tool_call.id|length != 9 %}
-                {{- raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}
+            {%- if not call.id is defined or call.id|length != 9 %}
+                {{- raise_exception("a call's id has nine letters") }}
             {%- endif %}
-            {{- ', "id": "' + tool_call.id + '"}' }}
-            {%- if not loop.last %}
-                {{- ", " }}
-            {%- else %}
-                {{- "]" + eos_token }}
-            {%- endif %}
+            {{- ', "id": "' + call.id + '"}' }}
+            {{- ", " if not loop.last else "]" + eos_token }}
         {%- endfor %}
-    {%- elif message["role"] == "assistant" %}
-        {{- " " + message["content"]|trim + eos_token}}
-    {%- elif message["role"] == "tool_results" or message["role"] == "tool" %}
-        {%- if message.content is defined and message.content.content is defined %}
-            {%- set content = message.content.content %}
+    {%- elif m["role"] == "assistant" %}
+        {{- " " + m["content"]|trim + eos_token}}
+    {%- elif m["role"] == "tool_results" or m["role"] == "tool" %}
+        {%- if m.content is defined and m.content.content is defined %}
+            {%- set content = m.content.content %}
         {%- else %}
-            {%- set content = message.content %}
+            {%- set content = m.content %}
         {%- endif %}
         {{- '[TOOL_RESULTS] {"content": ' + content|string + ", " }}
-        {%- if not message.tool_call_id is defined or message.tool_call_id|length != 9 %}
-            {{- raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}
-        {%- endif %}
-        {{- '"call_id": "' + message.tool_call_id + '"}[/TOOL_RESULTS]' }}
+        {{- '"call_id": "' + m.tool_call_id + '"}[/TOOL_RESULTS]' }}
     {%- else %}
-        {{- raise_exception("Only user and assistant roles are supported, with the exception of an initial optional system message!") }}
+        {{- raise_exception("a role that is not known") }}
     {%- endif %}
 {%- endfor %}
 """
 
-QWEN3 = r"""{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0].role == 'system' %}
-        {{- messages[0].content + '\n\n' }}
-    {%- endif %}
-    {{- "# Tools\n\n<tools>" }}
-    {%- for tool in tools %}
-        {{- "\n" }}
-        {{- tool | tojson }}
-    {%- endfor %}
-    {{- "\n</tools><|im_end|>\n" }}
-{%- else %}
-    {%- if messages[0].role == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
-    {%- endif %}
-{%- endif %}
-{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
-        {%- set ns.multi_step_tool = false %}
-        {%- set ns.last_query_index = index %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.content is string %}
-        {%- set content = message.content %}
-    {%- else %}
-        {%- set content = '' %}
-    {%- endif %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
-        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "assistant" %}
-        {%- set reasoning_content = '' %}
-        {%- if message.reasoning_content is string %}
-            {%- set reasoning_content = message.reasoning_content %}
-        {%- else %}
-            {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
-                {%- set content = content.split('</think>')[-1].lstrip('\n') %}
-            {%- endif %}
+NEMO = r"""{%- set system = messages[0]["content"] if messages and messages[0]["role"] == "system" %}
+{%- set rest = messages[1:] if system is defined and system else messages %}
+{{- bos_token }}
+{%- for m in rest %}
+    {%- if m.role == 'user' %}
+        {%- if tools and loop.revindex0 == 0 %}
+            {{- '[AVAILABLE_TOOLS]' + (tools|tojson) + '[/AVAILABLE_TOOLS]' }}
         {%- endif %}
-        {%- if loop.index0 > ns.last_query_index %}
-            {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
-            {%- else %}
-                {{- '<|im_start|>' + message.role + '\n' + content }}
-            {%- endif %}
+        {{- '[INST]' }}
+        {%- if loop.last and system %}{{- system + '\n\n' }}{%- endif %}
+        {%- if m.content is string %}
+            {{- m.content }}
         {%- else %}
-            {{- '<|im_start|>' + message.role + '\n' + content }}
-        {%- endif %}
-        {%- if message.tool_calls %}
-            {%- for tool_call in message.tool_calls %}
-                {%- if (loop.first and content) or (not loop.first) %}
-                    {{- '\n' }}
-                {%- endif %}
-                {%- if tool_call.function %}
-                    {%- set tool_call = tool_call.function %}
-                {%- endif %}
-                {{- '<tool_call>\n{"name": "' }}
-                {{- tool_call.name }}
-                {{- '", "arguments": ' }}
-                {%- if tool_call.arguments is string %}
-                    {{- tool_call.arguments }}
-                {%- else %}
-                    {{- tool_call.arguments | tojson }}
-                {%- endif %}
-                {{- '}\n</tool_call>' }}
+            {%- for part in m.content | selectattr('type', 'in', ['text', 'image']) %}
+                {{- part.text if part.type == 'text' else '[IMG]' }}
             {%- endfor %}
         {%- endif %}
-        {{- '<|im_end|>\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if loop.first or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n<tool_response>\n' }}
-        {{- content }}
-        {{- '\n</tool_response>' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\n' }}
-        {%- endif %}
+        {{- '[/INST]' }}
+    {%- elif m.tool_calls %}
+        {{- '[TOOL_CALLS][' }}
+        {%- for call in m.tool_calls %}
+            {{- {'name': call.function.name, 'arguments': call.function.arguments, 'id': call.id[-9:]}|tojson }}
+            {{- ', ' if not loop.last }}
+        {%- endfor %}
+        {{- ']' + eos_token }}
+    {%- elif m.role == 'assistant' %}
+        {{- m.content + eos_token }}
+    {%- elif m.role == 'tool' %}
+        {{- '[TOOL_RESULTS]{"content": ' ~ (m.content|tojson) ~ '}[/TOOL_RESULTS]' }}
+    {%- else %}
+        {{- raise_exception('no such role: ' ~ m.role) }}
     {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\n\n</think>\n\n' }}
-    {%- endif %}
-{%- endif %}"""
+{%- endfor %}"""
+
+PHI3 = r"""{% for m in messages %}{% if m['role'] == 'system' %}{{'<|system|>\n' + m['content'] + '<|end|>\n'}}{% elif m['role'] == 'user' %}{{'<|user|>\n' + m['content'] + '<|end|>\n'}}{% elif m['role'] == 'assistant' %}{{'<|assistant|>\n' + m['content'] + '<|end|>\n'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"""
+
+PHI35 = r"""{% for m in messages %}{% if m['role'] == 'system' and m['content'] %}{{'<|system|>\n' + m['content'] + '<|end|>\n'}}{% elif m['role'] in ['user', 'assistant'] %}{{'<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"""
+
+PHI4 = r"""{% for m in messages %}{% if (m['role'] == 'system') %}{{'<|im_start|>system<|im_sep|>' + m['content'] + '<|im_end|>'}}{% elif (m['role'] == 'user') %}{{'<|im_start|>user<|im_sep|>' + m['content'] + '<|im_end|>'}}{% elif (m['role'] == 'assistant') %}{{'<|im_start|>assistant<|im_sep|>' + m['content'] + '<|im_end|>'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"""
+
+PHI4_MINI = r"""{% for m in messages %}{% if m['role'] == 'system' and 'tools' in m and m['tools'] is not none %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|tool|>' + m['tools'] + '<|/tool|>' + '<|end|>' }}{% else %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"""
+
+GEMMA1 = r"""{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages here') }}{% endif %}{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('user and model must take turns') }}{% endif %}{% if (m['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = m['role'] %}{% endif %}{{ '<start_of_turn>' + role + '
+' + m['content'] | trim + '<end_of_turn>
+' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model
+'}}{% endif %}"""
 
 GEMMA3 = r"""{{ bos_token }}
 {%- if messages[0]['role'] == 'system' -%}
     {%- if messages[0]['content'] is string -%}
-        {%- set first_user_prefix = messages[0]['content'] + '
+        {%- set prefix = messages[0]['content'] + '
 
 ' -%}
     {%- else -%}
-        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '
+        {%- set prefix = messages[0]['content'][0]['text'] + '
 
 ' -%}
     {%- endif -%}
-    {%- set loop_messages = messages[1:] -%}
+    {%- set rest = messages[1:] -%}
 {%- else -%}
-    {%- set first_user_prefix = "" -%}
-    {%- set loop_messages = messages -%}
+    {%- set prefix = "" -%}
+    {%- set rest = messages -%}
 {%- endif -%}
-{%- for message in loop_messages -%}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+{%- for m in rest -%}
+    {%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("user and model must take turns") }}
     {%- endif -%}
-    {%- if (message['role'] == 'assistant') -%}
-        {%- set role = "model" -%}
-    {%- else -%}
-        {%- set role = message['role'] -%}
-    {%- endif -%}
+    {%- set role = "model" if m['role'] == 'assistant' else m['role'] -%}
     {{ '<start_of_turn>' + role + '
-' + (first_user_prefix if loop.first else "") }}
-    {%- if message['content'] is string -%}
-        {{ message['content'] | trim }}
-    {%- elif message['content'] is iterable -%}
-        {%- for item in message['content'] -%}
+' + (prefix if loop.first else "") }}
+    {%- if m['content'] is string -%}
+        {{ m['content'] | trim }}
+    {%- elif m['content'] is iterable -%}
+        {%- for item in m['content'] -%}
             {%- if item['type'] == 'image' -%}
                 {{ '<start_of_image>' }}
             {%- elif item['type'] == 'text' -%}
@@ -334,7 +431,7 @@ GEMMA3 = r"""{{ bos_token }}
             {%- endif -%}
         {%- endfor -%}
     {%- else -%}
-        {{ raise_exception("Invalid content type") }}
+        {{ raise_exception("content of no kind") }}
     {%- endif -%}
     {{ '<end_of_turn>
 ' }}
@@ -345,73 +442,244 @@ GEMMA3 = r"""{{ bos_token }}
 {%- endif -%}
 """
 
-MODELS = {
-    "smollm2": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-    "qwen2.5": r"""{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- messages[0]['content'] }}
-    {%- else %}
-        {{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
-    {%- endif %}
-    {{- "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>" }}
-    {%- for tool in tools %}
-        {{- "\n" }}
-        {{- tool | tojson }}
-    {%- endfor %}
-    {{- "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n" }}
+GRANITE3 = r"""{%- if messages and messages[0]['role'] == 'system' %}
+    {%- set system = messages[0]['content'] %}
+    {%- set rest = messages[1:] %}
 {%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}
+    {%- set system = 'Today is ' + date_string + '.' %}
+    {%- if tools and documents %}
+        {%- set system = system + ' Use tools and documents.' %}
+    {%- elif tools %}
+        {%- set system = system + ' Use tools.' %}
+    {%- elif documents %}
+        {%- set system = system + ' Use documents.' %}
     {%- endif %}
+    {%- if controls and 'citations' in controls and documents %}
+        {%- set system = system + '\nCite as <co>.' %}
+    {%- endif %}
+    {%- set rest = messages %}
 {%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "assistant" %}
-        {{- '<|im_start|>' + message.role }}
-        {%- if message.content %}
-            {{- '\n' + message.content }}
-        {%- endif %}
-        {%- for tool_call in message.tool_calls %}
-            {%- if tool_call.function is defined %}
-                {%- set tool_call = tool_call.function %}
-            {%- endif %}
-            {{- '\n<tool_call>\n{"name": "' }}
-            {{- tool_call.name }}
-            {{- '", "arguments": ' }}
-            {{- tool_call.arguments | tojson }}
-            {{- '}\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n<tool_response>\n' }}
-        {{- message.content }}
-        {{- '\n</tool_response>' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\n' }}
-        {%- endif %}
-    {%- endif %}
+{{- '<|start_of_role|>system<|end_of_role|>' + system + '<|end_of_text|>\n' }}
+{%- if tools %}
+    {{- '<|start_of_role|>tools<|end_of_role|>' }}
+    {{- tools | tojson(indent=4) }}
+    {{- '<|end_of_text|>\n' }}
+{%- endif %}
+{%- for document in documents or [] %}
+    {{- '<|start_of_role|>document {"id": "' + (document.id|default(loop.index))|string + '"}<|end_of_role|>\n' + document['text'] + '<|end_of_text|>\n' }}
 {%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
+{%- for m in rest %}
+    {{- '<|start_of_role|>' + m['role'] + '<|end_of_role|>' + (m['content'] if m['content'] is string else m['content']|map(attribute='text', default='?')|join) + '<|end_of_text|>\n' }}
+    {%- if loop.last and add_generation_prompt %}
+        {{- '<|start_of_role|>assistant' }}
+        {%- if controls %}
+            {{- ' ' + controls | tojson() }}
+        {%- endif %}
+        {{- '<|end_of_role|>' }}
+    {%- endif %}
+{%- endfor %}"""
+
+OLMO2 = r"""{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ '<|system|>
+' + m['content'] + '
+' }}{% elif m['role'] == 'user' %}{{ '<|user|>
+' + m['content'] + '
+' }}{% elif m['role'] == 'assistant' %}{% if not loop.last %}{{ '<|assistant|>
+'  + m['content'] + eos_token + '
+' }}{% else %}{{ '<|assistant|>
+'  + m['content'] + eos_token }}{% endif %}{% endif %}{% if loop.last and add_generation_prompt %}{{ '<|assistant|>
+' }}{% endif %}{% endfor %}"""
+
+ZEPHYR = r"""{% for m in messages %}
+{% if m['role'] == 'user' %}
+{{ '<|user|>
+' + m['content'] + eos_token }}
+{% elif m['role'] == 'system' %}
+{{ '<|system|>
+' + m['content'] + eos_token }}
+{% elif m['role'] == 'assistant' %}
+{{ '<|assistant|>
+'  + m['content'] + eos_token }}
+{% endif %}
+{% if loop.last and add_generation_prompt %}
+{{ '<|assistant|>' }}
+{% endif %}
+{% endfor %}"""
+
+DEEPSEEK = r"""{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% set ns = namespace(first=false, tool=false, output=true, system='', seen=true) %}{%- for m in messages %}{%- if m['role'] == 'system' %}{%- if ns.seen %}{% set ns.system = ns.system + m['content'] %}{% set ns.seen = false %}{%- else %}{% set ns.system = ns.system + '\n\n' + m['content'] %}{%- endif %}{%- endif %}{%- endfor %}{{ bos_token }}{{ ns.system }}{%- for m in messages %}{%- if m['role'] == 'user' %}{%- set ns.tool = false -%}{{'<｜User｜>' + m['content']}}{%- endif %}{%- if m['role'] == 'assistant' and 'tool_calls' in m %}{%- set ns.tool = false -%}{%- for call in m['tool_calls'] %}{%- set args = call['function']['arguments'] %}{%- if not ns.first %}{{'<｜Assistant｜><｜calls｜>' + call['type'] + '<｜sep｜>' + call['function']['name'] + '\n' + '```json' + '\n' + (args if args is string else args|tojson) + '\n' + '```'}}{%- set ns.first = true -%}{%- else %}{{'\n' + call['function']['name']}}{%- endif %}{%- endfor %}{{'<｜end｜>'}}{%- endif %}{%- if m['role'] == 'assistant' and 'tool_calls' not in m %}{%- if ns.tool %}{{'<｜outputs end｜>' + m['content'] + '<｜end｜>'}}{%- set ns.tool = false -%}{%- else %}{% set content = m['content'] %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}{{'<｜Assistant｜>' + content + '<｜end｜>'}}{%- endif %}{%- endif %}{%- if m['role'] == 'tool' %}{%- set ns.tool = true -%}{%- if ns.output %}{{'<｜outputs｜>' + m['content']}}{%- set ns.output = false %}{%- else %}{{'\n' + m['content']}}{%- endif %}{%- endif %}{%- endfor -%}{% if ns.tool %}{{'<｜outputs end｜>'}}{% endif %}{% if add_generation_prompt and not ns.tool %}{{'<｜Assistant｜><think>\n'}}{% endif %}"""
+
+COMMAND_R = r"""{%- macro kind(spec) %}
+    {%- set names = {"string": "str", "number": "float", "integer": "int", "boolean": "bool"} %}
+    {%- if names[spec.type] is defined %}
+        {{- names[spec.type] }}
+    {%- elif spec.type == "array" %}
+        {{- "List[" + kind(spec['items']) + "]" }}
+    {%- elif spec.type == "object" %}
+        {{- "Dict" if spec.additionalProperties is not defined else "Dict[str, " + kind(spec.additionalProperties) + ']' }}
+    {%- elif spec.type is iterable and spec.type is not string %}
+        {{- "Union[" }}
+        {%- for t in spec.type %}{{- kind({"type": t}) }}{{- "," if not loop.last }}{%- endfor %}
+        {{- "]" }}
+    {%- else %}
+        {{- "Any" }}
+    {%- endif %}
+{%- endmacro -%}
+{%- macro turn(role, text='') -%}
+    {{ '<|START_OF_TURN_TOKEN|><|' ~ role|upper ~ '_TOKEN|>' ~ text ~ '<|END_OF_TURN_TOKEN|>' }}
+{%- endmacro -%}
+{{ bos_token }}
+{%- set has_system = messages[0]['role'] == 'system' -%}
+{%- set system = messages[0]['content'] if has_system else '## Task\nAnswer.' -%}
+{%- set rest = messages[1:] if has_system else messages -%}
+{%- set signatures -%}
+    {%- for tool in tools or [] %}
+        {%- set f = tool.function %}
+        {{- '\n\ndef ' + f.name + '(' }}
+        {%- for name, spec in f.parameters.properties|items %}
+            {{- name ~ ': ' }}{% if name not in f.parameters.required %}Optional[{{ kind(spec) }}] = None{% else %}{{ kind(spec) }}{% endif %}{{ ', ' if not loop.last }}
+        {%- endfor %}
+        {{- ') -> ' ~ kind(f['return']) ~ ': pass' }}
+    {%- endfor %}
+{%- endset -%}
+{{ turn('system', system|trim ~ signatures) }}
+{%- for m in rest -%}
+    {%- if m.role == 'user' -%}
+        {{ turn('user', (m.content if m.content is string else m.content|tojson).strip()) }}
+    {%- elif m.role == 'assistant' -%}
+        {{ turn('chatbot', 'Action: ' ~ m.tool_calls|map(attribute='function')|list|tojson(indent=1) if m.tool_calls else m.content|trim) }}
+    {%- else -%}
+        {{ turn('system', '<results>\n' ~ m.content|indent(2, true) ~ '</results>') }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{%- endif -%}"""
+
+GPT_OSS = r"""{#- Types as TypeScript has them. -#}
+{%- macro type_of(spec, required=[], nullable=false) -%}
+    {%- if spec.type == "array" -%}
+        {%- if spec['items'] -%}
+            {{- (type_of(spec['items']) ~ "[]") if spec['items'].type in ["string", "number", "integer"] else "any[]" }}
+        {%- else -%}any[]{%- endif -%}
+        {%- if spec.nullable %} | null{%- endif -%}
+    {%- elif spec.type is defined and spec.type is iterable and spec.type is not string and spec.type is not mapping and spec.type[0] is defined -%}
+        {{- spec.type | join(" | ") }}
+    {%- elif spec.oneOf -%}
+        {%- for one in spec.oneOf -%}
+            {{- type_of(one, required) -}}
+            {%- if one.description %}{{- "// " + one.description }}{%- endif -%}
+            {%- if one.default is defined %}{{ "// default: " + one.default|tojson }}{%- endif -%}
+            {%- if not loop.last %}{{- " | " }}{%- endif -%}
+        {%- endfor -%}
+    {%- elif spec.type == "string" -%}
+        {{- '"' + spec.enum|join('" | "') + '"' if spec.enum else "string" }}
+        {%- if nullable or spec.nullable %} | null{%- endif -%}
+    {%- elif spec.type in ("number", "integer") -%}number
+    {%- elif spec.type == "boolean" -%}boolean
+    {%- elif spec.type == "object" and spec.properties -%}
+        {{- "{\n" }}
+        {%- for name, inner in spec.properties.items() -%}
+            {{- name }}{{- "?" if name not in (spec.required or []) }}{{- ": " ~ type_of(inner, spec.required or []) }}
+            {%- if not loop.last %}{{- ", " }}{%- endif -%}
+        {%- endfor -%}
+        {{- "}" }}
+    {%- else -%}any
+    {%- endif -%}
+{%- endmacro -%}
+{%- macro tool_space(name, tools) -%}
+    {{- "## " + name + "\n\nnamespace " + name + " {\n\n" }}
+    {%- for tool in tools %}
+        {%- set tool = tool.function %}
+        {{- "// " + tool.description + "\ntype " + tool.name + " = " }}
+        {%- if tool.parameters and tool.parameters.properties -%}
+            {{- "(_: {\n" }}
+            {%- for name, spec in tool.parameters.properties.items() %}
+                {%- if spec.description %}{{- "// " + spec.description + "\n" }}{%- endif %}
+                {{- name + ("?" if name not in (tool.parameters.required or []) else "") + ": " }}
+                {{- type_of(spec, tool.parameters.required or []) }}
+                {%- if spec.default is defined %}{{- ", // default: " + spec.default|string }}{%- endif %}
+                {{- ",\n" }}
+            {%- endfor %}
+            {{- "}) => any;\n\n" }}
+        {%- else -%}
+            {{- "() => any;\n\n" }}
+        {%- endif -%}
+    {%- endfor %}
+    {{- "} // namespace " + name }}
+{%- endmacro -%}
+{%- macro system_text() -%}
+    {{- (identity if identity is defined else "An assistant.") + "\n" }}
+    {{- "Date: " + date_string + "\n\nReasoning: " + (reasoning_effort|default("medium")) + "\n\n" }}
+    {{- "# Channels: analysis, final." }}
+    {%- if tools -%}{{- "\nCalls go to 'commentary'." }}{%- endif -%}
+{%- endmacro -%}
+{{- "<|start|>system<|message|>" }}
+{{- system_text() }}
+{{- "<|end|>" }}
+{%- if messages[0].role == "developer" or messages[0].role == "system" %}
+    {%- set developer = messages[0].content %}
+    {%- set rest = messages[1:] %}
+{%- else %}
+    {%- set developer = "" %}
+    {%- set rest = messages %}
 {%- endif %}
-""",
-    "phi3": "{% for message in messages %}{% if message['role'] == 'system' %}{{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
-    "phi3.5": "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}{{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
-    "llama2": "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
-    "llama3": "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
-    "llama3.1": LLAMA3_1,
-    "mistral-v1": "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token + ' ' }}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}",
-    "mistral-v3": MISTRAL_V3,
-    "gemma2": "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}",
-    "gemma3": GEMMA3,
-    "qwen3": QWEN3,
+{%- if developer or tools %}
+    {{- "<|start|>developer<|message|>" }}
+    {%- if developer %}{{- "# Instructions\n\n" + developer + "\n\n" }}{%- endif %}
+    {%- if tools %}{{- "# Tools\n\n" + tool_space("functions", tools) }}{%- endif %}
+    {{- "<|end|>" }}
+{%- endif %}
+{%- set last_call = namespace(name=none) %}
+{%- for m in rest -%}
+    {%- if m.role == 'assistant' -%}
+        {%- if "thinking" in m and "<|channel|>" in m.thinking %}
+            {{- raise_exception("a channel marker inside a thought") }}
+        {%- endif %}
+        {%- if "tool_calls" in m %}
+            {%- set later = namespace(found=false) %}
+            {%- for other in rest[loop.index:] %}
+                {%- if other.role == 'assistant' and "tool_calls" not in other %}
+                    {%- set later.found = true %}
+                {%- endif %}
+            {%- endfor %}
+            {%- set call = m.tool_calls[0] %}
+            {%- if call.function %}{%- set call = call.function %}{%- endif %}
+            {%- if m.content and m.thinking %}
+                {{- raise_exception("content and a thought in one message") }}
+            {%- elif m.content and not later.found %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + m.content + "<|end|>" }}
+            {%- endif %}
+            {{- "<|start|>assistant to=" }}
+            {{- "functions." + call.name + "<|channel|>commentary " }}
+            {{- (call.content_type if call.content_type is defined else "json") + "<|message|>" }}
+            {{- call.arguments|tojson }}
+            {{- "<|call|>" }}
+            {%- set last_call.name = call.name %}
+        {%- elif loop.last and not add_generation_prompt %}
+            {%- if "thinking" in m %}
+                {{- "<|start|>assistant<|channel|>analysis<|message|>" + m.thinking + "<|end|>" }}
+            {%- endif %}
+            {{- "<|start|>assistant<|channel|>final<|message|>" + m.content + "<|return|>" }}
+        {%- else %}
+            {{- "<|start|>assistant<|channel|>final<|message|>" + m.content + "<|end|>" }}
+            {%- set last_call.name = none %}
+        {%- endif %}
+    {%- elif m.role == 'tool' -%}
+        {%- if last_call.name is none %}
+            {{- raise_exception("a result without a call") }}
+        {%- endif %}
+        {{- "<|start|>functions." + last_call.name }}
+        {{- " to=assistant<|channel|>commentary<|message|>" + m.content|tojson + "<|end|>" }}
+    {%- elif m.role == 'user' -%}
+        {{- "<|start|>user<|message|>" + m.content + "<|end|>" }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|start|>assistant
+{%- endif -%}"""
+
+MODELS = {
+    "chatml": CHATML, "smollm2": SMOLLM2, "smollm3": SMOLLM3, "qwen2": QWEN2, "qwen2.5": QWEN25, "qwen3": QWEN3, "yi": YI,
+    "llama2": LLAMA2, "llama3": LLAMA3, "llama3.1": LLAMA31, "mistral-v1": MISTRAL1, "mistral-v3": MISTRAL3, "nemo": NEMO,
+    "phi3": PHI3, "phi3.5": PHI35, "phi4": PHI4, "phi4-mini": PHI4_MINI, "gemma": GEMMA1, "gemma3": GEMMA3,
+    "granite3": GRANITE3, "olmo2": OLMO2, "zephyr": ZEPHYR, "deepseek": DEEPSEEK, "command-r": COMMAND_R, "gpt-oss": GPT_OSS,
 }
 
 DATA = {"x": [3, 1, 2], "d": {"b": 1, "a": [True, None, 2.5, "q\"'\n"], "c": {}}, "s": "  Ab\u00e9 cd\t", "n": None,
@@ -440,6 +708,13 @@ FEATURES = [
     "{% macro r(k) %}{% if k > 0 %}{{ k }}{{ r(k - 1) }}{% endif %}{% endmacro %}{{ r(5) }}", "{% generation %}g{{ 1 }}{% endgeneration %}",
     "{% for i in range(3) %}{{ i }}{% endfor %}{% for i in range(5, 0, -2) %}{{ i }}{% endfor %}{{ range(2)|list }}",
     "{% if n %}a{% elif x[5] %}b{% elif not e %}c{% else %}d{% endif %}",
+    "{% with a = 1, b = x[0] %}{{ a }}{{ b }}{% set c = 5 %}{{ c }}{% endwith %}{{ a is defined }}{{ c is defined }}{% with %}{% endwith %}",
+    "{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}{% generation %}{% set a = 3 %}{{ a }}{% endgeneration %}{{ a }}",
+    "{% filter upper|replace('A', '-') %}a{{ s|trim }}{% set k = 1 %}{% endfilter %}{{ k is defined }}|{% set z|trim|length %}  in {{ x[0] }} {% endset %}{{ z + 1 }}",
+    "{% for i in [1, 1, 2, 2, 1] %}{{ loop.changed(i) }}{{ loop.changed(i, 'k') if i == 2 }} {% endfor %}",
+    "{{ d.items is defined }} {{ {'items': 1}['items'] }} {{ {'items': 1}.items is callable }} {{ {'keys': 1}.keys is string }}",
+    "{% macro m(a, b=[1], c=b) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m('q') }}{{ m('q', c=2) }} {% macro l() %}{% for i in x %}{{ i }}{% if i == 1 %}{% break %}{% endif %}{% endfor %}{% endmacro %}{{ l() }}",
+    "{% for i in x %}{% for k in x %}{% if k == 1 %}{% continue %}{% endif %}{{ i }}{{ k }}{% if k == 2 %}{% break %}{% endif %}{% endfor %};{% endfor %}",
     # expressions
     "{{ 1 + 2 * 3 - 4 // 3 }} {{ 7 % 4 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 2 ** 10 }} {{ 7 / 2 }} {{ 1 - -1 }} {{ 2.5 * 2 }} {{ 1e3 }} {{ 1_000 }}",
     "{{ 1 < 2 < 3 }} {{ 3 > 2 > 2 }} {{ 1 == 1.0 }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ true == 1 }} {{ 'a' != 'b' }}",
@@ -464,6 +739,7 @@ FEATURES = [
     "{{ people|selectattr('age', 'equalto', 7)|map(attribute='name')|list }} {{ people|rejectattr('t')|list|length }} {{ x|select('odd')|list }} {{ x|reject('gt', 1)|list }} {{ people|selectattr('t', 'defined')|list|length }} {{ [0, 1, '']|select|list }}",
     "{{ '12'|int }} {{ '1.7'|int }} {{ 'zz'|int }} {{ 'zz'|int(5) }} {{ 3.9|int }} {{ '2.5'|float }} {{ -3|abs }} {{ x|sum }} {{ people|sum(attribute='age') }} {{ x|min }} {{ x|max }} {{ [1, 1, 'a', 'A']|unique|list }}",
     "{{ d|items|list }} {{ undef|items|list }} {{ d|dictsort|map('first')|join }} {{ {'b': 1, 'A': 2}|dictsort }} {{ d|length }} {{ 'h\u00e9'|length }} {{ 5|string + 'x' }} {{ 'a-b'|replace('-', '+') }} {{ 'aaa'|replace('a', 'b', 2) }}",
+    "{{ q|tojson(ensure_ascii=true) }} {{ '\\U0001F600\\x7f'|tojson(true) }} {{ 'ff'|int(0, 16) }} {{ 'zz'|int(base=36) }} {{ [['b', 1], ['a', 2]]|sort(attribute=0) }} {{ [['b', 1]]|join('', attribute=0) }} {{ (-1) ** 3 }} {{ (-1) ** 1000000000000 }}",
     "{{ 'a\\nb\\n\\nc'|indent(2) }}|{{ 'a\\nb'|indent(width=1, first=true) }}|{{ x|list }} {{ 'ab'|list }} {{ d|list }} {{ x|count }}",
     # methods
     "[{{ s.strip() }}] [{{ s.lstrip() }}] [{{ s.rstrip() }}] {{ 'xyhiyx'.strip('xy') }} {{ t.split(',') }} {{ ' a  b '.split() }} {{ t.split(',', 1) }} {{ 'a b  c'.split(none, 1) }} {{ t.rsplit(',', 1) }} {{ 'a\\nb\\r\\nc'.splitlines() }}",
@@ -472,6 +748,9 @@ FEATURES = [
 ]
 
 REFUSED = [
+    ("{{ x|join(foo=1) }}", "foo"), ("{{ s|trim('a', 'b') }}", "2 arguments"), ("{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "\"b\""),
+    ("{% call m() %}{% endcall %}", "call"), ("{{ people|sort(attribute='age,name')|list }}", "age,name"), ("{% filter nope %}{% endfilter %}", "nope"),
+    ("{{ x|tojson(indent=65) }}", "indent of 65"), ("{{ 'a'|int(0, 99) }}", "base 99"), ("{% with a %}{% endwith %}", "expected ="),
     ("{{ x|frobnicate }}", "frobnicate"), ("{{ x is frob }}", "frob"), ("a\n{% include 'x' %}", "include"),
     ("{{ lipsum() }}", "lipsum"), ("{{ 'a'.format(1) }}", "format"), ("{{ x.append(1) }}", "append"), ("{{ ''.__class__() }}", "__class__"),
     ("{{ undef.x }}", "undefined"), ("{{ undef + 1 }}", "undefined"), ("{{ 1 + 'a' }}", "a string"), ("{{ 1 // 0 }}", "zero"),
