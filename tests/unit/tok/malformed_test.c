@@ -1,12 +1,12 @@
 /*
  * malformed_test.c - tokenizer.json that is not one: every truncation of a small file, and
- * every value in it put in the place of every other.  Nothing may crash; what opens must
+ * every value in one put in the place of every other; broken charsmaps.  Nothing may crash; what opens must
  * encode and decode.
  */
 #include "core/file.h"
 #include "toy.h"
 
-static const char whole[] =
+static const char bpe[] =
     "{'version': '1.0', 'added_tokens': [{'id': 5, 'content': '<s>', 'special': true, "
     "'lstrip': true, 'normalized': true}], 'normalizer': {'type': 'Sequence', "
     "'normalizers': "
@@ -24,6 +24,23 @@ static const char whole[] =
     "'fuse_unk': false, 'vocab': {'a': 0, 'b': 1, 'ab': 2, '_': 3}, 'merges': [['a', "
     "'b']]}}";
 
+/* The charsmap is a trie of 8 bytes and a result. */
+static const char bert[] =
+    "{'added_tokens': [{'id': 0, 'content': 'a', 'special': true, 'normalized': true}], "
+    "'normalizer': {'type': 'Sequence', 'normalizers': [{'type': 'BertNormalizer', "
+    "'clean_text': true, 'strip_accents': null}, {'type': 'Precompiled', "
+    "'precompiled_charsmap': 'CAAAAAAEAABhAQAAYgA='}, {'type': 'StripAccents'}]}, "
+    "'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'BertPreTokenizer'}, "
+    "{'type': 'WhitespaceSplit'}, {'type': 'CharDelimiterSplit', 'delimiter': '-'}]}, "
+    "'post_processor': {'type': 'BertProcessing', 'cls': ['a', 0], 'sep': ['b', 1]}, "
+    "'decoder': {'type': 'WordPiece', 'prefix': '##', 'cleanup': true}, 'model': {'type': "
+    "'WordPiece', 'unk_token': 'a', 'continuing_subword_prefix': '##', "
+    "'max_input_chars_per_word': 5, 'vocab': {'a': 0, 'b': 1, '##b': 2}}}";
+
+static const char unigram[] =
+    "{'pre_tokenizer': {'type': 'Metaspace'}, 'model': {'type': 'Unigram', 'unk_id': 0, "
+    "'byte_fallback': true, 'vocab': [['a', -1], ['b', -2.5], ['<0x41>', 0], ['ab', 1]]}}";
+
 static void use(const json_t *spec, const json_t *config)
 {
     static const int32_t all[] = {-1, 0, 1, 2, 3, 4, 5, 99};
@@ -33,7 +50,8 @@ static void use(const json_t *spec, const json_t *config)
 
     dr_buf_init(&out, 1 << 20);
     if (tok_open_json(&t, spec, config, "malformed") == DR_OK) {
-        (void)!tok_encode(t, &ids, "a b\xFF ab<s>  \xE2\x96\x81", 14, true);
+        (void)!tok_encode(t, &ids, "a b\xFF ab<s>  \xE2\x96\x81\xEF\xBC\xA1-e\xCC\x81", 21,
+                          true);
         (void)!tok_decode(t, &out, ids.ids, ids.count, true);
         (void)!tok_decode(t, &out, all, DR_COUNT(all), false);
         (void)!tok_chat(t, &out, &(tok_message){"user", "x"}, 1, true);
@@ -90,7 +108,7 @@ static bool swap(json_t *v, size_t *at, json_t *with)
     return false;
 }
 
-static void test_swaps(void)
+static void test_swaps(const char *whole, size_t least)
 {
     static const char *const others[] = {
         "null",      "true",         "-1", "9999999999", "1.5",  "'x'",
@@ -101,7 +119,7 @@ static void test_swaps(void)
     size_t count = 0;
 
     collect(spec, values, &count);
-    CHECK(count > 60);
+    CHECK(count > least);
     for (size_t place = 0; place + 1 < count; place++) {
         for (size_t k = 0; k < DR_COUNT(others) + count; k++) {
             json_t *copy = json_deep_copy(spec);
@@ -118,9 +136,48 @@ static void test_swaps(void)
     json_decref(spec);
 }
 
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+/* The golden's charsmap with letters of its base64 changed: it is refused or it works. */
+static void test_charsmaps(void)
+{
+    static const char digits[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    json_t *spec = NULL;
+    uint32_t state = 1;
+
+    if (!CHECK_OK(
+            dr_json_read(&spec, DRUPE_SOURCE_DIR "/tests/golden/tok/t5/tokenizer.json")))
+        return;
+    json_t *part = json_array_get(
+        json_object_get(json_object_get(spec, "normalizer"), "normalizers"), 0);
+    char *whole =
+        dr_strdup(json_string_value(json_object_get(part, "precompiled_charsmap")));
+    char *text = dr_strdup(whole);
+    const size_t n = strlen(whole);
+    CHECK(n > 1000);
+    for (int round = 0; round < 600; round++) {
+        memcpy(text, whole, n + 1);
+        for (int i = 0; i < 1 + round / 6; i++)
+            text[next_random(&state) % n] = digits[next_random(&state) % 64];
+        if (round % 7 == 0)
+            text[next_random(&state) % n] = '\0';
+        CHECK_EQ_INT(json_object_set_new(part, "precompiled_charsmap", json_string(text)),
+                     0);
+        use(spec, NULL);
+    }
+    free(whole);
+    free(text);
+    json_decref(spec);
+}
+
 static void test_truncations(void)
 {
-    json_t *spec = toy_json(whole);
+    json_t *spec = toy_json(bpe);
     char *text = json_dumps(spec, JSON_COMPACT);
     char *path = dr_asprintf("%s/tokenizer.json", check_tmp());
     tok_tokenizer *t = NULL;
@@ -211,7 +268,10 @@ static void test_messages(void)
 int main(void)
 {
     test_truncations();
-    test_swaps();
+    test_swaps(bpe, 60);
+    test_swaps(bert, 30);
+    test_swaps(unigram, 15);
+    test_charsmaps();
     test_messages();
     return check_done();
 }
