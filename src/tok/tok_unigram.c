@@ -23,7 +23,7 @@
 
 static dr_status read_pieces(tok_model *m, const json_t *list, const char *where)
 {
-    double lowest = INFINITY;
+    double lowest = HUGE_VAL;
     tok_str piece = {0};
     dr_status st = DR_OK;
 
