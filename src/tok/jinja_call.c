@@ -72,6 +72,10 @@ static dr_status call_range(jinja *j, jinja_value *out, const jinja_args *a)
         if (__builtin_add_overflow(i, v[2], &i))
             break;
     }
+    out->u.list->range = true;
+    out->u.list->a = v[0];
+    out->u.list->b = v[1];
+    out->u.list->step = v[2];
 done:
     return st;
 }
@@ -208,6 +212,11 @@ dr_status jinja_function(jinja *j, jinja_value *out, jinja_text name, const jinj
 
 /* ---- methods ---- */
 
+static bool is_sequence(const jinja_value *v)
+{
+    return v->type == JINJA_LIST || v->type == JINJA_TUPLE;
+}
+
 /* items, keys, values of a dict, as a list. */
 static dr_status dict_parts(jinja *j, jinja_value *out, const jinja_dict *d,
                             jinja_text name)
@@ -241,12 +250,41 @@ static dr_status dict_get(jinja *j, jinja_value *out, const jinja_dict *d,
 
     if (key == NULL)
         DR_FAIL(DR_EFORMAT, "chat template line %d: get of nothing", j->line);
+    DR_TRY(jinja_check_key(j, key));
     DR_TRY(jinja_dict_find(j, d, key, &found));
     *out = (jinja_value){.type = JINJA_NONE};
     if (found != NULL)
         *out = *found;
     else if (dflt != NULL)
         *out = *dflt;
+done:
+    return st;
+}
+
+/* count and index of a list or tuple. */
+static dr_status list_search(jinja *j, jinja_value *out, const jinja_list *l,
+                             jinja_text name, const jinja_args *a)
+{
+    const bool index = jinja_is(name, "index");
+    int64_t count = 0;
+    bool same = false;
+    dr_status st = DR_OK;
+
+    if (a->count != 1)
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: %.*s of a list with %zu arguments",
+                j->line, (int)name.n, name.s, a->count);
+    for (size_t i = 0; i < l->count; i++) {
+        DR_TRY(jinja_equal(j, &same, &l->v[i], &a->v[0], 0));
+        if (same && index) {
+            *out = jinja_int((int64_t)i);
+            return DR_OK;
+        }
+        count += same;
+    }
+    if (index)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: index of what is not in the list",
+                j->line);
+    *out = jinja_int(count);
 done:
     return st;
 }
@@ -293,6 +331,9 @@ dr_status jinja_method(jinja *j, jinja_value *out, const jinja_value *v, jinja_t
         return dict_parts(j, out, v->u.dict, name);
     if (v->type == JINJA_DICT && jinja_is(name, "get"))
         return dict_get(j, out, v->u.dict, a);
+    if (is_sequence(v) && !v->u.list->lazy &&
+        (jinja_is(name, "count") || jinja_is(name, "index")))
+        return list_search(j, out, v->u.list, name, a);
     if (v->type == JINJA_LOOP && jinja_is(name, "cycle"))
         return loop_cycle(j, out, v->u.loop, a);
     if (v->type == JINJA_LOOP && jinja_is(name, "changed"))
@@ -305,11 +346,6 @@ dr_status jinja_method(jinja *j, jinja_value *out, const jinja_value *v, jinja_t
 }
 
 /* ---- tests ---- */
-
-static bool is_sequence(const jinja_value *v)
-{
-    return v->type == JINJA_LIST || v->type == JINJA_TUPLE;
-}
 
 static const struct {
     const char *name, *op;
@@ -355,7 +391,8 @@ static bool kind_test(bool *out, jinja_text name, const jinja_value *v)
         {"mapping", dict},
         {"iterable", text || dict || list || none},
         {"sequence", text || dict || list || none},
-        {"callable", v->type == JINJA_FUNCTION || v->type == JINJA_MACRO},
+        {"callable", none || v->type == JINJA_FUNCTION || v->type == JINJA_MACRO ||
+                         v->type == JINJA_LOOP},
         {"true", v->type == JINJA_BOOL && v->u.truth},
         {"false", v->type == JINJA_BOOL && !v->u.truth},
     };
@@ -386,7 +423,7 @@ static bool same_object(const jinja_value *a, const jinja_value *b)
 static dr_status remainder_test(jinja *j, bool *out, jinja_text name, const jinja_value *v,
                                 const jinja_value *by)
 {
-    const jinja_value two = jinja_int(2);
+    const jinja_value two = jinja_int(2), one = jinja_int(1), zero = jinja_int(0);
     jinja_value r = {0};
     dr_status st = DR_OK;
 
@@ -396,7 +433,7 @@ static dr_status remainder_test(jinja *j, bool *out, jinja_text name, const jinj
         DR_FAIL(DR_EFORMAT, "chat template line %d: %.*s of %s", j->line, (int)name.n,
                 name.s, jinja_type_name(v));
     DR_TRY(jinja_binary(j, &r, (jinja_text){"%", 1}, v, by));
-    *out = jinja_truth(&r) == jinja_is(name, "odd");
+    DR_TRY(jinja_equal(j, out, &r, jinja_is(name, "odd") ? &one : &zero, 0));
 done:
     return st;
 }
@@ -408,6 +445,15 @@ dr_status jinja_test(jinja *j, bool *out, jinja_text name, const jinja_value *v,
     jinja_value cased = {0};
     dr_status st = DR_OK;
 
+    const bool asked = a->count + a->named_count > 0;
+    if (a->count + a->named_count > 1)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: the test %.*s of %zu things", j->line,
+                (int)name.n, name.s, a->count + a->named_count);
+    if (asked &&
+        (kind_test(out, name, v) || jinja_is(name, "odd") || jinja_is(name, "even") ||
+         jinja_is(name, "upper") || jinja_is(name, "lower")))
+        DR_FAIL(DR_EFORMAT, "chat template line %d: the test %.*s takes nothing", j->line,
+                (int)name.n, name.s);
     if (kind_test(out, name, v))
         return DR_OK;
     if (jinja_is(name, "odd") || jinja_is(name, "even") || jinja_is(name, "divisibleby"))

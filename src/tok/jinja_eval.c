@@ -147,6 +147,9 @@ static dr_status run_filter_block(jinja *j, const jinja_node *n)
 
     j->scope = &inner;
     DR_TRY(filtered(j, &v, n));
+    if (v.type != JINJA_STRING)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: a filter block that makes %s", n->line,
+                jinja_type_name(&v));
     DR_TRY(jinja_print(j, j->out, &v, false, 0));
 done:
     j->scope = inner.up;
@@ -515,6 +518,7 @@ static dr_status eval_make(jinja *j, jinja_value *out, const jinja_node *n)
         DR_TRY(jinja_dict_new(j, &out->u.dict));
         for (size_t i = 0; i + 1 < n->count; i += 2) {
             DR_TRY(jinja_eval(j, &key, n->list[i]));
+            DR_TRY(jinja_check_key(j, &key));
             DR_TRY(jinja_eval(j, &v, n->list[i + 1]));
             DR_TRY(jinja_dict_set(j, out->u.dict, key, v));
         }

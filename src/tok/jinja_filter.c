@@ -3,12 +3,15 @@
  *
  * TO ADD: a function and its row in `filters`.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tok/jinja_impl.h"
 #include "tok/tok_impl.h"
+
+enum { DIGITS_MAX = 400 };
 
 /* ---- strings ---- */
 
@@ -95,7 +98,10 @@ static dr_status f_indent(jinja *j, jinja_value *out, const jinja_value *v,
     dr_status st = DR_OK;
 
     dr_buf_init(&b, JINJA_OUTPUT_MAX);
-    DR_TRY(jinja_str(j, &t, v));
+    if (v->type != JINJA_STRING)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: indent of %s", j->line,
+                jinja_type_name(v));
+    t = v->u.text;
     DR_TRY(jinja_arg_int(j, &width, a, 0, "width"));
     for (size_t at = 0, line = 0; at <= t.n; line++) {
         const char *newline = at < t.n ? memchr(t.s + at, '\n', t.n - at) : NULL;
@@ -156,35 +162,64 @@ done:
 
 /* ---- numbers ---- */
 
+static dr_status defined(const jinja *j, const jinja_value *v)
+{
+    if (v->type != JINJA_UNDEFINED)
+        return DR_OK;
+    return dr_fail(DR_EFORMAT, "chat template line %d: \"%.*s\" is undefined", j->line,
+                   (int)v->u.text.n, v->u.text.s);
+}
+
+/* Text as Python's int and float take it, for strtoll and strtod, which take more: no
+ * hexadecimal and nothing in brackets; white space goes.  false: it is no number. */
+static bool digits_of(char digits[DIGITS_MAX], jinja_text t)
+{
+    uint32_t cp = 0;
+
+    while (t.n > 0 && (tok_utf8_get(t.s, t.n, &cp), jinja_space(cp)))
+        t = (jinja_text){t.s + tok_utf8_get(t.s, t.n, &cp),
+                         t.n - tok_utf8_get(t.s, t.n, &cp)};
+    while (t.n > 0 && (tok_utf8_last(t.s, t.n, &cp), jinja_space(cp)))
+        t.n -= tok_utf8_last(t.s, t.n, &cp);
+    if (t.n == 0 || t.n >= DIGITS_MAX)
+        return false;
+    memcpy(digits, t.s, t.n);
+    digits[t.n] = '\0';
+    return strpbrk(digits, "xXpP(") == NULL;
+}
+
 static dr_status f_int(jinja *j, jinja_value *out, const jinja_value *v,
                        const jinja_args *a)
 {
     const jinja_value *dflt = jinja_arg(a, 0, "default");
     int64_t base = 10;
-    char digits[32], *end = digits;
-    jinja_text t = {0};
+    char digits[DIGITS_MAX], *end = digits;
     dr_status st = DR_OK;
 
     DR_TRY(jinja_arg_int(j, &base, a, 1, "base"));
     if (base < 2 || base > 36)
         DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: int with base %lld", j->line,
                 (long long)base);
+    DR_TRY(defined(j, v));
     *out = dflt != NULL ? *dflt : jinja_int(0);
     if (v->type == JINJA_INT || v->type == JINJA_BOOL)
         *out = v->type == JINJA_INT ? *v : jinja_int(v->u.truth);
     if (v->type == JINJA_FLOAT && fabs(v->u.real) < 9e18)
         *out = jinja_int((int64_t)v->u.real);
-    if (v->type != JINJA_STRING)
+    if (v->type != JINJA_STRING || !digits_of(digits, v->u.text))
         return DR_OK;
-    DR_TRY(jinja_str(j, &t, v));
-    if (t.n > 0 && t.n < 19) {
-        memcpy(digits, t.s, t.n);
-        digits[t.n] = '\0';
-        const int64_t i = strtoll(digits, &end, (int)base);
-        const double f = *end == '\0' ? 0.0 : strtod(digits, &end);
-        if (*end == '\0')
-            *out = jinja_int(f < 0.0 || f > 0.0 ? (int64_t)f : i);
+    errno = 0;
+    const int64_t i = strtoll(digits, &end, (int)base);
+    if (*end == '\0' && errno == ERANGE)
+        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: an integer beyond 64 bits",
+                j->line);
+    if (*end == '\0') {
+        *out = jinja_int(i);
+        return DR_OK;
     }
+    const double f = strtod(digits, &end);
+    if (*end == '\0' && fabs(f) < 9e18)
+        *out = jinja_int((int64_t)f);
 done:
     return st;
 }
@@ -193,20 +228,20 @@ static dr_status f_float(jinja *j, jinja_value *out, const jinja_value *v,
                          const jinja_args *a)
 {
     const jinja_value *dflt = jinja_arg(a, 0, "default");
-    char digits[64], *end = digits;
+    char digits[DIGITS_MAX], *end = digits;
+    dr_status st = DR_OK;
 
-    (void)j;
+    DR_TRY(defined(j, v));
     *out = dflt != NULL ? *dflt : jinja_real(0.0);
     if (jinja_is_number(v)) {
         *out = jinja_real(jinja_number(v));
-    } else if (v->type == JINJA_STRING && v->u.text.n > 0 && v->u.text.n < sizeof(digits)) {
-        memcpy(digits, v->u.text.s, v->u.text.n);
-        digits[v->u.text.n] = '\0';
+    } else if (v->type == JINJA_STRING && digits_of(digits, v->u.text)) {
         const double f = strtod(digits, &end);
         if (*end == '\0')
             *out = jinja_real(f);
     }
-    return DR_OK;
+done:
+    return st;
 }
 
 static dr_status f_abs(jinja *j, jinja_value *out, const jinja_value *v,

@@ -79,6 +79,8 @@ struct jinja_list {
     size_t count, cap;
     bool lazy;  /* what a filter makes one by one in Python: true, without length */
     bool spent; /* a lazy one that was walked: empty from then on */
+    bool range; /* what range() makes, from a to b by step */
+    int64_t a, b, step;
 };
 
 struct jinja_dict {
@@ -117,6 +119,8 @@ DR_MUST_USE dr_status jinja_dict_set(jinja *j, jinja_dict *d, jinja_value key,
                                      jinja_value value);
 DR_MUST_USE dr_status jinja_dict_find(jinja *j, const jinja_dict *d, const jinja_value *key,
                                       const jinja_value **out); /* *out NULL: no such key */
+/* DR_EFORMAT: a list or dict, also in a tuple, is no key in Python. */
+DR_MUST_USE dr_status jinja_check_key(const jinja *j, const jinja_value *key);
 const jinja_value *jinja_dict_text(const jinja_dict *d, const char *key);
 DR_MUST_USE dr_status jinja_from_json(jinja *j, jinja_value *out, const json_t *v,
                                       int depth);

@@ -350,6 +350,9 @@ dr_status jinja_f_dictsort(jinja *j, jinja_value *out, const jinja_value *v,
     if (by != NULL && !values && !(by->type == JINJA_STRING && jinja_is(by->u.text, "key")))
         DR_FAIL(DR_EFORMAT, "chat template line %d: dictsort by neither key nor value",
                 j->line);
+    if (v->type != JINJA_DICT)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: dictsort of %s", j->line,
+                jinja_type_name(v));
     DR_TRY(jinja_f_items(j, out, v, a));
     out->u.list->lazy = false;
     DR_TRY(jinja_alloc(j, &keys, out->u.list->count, sizeof(*keys)));
@@ -378,6 +381,7 @@ dr_status jinja_f_unique(jinja *j, jinja_value *out, const jinja_value *v,
     for (size_t i = 0; i < items->count; i++) {
         bool seen = false;
         DR_TRY(sort_key(j, &key, &items->v[i], jinja_arg(a, 1, "attribute"), sensitive));
+        DR_TRY(jinja_check_key(j, &key));
         for (size_t k = 0; k < keys->count && !seen; k++)
             DR_TRY(jinja_equal(j, &seen, &keys->v[k], &key, 0));
         if (!seen) {

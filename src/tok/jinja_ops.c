@@ -13,6 +13,12 @@ static bool is_sequence(const jinja_value *v)
     return v->type == JINJA_LIST || v->type == JINJA_TUPLE;
 }
 
+/* A list or tuple, and not what range() or a filter makes. */
+static bool is_plain(const jinja_value *v)
+{
+    return is_sequence(v) && !v->u.list->lazy && !v->u.list->range;
+}
+
 static bool is_whole(const jinja_value *v)
 {
     return v->type == JINJA_INT || v->type == JINJA_BOOL;
@@ -129,6 +135,25 @@ static bool whole_result(int64_t *out, jinja_text op, int64_t a, int64_t b)
     return true;
 }
 
+/* The remainder has the divisor's sign, also when it is zero. */
+static double python_mod(double a, double b)
+{
+    const double r = fmod(a, b);
+
+    if (r < 0.0 || r > 0.0)
+        return (r < 0.0) != (b < 0.0) ? r + b : r;
+    return copysign(0.0, b);
+}
+
+static double python_floor_div(double a, double b)
+{
+    const double quotient = (a - python_mod(a, b)) / b, whole_part = floor(quotient);
+
+    if (!(quotient < 0.0 || quotient > 0.0))
+        return copysign(0.0, a / b);
+    return quotient - whole_part > 0.5 ? whole_part + 1.0 : whole_part;
+}
+
 static dr_status real_result(const jinja *j, jinja_value *out, jinja_text op, double a,
                              double b)
 {
@@ -154,10 +179,10 @@ static dr_status real_result(const jinja *j, jinja_value *out, jinja_text op, do
         r = a / b;
         break;
     case 4:
-        r = floor(a / b);
+        r = python_floor_div(a, b);
         break;
     case 5:
-        r = a - floor(a / b) * b;
+        r = python_mod(a, b);
         break;
     default:
         r = pow(a, b);
@@ -199,12 +224,11 @@ dr_status jinja_binary(jinja *j, jinja_value *out, jinja_text op, const jinja_va
         return number_result(j, out, op, a, b);
     if (jinja_is(op, "+") && a->type == JINJA_STRING && b->type == JINJA_STRING)
         return concatenate(j, out, a->u.text, b->u.text);
-    if (jinja_is(op, "+") && is_sequence(a) && a->type == b->type && !a->u.list->lazy &&
-        !b->u.list->lazy)
+    if (jinja_is(op, "+") && is_plain(a) && is_plain(b) && a->type == b->type)
         return join_lists(j, out, a, b);
-    if (jinja_is(op, "*") && is_whole(b) && (is_sequence(a) || a->type == JINJA_STRING))
+    if (jinja_is(op, "*") && is_whole(b) && (is_plain(a) || a->type == JINJA_STRING))
         return repeat(j, out, a, whole(b));
-    if (jinja_is(op, "*") && is_whole(a) && (is_sequence(b) || b->type == JINJA_STRING))
+    if (jinja_is(op, "*") && is_whole(a) && (is_plain(b) || b->type == JINJA_STRING))
         return repeat(j, out, b, whole(a));
     if (jinja_is(op, "%") && a->type == JINJA_STRING)
         DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: formatting a string with %%",
@@ -225,6 +249,7 @@ static dr_status contains(jinja *j, bool *out, const jinja_value *item,
 
     *out = false;
     if (in->type == JINJA_DICT) {
+        DR_TRY(jinja_check_key(j, item));
         DR_TRY(jinja_dict_find(j, in->u.dict, item, &found));
         *out = found != NULL;
         return DR_OK;
@@ -379,22 +404,16 @@ done:
 }
 
 /* A bound as Python clamps it for `count` items and the direction. */
-static dr_status bound(const jinja *j, int64_t *out, const jinja_value *v, int64_t dflt,
-                       int64_t count, bool back)
+static int64_t bound(const jinja_value *v, int64_t dflt, int64_t count, bool back)
 {
     const int64_t low = back ? -1 : 0, high = back ? count - 1 : count;
 
-    *out = dflt;
     if (v->type == JINJA_NONE)
-        return DR_OK;
-    if (!is_whole(v))
-        return dr_fail(DR_EFORMAT, "chat template line %d: a slice bound is %s", j->line,
-                       jinja_type_name(v));
+        return dflt;
     int64_t i = whole(v);
     if (i < 0)
         i = i < -count ? low : i + count;
-    *out = i < low ? low : i > high ? high : i;
-    return DR_OK;
+    return i < low ? low : i > high ? high : i;
 }
 
 /* A string in steps of one: a part of it. */
@@ -402,12 +421,11 @@ static dr_status slice_text(jinja *j, jinja_value *out, jinja_text t,
                             const jinja_value bounds[3])
 {
     const int64_t count = (int64_t)jinja_chars(t);
-    int64_t from = 0, to = 0;
+    const int64_t from = bound(&bounds[0], 0, count, false);
+    const int64_t to = bound(&bounds[1], count, count, false);
     dr_status st = DR_OK;
 
     DR_TRY(jinja_step(j, t.n / 64));
-    DR_TRY(bound(j, &from, &bounds[0], 0, count, false));
-    DR_TRY(bound(j, &to, &bounds[1], count, count, false));
     const size_t start = skip_chars(t, 0, from);
     const size_t end = to > from ? skip_chars(t, start, to - from) : start;
     *out = jinja_string((jinja_text){t.s + start, end - start});
@@ -420,27 +438,37 @@ dr_status jinja_slice(jinja *j, jinja_value *out, const jinja_value *v,
 {
     const jinja_list *items = NULL;
     jinja_value picked = {.type = v->type == JINJA_STRING ? JINJA_LIST : v->type};
-    const int64_t step = bounds[2].type == JINJA_NONE ? 1 : whole(&bounds[2]);
-    int64_t from = 0, to = 0;
+    const int64_t step = is_whole(&bounds[2]) ? whole(&bounds[2]) : 1;
     dr_status st = DR_OK;
 
-    if ((!is_sequence(v) || v->u.list->lazy) && v->type != JINJA_STRING)
-        DR_FAIL(DR_EFORMAT, "chat template line %d: a slice of %s", j->line,
-                jinja_type_name(v));
-    if (step == 0 || (bounds[2].type != JINJA_NONE && !is_whole(&bounds[2])))
+    bool sliceable = v->type == JINJA_STRING || (is_sequence(v) && !v->u.list->lazy);
+    for (size_t i = 0; i < 3; i++)
+        sliceable = sliceable && (bounds[i].type == JINJA_NONE || is_whole(&bounds[i]));
+    if (!sliceable)
+        DR_FAIL(DR_EFORMAT, "chat template line %d: a slice of %s, from %s to %s", j->line,
+                jinja_type_name(v), jinja_type_name(&bounds[0]),
+                jinja_type_name(&bounds[1]));
+    if (step == 0)
         DR_FAIL(DR_EFORMAT, "chat template line %d: a slice in steps of zero", j->line);
     if (v->type == JINJA_STRING && step == 1)
         return slice_text(j, out, v->u.text, bounds);
     DR_TRY(jinja_iterate(j, &items, v));
     const int64_t count = (int64_t)items->count;
-    DR_TRY(bound(j, &from, &bounds[0], step < 0 ? count - 1 : 0, count, step < 0));
-    DR_TRY(bound(j, &to, &bounds[1], step < 0 ? -1 : count, count, step < 0));
+    const int64_t from = bound(&bounds[0], step < 0 ? count - 1 : 0, count, step < 0);
+    const int64_t to = bound(&bounds[1], step < 0 ? -1 : count, count, step < 0);
     DR_TRY(jinja_list_new(j, &picked.u.list, 0));
     for (int64_t i = from; step > 0 ? i < to : i > to;) {
         DR_TRY(jinja_list_add(j, picked.u.list, items->v[i]));
         DR_TRY(jinja_step(j, 1));
         if (__builtin_add_overflow(i, step, &i))
             break;
+    }
+    if (is_sequence(v) && v->u.list->range) {
+        const jinja_list *r = v->u.list;
+        picked.u.list->range = true;
+        picked.u.list->a = r->a + from * r->step;
+        picked.u.list->b = r->a + to * r->step;
+        picked.u.list->step = r->step * step;
     }
     if (v->type != JINJA_STRING)
         *out = picked;

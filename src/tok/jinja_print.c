@@ -90,6 +90,12 @@ static dr_status print_list(jinja *j, dr_buf *out, const jinja_value *v, int dep
     if (l->lazy)
         DR_FAIL(DR_EUNSUPPORTED,
                 "chat template line %d: printing a filter's items; |list it", j->line);
+    if (l->range) {
+        DR_TRY(dr_buf_addf(out, "range(%lld, %lld", (long long)l->a, (long long)l->b));
+        if (l->step != 1)
+            DR_TRY(dr_buf_addf(out, ", %lld", (long long)l->step));
+        return dr_buf_adds(out, ")");
+    }
     DR_TRY(dr_buf_adds(out, tuple ? "(" : "["));
     for (size_t i = 0; i < l->count; i++) {
         DR_TRY(dr_buf_adds(out, i > 0 ? ", " : ""));
@@ -318,7 +324,8 @@ dr_status jinja_json(jinja *j, dr_buf *out, const jinja_value *v,
         return jinja_print(j, out, v, false, 0);
     if (v->type == JINJA_STRING)
         return json_text(out, v->u.text, style->ascii);
-    if ((v->type == JINJA_LIST || v->type == JINJA_TUPLE) && !v->u.list->lazy)
+    if ((v->type == JINJA_LIST || v->type == JINJA_TUPLE) && !v->u.list->lazy &&
+        !v->u.list->range)
         return json_list(j, out, v->u.list, style, depth);
     if (v->type == JINJA_DICT)
         return json_dict(j, out, v->u.dict, style, depth);

@@ -69,6 +69,7 @@ dr_status jinja_replace(jinja *j, jinja_value *out, jinja_text t, const jinja_ar
 {
     jinja_text old = {0}, with = {0};
     int64_t count = -1;
+    uint32_t cp = 0;
     size_t at = 0;
     dr_buf b;
     dr_status st = DR_OK;
@@ -78,17 +79,21 @@ dr_status jinja_replace(jinja *j, jinja_value *out, jinja_text t, const jinja_ar
     DR_TRY(jinja_arg_text(j, &with, a, 1, "new"));
     DR_TRY(jinja_arg_int(j, &count, a, 2, "count"));
     DR_TRY(jinja_step(j, t.n / 64));
-    if (old.n == 0)
-        DR_FAIL(DR_EUNSUPPORTED, "chat template line %d: replacing the empty string",
-                j->line);
-    for (; count != 0; count -= count > 0) {
-        const char *hit = memmem(t.s + at, t.n - at, old.s, old.n);
+    for (; count != 0 && (old.n > 0 || at < t.n); count -= count > 0) {
+        const char *hit = old.n > 0 ? memmem(t.s + at, t.n - at, old.s, old.n) : t.s + at;
         if (hit == NULL)
             break;
         DR_TRY(dr_buf_add(&b, t.s + at, (size_t)(hit - t.s) - at));
         DR_TRY(dr_buf_add(&b, with.s, with.n));
         at = (size_t)(hit - t.s) + old.n;
+        if (old.n == 0) { /* one before each character, and one at the end */
+            const size_t n = tok_utf8_get(t.s + at, t.n - at, &cp);
+            DR_TRY(dr_buf_add(&b, t.s + at, n));
+            at += n;
+        }
     }
+    if (old.n == 0 && count != 0)
+        DR_TRY(dr_buf_add(&b, with.s, with.n));
     DR_TRY(dr_buf_add(&b, t.s + at, t.n - at));
     DR_TRY(take(j, out, &b));
 done:
@@ -199,12 +204,6 @@ static dr_status split_words(jinja *j, jinja_list *l, jinja_text t, int64_t most
         }
         if (start == t.n)
             break;
-        while (most == 0 && i > start) {
-            n = tok_utf8_last(t.s + start, i - start, &cp);
-            if (!jinja_space(cp))
-                break;
-            i -= n;
-        }
         DR_TRY(add_part(j, l, t.s + start, i - start));
         if (most == 0)
             break;

@@ -148,6 +148,21 @@ done:
     return st;
 }
 
+dr_status jinja_check_key(const jinja *j, const jinja_value *key)
+{
+    dr_status st = DR_OK;
+
+    if (key->type == JINJA_DICT || (key->type == JINJA_LIST && !key->u.list->range))
+        DR_FAIL(DR_EFORMAT, "chat template line %d: %s as a key", j->line,
+                jinja_type_name(key));
+    if (key->type == JINJA_TUPLE)
+        for (size_t i = 0; i < key->u.list->count; i++)
+            if (key->u.list->v[i].type != JINJA_TUPLE) /* tuples in tuples: not looked at */
+                DR_TRY(jinja_check_key(j, &key->u.list->v[i]));
+done:
+    return st;
+}
+
 const jinja_value *jinja_dict_text(const jinja_dict *d, const char *key)
 {
     for (size_t i = 0; i < d->count; i++)
@@ -262,6 +277,8 @@ const char *jinja_type_name(const jinja_value *v)
         [JINJA_FUNCTION] = "a function",
         [JINJA_MACRO] = "a macro",
     };
+    if (v->type == JINJA_LIST && v->u.list->range)
+        return "a range";
     return names[v->type];
 }
 
@@ -329,7 +346,7 @@ static dr_status equal_lists(jinja *j, bool *out, const jinja_list *a, const jin
 {
     dr_status st = DR_OK;
 
-    *out = a->count == b->count;
+    *out = a->count == b->count && a->range == b->range;
     for (size_t i = 0; i < a->count && *out; i++)
         DR_TRY(jinja_equal(j, out, &a->v[i], &b->v[i], depth + 1));
 done:
@@ -401,7 +418,8 @@ dr_status jinja_order(jinja *j, int *out, const jinja_value *a, const jinja_valu
         DR_TRY(jinja_step(j, n / 256));
         *out = c != 0 ? (c > 0) - (c < 0)
                       : (a->u.text.n > b->u.text.n) - (a->u.text.n < b->u.text.n);
-    } else if (is_sequence(a) && a->type == b->type) {
+    } else if (is_sequence(a) && a->type == b->type && !a->u.list->range &&
+               !b->u.list->range) {
         const jinja_list *x = a->u.list, *y = b->u.list;
         for (size_t i = 0; i < x->count && i < y->count; i++) {
             DR_TRY(jinja_equal(j, &same, &x->v[i], &y->v[i], depth + 1));

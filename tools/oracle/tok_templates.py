@@ -727,6 +727,11 @@ FEATURES = [
     "{{ 0.1 }} {{ 1.0 }} {{ 1e16 }} {{ 1.5e-7 }} {{ 123456.789 }} {{ 0.0001 }} {{ 1e15 }} {{ f + 0.2 }} {{ 1/3 }} {{ big * 1000 }} {{ -0.0 }}",
     "{{ 'a\\nb\\u00e9\\x41\\'\\q' }}", "{{ undef }}|{{ undef is defined }}|{{ undef|default('q') }}|{{ n|default('q') }}|{{ n|default('q', true) }}|{{ undef == undef2 }}",
     "{{ (1, 2)|length }} {{ -1|abs }} {{ (x|length) + 1 }} {{ x|length == 3 }} {{ s|trim|upper|lower|length }}", "{{ 1 is defined and 2 is number }}",
+    "{{ range(4) }} {{ range(9, 1, -3) }} {{ range(9)[2:7:2] }} {{ range(3) == [0, 1, 2] }} {{ range(3) == range(3) }} {{ [range(2)] }} {{ range(0)|length }}",
+    "{{ 0.0 % -7 }} {{ 7.5 % -2 }} {{ -7.5 // 2 }} {{ 7.5 // -2.5 }} {{ -0.0 // 3 }} {{ 1e17 // 3.0 }} {{ 5.5 % 0.25 }}",
+    "{{ 'abc'.replace('', '-') }} {{ 'h\u00e9'|replace('', '.', 2) }} [{{ ' a b  c \\n'.split(none, 1) }}] [{{ ' a '.split(none, 0) }}] {{ x.count(1) }} {{ x.index(2) }} {{ (1, 1).count(1) }}",
+    "{{ 2.5 is odd }} {{ 3.0 is odd }} {{ 2.5 is even }} {{ undef is callable }} {{ d.items is callable }} {{ ' 12 '|int }} {{ '1e3'|int }} {{ '0x1f'|int(7) }} {{ 'inf'|int(8) }} {{ '-0.28571428571428570'|int(4) }} {{ ' 2.5 '|float }} {{ '0x1f'|float(2) }}",
+    "{% if false %}{{ x|no_such }}{{ x is no_such }}{{ s|upper.split() }}{% endif %}{{ (1, 'a') in {(1, 'a'): 2} }} {{ x[1:]|list }} {{ {}['a']|default('z') }}",
     # tests
     "{{ n is none }} {{ x is iterable }} {{ x is sequence }} {{ d is mapping }} {{ s is string }} {{ 1 is number }} {{ 1.0 is float }} {{ 1 is integer }} {{ true is boolean }} {{ true is integer }} {{ 1 is true }} {{ true is true }} {{ false is false }}",
     "{{ 4 is divisibleby 2 }} {{ 4 is divisibleby(3) }} {{ 3 is odd }} {{ 3 is even }} {{ 'a' is in 'abc' }} {{ 3 is eq 3 }} {{ 3 is gt(2) }} {{ 'ab' is lower }} {{ 'AB' is upper }} {{ 5 is not none }} {{ x is not string }} {{ none is sameas none }}",
@@ -748,6 +753,10 @@ FEATURES = [
 ]
 
 REFUSED = [
+    ("{{ undef|int }}", "undefined"), ("{% filter length %}a{% endfilter %}", "filter block"), ("{{ [range(3)]|tojson }}", "a range"), ("{{ range(3) + [1] }}", "a range"),
+    ("{{ undef|dictsort }}", "dictsort"), ("{{ x|select('odd', 1)|list }}", "takes nothing"), ("{{ d.get([1]) }}", "as a key"), ("{{ {x: 1} }}", "as a key"), ("{{ x in d }}", "as a key"),
+    ("{{ 1|indent }}", "indent of an int"), ("{{ 1 is defined is none }}", "end of a test"), ("{{ 1 is defined if not x }}", "unexpected"), ("{{ true[1:] }}", "a slice of a bool"),
+    ("{{ x.index(9) }}", "index"), ("{{ '99999999999999999999'|int }}", "64 bits"), ("{{ people|unique|list }}", "as a key"), ("{{ s|upper.split() }}", "upper.split"),
     ("{{ x|join(foo=1) }}", "foo"), ("{{ s|trim('a', 'b') }}", "2 arguments"), ("{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "\"b\""),
     ("{% call m() %}{% endcall %}", "call"), ("{{ people|sort(attribute='age,name')|list }}", "age,name"), ("{% filter nope %}{% endfilter %}", "nope"),
     ("{{ x|tojson(indent=65) }}", "indent of 65"), ("{{ 'a'|int(0, 99) }}", "base 99"), ("{% with a %}{% endwith %}", "expected ="),

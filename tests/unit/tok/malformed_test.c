@@ -1,7 +1,7 @@
 /*
  * malformed_test.c - tokenizer.json that is not one: every truncation of a small file, and
- * every value in one put in the place of every other; broken charsmaps.  Nothing may crash; what opens must
- * encode and decode.
+ * every value in one put in the place of every other; broken charsmaps.  Nothing may crash;
+ * what opens must encode and decode.
  */
 #include "core/file.h"
 #include "toy.h"

@@ -1,7 +1,7 @@
 /*
  * models_test.c - Unigram, WordPiece and WordLevel, worked out by hand, with what stands
- * around them in files of that kind: BERT's and SentencePiece's normalizers, pre-tokenizers,
- * post-processors, the WordPiece decoder.
+ * around them in files of that kind: BERT's and SentencePiece's normalizers,
+ * pre-tokenizers, post-processors, the WordPiece decoder.
  */
 #include "toy.h"
 

@@ -1,11 +1,15 @@
 /*
- * tok_driver.c - a tokenizer folder at work, for tools/oracle/tok_compare.py; no test.
+ * tok_driver.c - a tokenizer folder at work, for tools/oracle/tok_compare.py, and chat
+ * templates, for tools/oracle/tok_jinja.py; no test.
  *
  *   tok_driver DIR compare [special]   records from stdin: a length (uint32, this machine's
  *       order) and that many bytes of text.  For each, to stdout: the count of ids, the ids
  *       (int32), then two texts with lengths: decoded with and without special tokens.
  *       Streaming must say the same as decoding; else the program fails.
  *   tok_driver DIR speed FILE          encodes and decodes FILE and prints MB/s
+ *   tok_driver - chat                  records from stdin: JSON with template, messages and
+ *       names.  For each, to stdout: 0 or the status (uint32), then the text or the error,
+ *       with its length.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -127,6 +131,49 @@ static void speed(const tok_tokenizer *t, const char *path)
     dr_buf_release(&out);
 }
 
+static dr_status render(dr_buf *out, const json_t *record)
+{
+    json_t *spec = json_pack("{s:{s:{}, s:[]}}", "model", "vocab", "merges");
+    json_t *config =
+        json_pack("{s:O}", "chat_template", json_object_get(record, "template"));
+    tok_tokenizer *t = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(tok_open_json(&t, spec, config, "chat"));
+    DR_TRY(tok_chat_json(t, out, json_object_get(record, "messages"),
+                         json_object_get(record, "names"), false));
+done:
+    tok_close(t);
+    json_decref(spec);
+    json_decref(config);
+    return st;
+}
+
+static void chat(void)
+{
+    dr_buf text, out;
+
+    dr_buf_init(&text, (size_t)1 << 30);
+    dr_buf_init(&out, (size_t)1 << 30);
+    while (read_record(&text)) {
+        json_t *record = NULL;
+        must(dr_json_parse(&record, text.data, text.len, "record"), "parsing");
+        dr_buf_reset(&out);
+        dr_trail_clear();
+        const uint32_t status = (uint32_t)render(&out, record);
+        const char *error = dr_trail_get()->frames[0].text;
+        if (fwrite(&status, sizeof(status), 1, stdout) != 1)
+            die("writing");
+        if (status == DR_OK)
+            put(out.data, out.len);
+        else
+            put(error, strlen(error));
+        json_decref(record);
+    }
+    dr_buf_release(&text);
+    dr_buf_release(&out);
+}
+
 int main(int argc, char **argv)
 {
     tok_tokenizer *t = NULL;
@@ -134,6 +181,10 @@ int main(int argc, char **argv)
     if (argc < 3) {
         (void)fprintf(stderr, "usage: tok_driver DIR compare|speed ...\n");
         return 2;
+    }
+    if (strcmp(argv[2], "chat") == 0) {
+        chat();
+        return 0;
     }
     const double start = dr_now_s();
     must(tok_open(&t, argv[1]), "open");
