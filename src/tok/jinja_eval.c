@@ -3,7 +3,8 @@
  *
  * Scopes: the template's, one for each turn of a loop, one for a macro call.  `if` has
  * none.  `set` writes to the innermost, so what a loop sets is gone with the turn; a
- * namespace is how a template carries something out.  A macro sees the template's scope.
+ * namespace is how a template carries something out.  A macro sees the scope that it was
+ * defined in.
  */
 #include <string.h>
 
@@ -78,6 +79,17 @@ done:
     return st;
 }
 
+/* In the rendering's memory, as a macro that was defined in it may outlive it. */
+static dr_status new_scope(jinja *j, jinja_scope **out, jinja_scope *up)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(jinja_alloc(j, out, 1, sizeof(**out)));
+    (*out)->up = up;
+done:
+    return st;
+}
+
 /* ---- statements ---- */
 
 static dr_status run_set_attr(jinja *j, const jinja_node *n)
@@ -141,36 +153,38 @@ done:
 
 static dr_status run_filter_block(jinja *j, const jinja_node *n)
 {
-    jinja_scope inner = {.up = j->scope};
+    jinja_scope *outer = j->scope, *inner = NULL;
     jinja_value v = {0};
     dr_status st = DR_OK;
 
-    j->scope = &inner;
+    DR_TRY(new_scope(j, &inner, outer));
+    j->scope = inner;
     DR_TRY(filtered(j, &v, n));
     if (v.type != JINJA_STRING)
         DR_FAIL(DR_EFORMAT, "chat template line %d: a filter block that makes %s", n->line,
                 jinja_type_name(&v));
     DR_TRY(jinja_print(j, j->out, &v, false, 0));
 done:
-    j->scope = inner.up;
+    j->scope = outer;
     return st;
 }
 
 /* The values are those of the scope around. */
 static dr_status run_with(jinja *j, const jinja_node *n)
 {
-    jinja_scope inner = {.up = j->scope};
+    jinja_scope *outer = j->scope, *inner = NULL;
     jinja_value v = {0};
     dr_status st = DR_OK;
 
+    DR_TRY(new_scope(j, &inner, outer));
     for (size_t i = 0; i < n->count; i++) {
         DR_TRY(jinja_eval(j, &v, n->list[i]->a));
-        DR_TRY(jinja_set(j, &inner, n->list[i]->name, v));
+        DR_TRY(jinja_set(j, inner, n->list[i]->name, v));
     }
-    j->scope = &inner;
+    j->scope = inner;
     DR_TRY(jinja_run(j, n->b));
 done:
-    j->scope = inner.up;
+    j->scope = outer;
     return st;
 }
 
@@ -192,15 +206,16 @@ done:
 static dr_status chosen(jinja *j, const jinja_list **items, const jinja_node *n)
 {
     const jinja_list *all = *items;
-    jinja_scope inner = {.up = j->scope};
+    jinja_scope *outer = j->scope, *inner = NULL;
     jinja_list *kept = NULL;
     jinja_value v = {0};
     dr_status st = DR_OK;
 
     DR_TRY(jinja_list_new(j, &kept, all->count));
-    j->scope = &inner;
+    DR_TRY(new_scope(j, &inner, outer));
+    j->scope = inner;
     for (size_t i = 0; i < all->count; i++) {
-        inner.count = 0;
+        inner->count = 0;
         DR_TRY(assign(j, n, &all->v[i]));
         DR_TRY(jinja_eval(j, &v, n->d));
         if (jinja_truth(&v))
@@ -208,22 +223,23 @@ static dr_status chosen(jinja *j, const jinja_list **items, const jinja_node *n)
     }
     *items = kept;
 done:
-    j->scope = inner.up;
+    j->scope = outer;
     return st;
 }
 
 static dr_status run_turns(jinja *j, const jinja_node *n, jinja_loop *loop)
 {
-    jinja_scope inner = {.up = j->scope};
+    jinja_scope *outer = j->scope, *inner = NULL;
     const jinja_value v = {.type = JINJA_LOOP, .u.loop = loop};
     dr_status st = DR_OK;
 
-    j->scope = &inner;
+    DR_TRY(new_scope(j, &inner, outer));
+    j->scope = inner;
     for (loop->at = 0; loop->at < loop->items->count; loop->at++) {
-        inner.count = 0;
+        inner->count = 0;
         DR_TRY(jinja_step(j, 1));
         DR_TRY(dr_cancelled_check());
-        DR_TRY(jinja_set(j, &inner, (jinja_text){"loop", 4}, v));
+        DR_TRY(jinja_set(j, inner, (jinja_text){"loop", 4}, v));
         DR_TRY(assign(j, n, &loop->items->v[loop->at]));
         DR_TRY(jinja_run(j, n->b));
         const jinja_flow flow = j->flow;
@@ -232,7 +248,7 @@ static dr_status run_turns(jinja *j, const jinja_node *n, jinja_loop *loop)
             break;
     }
 done:
-    j->scope = inner.up;
+    j->scope = outer;
     return st;
 }
 
@@ -333,7 +349,7 @@ dr_status jinja_run(jinja *j, const jinja_node *n)
         st = run_filter_block(j, n);
     else if (n->kind == JINJA_MACRO_DEF)
         st = jinja_set(j, j->scope, n->name,
-                       (jinja_value){.type = JINJA_MACRO, .u.macro = n});
+                       (jinja_value){.type = JINJA_MACRO, .u.macro = {n, j->scope}});
     else
         st = run_flow(j, n);
     j->depth--;
@@ -380,11 +396,12 @@ static dr_status check_keywords(const jinja *j, const jinja_node *macro,
     return DR_OK;
 }
 
-/* A macro's parameters from arguments and defaults, in a scope below the template's. */
-static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
+/* A macro's parameters from arguments and defaults, in a scope below its definition's. */
+static dr_status call_macro(jinja *j, jinja_value *out, const jinja_value *callee,
                             const jinja_args *args)
 {
-    jinja_scope *outer = j->scope, inner = {.up = &j->root};
+    const jinja_node *macro = callee->u.macro.node;
+    jinja_scope *outer = j->scope, *inner = NULL;
     const int loops = j->loops;
     dr_status st = DR_OK;
 
@@ -392,6 +409,7 @@ static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
         DR_FAIL(DR_EFORMAT, "chat template line %d: %zu arguments for macro \"%.*s\"",
                 j->line, args->count, (int)macro->name.n, macro->name.s);
     DR_TRY(check_keywords(j, macro, args));
+    DR_TRY(new_scope(j, &inner, callee->u.macro.scope));
     j->loops = 0;
     for (size_t i = 0; i < macro->count; i++) {
         const jinja_node *parameter = macro->list[i];
@@ -405,12 +423,12 @@ static dr_status call_macro(jinja *j, jinja_value *out, const jinja_node *macro,
                 given = true;
             }
         }
-        j->scope = &inner;
+        j->scope = inner;
         if (!given && parameter->kind == JINJA_KEYWORD)
             DR_TRY(jinja_eval(j, &v, parameter->a));
-        DR_TRY(jinja_set(j, &inner, parameter->name, v));
+        DR_TRY(jinja_set(j, inner, parameter->name, v));
     }
-    j->scope = &inner;
+    j->scope = inner;
     DR_TRY(capture(j, out, macro->b));
 done:
     j->scope = outer;
@@ -441,7 +459,7 @@ static dr_status eval_call(jinja *j, jinja_value *out, const jinja_node *n)
     }
     j->line = n->line;
     if (callee.type == JINJA_MACRO)
-        return call_macro(j, out, callee.u.macro, &args);
+        return call_macro(j, out, &callee, &args);
     if (callee.type == JINJA_FUNCTION)
         return jinja_function(j, out, callee.u.text, &args);
     if (callee.type == JINJA_UNDEFINED)

@@ -3,7 +3,7 @@
  *
  * The language is Jinja 3's as transformers sets it up (trim_blocks, lstrip_blocks, loop
  * controls, tojson without HTML escapes, raise_exception, strftime_now), less what no chat
- * template of a known model uses: inheritance, include, import, call and filter blocks,
+ * template of a known model uses: inheritance, include, import, call blocks,
  * recursive loops, printf-like formatting.  Those are DR_EUNSUPPORTED, by name and line.
  *
  * It is a sandbox: values are JSON-like, nothing is changed in place but namespaces, and
@@ -57,6 +57,7 @@ typedef struct jinja_list jinja_list;
 typedef struct jinja_dict jinja_dict;
 typedef struct jinja_loop jinja_loop;
 typedef struct jinja_node jinja_node;
+typedef struct jinja_scope jinja_scope;
 typedef struct jinja jinja;
 typedef struct jinja_args jinja_args;
 
@@ -70,7 +71,10 @@ typedef struct {
         jinja_list *list; /* LIST, TUPLE */
         jinja_dict *dict; /* DICT, NAMESPACE */
         jinja_loop *loop;
-        const jinja_node *macro;
+        struct {
+            const jinja_node *node;
+            jinja_scope *scope; /* borrowed: where it was defined */
+        } macro;
     } u;
 } jinja_value;
 
@@ -253,7 +257,6 @@ typedef struct {
     jinja_value value;
 } jinja_var;
 
-typedef struct jinja_scope jinja_scope;
 struct jinja_scope {
     jinja_scope *up; /* borrowed */
     jinja_var *vars; /* arena */

@@ -715,6 +715,7 @@ FEATURES = [
     "{{ d.items is defined }} {{ {'items': 1}['items'] }} {{ {'items': 1}.items is callable }} {{ {'keys': 1}.keys is string }}",
     "{% macro m(a, b=[1], c=b) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m('q') }}{{ m('q', c=2) }} {% macro l() %}{% for i in x %}{{ i }}{% if i == 1 %}{% break %}{% endif %}{% endfor %}{% endmacro %}{{ l() }}",
     "{% for i in x %}{% for k in x %}{% if k == 1 %}{% continue %}{% endif %}{{ i }}{{ k }}{% if k == 2 %}{% break %}{% endif %}{% endfor %};{% endfor %}",
+    "{% for i in x %}{% macro f() %}{{ i }}{{ loop.index }}{% endmacro %}{{ f() }}{% endfor %}{% macro o(a) %}{% macro f() %}{{ a }}{% endmacro %}{{ f() }}{% endmacro %}{{ o(5) }}{% with a = 3 %}{% macro g() %}{{ a }}{% endmacro %}{{ g() }}{% endwith %}{{ g is defined }}",
     # expressions
     "{{ 1 + 2 * 3 - 4 // 3 }} {{ 7 % 4 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 2 ** 10 }} {{ 7 / 2 }} {{ 1 - -1 }} {{ 2.5 * 2 }} {{ 1e3 }} {{ 1_000 }}",
     "{{ 1 < 2 < 3 }} {{ 3 > 2 > 2 }} {{ 1 == 1.0 }} {{ 'a' < 'b' }} {{ [1, 2] < [1, 3] }} {{ true == 1 }} {{ 'a' != 'b' }}",
