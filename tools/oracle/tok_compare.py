@@ -109,7 +109,8 @@ def characters(driver):
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     texts = [f"a{chr(c)}e{chr(c)}" for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs")]
     failed = False
-    for name, (normalizer, pre) in CLASSES.items():
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": tok_models.charsmap(False)}
+    for name, (normalizer, pre) in (CLASSES | {"charsmap": (charsmap, {"type": "WhitespaceSplit"})}).items():
         vocab = {c: i for i, c in enumerate(alphabet + ["|"])}
         spec = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
