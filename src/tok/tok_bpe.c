@@ -9,11 +9,7 @@
  *   2. ignore_merges takes a word that is a piece whole;
  *   3. of equal ranks the leftmost pair goes first.
  * Words of up to 48 symbols are merged by scanning an array of ranks, longer ones with a
- * linked list and a heap, O(n log n).  Words already seen come from a direct-mapped cache.
- *
- * A SentencePiece tokenizer has no pre-tokenizer: the text is one word.  When no merge
- * makes a piece with U+2581 after another character (checked at open), no merge can cross
- * such a place, and cutting there gives the same ids and words that the cache can hold.
+ * linked list and a heap, O(n log n).
  */
 #include <string.h>
 

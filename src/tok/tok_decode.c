@@ -6,7 +6,8 @@
  * the next, the last one writing to the output.  Decoding is streaming with one end.
  *
  *   stage          holds back
- *   Replace, Metaspace, WordPiece, Join   nothing
+ *   Replace, Metaspace, Join, WordPiece
+ *                  nothing
  *   ByteFallback   the run of <0xNN> (all of it is U+FFFD when it is no UTF-8)
  *   ByteLevel      an incomplete character
  *   Strip          nothing; up to `stop` characters at the end of a fused text

@@ -408,10 +408,10 @@ typedef struct {
 /* Unigram: the best way to an end. */
 typedef struct {
     double score;
-    size_t start; /* of its last piece; TOK_NO_WAY: nothing ends here */
+    uint32_t start; /* of its last piece; TOK_NO_WAY: nothing ends here */
     int32_t id;
 } tok_way;
-#define TOK_NO_WAY SIZE_MAX
+#define TOK_NO_WAY UINT32_MAX
 
 enum { TOK_CACHE_SLOTS = 1 << 14, TOK_CACHE_TEXT = 38, TOK_CACHE_IDS = 6 };
 

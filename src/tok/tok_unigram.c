@@ -71,7 +71,7 @@ done:
 static void offer(tok_way *way, size_t start, int32_t id, double score)
 {
     if (way->start == TOK_NO_WAY || score > way->score)
-        *way = (tok_way){score, start, id};
+        *way = (tok_way){score, (uint32_t)start, id};
 }
 
 static dr_status fill(const tok_model *m, tok_way *ways, tok_str word)
@@ -128,7 +128,7 @@ done:
  * of the piece that starts at x. */
 static void turn(tok_way *ways, size_t n)
 {
-    size_t end = n, next = TOK_NO_WAY;
+    uint32_t end = (uint32_t)n, next = TOK_NO_WAY;
     int32_t id = -1;
 
     for (;;) {
@@ -162,6 +162,8 @@ dr_status tok_unigram_word(const tok_model *m, tok_work *w, tok_ids *out, tok_st
 {
     dr_status st = DR_OK;
 
+    if (word.n >= TOK_NO_WAY)
+        DR_FAIL(DR_EFORMAT, "a word of %zu bytes", word.n);
     DR_TRY(reserve(w, word.n + 1));
     DR_TRY(fill(m, w->ways, word));
     turn(w->ways, word.n);

@@ -7,9 +7,9 @@
 DRIVER is build/tests/unit/tok/tok_driver.  FOLDERs hold a tokenizer.json; without any, the
 packaged GGUF models of DRUPE_TEST_MODELS are converted by transformers (kept below
 /tmp/drupe-tok) and the shapes of tok_models.py are trained with that many pieces.  Each is
-compared with and without special tokens.  --characters sends every character of Python's Unicode, between
-letters, through each normalizer and pre-tokenizer that has classes.  The exit code is 1 when anything differs.
-Not part of CI: the packaged models are not there.
+compared with and without special tokens.  --characters sends every character of Python's
+Unicode, between letters, through each normalizer and pre-tokenizer that has classes.  The
+exit code is 1 when anything differs.  Not part of CI: the packaged models are not there.
 """
 import argparse
 import json
@@ -18,7 +18,6 @@ import pathlib
 import struct
 import subprocess
 import sys
-
 import unicodedata
 
 import tokenizers

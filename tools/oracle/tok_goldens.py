@@ -12,13 +12,14 @@ tests/golden/tok/
                   says}]; text null: must fail, and the error must contain says
     manifest.json versions, seed, sha256
 
-    python3 tools/oracle/tok_goldens.py  (tokenizers, transformers 5)
+    python3 tools/oracle/tok_goldens.py  (tokenizers, sentencepiece, transformers 5)
 """
 import hashlib
 import json
 import pathlib
 
 import jinja2
+import sentencepiece
 import tokenizers
 import transformers
 from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -116,7 +117,7 @@ def main():
         tokenizer_cases(name)
     (OUT / "chat.json").write_text(json.dumps(chat_cases(), ensure_ascii=False, indent=None, separators=(",", ":")).replace('{"template"', '\n{"template"') + "\n")
     files = sorted(p for p in OUT.rglob("*.json") if p.name != "manifest.json")
-    manifest = {"seed": SEED, "versions": {m.__name__: m.__version__ for m in (tokenizers, transformers, jinja2)},
+    manifest = {"seed": SEED, "versions": {m.__name__: m.__version__ for m in (tokenizers, sentencepiece, transformers, jinja2)},
                 "sha256": {str(p.relative_to(OUT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}}
     (OUT / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     print(sum(p.stat().st_size for p in OUT.rglob("*.json")), "bytes")
