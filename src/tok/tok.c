@@ -118,6 +118,7 @@ static dr_status open_parts(tok_tokenizer *t, const json_t *j, const char *where
         t->ops.count--;
         t->model.map_bytes = true;
     }
+    t->wants_head = tok_ops_want_head(&t->ops);
     set_size(t);
 done:
     return st;

@@ -52,11 +52,10 @@ done:
 static dr_status show(tok_added *a, const tok_tokenizer *t, tok_work *w, const char *where)
 {
     tok_str text = {a->content, a->content_n};
-    bool first = true;
     dr_status st = DR_OK;
 
     if (a->normalized)
-        DR_TRYF(tok_normals_run(&t->normals, w, &text, &first),
+        DR_TRYF(tok_normals_run(&t->normals, w, &text, NULL),
                 "%s: normalizing the added token \"%s\"", where, a->content);
     if (text.n == 0)
         DR_FAIL(DR_EFORMAT, "%s: the added token \"%s\" normalizes to nothing", where,

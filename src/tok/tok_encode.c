@@ -30,17 +30,17 @@ typedef struct {
     tok_work *w;
     tok_ids *out;
     tok_str text; /* what the gaps are offsets of */
-    bool first;   /* text begins where the original text begins */
+    size_t head;  /* its bytes that stem from the original's first character */
 } walk;
 
 /* A part without added tokens, normalized. */
-static dr_status encode_part(const walk *k, tok_str part, bool first)
+static dr_status encode_part(const walk *k, tok_str part, size_t head)
 {
     const char *base = NULL;
     const tok_spans *words = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(tok_ops_run(&k->t->ops, k->w, part, first, &base, &words));
+    DR_TRY(tok_ops_run(&k->t->ops, k->w, part, head, &base, &words));
     for (size_t i = 0; i < words->count; i++)
         DR_TRY(tok_model_word(&k->t->model, k->w, k->out,
                               (tok_str){base + words->v[i].at, words->v[i].n}));
@@ -55,20 +55,24 @@ static dr_status normalized_gap(void *ctx, const tok_gap *gap)
     if (gap->id >= 0)
         return tok_ids_add(k->out, gap->id);
     return encode_part(k, (tok_str){k->text.s + gap->start, gap->stop - gap->start},
-                       k->first && gap->start == 0);
+                       tok_head_of(k->head, gap->start, gap->stop - gap->start));
 }
 
 static dr_status raw_gap(void *ctx, const tok_gap *gap)
 {
     const walk *k = ctx;
     walk part = *k;
+    uint32_t cp = 0;
     dr_status st = DR_OK;
 
     if (gap->id >= 0)
         return tok_ids_add(k->out, gap->id);
     part.text = (tok_str){k->text.s + gap->start, gap->stop - gap->start};
-    part.first = gap->start == 0;
-    DR_TRY(tok_normals_run(&k->t->normals, k->w, &part.text, &part.first));
+    part.head = gap->start == 0 && part.text.n > 0
+                    ? tok_utf8_get(part.text.s, part.text.n, &cp)
+                    : 0;
+    DR_TRY(tok_normals_run(&k->t->normals, k->w, &part.text,
+                           k->t->wants_head ? &part.head : NULL));
     DR_TRY(
         tok_addeds_cut(&k->t->added, k->t->added.normal, part.text, normalized_gap, &part));
 done:
@@ -89,7 +93,7 @@ dr_status tok_encode(const tok_tokenizer *t, tok_ids *out, const char *text, siz
                      bool add_special)
 {
     tok_work *w = tok_work_take(t);
-    walk k = {.t = t, .w = w, .out = out, .text = {text, n}, .first = true};
+    walk k = {.t = t, .w = w, .out = out, .text = {text, n}};
     dr_status st = DR_OK;
 
     if (n > TOK_TEXT_MAX / 4)

@@ -314,10 +314,10 @@ bool tok_is_ascii(tok_str text);
  * as they are, and part what is beside. */
 DR_MUST_USE dr_status tok_unicode_form(tok_normal_kind form, dr_buf *out, tok_str text);
 DR_MUST_USE dr_status tok_lowercase(dr_buf *out, tok_str text);
-/* *text becomes the normalized text, in buffers of w; *first (at the original's start)
- * is cleared when the first characters were removed. */
+/* *text becomes the normalized text, in buffers of w.  Of its bytes the first *head stem
+ * from the first character of the original text; NULL: nobody wants to know. */
 DR_MUST_USE dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text,
-                                      bool *first);
+                                      size_t *head);
 
 /* ---- pre-tokenizer (tok_split.c) ---- */
 
@@ -352,10 +352,10 @@ typedef struct {
     size_t count;
 } tok_ops;
 
-/* A part of a text; first: it begins where the original text begins. */
+/* A part of a text.  Of its bytes the first `head` stem from the first character of the
+ * original text: where there are any, it counts as the text's beginning. */
 typedef struct {
-    size_t at, n;
-    bool first;
+    size_t at, n, head;
 } tok_span;
 
 typedef struct {
@@ -366,8 +366,12 @@ typedef struct {
 DR_MUST_USE dr_status tok_ops_open(tok_ops *ops, const json_t *spec, const char *where);
 void tok_ops_release(tok_ops *ops);
 /* Cuts text into words; *base and *words are in w. */
-DR_MUST_USE dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, bool first,
-                                  const char **base, const tok_spans **words);
+DR_MUST_USE dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text,
+                                  size_t head, const char **base, const tok_spans **words);
+/* Whether any of them asks for the beginning of the original text. */
+bool tok_ops_want_head(const tok_ops *ops);
+/* What is left of a head in a part of n bytes from `at` on. */
+size_t tok_head_of(size_t head, size_t at, size_t n);
 /* Metaspace's fields, for the pre-tokenizer and the decoder. */
 DR_MUST_USE dr_status tok_mark_open(char mark[5], tok_prepend *prepend, bool *split,
                                     const json_t *spec, const char *where);
@@ -437,7 +441,7 @@ struct tok_work {
 tok_work *tok_work_take(const tok_tokenizer *t);
 void tok_work_give(const tok_tokenizer *t, tok_work *w);
 void tok_work_free(tok_work *w);
-void tok_spans_add(tok_spans *s, size_t at, size_t n, bool first);
+void tok_spans_add(tok_spans *s, size_t at, size_t n, size_t head);
 
 /* ---- the whole ---- */
 
@@ -455,6 +459,7 @@ struct tok_tokenizer {
     tok_stages stages;
     tok_works *works; /* owned */
     size_t size;      /* highest id + 1 */
+    bool wants_head;  /* tok_ops_want_head */
     int32_t bos, eos, pad, unk;
     char *bos_text, *eos_text; /* owned */
     char *chat_template;       /* owned; NULL: none */

@@ -264,10 +264,35 @@ done:
     return st;
 }
 
+/* What a match becomes stems from its last character. */
+static dr_status replace_head(const tok_normal *x, tok_work *w, tok_str text, size_t *head)
+{
+    tok_scan scan = tok_scan_begin(&x->pattern, &w->matcher, text);
+    size_t at = 0, start = 0, end = 0, kept = 0;
+    bool found = false;
+    dr_status st = DR_OK;
+
+    while (at < *head) {
+        DR_TRY(tok_scan_next(&scan, &start, &end, &found));
+        if (!found || start >= *head) {
+            kept += *head - at;
+            break;
+        }
+        kept += start - at;
+        if (end > *head)
+            break;
+        kept += x->text_n;
+        at = end;
+    }
+    *head = kept;
+done:
+    return st;
+}
+
 /*
- * Whether the text still begins where the original begins: the bytes that stem from the
- * first character are followed through, as one Strip may take some or all of them.  Where
- * Precompiled drops them, what comes next counts as the beginning: tokenizers loses count.
+ * The bytes that stem from the first character are followed through: the normalizer is run
+ * over them alone.  As one of them may take a grapheme whole, the answer is made to end at
+ * the end of a character of the normalized text by the caller.
  */
 static dr_status follow_head(const tok_normal *x, tok_work *w, tok_str text, size_t *head)
 {
@@ -279,34 +304,43 @@ static dr_status follow_head(const tok_normal *x, tok_work *w, tok_str text, siz
         *head = taken < *head ? *head - taken : 0;
         return DR_OK;
     }
-    DR_TRY(run_one(x, w, &w->word, &part));
+    if (x->kind == TOK_NORMAL_REPLACE)
+        return replace_head(x, w, text, head);
+    DR_TRY(run_one(x, w, &w->name, &part));
     *head = part.n;
 done:
     return st;
 }
 
-dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text, bool *first)
+/* Where Precompiled drops the first character, what comes next counts as the beginning:
+ * tokenizers loses count. */
+static size_t settle_head(const tok_normal *x, tok_str text, size_t head)
 {
-    bool strips = false;
     uint32_t cp = 0;
+
+    if (head == 0 && x->kind == TOK_NORMAL_PRECOMPILED && text.n > 0)
+        return tok_utf8_get(text.s, text.n, &cp);
+    while (head > 0 && head < text.n && ((unsigned char)text.s[head] & 0xC0) == 0x80)
+        head++;
+    return head < text.n ? head : text.n;
+}
+
+dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text, size_t *head)
+{
     int turn = 0;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < ns->count; i++)
-        strips = strips || ns->list[i].kind == TOK_NORMAL_STRIP ||
-                 ns->list[i].kind == TOK_NORMAL_BERT ||
-                 ns->list[i].kind == TOK_NORMAL_STRIP_ACCENTS;
-    size_t head = text->n > 0 ? tok_utf8_get(text->s, text->n, &cp) : 0;
     for (size_t i = 0; i < ns->count; i++) {
+        const tok_normal *x = &ns->list[i];
         dr_buf *out = &w->normal[turn];
-        if (strips && *first)
-            DR_TRY(follow_head(&ns->list[i], w, *text, &head));
-        DR_TRY(run_one(&ns->list[i], w, out, text));
-        if (head == 0 && text->n > 0 && ns->list[i].kind == TOK_NORMAL_PRECOMPILED)
-            head = tok_utf8_get(text->s, text->n, &cp);
+        const bool follow = head != NULL && *head > 0;
+        if (follow)
+            DR_TRY(follow_head(x, w, *text, head));
+        DR_TRY(run_one(x, w, out, text));
+        if (follow)
+            *head = settle_head(x, *text, *head);
         turn = text->s == out->data ? !turn : turn;
     }
-    *first = *first && (!strips || head > 0);
 done:
     return st;
 }

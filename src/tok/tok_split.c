@@ -256,6 +256,14 @@ done:
     return st;
 }
 
+bool tok_ops_want_head(const tok_ops *ops)
+{
+    for (size_t i = 0; i < ops->count; i++)
+        if (ops->list[i].kind == TOK_OP_MARK && ops->list[i].prepend == TOK_PREPEND_FIRST)
+            return true;
+    return false;
+}
+
 void tok_ops_release(tok_ops *ops)
 {
     for (size_t i = 0; i < ops->count; i++)
@@ -266,8 +274,15 @@ void tok_ops_release(tok_ops *ops)
 
 /* ---- cutting one span ---- */
 
+size_t tok_head_of(size_t head, size_t at, size_t n)
+{
+    const size_t left = head > at ? head - at : 0;
+
+    return left < n ? left : n;
+}
+
 /*
- * Parts arrive in order and cover the text; `first` of a part holds "is a match" until
+ * Parts arrive in order and cover the text; `head` of a part holds "is a match" until
  * keep() decides.  Joining looks at the part before, so it needs no second list, except
  * that MergedWithNext reads a run of matches from its end.
  */
@@ -275,7 +290,7 @@ static void part(tok_spans *out, size_t at, size_t n, bool match, tok_cut cut)
 {
     tok_span *last = out->count > 0 ? &out->v[out->count - 1] : NULL;
 
-    if (cut == TOK_CUT_CONTIGUOUS && last != NULL && last->first == match) {
+    if (cut == TOK_CUT_CONTIGUOUS && last != NULL && last->head == match) {
         last->n += n;
         return;
     }
@@ -290,11 +305,11 @@ static void join_previous(tok_spans *s)
 
     for (size_t i = 0; i < s->count; i++) {
         const tok_span x = s->v[i];
-        if (x.first && !previous && kept > 0)
+        if (x.head && !previous && kept > 0)
             s->v[kept - 1].n += x.n;
         else
             s->v[kept++] = x;
-        previous = x.first;
+        previous = x.head;
     }
     s->count = kept;
 }
@@ -306,13 +321,13 @@ static void join_next(tok_spans *s)
 
     for (size_t i = s->count; i-- > 0;) {
         const tok_span x = s->v[i];
-        if (x.first && !previous && kept < s->count) {
+        if (x.head && !previous && kept < s->count) {
             s->v[kept].at = x.at;
             s->v[kept].n += x.n;
         } else {
             s->v[--kept] = x;
         }
-        previous = x.first;
+        previous = x.head;
     }
     s->count -= kept;
     memmove(s->v, s->v + kept, s->count * sizeof(tok_span));
@@ -327,8 +342,9 @@ static void keep(tok_spans *out, tok_spans *parts, tok_cut cut, const tok_span *
         join_next(parts);
     for (size_t i = 0; i < parts->count; i++) {
         const tok_span *x = &parts->v[i];
-        if (x->n > 0 && !(cut == TOK_CUT_REMOVED && x->first))
-            tok_spans_add(out, x->at, x->n, whole->first && x->at == whole->at);
+        if (x->n > 0 && !(cut == TOK_CUT_REMOVED && x->head))
+            tok_spans_add(out, x->at, x->n,
+                          tok_head_of(whole->head, x->at - whole->at, x->n));
     }
 }
 
@@ -389,31 +405,55 @@ static bool starts_with(tok_str text, const char *with)
     return text.n >= n && memcmp(text.s, with, n) == 0;
 }
 
-static dr_status rewrite(const tok_op *op, tok_str text, bool first, dr_buf *to)
+/* What goes before the span's text. */
+static dr_status lead(const tok_op *op, tok_str text, bool first, dr_buf *to)
 {
-    const char *mark = op->mark;
+    if (op->kind == TOK_OP_SPACE)
+        return dr_buf_adds(to, starts_with(text, " ") ? "" : " ");
+    if (op->kind == TOK_OP_MARK &&
+        (op->prepend == TOK_PREPEND_ALWAYS ||
+         (op->prepend == TOK_PREPEND_FIRST && first)) &&
+        !starts_with(text, op->mark) && !starts_with(text, " "))
+        return dr_buf_adds(to, op->mark);
+    return DR_OK;
+}
+
+static dr_status rewrite(const tok_op *op, tok_str text, dr_buf *to)
+{
     dr_status st = DR_OK;
 
     if (op->kind == TOK_OP_BYTES)
         return tok_bytes_map(to, text.s, text.n);
-    if (op->kind == TOK_OP_SPACE) {
-        DR_TRY(dr_buf_adds(to, starts_with(text, " ") ? "" : " "));
+    if (op->kind == TOK_OP_SPACE)
         return dr_buf_add(to, text.s, text.n);
-    }
-    if ((op->prepend == TOK_PREPEND_ALWAYS ||
-         (op->prepend == TOK_PREPEND_FIRST && first)) &&
-        !starts_with(text, mark) && !starts_with(text, " "))
-        DR_TRY(dr_buf_adds(to, mark));
     for (size_t i = 0; i < text.n;) {
         const char *space = memchr(text.s + i, ' ', text.n - i);
         size_t n = space != NULL ? (size_t)(space - text.s) - i : text.n - i;
         DR_TRY(dr_buf_add(to, text.s + i, n));
         i += n;
         if (space != NULL) {
-            DR_TRY(dr_buf_adds(to, mark));
+            DR_TRY(dr_buf_adds(to, op->mark));
             i++;
         }
     }
+done:
+    return st;
+}
+
+/* The span's head and what follows it, each by itself: its length is then known. */
+static dr_status rewrite_span(const tok_op *op, tok_str text, tok_span *x, dr_buf *to)
+{
+    const size_t head = x->head < text.n ? x->head : text.n;
+    dr_status st = DR_OK;
+
+    x->at = to->len;
+    DR_TRY(lead(op, text, head > 0, to));
+    if (head > 0) {
+        DR_TRY(rewrite(op, (tok_str){text.s, head}, to));
+        x->head = to->len - x->at;
+    }
+    DR_TRY(rewrite(op, (tok_str){text.s + head, text.n - head}, to));
+    x->n = to->len - x->at;
 done:
     return st;
 }
@@ -433,16 +473,14 @@ static dr_status run_op(const tok_op *op, tok_work *w, const char **base,
         tok_span x = in->v[i];
         if (writes) {
             const tok_str text = {*base + x.at, x.n};
-            x.at = to->len;
-            DR_TRY(rewrite(op, text, x.first, to));
-            x.n = to->len - x.at;
+            DR_TRY(rewrite_span(op, text, &x, to));
         }
         if (op->kind == TOK_OP_CLASS)
             cut_class(op, w, *base, &x, out);
         else if (op->kind == TOK_OP_PATTERN || (op->kind == TOK_OP_MARK && op->split))
             DR_TRY(cut_pattern(op, w, writes ? to->data : *base, &x, out));
         else
-            tok_spans_add(out, x.at, x.n, x.first);
+            tok_spans_add(out, x.at, x.n, x.head);
     }
     if (writes)
         *base = to->data;
@@ -450,7 +488,7 @@ done:
     return st;
 }
 
-dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, bool first,
+dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, size_t head,
                       const char **base, const tok_spans **words)
 {
     int turn = 0, page = 0;
@@ -459,7 +497,7 @@ dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, bool first,
     *base = text.s;
     w->spans[turn].count = 0;
     if (text.n > 0)
-        tok_spans_add(&w->spans[turn], 0, text.n, first);
+        tok_spans_add(&w->spans[turn], 0, text.n, head);
     for (size_t i = 0; i < ops->count; i++) {
         const char *was = *base;
         DR_TRY(run_op(&ops->list[i], w, base, &w->spans[turn], &w->spans[!turn],

@@ -62,11 +62,11 @@ void tok_work_give(const tok_tokenizer *t, tok_work *w)
     (void)pthread_mutex_unlock(&t->works->lock);
 }
 
-void tok_spans_add(tok_spans *s, size_t at, size_t n, bool first)
+void tok_spans_add(tok_spans *s, size_t at, size_t n, size_t head)
 {
     if (s->count == s->cap) {
         s->cap = s->cap ? s->cap * 2 : 64;
         s->v = dr_realloc(s->v, s->cap, sizeof(tok_span));
     }
-    s->v[s->count++] = (tok_span){at, n, first};
+    s->v[s->count++] = (tok_span){at, n, head};
 }

@@ -244,6 +244,53 @@ static void test_bert(void)
     tok_close(t);
 }
 
+#define FIRST                                                                              \
+    "'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'Punctuation'}, "    \
+    "{'type': 'Metaspace', 'prepend_scheme': 'first'}]}, 'model': {'type': 'Unigram', "    \
+    "'unk_id': 0, 'vocab': [['?', -99], ['" LINE "', -1], ['a', -1], ['.', -1]]}}"
+
+/* What stems from the first character of the text is its beginning, and nothing else. */
+static void test_beginning(void)
+{
+    tok_tokenizer *t =
+        toy_open("{'normalizer': {'type': 'Prepend', 'prepend': '.'}, " FIRST, NULL);
+
+    CHECK_STR(toy_ids(t, "aa.a", false), "1 3 1 2 2 3 2"); /* the dot put in, the first a */
+    tok_close(t);
+    t = toy_open("{'normalizer': {'type': 'Sequence', 'normalizers': [{'type': 'Replace', "
+                 "'pattern': {'String': 'bb'}, 'content': 'a'}, {'type': 'Replace', "
+                 "'pattern': {'String': 'c'}, 'content': '.a'}]}, " FIRST,
+                 NULL);
+    CHECK_STR(toy_ids(t, "a", false), "1 2");
+    CHECK_STR(toy_ids(t, "bba", false), "2 2"); /* from the second b */
+    CHECK_STR(toy_ids(t, "ca", false), "1 3 1 2 2");
+    tok_close(t);
+}
+
+/* A grapheme that the charsmap rewrites as a whole is more than its first character. */
+static void test_graphemes(void)
+{
+    json_t *spec = NULL;
+    tok_tokenizer *t = NULL;
+    tok_ids ids = {0};
+
+    if (!CHECK_OK(
+            dr_json_read(&spec, DRUPE_SOURCE_DIR "/tests/golden/tok/t5/tokenizer.json")))
+        return;
+    json_t *list = json_object_get(json_object_get(spec, "normalizer"), "normalizers");
+    CHECK_EQ_INT(json_array_append_new(list, json_pack("{s:s}", "type", "NFD")), 0);
+    CHECK_EQ_INT(json_object_set_new(spec, "pre_tokenizer",
+                                     json_pack("{s:s, s:s}", "type", "Metaspace",
+                                               "prepend_scheme", "first")),
+                 0);
+    CHECK_OK(tok_open_json(&t, spec, NULL, "t5"));
+    CHECK_OK(tok_encode(t, &ids, "e\xCC\x81x", 4, false));
+    CHECK(ids.count >= 2);
+    tok_ids_release(&ids);
+    tok_close(t);
+    json_decref(spec);
+}
+
 int main(void)
 {
     test_wordpiece();
@@ -254,5 +301,7 @@ int main(void)
     test_normalizers();
     test_charsmap();
     test_bert();
+    test_beginning();
+    test_graphemes();
     return check_done();
 }
