@@ -3,18 +3,21 @@
 
     tok_compare.py DRIVER [--count 10000] [--seed 1] [--pieces 8000] [FOLDER ...]
     tok_compare.py DRIVER --characters
+    tok_compare.py DRIVER --steps N [--seed 1]
 
 DRIVER is build/tests/unit/tok/tok_driver.  FOLDERs hold a tokenizer.json; without any, the
 packaged GGUF models of DRUPE_TEST_MODELS are converted by transformers (kept below
 /tmp/drupe-tok) and the shapes of tok_models.py are trained with that many pieces.  Each is
 compared with and without special tokens.  --characters sends every character of Python's
-Unicode, between letters, through each normalizer and pre-tokenizer that has classes.  The
-exit code is 1 when anything differs.  Not part of CI: the packaged models are not there.
+Unicode, between letters, through each normalizer and pre-tokenizer that has classes.
+--steps draws N rows of normalizers and pre-tokenizers, with 700 strings for each.  The exit
+code is 1 when anything differs.  Not part of CI: the packaged models are not there.
 """
 import argparse
 import json
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import sys
@@ -102,23 +105,55 @@ CLASSES = {
     "nfd": ({"type": "NFD"}, {"type": "Whitespace"})}
 
 
+def spelled(name, normalizers, pre, space, added):
+    """A folder whose pieces are bytes, with nothing merged: ids tell the text that came through."""
+    level = {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True, "use_regex": False}
+    vocab = {c: i for i, c in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))}
+    spec = {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [tok_models.added(len(vocab) + i, *a[:1], **a[1]) for i, a in enumerate(added)],
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre + [level]},
+            "post_processor": None, "decoder": level, "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+    folder = KEEP / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    return folder
+
+
+def steps(driver, count, seed):
+    draw, failed = random.Random(seed), False
+    normal = [{"type": t} for t in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents")] + [
+        {"type": "Precompiled", "precompiled_charsmap": tok_models.charsmap(small)} for small in (True, False)] + [
+        {"type": "Strip", "strip_left": True, "strip_right": True}, {"type": "Prepend", "prepend": "_"}, CLASSES["bert"][0],
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "bb"}]
+    cuts = ["Isolated", "Removed", "Contiguous", "MergedWithNext", "MergedWithPrevious"]
+    split = [{"type": t} for t in ("WhitespaceSplit", "BertPreTokenizer", "Whitespace")] + [
+        {"type": "Digits", "individual_digits": True}, {"type": "CharDelimiterSplit", "delimiter": "a"}] + [
+        {"type": "Punctuation", "behavior": b} for b in cuts]
+    added = [("<S>", {}), ("xA", {"normalized": True, "special": False}), ("<L>", {"lstrip": True}),
+             ("\u00e9B", {"normalized": True, "rstrip": True})]
+    for i in range(count):
+        mark = {"type": "Metaspace", "replacement": "\u2581", "split": draw.random() < 0.7,
+                "prepend_scheme": draw.choice(("first", "first", "always", "never"))}
+        row = [draw.choice(normal) for _ in range(draw.randint(1, 4))]
+        pre = [draw.choice(split) for _ in range(draw.randint(0, 2))]
+        pre.insert(draw.randint(0, len(pre)), mark)
+        folder = spelled("steps", row, pre, False, added)
+        bad = compare(driver, folder, strings(700, seed * 1000 + i, [a[0] for a in added]), False)
+        failed |= bool(bad)
+        if bad:
+            print(f"{len(bad)} differ: {[n['type'] for n in row]}, {pre}\n  {bad[0][:600]}")
+    print(f"{count} rows")
+    return failed
+
+
 def characters(driver):
-    """Bytes as pieces and nothing merged: ids tell the normalized text."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     texts = [f"a{chr(c)}e{chr(c)}" for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs")]
     failed = False
     charsmap = {"type": "Precompiled", "precompiled_charsmap": tok_models.charsmap(False)}
     for name, (normalizer, pre) in (CLASSES | {"charsmap": (charsmap, {"type": "WhitespaceSplit"})}).items():
-        vocab = {c: i for i, c in enumerate(alphabet + ["|"])}
-        spec = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
-                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-                    pre, {"type": "ByteLevel"} | level | {"add_prefix_space": True}]},
-                "post_processor": None, "decoder": level,
-                "model": {"type": "BPE", "vocab": vocab, "merges": []}}
-        folder = KEEP / f"class-{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps(spec))
+        folder = spelled(f"class-{name}", [normalizer], [pre], True, [])
         bad = compare(driver, folder, texts, False)
         failed |= bool(bad)
         print(f"{name}: {len(bad)} of {len(texts)} differ")
@@ -135,7 +170,10 @@ def main():
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--pieces", type=int, default=8000)
     args.add_argument("--characters", action="store_true")
+    args.add_argument("--steps", type=int)
     a = args.parse_intermixed_args()
+    if a.steps:
+        return steps(a.driver, a.steps, a.seed)
     if a.characters:
         return characters(a.driver)
     failed = False

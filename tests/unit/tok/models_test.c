@@ -181,6 +181,10 @@ static void test_normalizers(void)
                  "a\xC3\xA9");
     check_normal("{'type': 'BertNormalizer', 'handle_chinese_chars': false}",
                  "\xE4\xB8\x80", "\xE4\xB8\x80");
+    check_normal(
+        "{'type': 'Sequence', 'normalizers': [{'type': 'NFC'}, {'type': 'Replace', "
+        "'pattern': {'String': '\xEC\xBA\x90\xE1\x86\xA7'}, 'content': 'ab'}]}",
+        "\xEC\xBA\x90\xE1\x86\xA7", "ab"); /* U+11A7 is no part of a syllable */
     check_normal("{'type': 'StripAccents'}",
                  "\xC3\xA9"
                  "e\xCC\x81",
