@@ -173,5 +173,8 @@ DR_MUST_USE dr_status cli_help_main(void);
 DR_MUST_USE dr_status cli_help_verb(const cli_verb_row *row);
 /* docs/cli.md. */
 DR_MUST_USE dr_status cli_docs(void);
+/* drupe(1), and completion for a shell: bash, zsh or fish; NULL is refused. */
+DR_MUST_USE dr_status cli_man(void);
+DR_MUST_USE dr_status cli_completion(const char *shell);
 
 #endif
