@@ -157,6 +157,19 @@ DR_MUST_USE dr_status cli_pass_config(json_t **out, const dr_param *params, size
                                       const void *config, const unsigned char *given,
                                       const cli_key *keys, size_t count);
 
+/* The providers whose graphs have fixed shapes. */
+#define CLI_OPENVINO "OpenVINOExecutionProvider"
+#define CLI_QNN      "QNNExecutionProvider"
+#define CLI_VITISAI  "VitisAIExecutionProvider"
+#define CLI_NOT_FIXED                                                                      \
+    "but on graphs of fixed shapes, which OpenVINO, QNN and VitisAI have"
+/* The one of them that is meant, by NpuModelBuilder's name; NULL: graphs of any shape. */
+const char *cli_fixed_provider(const char *name);
+/* Refuses the first of the names that was given: "--name has no effect <why>". */
+DR_MUST_USE dr_status cli_refuse_given(const dr_param *params, size_t count,
+                                       const unsigned char *given, const char *const *names,
+                                       size_t n, const char *why);
+
 /* Runs the job with one pass and prints the result.  config is taken over. */
 DR_MUST_USE dr_status cli_run_job(const cli_common *c, const drupe_job *options,
                                   const char *pass, json_t *config, const char *done);
@@ -173,5 +186,8 @@ DR_MUST_USE dr_status cli_help_main(void);
 DR_MUST_USE dr_status cli_help_verb(const cli_verb_row *row);
 /* docs/cli.md. */
 DR_MUST_USE dr_status cli_docs(void);
+/* drupe(1), and completion for a shell: bash, zsh or fish; NULL is refused. */
+DR_MUST_USE dr_status cli_man(void);
+DR_MUST_USE dr_status cli_completion(const char *shell);
 
 #endif

@@ -23,6 +23,8 @@ dr_status cli_help_main(void)
                 dr_buf_addf(&b, "  %-20s %s\n", cli_verbs[i].name, cli_verbs[i].summary));
     }
     DR_TRY(dr_buf_adds(&b, "\n`drupe COMMAND --help` lists a command's options.\n"
+                           "`drupe completion bash|zsh|fish` and `drupe man` print what a\n"
+                           "shell and man(1) want of it.\n"
                            "`drupe --version` prints the version.\n"));
     DR_TRY(cli_write(b.data, b.len));
 done:

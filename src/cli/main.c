@@ -128,6 +128,10 @@ static dr_status run_program(int argc, char **argv)
         st = cli_write(version, sizeof(version) - 1);
     } else if (strcmp(word, "docs") == 0 && argc == 2) {
         st = cli_docs(); /* for `make docs`, not for people */
+    } else if (strcmp(word, "man") == 0 && argc == 2) {
+        st = cli_man();
+    } else if (strcmp(word, "completion") == 0 && argc <= 3) {
+        st = cli_completion(argc == 3 ? argv[2] : NULL);
     } else {
         DR_TRY(find_verb(&row, word));
         st = run_verb(row, argc - 2, argv + 2);

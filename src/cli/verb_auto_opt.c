@@ -4,7 +4,6 @@
  * they differ in their options' names and defaults, which are Olive's.
  */
 #include <string.h>
-#include <strings.h>
 
 #include "cli/cli_impl.h"
 
@@ -159,28 +158,16 @@ static const dr_param capture_params[] = {
 
 /* ---- fixed shapes ---- */
 
-/* The providers whose graphs have them, by NpuModelBuilder's names. */
-static const char *const fixed_providers[][2] = {
-    {"OpenVINOExecutionProvider", "openvino"},
-    {"QNNExecutionProvider", "qnn"},
-    {"VitisAIExecutionProvider", "vitisai"},
-};
-
 /* The one that a graph of fixed shapes is for; NULL: any shape. */
 static dr_status fixed_provider(const char **out, const options *o)
 {
-    *out = NULL;
-    for (size_t i = 0; o->provider != NULL && i < DR_COUNT(fixed_providers); i++) {
-        if (strcasecmp(o->provider, fixed_providers[i][0]) == 0 ||
-            strcasecmp(o->provider, fixed_providers[i][1]) == 0)
-            *out = fixed_providers[i][0];
-    }
+    *out = cli_fixed_provider(o->provider);
     if (o->fixed_param_dict == NULL || *out != NULL)
         return DR_OK;
     if (o->provider != NULL)
         return dr_fail(DR_EUSAGE, "--fixed_param_dict: %s has no graphs of fixed shapes",
                        o->provider);
-    *out = fixed_providers[0][0];
+    *out = CLI_OPENVINO;
     return DR_OK;
 }
 
@@ -195,18 +182,6 @@ static const char *const only_dynamic[] = {
 static const char *const only_fixed[] = {"activation_type",
                                          "dynamic_to_fixed_shape_dim_param",
                                          "dynamic_to_fixed_shape_dim_value"};
-
-static dr_status refuse_given(const dr_param *params, size_t count,
-                              const unsigned char *given, const char *const *names,
-                              size_t n, const char *why)
-{
-    for (size_t i = 0; i < n; i++) {
-        const dr_param *row = dr_param_find(params, count, names[i]);
-        if (row != NULL && given[row - params])
-            return dr_fail(DR_EUSAGE, "--%s has no effect %s", names[i], why);
-    }
-    return DR_OK;
-}
 
 /* "a=1,b=2" as two lists. */
 static dr_status split_pairs(json_t *config, const char *text)
@@ -252,8 +227,8 @@ static dr_status fixed_config(json_t **out, const options *o, const unsigned cha
     json_t *more = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(refuse_given(params, count, given, only_dynamic, DR_COUNT(only_dynamic),
-                        "on graphs of fixed shapes"));
+    DR_TRY(cli_refuse_given(params, count, given, only_dynamic, DR_COUNT(only_dynamic),
+                            "on graphs of fixed shapes"));
     DR_TRY(cli_pass_config(out, params, count, o, given, common, DR_COUNT(common)));
     if (params == auto_opt_params)
         DR_TRY(cli_pass_config(&more, params, count, o, given, own, DR_COUNT(own)));
@@ -311,9 +286,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
         DR_TRY(cli_run_job(&o->common, &job, "NpuModelBuilder", config, "exported"));
         goto done;
     }
-    DR_TRY(refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
-                        "but on graphs of fixed shapes, which OpenVINO, QNN and VitisAI "
-                        "have"));
+    DR_TRY(cli_refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
+                            CLI_NOT_FIXED));
     DR_TRY(cli_pass_config(&config, params, count, o, given, keys, key_count));
     DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
 done:
