@@ -53,6 +53,15 @@ DR_MUST_USE dr_status quant_fit_group(int *group, const hf_model *m, int wanted)
  * Rtn); scales are rounded to fp16, which the checkpoint stores. */
 DR_MUST_USE dr_status quant_rtn(const quant_site *site, const quant_grid *grid);
 
+/* Half-quadratic quantization (Badri and Shaji 2023), no data: from the grid of min and
+ * max, zero points that make most errors small at the price of a few large ones.  They are
+ * whole numbers here, so scales move with them. */
+DR_MUST_USE dr_status quant_hqq(const quant_site *site, const quant_grid *grid);
+
+/* Weighted least squares in each group, no data: as the exports' k_quant (core/k_quant.h),
+ * errors weighted by rms(w) + |w|; symmetric: 19 scales, each refitted. */
+DR_MUST_USE dr_status quant_kquant(const quant_site *site, const quant_grid *grid);
+
 /*
  * Activation-aware scaling (Lin et al. 2023, as AutoAWQ 0.2.9 computes it), then rounding.
  *

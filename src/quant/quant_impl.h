@@ -69,6 +69,21 @@ void quant_tile_quad(float *loss, const float *e, const float *gram, size_t ld, 
 void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const float *codes,
                      size_t n, const quant_lanes *g);
 
+/* ---- grids without data (rtn.c, hqq.c, kquant.c) ---- */
+
+/* Improves g, which has the grids of min and max, for the finite weights of a group;
+ * scratch: QUANT_CHOOSER_TILES tiles. */
+typedef void (*quant_chooser)(quant_lanes *g, const quant_rule *rule, const float *tile,
+                              size_t n, float *scratch);
+enum { QUANT_CHOOSER_TILES = 2 };
+void quant_choose_hqq(quant_lanes *g, const quant_rule *rule, const float *tile, size_t n,
+                      float *scratch);
+void quant_choose_kquant(quant_lanes *g, const quant_rule *rule, const float *tile,
+                         size_t n, float *scratch);
+/* Every linear by itself; NULL: min and max. */
+DR_MUST_USE dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
+                                        quant_chooser choose);
+
 /* ---- group searches (shrink.c) ---- */
 
 /*

@@ -4,8 +4,8 @@
  */
 #include "quant_fixture.h"
 
-typedef enum { RTN, AWQ, AWQ_EXACT, GPTQ } method;
-static const char *const names[] = {"rtn", "awq", "awq-exact", "gptq"};
+typedef enum { RTN, AWQ, AWQ_EXACT, GPTQ, HQQ, KQUANT, METHODS } method;
+static const char *const names[] = {"rtn", "awq", "awq-exact", "gptq", "hqq", "kquant"};
 
 static const fix_shape llama = {false, false, 64, 128, 4, 2, 2, 96};
 static const fix_shape qwen = {false, true, 64, 96, 4, 1, 2, 96};
@@ -32,6 +32,10 @@ static dr_status quantize(const char *out, const char *in, method how,
     dr_progress_begin(&progress, "quantizing", "layers", 2);
     if (how == RTN)
         DR_TRY(quant_rtn(&site, grid));
+    else if (how == HQQ)
+        DR_TRY(quant_hqq(&site, grid));
+    else if (how == KQUANT)
+        DR_TRY(quant_kquant(&site, grid));
     else if (how == GPTQ)
         DR_TRY(quant_gptq(&site, grid, calib, &gptq));
     else
@@ -81,9 +85,9 @@ static void one_model(dr_arena *a, const char *name, const fix_shape *shape, dou
     const char *in = fix_model(a, name, shape);
     quant_calib calib = fix_ids(a, shape, 12, 40, 1), text = fix_ids(a, shape, 4, 32, 2);
     const quant_grid four = {4, 32, false}, eight = {8, 32, false};
-    double kl[4] = {0};
+    double kl[METHODS] = {0};
 
-    for (int how = RTN; how <= GPTQ; how++) {
+    for (int how = RTN; how < METHODS; how++) {
         const char *out = dr_arena_printf(a, "%s-%s", in, names[how]);
         CHECK_OK(quantize(out, in, (method)how, &four, &calib, 2));
         kl[how] = compare(in, out, &text).kl;
@@ -94,7 +98,7 @@ static void one_model(dr_arena *a, const char *name, const fix_shape *shape, dou
     }
     (void)printf("%s: KL rtn %.5f awq %.5f exact %.5f gptq %.5f\n", name, kl[RTN], kl[AWQ],
                  kl[AWQ_EXACT], kl[GPTQ]);
-    for (int how = RTN; how <= GPTQ; how++)
+    for (int how = RTN; how < METHODS; how++)
         total[how] += kl[how];
 }
 
@@ -104,7 +108,7 @@ static void same_bytes(dr_arena *a)
     quant_calib calib = fix_ids(a, &llama, 5, 24, 3);
     const quant_grid grid = {4, 16, false};
 
-    for (int how = RTN; how <= GPTQ; how++) {
+    for (int how = RTN; how < METHODS; how++) {
         const char *first = NULL;
         for (int threads = 1; threads <= 3; threads++) {
             const char *out = dr_arena_printf(a, "%s-%s-%d", in, names[how], threads);
@@ -124,7 +128,7 @@ static void other_grids(dr_arena *a)
     quant_calib calib = fix_ids(a, &llama, 5, 24, 3);
 
     for (size_t i = 0; i < DR_COUNT(grids); i++) {
-        for (int how = RTN; how <= GPTQ; how++) {
+        for (int how = RTN; how < METHODS; how++) {
             const char *out = dr_arena_printf(a, "%s-%s-%zu", in, names[how], i);
             CHECK_OK(quantize(out, in, (method)how, &grids[i], &calib, 2));
             quant_quality q = compare(in, out, &calib);
@@ -190,7 +194,7 @@ static void refusing(dr_arena *a)
 int main(void)
 {
     dr_arena a = {0};
-    double kl[4] = {0};
+    double kl[METHODS] = {0};
 
     one_model(&a, "llama", &llama, kl);
     one_model(&a, "qwen", &qwen, kl);
