@@ -15,10 +15,10 @@ typedef struct {
     bool no_evaluate;
 } options;
 
-enum { AWQ, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
-static const char *const algorithms[] = {"awq",     "gptq", "hqq", "kquant",
-                                         "k_quant", "rtn",  NULL};
-static const char *const passes[] = {"AutoAWQQuantizer", "Gptq",   "Hqq",
+enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
+static const char *const algorithms[] = {"awq",    "best",    "gptq", "hqq",
+                                         "kquant", "k_quant", "rtn",  NULL};
+static const char *const passes[] = {"AutoAWQQuantizer", "Best",   "Gptq", "Hqq",
                                      "KQuant",           "KQuant", "Rtn"};
 static const char *const precisions[] = {"int4", NULL};
 
@@ -34,7 +34,7 @@ static const dr_param params[] = {
     DR_BOOL(options, exact, .dflt = "false",
             .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
-             "calibration blocks (default: awq 16, gptq 32)"),
+             "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the result against the original"),
     CLI_THREADS(options),

@@ -95,8 +95,19 @@ typedef struct {
     bool prescale;       /* AWQ's scaling first, folded into norms and V and up rows */
     bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
                             costs the group least, by its block of the Hessian */
+    int sweeps;          /* of descent over codes, scales and zero points; 0: none */
 } quant_gptq_options;
 DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
+                                 const quant_calib *calib, const quant_gptq_options *o);
+
+/*
+ * The whole chain, with everything that a checkpoint can hold as it is: GPTQ on inputs from
+ * the layers already quantized, grids by the cost of their group, o->sweeps of descent
+ * over codes, scales and zero points.  Scaling as AWQ's is tried for every slot and kept
+ * where it lowers the slot's loss; each row keeps the best of the chain, of GPTQ alone and
+ * of rounding to nearest.  o->prescale and minmax are not looked at.
+ */
+DR_MUST_USE dr_status quant_best(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
 
 /* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to
