@@ -17,7 +17,6 @@
  * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
  * layer that has been rounded to 4 bits, next to which their 13 are exact.
  */
-#include <math.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -37,7 +36,7 @@ typedef struct {
     size_t kept;
     bool best;        /* the whole chain, with and without scales */
     float *w;         /* owned: weights of the slot at hand */
-    float *other;     /* owned: original and kept weights, two scales; with best */
+    float *other;     /* owned: the same for the other scales, with best */
     float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
     float *bias[2];   /* owned */
     bool has_bias[2];
@@ -93,7 +92,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
                         "kept activations"));
     DR_TRY(quant_floats(&r->w, weights, 1, "a slot's weights"));
     if (r->best)
-        DR_TRY(quant_floats(&r->other, 2, weights + n_in, "a slot's weights"));
+        DR_TRY(quant_floats(&r->other, weights, 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[0], packed[0], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
@@ -168,71 +167,44 @@ done:
     return st;
 }
 
-/* One try of round_best: r->w is rounded by the chain as if inputs were divided by
- * r->scale. */
-static dr_status round_chain(gptq_run *r, hf_slot slot, dr_qtensor *q, double *loss,
-                             const char *name)
-{
-    nn_device *dev = r->s.site->dev;
-    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
-    dr_status st = DR_OK;
-
-    DR_TRY(quant_gram_expand(nn_device_pool(dev), r->full, r->strips, n_in));
-    DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
-    DR_TRYF(
-        quant_chain_solve(q, loss, dev, r->w, r->full, n_out, n_in, r->grid, r->o, name),
-        "rounding %s", name);
-    DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
-done:
-    return st;
-}
-
-/*
- * By the whole chain: as it is, with AWQ's scales and with their square roots; the one that
- * loses least.  AWQ's are the best for rounding to nearest; GPTQ makes up for much of what
- * they are for, so often less of them is better, or none.
- */
+/* The same by the whole chain, once as it is and once scaled: the one that loses less. */
 static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
                             const char *name)
 {
-    static const float powers[] = {0.0f, 0.5f, 1.0f};
-    const quant_site *site = r->s.site;
+    nn_device *dev = r->s.site->dev;
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
-    size_t n = n_out * n_in;
-    float *orig = r->other, *kept = orig + n, *awq = kept + n, *scale = awq + n_in;
-    double loss[DR_COUNT(powers)] = {0};
-    dr_qtensor tried = {0};
-    size_t best = 0;
+    dr_qtensor scaled = {0};
+    double loss = 0, scaled_loss = 0;
     dr_status st = DR_OK;
 
-    memcpy(orig, r->w, n * sizeof(*orig));
-    DR_TRYF(quant_gptq_scale(awq, site->dev, r->w, r->full, n_out, n_in, r->grid,
+    memcpy(r->other, r->w, n_out * n_in * sizeof(*r->other));
+    DR_TRYF(quant_gptq_scale(r->scale, dev, r->w, r->full, n_out, n_in, r->grid,
                              slot == HF_SLOT_O ? r->s.cfg : NULL),
             "scaling %s", name);
-    for (size_t k = 0; k < DR_COUNT(powers); k++) {
+    if (folds_norm(slot))
+        DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
+    DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, r->grid, r->o,
+                              name),
+            "rounding %s", name);
+    DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
+    DR_TRYF(quant_chain_solve(&scaled, &scaled_loss, dev, r->w, r->full, n_out, n_in,
+                              r->grid, r->o, name),
+            "rounding %s", name);
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, scaled %.6g", name, n_out, n_in, loss,
+           scaled_loss);
+    if (scaled_loss < loss) {
+        DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
+        dr_qtensor_release(q);
+        *q = scaled;
+        scaled = (dr_qtensor){0};
+    } else {
         for (size_t i = 0; i < n_in; i++)
-            r->scale[i] = powf(awq[i], powers[k]);
-        if (folds_norm(slot))
-            DR_TRY(quant_fold_plan(site, layer, norm_before(slot), r->scale));
-        memcpy(r->w, orig, n * sizeof(*orig));
-        DR_TRY(round_chain(r, slot, &tried, &loss[k], name));
-        if (k == 0 || loss[k] < loss[best]) {
-            best = k;
-            memcpy(kept, r->w, n * sizeof(*kept));
-            memcpy(scale, r->scale, n_in * sizeof(*scale));
-            dr_qtensor_release(q);
-            *q = tried;
-            tried = (dr_qtensor){0};
-        }
-        dr_qtensor_release(&tried);
+            r->scale[i] = 1.0f;
+        memcpy(r->w, r->other, n_out * n_in * sizeof(*r->w));
     }
-    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, half scaled %.6g, scaled %.6g", name, n_out,
-           n_in, loss[0], loss[1], loss[2]);
-    memcpy(r->w, kept, n * sizeof(*kept));
-    memcpy(r->scale, scale, n_in * sizeof(*scale));
     DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
 done:
-    dr_qtensor_release(&tried);
+    dr_qtensor_release(&scaled);
     return st;
 }
 

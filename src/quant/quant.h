@@ -103,9 +103,9 @@ DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
 /*
  * The whole chain, with everything that a checkpoint can hold as it is: GPTQ on inputs from
  * the layers already quantized, grids by the cost of their group, o->sweeps of descent
- * over codes, scales and zero points.  AWQ's scales and their square roots are tried for
- * every slot and kept where they lower its loss; each row keeps the best of the chain, of
- * GPTQ alone and of rounding to nearest.  o->prescale and minmax are not looked at.
+ * over codes, scales and zero points.  Scaling as AWQ's is tried for every slot and kept
+ * where it lowers the slot's loss; each row keeps the best of the chain, of GPTQ alone and
+ * of rounding to nearest.  o->prescale and minmax are not looked at.
  */
 DR_MUST_USE dr_status quant_best(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
