@@ -15,9 +15,11 @@ typedef struct {
     bool no_evaluate;
 } options;
 
-enum { AWQ, GPTQ, RTN };
-static const char *const algorithms[] = {"awq", "gptq", "rtn", NULL};
-static const char *const passes[] = {"AutoAWQQuantizer", "Gptq", "Rtn"};
+enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
+static const char *const algorithms[] = {"awq",    "best",    "gptq", "hqq",
+                                         "kquant", "k_quant", "rtn",  NULL};
+static const char *const passes[] = {"AutoAWQQuantizer", "Best",   "Gptq", "Hqq",
+                                     "KQuant",           "KQuant", "Rtn"};
 static const char *const precisions[] = {"int4", NULL};
 
 static const dr_param params[] = {
@@ -32,7 +34,7 @@ static const dr_param params[] = {
     DR_BOOL(options, exact, .dflt = "false",
             .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
-             "calibration blocks (default: awq 16, gptq 32)"),
+             "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the result against the original"),
     CLI_THREADS(options),
@@ -86,8 +88,9 @@ static dr_status run(const void *cfg, const unsigned char *given)
     dr_status st = DR_OK;
 
     cli_model_notes(&o->model);
-    if (o->exact && o->algorithm == RTN)
-        DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to rtn");
+    if (o->exact && o->algorithm != AWQ && o->algorithm != GPTQ)
+        DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to %s",
+                algorithms[o->algorithm]);
     DR_TRY(pass_config(&config, o, given));
     DR_TRY(cli_run_job(&o->common, &job, passes[o->algorithm], config, "quantized"));
 done:

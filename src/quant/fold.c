@@ -23,7 +23,8 @@ static float stored(float v, dr_dtype type)
                                 : dr_bf16_to_f32(dr_f32_to_bf16(v));
 }
 
-dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which, float *scale)
+static dr_status fold_norm(const quant_site *site, int layer, hf_norm which, float *scale,
+                           bool write)
 {
     const hf_config *c = hf_model_config(site->in);
     size_t d = (size_t)c->hidden;
@@ -41,10 +42,21 @@ dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which, floa
             scale[i] = 1.0f;
         }
     }
-    DR_TRY(hf_writer_norm(site->out, which, layer, norm));
+    if (write)
+        DR_TRY(hf_writer_norm(site->out, which, layer, norm));
 done:
     free(norm);
     return st;
+}
+
+dr_status quant_fold_plan(const quant_site *site, int layer, hf_norm which, float *scale)
+{
+    return fold_norm(site, layer, which, scale, false);
+}
+
+dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which, float *scale)
+{
+    return fold_norm(site, layer, which, scale, true);
 }
 
 void quant_row_scale(float *row_scale, const hf_config *c, hf_slot slot, const float *after)

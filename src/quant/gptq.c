@@ -17,6 +17,8 @@
  * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
  * layer that has been rounded to 4 bits, next to which their 13 are exact.
  */
+#include <string.h>
+
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
@@ -32,7 +34,9 @@ typedef struct {
     float *act;  /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
+    bool best;        /* the whole chain, with and without scales */
     float *w;         /* owned: weights of the slot at hand */
+    float *other;     /* owned: the same for the other scales, with best */
     float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
     float *bias[2];   /* owned */
     bool has_bias[2];
@@ -45,9 +49,9 @@ typedef struct {
 
 static void run_release(gptq_run *r)
 {
-    float *all[] = {r->h,         r->wide,      r->act,     r->keep,     r->w,
-                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],  r->norm,
-                    r->strips,    r->full,      r->scale,   r->row_scale};
+    float *all[] = {r->h,         r->wide,      r->act,     r->keep,      r->w,
+                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],   r->norm,
+                    r->strips,    r->full,      r->scale,   r->row_scale, r->other};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -87,6 +91,8 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
                         "kept activations"));
     DR_TRY(quant_floats(&r->w, weights, 1, "a slot's weights"));
+    if (r->best)
+        DR_TRY(quant_floats(&r->other, weights, 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[0], packed[0], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
@@ -102,21 +108,27 @@ done:
 
 /* ---- solving a slot ---- */
 
-/* Scales w and the Hessian for the slot, and folds 1 / scale into what is before it: a
- * norm, or the rows of the slot that is held back. */
-static dr_status scale_slot(gptq_run *r, int layer, hf_slot slot, float *w)
+/* Scales of such a slot go into a norm; of others into the slot before. */
+static bool folds_norm(hf_slot slot)
+{
+    return slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP;
+}
+
+static hf_norm norm_before(hf_slot slot)
+{
+    return slot == HF_SLOT_QKV ? HF_NORM_ATTN : HF_NORM_MLP;
+}
+
+/* Folds 1 / scale into what is before the slot: a norm, or the rows of the slot that is
+ * held back. */
+static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
 {
     const quant_site *site = r->s.site;
     const hf_config *c = r->s.cfg;
-    size_t n_out = hf_slot_out(c, slot), n_in = hf_slot_in(c, slot);
-    bool norm = slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP;
     dr_status st = DR_OK;
 
-    DR_TRY(quant_gptq_scale(r->scale, site->dev, w, r->full, n_out, n_in, r->grid,
-                            slot == HF_SLOT_O ? c : NULL));
-    if (norm) {
-        DR_TRY(quant_fold_norm(site, layer,
-                               slot == HF_SLOT_QKV ? HF_NORM_ATTN : HF_NORM_MLP, r->scale));
+    if (folds_norm(slot)) {
+        DR_TRY(quant_fold_norm(site, layer, norm_before(slot), r->scale));
     } else {
         hf_slot before = slot == HF_SLOT_O ? HF_SLOT_QKV : HF_SLOT_GATE_UP;
         quant_row_scale(r->row_scale, c, before, r->scale);
@@ -125,8 +137,74 @@ static dr_status scale_slot(gptq_run *r, int layer, hf_slot slot, float *w)
         DR_TRY(quant_slot_write(site, layer, before, &r->held));
         dr_qtensor_release(&r->held);
     }
-    DR_TRY(quant_gptq_apply(site->dev, w, r->full, n_out, n_in, r->scale));
 done:
+    return st;
+}
+
+/* r->w becomes rounded, r->scale what it was multiplied by on the way. */
+static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
+                              const char *name)
+{
+    nn_device *dev = r->s.site->dev;
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    double loss = 0;
+    dr_status st = DR_OK;
+
+    if (r->o->prescale) {
+        DR_TRYF(quant_gptq_scale(r->scale, dev, r->w, r->full, n_out, n_in, r->grid,
+                                 slot == HF_SLOT_O ? r->s.cfg : NULL),
+                "scaling %s", name);
+        DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
+        DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
+    }
+    DR_TRYF(
+        quant_gptq_solve(q, &loss, dev, r->w, r->full, n_out, n_in, r->grid, r->o, name),
+        "rounding %s", name);
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", name, n_out, n_in, loss);
+    if (r->o->prescale)
+        DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
+done:
+    return st;
+}
+
+/* The same by the whole chain, once as it is and once scaled: the one that loses less. */
+static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
+                            const char *name)
+{
+    nn_device *dev = r->s.site->dev;
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    dr_qtensor scaled = {0};
+    double loss = 0, scaled_loss = 0;
+    dr_status st = DR_OK;
+
+    memcpy(r->other, r->w, n_out * n_in * sizeof(*r->other));
+    DR_TRYF(quant_gptq_scale(r->scale, dev, r->w, r->full, n_out, n_in, r->grid,
+                             slot == HF_SLOT_O ? r->s.cfg : NULL),
+            "scaling %s", name);
+    if (folds_norm(slot))
+        DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
+    DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, r->grid, r->o,
+                              name),
+            "rounding %s", name);
+    DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
+    DR_TRYF(quant_chain_solve(&scaled, &scaled_loss, dev, r->w, r->full, n_out, n_in,
+                              r->grid, r->o, name),
+            "rounding %s", name);
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, scaled %.6g", name, n_out, n_in, loss,
+           scaled_loss);
+    if (scaled_loss < loss) {
+        DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
+        dr_qtensor_release(q);
+        *q = scaled;
+        scaled = (dr_qtensor){0};
+    } else {
+        for (size_t i = 0; i < n_in; i++)
+            r->scale[i] = 1.0f;
+        memcpy(r->w, r->other, n_out * n_in * sizeof(*r->w));
+    }
+    DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
+done:
+    dr_qtensor_release(&scaled);
     return st;
 }
 
@@ -141,23 +219,18 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
     const hf_linear *l = quant_slot_linears(site->in, layer, slot, NULL);
     dr_qtensor q = {0};
-    double loss = 0;
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->has_bias[k] = l->has_bias;
-    if (r->o->prescale)
-        DR_TRYF(scale_slot(r, layer, slot, r->w), "scaling %s", l->path);
-    DR_TRYF(quant_gptq_solve(&q, &loss, site->dev, r->w, r->full, n_out, n_in, r->grid,
-                             r->o, l->path),
-            "rounding %s", l->path);
-    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", l->path, n_out, n_in, loss);
-    if (r->o->prescale)
-        DR_TRY(quant_gptq_unapply(site->dev, r->w, n_out, n_in, r->scale));
+    if (r->best)
+        DR_TRY(round_best(r, layer, slot, &q, l->path));
+    else
+        DR_TRY(round_scaled(r, layer, slot, &q, l->path));
     DR_TRY(nn_i16_pack(site->dev, r->packed[k], r->w, n_out, n_in));
-    if (r->o->prescale && (slot == HF_SLOT_QKV || slot == HF_SLOT_GATE_UP)) {
+    if (r->o->prescale && folds_norm(slot)) {
         r->held = q;
         q = (dr_qtensor){0};
     } else {
@@ -309,10 +382,10 @@ done:
     return st;
 }
 
-dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
-                     const quant_calib *calib, const quant_gptq_options *o)
+static dr_status run_model(const quant_site *site, const quant_grid *grid,
+                           const quant_calib *calib, const quant_gptq_options *o, bool best)
 {
-    gptq_run r = {.grid = grid, .o = o};
+    gptq_run r = {.grid = grid, .o = o, .best = best};
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
@@ -329,4 +402,20 @@ dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
 done:
     run_release(&r);
     return st;
+}
+
+dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
+                     const quant_calib *calib, const quant_gptq_options *o)
+{
+    return run_model(site, grid, calib, o, false);
+}
+
+dr_status quant_best(const quant_site *site, const quant_grid *grid,
+                     const quant_calib *calib, const quant_gptq_options *o)
+{
+    quant_gptq_options chain = *o;
+
+    chain.prescale = true;
+    chain.minmax = false;
+    return run_model(site, grid, calib, &chain, true);
 }

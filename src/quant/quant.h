@@ -53,6 +53,15 @@ DR_MUST_USE dr_status quant_fit_group(int *group, const hf_model *m, int wanted)
  * Rtn); scales are rounded to fp16, which the checkpoint stores. */
 DR_MUST_USE dr_status quant_rtn(const quant_site *site, const quant_grid *grid);
 
+/* Half-quadratic quantization (Badri and Shaji 2023), no data: from the grid of min and
+ * max, zero points that make most errors small at the price of a few large ones.  They are
+ * whole numbers here, so scales move with them. */
+DR_MUST_USE dr_status quant_hqq(const quant_site *site, const quant_grid *grid);
+
+/* Weighted least squares in each group, no data: as the exports' k_quant (core/k_quant.h),
+ * errors weighted by rms(w) + |w|; symmetric: 19 scales, each refitted. */
+DR_MUST_USE dr_status quant_kquant(const quant_site *site, const quant_grid *grid);
+
 /*
  * Activation-aware scaling (Lin et al. 2023, as AutoAWQ 0.2.9 computes it), then rounding.
  *
@@ -86,8 +95,19 @@ typedef struct {
     bool prescale;       /* AWQ's scaling first, folded into norms and V and up rows */
     bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
                             costs the group least, by its block of the Hessian */
+    int sweeps;          /* of descent over codes, scales and zero points; 0: none */
 } quant_gptq_options;
 DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
+                                 const quant_calib *calib, const quant_gptq_options *o);
+
+/*
+ * The whole chain, with everything that a checkpoint can hold as it is: GPTQ on inputs from
+ * the layers already quantized, grids by the cost of their group, o->sweeps of descent
+ * over codes, scales and zero points.  Scaling as AWQ's is tried for every slot and kept
+ * where it lowers the slot's loss; each row keeps the best of the chain, of GPTQ alone and
+ * of rounding to nearest.  o->prescale and minmax are not looked at.
+ */
+DR_MUST_USE dr_status quant_best(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
 
 /* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to

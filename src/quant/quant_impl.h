@@ -69,6 +69,21 @@ void quant_tile_quad(float *loss, const float *e, const float *gram, size_t ld, 
 void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const float *codes,
                      size_t n, const quant_lanes *g);
 
+/* ---- grids without data (rtn.c, hqq.c, kquant.c) ---- */
+
+/* Improves g, which has the grids of min and max, for the finite weights of a group;
+ * scratch: QUANT_CHOOSER_TILES tiles. */
+typedef void (*quant_chooser)(quant_lanes *g, const quant_rule *rule, const float *tile,
+                              size_t n, float *scratch);
+enum { QUANT_CHOOSER_TILES = 2 };
+void quant_choose_hqq(quant_lanes *g, const quant_rule *rule, const float *tile, size_t n,
+                      float *scratch);
+void quant_choose_kquant(quant_lanes *g, const quant_rule *rule, const float *tile,
+                         size_t n, float *scratch);
+/* Every linear by itself; NULL: min and max. */
+DR_MUST_USE dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
+                                        quant_chooser choose);
+
 /* ---- group searches (shrink.c) ---- */
 
 /*
@@ -97,6 +112,10 @@ void quant_tile_clamp(float *tile, const float *limit, size_t n);
 
 /* ---- scales folded into what comes before (fold.c) ---- */
 
+/* Makes scale what the stored norm will really be divided by; quant_fold_norm does so too,
+ * and then leaves such a scale as it is. */
+DR_MUST_USE dr_status quant_fold_plan(const quant_site *site, int layer, hf_norm which,
+                                      float *scale);
 /* Writes norm / scale, and makes scale what the stored norm was really divided by. */
 DR_MUST_USE dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm which,
                                       float *scale);
@@ -150,6 +169,23 @@ DR_MUST_USE dr_status quant_gptq_apply(nn_device *dev, float *w, float *h, size_
                                        size_t k, const float *scale);
 DR_MUST_USE dr_status quant_gptq_unapply(nn_device *dev, float *w, size_t n, size_t k,
                                          const float *scale);
+
+/* ---- after it (descend.c, chain.c) ---- */
+
+/* loss[rows]: e H e^T of each row, e = values - orig. */
+DR_MUST_USE dr_status quant_row_losses(double *loss, nn_device *dev, const float *values,
+                                       const float *orig, const float *h, size_t rows,
+                                       size_t cols);
+/* Lowers each row's e (H + damp I) e^T: q and values, which it holds, change. */
+DR_MUST_USE dr_status quant_descend(dr_qtensor *q, float *values, nn_device *dev,
+                                    const float *orig, const float *h,
+                                    const quant_grid *grid, double damp, int sweeps);
+/* As quant_gptq_solve, then o->sweeps of descent; rows never worse than GPTQ's and rounding
+ * to nearest.  *loss: the sum over rows of e H e^T, without damping. */
+DR_MUST_USE dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev,
+                                        float *w, const float *h, size_t rows, size_t cols,
+                                        const quant_grid *grid, const quant_gptq_options *o,
+                                        const char *name);
 
 /* One block of columns p0 .. p0+n of the sweep, in processing order; what is set once for
  * the whole weight first. */

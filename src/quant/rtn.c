@@ -1,5 +1,6 @@
 /*
- * rtn.c - round to nearest: each group's grid from its least and greatest weight, no data.
+ * rtn.c - round to nearest on grids that need no data: each group's from its least and
+ * greatest weight, or what a chooser (hqq.c, kquant.c) makes of it.
  *
  * One pass, bound by memory: a task reads 16 rows, turns them a group at a time, and packs.
  * Rows are independent, so any number of threads gives the same bytes.
@@ -12,10 +13,12 @@ enum { L = QUANT_LANES };
 typedef struct {
     dr_qtensor *q;
     quant_rule rule;
-    const float *w;     /* [rows][cols], or NULL: read from the model */
-    const hf_model *m;  /* borrowed */
-    const hf_linear *l; /* borrowed */
-    float *scratch;     /* owned: per worker 16 rows, a group's tile, its codes */
+    quant_chooser choose; /* NULL: min and max */
+    const float *w;       /* [rows][cols], or NULL: read from the model */
+    const hf_model *m;    /* borrowed */
+    const hf_linear *l;   /* borrowed */
+    float *scratch;       /* owned: per worker 16 rows, a group's tile, its codes,
+                           the chooser's */
     size_t worker_floats;
 } rtn_job;
 
@@ -41,6 +44,8 @@ static dr_status pack_rows(void *ctx, size_t task, int worker)
             DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
                     row0 + rows - 1);
         quant_rule_fit(&g, &job->rule, lo, hi);
+        if (job->choose != NULL)
+            job->choose(&g, &job->rule, tile, n, codes);
         quant_tile_codes(codes, &job->rule, &g, tile, n);
         quant_tile_pack(job->q, row0, rows, c / block, codes, n, &g);
     }
@@ -54,7 +59,8 @@ static dr_status pack_all(rtn_job *job, dr_pool *pool)
     dr_status st = DR_OK;
     void *p = NULL;
 
-    job->worker_floats = L * q->cols + 2 * L * (size_t)q->block;
+    size_t tiles = job->choose == NULL ? 2 : 1 + QUANT_CHOOSER_TILES;
+    job->worker_floats = L * q->cols + tiles * L * (size_t)q->block;
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool) * job->worker_floats,
                         sizeof(float), "rounding scratch"));
     job->scratch = p;
@@ -79,11 +85,12 @@ done:
     return st;
 }
 
-static dr_status rtn_linear(const quant_site *site, const quant_grid *grid,
-                            const hf_linear *l)
+static dr_status round_linear(const quant_site *site, const quant_grid *grid,
+                              quant_chooser choose, const hf_linear *l)
 {
     dr_qtensor q = {0};
-    rtn_job job = {.q = &q, .rule = quant_rule_of(grid), .m = site->in, .l = l};
+    rtn_job job = {
+        .q = &q, .rule = quant_rule_of(grid), .choose = choose, .m = site->in, .l = l};
     size_t block = 0;
     dr_status st = DR_OK;
 
@@ -99,6 +106,12 @@ done:
 
 dr_status quant_rtn(const quant_site *site, const quant_grid *grid)
 {
+    return quant_round_model(site, grid, NULL);
+}
+
+dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
+                            quant_chooser choose)
+{
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
@@ -107,7 +120,7 @@ dr_status quant_rtn(const quant_site *site, const quant_grid *grid)
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(site->in, i, &linears);
         for (size_t k = 0; k < count; k++)
-            DR_TRY(rtn_linear(site, grid, &linears[k]));
+            DR_TRY(round_linear(site, grid, choose, &linears[k]));
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }

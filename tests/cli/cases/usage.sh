@@ -12,7 +12,7 @@ try quantize -m x stray
 try quantize -m x --
 try quantize -m x -q
 try quantize -m x --algoritm awq
-try quantize -m x --algorithm hqq
+try quantize -m x --algorithm spinquant
 try quantize -m x --algorithm=agq
 try quantize -m x --precision int8
 try quantize -m x --group_size many

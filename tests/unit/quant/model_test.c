@@ -4,8 +4,9 @@
  */
 #include "quant_fixture.h"
 
-typedef enum { RTN, AWQ, AWQ_EXACT, GPTQ } method;
-static const char *const names[] = {"rtn", "awq", "awq-exact", "gptq"};
+typedef enum { RTN, AWQ, AWQ_EXACT, GPTQ, BEST, HQQ, KQUANT, METHODS } method;
+static const char *const names[] = {"rtn",  "awq", "awq-exact", "gptq",
+                                    "best", "hqq", "kquant"};
 
 static const fix_shape llama = {false, false, 64, 128, 4, 2, 2, 96};
 static const fix_shape qwen = {false, true, 64, 96, 4, 1, 2, 96};
@@ -17,7 +18,7 @@ static dr_status quantize(const char *out, const char *in, method how,
 {
     const hf_quant format = {HF_QUANT_OLIVE, grid->bits, grid->group_size, grid->symmetric};
     const quant_awq_options awq = {true, true, how == AWQ_EXACT};
-    const quant_gptq_options gptq = {.damp_percent = 0.01};
+    const quant_gptq_options gptq = {.damp_percent = 0.01, .sweeps = how == BEST ? 2 : 0};
     nn_device *dev = NULL;
     hf_model *m = NULL;
     hf_writer *w = NULL;
@@ -32,6 +33,12 @@ static dr_status quantize(const char *out, const char *in, method how,
     dr_progress_begin(&progress, "quantizing", "layers", 2);
     if (how == RTN)
         DR_TRY(quant_rtn(&site, grid));
+    else if (how == BEST)
+        DR_TRY(quant_best(&site, grid, calib, &gptq));
+    else if (how == HQQ)
+        DR_TRY(quant_hqq(&site, grid));
+    else if (how == KQUANT)
+        DR_TRY(quant_kquant(&site, grid));
     else if (how == GPTQ)
         DR_TRY(quant_gptq(&site, grid, calib, &gptq));
     else
@@ -81,9 +88,9 @@ static void one_model(dr_arena *a, const char *name, const fix_shape *shape, dou
     const char *in = fix_model(a, name, shape);
     quant_calib calib = fix_ids(a, shape, 12, 40, 1), text = fix_ids(a, shape, 4, 32, 2);
     const quant_grid four = {4, 32, false}, eight = {8, 32, false};
-    double kl[4] = {0};
+    double kl[METHODS] = {0};
 
-    for (int how = RTN; how <= GPTQ; how++) {
+    for (int how = RTN; how < METHODS; how++) {
         const char *out = dr_arena_printf(a, "%s-%s", in, names[how]);
         CHECK_OK(quantize(out, in, (method)how, &four, &calib, 2));
         kl[how] = compare(in, out, &text).kl;
@@ -92,9 +99,9 @@ static void one_model(dr_arena *a, const char *name, const fix_shape *shape, dou
         CHECK_OK(quantize(out, in, (method)how, &eight, &calib, 2));
         CHECK_NEAR(compare(in, out, &text).kl, 0, 1e-3);
     }
-    (void)printf("%s: KL rtn %.5f awq %.5f exact %.5f gptq %.5f\n", name, kl[RTN], kl[AWQ],
-                 kl[AWQ_EXACT], kl[GPTQ]);
-    for (int how = RTN; how <= GPTQ; how++)
+    (void)printf("%s: KL rtn %.5f awq %.5f exact %.5f gptq %.5f best %.5f\n", name, kl[RTN],
+                 kl[AWQ], kl[AWQ_EXACT], kl[GPTQ], kl[BEST]);
+    for (int how = RTN; how < METHODS; how++)
         total[how] += kl[how];
 }
 
@@ -104,7 +111,7 @@ static void same_bytes(dr_arena *a)
     quant_calib calib = fix_ids(a, &llama, 5, 24, 3);
     const quant_grid grid = {4, 16, false};
 
-    for (int how = RTN; how <= GPTQ; how++) {
+    for (int how = RTN; how < METHODS; how++) {
         const char *first = NULL;
         for (int threads = 1; threads <= 3; threads++) {
             const char *out = dr_arena_printf(a, "%s-%s-%d", in, names[how], threads);
@@ -124,7 +131,7 @@ static void other_grids(dr_arena *a)
     quant_calib calib = fix_ids(a, &llama, 5, 24, 3);
 
     for (size_t i = 0; i < DR_COUNT(grids); i++) {
-        for (int how = RTN; how <= GPTQ; how++) {
+        for (int how = RTN; how < METHODS; how++) {
             const char *out = dr_arena_printf(a, "%s-%s-%zu", in, names[how], i);
             CHECK_OK(quantize(out, in, (method)how, &grids[i], &calib, 2));
             quant_quality q = compare(in, out, &calib);
@@ -178,10 +185,10 @@ static void refusing(dr_arena *a)
     const quant_grid fine = {4, 32, false}, three = {3, 32, false}, wide = {4, 256, false};
     const quant_grid odd = {4, 48, false};
 
-    for (int how = RTN; how <= GPTQ; how++) {
+    for (int how = RTN; how < METHODS; how++) {
         CHECK_STATUS(quantize(out, in, (method)how, &odd, &calib, 1), DR_EUSAGE);
         CHECK_STATUS(quantize(out, in, (method)how, &wide, &calib, 1), DR_EUNSUPPORTED);
-        if (how != RTN)
+        if (how != RTN && how != HQQ && how != KQUANT)
             CHECK_STATUS(quantize(out, in, (method)how, &fine, &none, 1), DR_EUSAGE);
     }
     CHECK(quantize(out, in, RTN, &three, &calib, 1) != DR_OK);
@@ -190,13 +197,13 @@ static void refusing(dr_arena *a)
 int main(void)
 {
     dr_arena a = {0};
-    double kl[4] = {0};
+    double kl[METHODS] = {0};
 
     one_model(&a, "llama", &llama, kl);
     one_model(&a, "qwen", &qwen, kl);
     one_model(&a, "phi", &phi, kl);
     one_model(&a, "phi-gqa", &phi_gqa, kl);
-    CHECK(kl[GPTQ] < kl[RTN] && kl[AWQ] < kl[RTN]);
+    CHECK(kl[GPTQ] < kl[RTN] && kl[AWQ] < kl[RTN] && kl[BEST] < kl[GPTQ]);
     same_bytes(&a);
     other_grids(&a);
     comparing(&a);

@@ -1,11 +1,11 @@
 /*
  * quant_tool.c - quantizes a folder and measures the result, without the CLI.
  *
- *     quant_tool MODEL OUT rtn|awq|awq-exact|gptq IDS.bin [option=value ...]
+ *     quant_tool MODEL OUT rtn|hqq|kquant|awq|awq-exact|gptq|best IDS.bin [option=v ...]
  *     quant_tool MODEL QUANTIZED compare IDS.bin
  *
  * IDS.bin: int32 count, int32 seq_len, then count * seq_len ids.  Options: bits, group,
- * sym, threads, clip, duo, desc, static, prescale, minmax, damp, verbose.
+ * sym, threads, clip, duo, desc, static, prescale, minmax, damp, sweeps, verbose.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,11 +40,16 @@ static int int_of(int argc, char **argv, const char *name, const char *dflt)
     return (int)strtol(value_of(argc, argv, name, dflt), NULL, 10);
 }
 
+static bool is(const tool *t, const char *what)
+{
+    return strcmp(t->what, what) == 0;
+}
+
 static dr_status write_model(const tool *t, nn_device *dev, hf_model *m)
 {
     static const hf_quant_method methods[] = {HF_QUANT_OLIVE, HF_QUANT_AWQ, HF_QUANT_GPTQ};
     bool awq = strncmp(t->what, "awq", 3) == 0;
-    hf_quant format = {methods[awq ? 1 : (strcmp(t->what, "gptq") == 0 ? 2 : 0)],
+    hf_quant format = {methods[awq ? 1 : (is(t, "gptq") || is(t, "best") ? 2 : 0)],
                        t->grid.bits, t->grid.group_size, t->grid.symmetric};
     hf_writer *w = NULL;
     dr_progress progress = {0};
@@ -58,8 +63,14 @@ static dr_status write_model(const tool *t, nn_device *dev, hf_model *m)
     quant_site site = {dev, m, w, &progress};
     if (awq)
         DR_TRY(quant_awq(&site, &t->grid, &t->calib, &t->awq));
-    else if (strcmp(t->what, "gptq") == 0)
+    else if (is(t, "gptq"))
         DR_TRY(quant_gptq(&site, &t->grid, &t->calib, &t->gptq));
+    else if (is(t, "best"))
+        DR_TRY(quant_best(&site, &t->grid, &t->calib, &t->gptq));
+    else if (is(t, "hqq"))
+        DR_TRY(quant_hqq(&site, &t->grid));
+    else if (is(t, "kquant"))
+        DR_TRY(quant_kquant(&site, &t->grid));
     else
         DR_TRY(quant_rtn(&site, &t->grid));
     DR_TRY(hf_writer_finish(w));
@@ -137,7 +148,8 @@ int main(int argc, char **argv)
                         .desc_act = int_of(argc, argv, "desc", "1") != 0,
                         .static_groups = int_of(argc, argv, "static", "0") != 0,
                         .prescale = int_of(argc, argv, "prescale", "1") != 0,
-                        .minmax = int_of(argc, argv, "minmax", "0") != 0},
+                        .minmax = int_of(argc, argv, "minmax", "0") != 0,
+                        .sweeps = int_of(argc, argv, "sweeps", "3")},
                .threads = int_of(argc, argv, "threads", "0")};
     if (int_of(argc, argv, "verbose", "0") != 0)
         dr_log_level(DR_DEBUG);

@@ -1,6 +1,6 @@
 /*
- * k_quant.c - a block to codes by weighted least squares, byte for byte as the model
- * builder's "k_quant" on a CPU.
+ * k_quant.c - the line that fits a block best by weighted least squares, byte for byte as
+ * the model builder's "k_quant" on a CPU.
  *
  * Errors are weighted: w = rms(x) + |x|.  From the range [lo, hi] of the block come 21 ways
  * to choose codes l = round(f (x - lo) / (hi - lo)), f = top - 1, ..., top + 0.9 and top
@@ -11,12 +11,11 @@
  *     s = (sum(w) sum(w x l) - sum(w x) sum(w l)) / D
  *     m = (sum(w l l) sum(w x) - sum(w l) sum(w x l)) / D
  *
- * The line with the least sum(w (s l + m - x)^2) is kept, its zero point -m / s is rounded
- * and clamped, and the block is coded anew on that grid.
+ * The line with the least sum(w (s l + m - x)^2) is kept.
  *
  * 1. lo is a running value there: a candidate's codes start at the best m so far.
  * 2. float32, every product rounded, sums in numpy's order: eight lanes, then pairs of
- *    lanes, blocks of 256 as two halves.  The last coding is in double.
+ *    lanes, more than 128 values as two halves.
  * 3. round() half to even is adding and taking away 1.5 * 2^23: exact below 2^22, and
  *    vectorized with plain SSE2, which rintf() is not.
  *
@@ -25,7 +24,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "onnx/weight_impl.h"
+#include "core/k_quant.h"
 
 enum { LANES = 8, HALF = 128, STEPS = 20 };
 
@@ -36,28 +35,34 @@ static float round_even(float x)
     return (x + magic) - magic;
 }
 
-/* numpy's sum of n values, a multiple of 8. */
+/* numpy's sum of n values. */
 static float sum(const float *v, size_t n)
 {
-    float lane[LANES];
+    float lane[LANES] = {0}, all;
+    size_t half = n / 2 / LANES * LANES, whole = n / LANES * LANES;
 
     if (n > HALF)
-        return sum(v, n / 2) + sum(v + n / 2, n - n / 2);
-    memcpy(lane, v, sizeof(lane));
-    for (size_t j = LANES; j < n; j += LANES) {
+        return sum(v, half) + sum(v + half, n - half);
+    if (whole > 0)
+        memcpy(lane, v, sizeof(lane));
+    for (size_t j = LANES; j < whole; j += LANES) {
         for (size_t l = 0; l < LANES; l++)
             lane[l] += v[j + l];
     }
-    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+    all = ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+          ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+    for (size_t j = whole; j < n; j++)
+        all += v[j];
+    return all;
 }
 
 /* A block, its weights and their sums. */
 typedef struct {
     const float *x;
-    float w[ONNX_BLOCK_MAX];
-    float l[ONNX_BLOCK_MAX]; /* codes of the candidate */
-    float t[ONNX_BLOCK_MAX]; /* terms of a sum */
+    float *w;
+    float *l;  /* codes of the candidate */
+    float *t;  /* terms of a sum */
+    float *wl; /* w l */
     size_t n;
     float top, w_sum, wx_sum;
 } fit;
@@ -101,7 +106,7 @@ static float error(fit *f, float s, float m)
 /* The best line for the codes in f->l. */
 static void line(fit *f, float *s, float *m)
 {
-    float wl[ONNX_BLOCK_MAX];
+    float *wl = f->wl;
 
     for (size_t j = 0; j < f->n; j++)
         wl[j] = f->w[j] * f->l[j];
@@ -117,24 +122,12 @@ static void line(fit *f, float *s, float *m)
     *m = (ll * f->wx_sum - l * xl) / d;
 }
 
-static void encode(uint8_t *code, const fit *f, float scale, int zero)
+void dr_k_quant_fit(float *scale, float *start, const float *v, size_t n, int bits,
+                    float *scratch)
 {
-    double top = (double)f->top;
-
-    for (size_t j = 0; j < f->n; j++) {
-        double q = rint((double)f->x[j] / (double)scale + zero);
-        code[j] = (uint8_t)(q < 0 ? 0 : q > top ? top : q);
-    }
-}
-
-void onnx_k_quant_block(uint8_t *code, float *scale, int *zero, const float *v, size_t n,
-                        int bits)
-{
-    fit f;
+    fit f = {v, scratch, scratch + n, scratch + 2 * n, scratch + 3 * n, n, 0, 0, 0};
     float lo = v[0], hi = v[0], best, s, m;
 
-    f.x = v;
-    f.n = n;
     f.top = (float)((1 << bits) - 1);
     for (size_t j = 1; j < n; j++) {
         lo = v[j] < lo ? v[j] : lo;
@@ -156,7 +149,5 @@ void onnx_k_quant_block(uint8_t *code, float *scale, int *zero, const float *v, 
         *scale = s;
         lo = m;
     }
-    float z = rintf(-lo / *scale);
-    *zero = (int)(z > 0.0f ? z < f.top ? z : f.top : 0.0f); /* not a number: 0 */
-    encode(code, &f, *scale, *zero);
+    *start = lo;
 }
