@@ -40,7 +40,8 @@ static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
 static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
                                          "int4", "int2", NULL};
 static const char *const algorithms[] = {
-    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
+    "default",      "rtn",           "k_quant", "rtn_last",
+    "k_quant_last", "k_quant_mixed", "auto",    NULL};
 static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 static const char *const cache_names[] = {"past_key_values", NULL};
@@ -60,7 +61,7 @@ static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
         DR_INT(options, int4_accuracy_level, .dflt = "4", .max = 4,                        \
                .help = "0 unset, 1 float, 4 int8 activations (fastest)"),                  \
         DR_CHOICE(options, int4_algo_config, .dflt = "null", .choices = algorithms,        \
-                  .help = "how weights are rounded; default: by what was measured"),       \
+                  .help = "how weights are rounded; auto: by what was measured"),          \
         DR_CHOICE(options, matmul_mixed_precision, .dflt = "null", .choices = mixes,       \
                   .help = "what has 8 bits in an int4 graph"),                             \
         DR_STR(options, int4_op_types_to_quantize, .words = true,                          \
@@ -264,6 +265,27 @@ done:
 static const cli_key auto_opt_keys[] = {KEYS(NULL), {"use_qdq", "use_qdq_encoding"}};
 static const cli_key capture_keys[] = {KEYS("conversion_device")};
 
+/* auto-opt chooses how an int4 graph is rounded when nothing about it is asked. */
+static bool chooses(const options *o, const unsigned char *given)
+{
+    static const char *const asked[] = {"provider",         "int4_is_symmetric",
+                                        "int4_algo_config", "matmul_mixed_precision",
+                                        "extra_mb_options", "int4_op_types_to_quantize",
+                                        "use_qdq_encoding"};
+
+    if (o->precision < 0 || strcmp(precisions[o->precision], "int4") != 0)
+        return false;
+    for (size_t i = 0; i < DR_COUNT(asked); i++) {
+        const dr_param *row =
+            dr_param_find(auto_opt_params, DR_COUNT(auto_opt_params), asked[i]);
+        if (given[row - auto_opt_params] &&
+            (i > 0 || (strcasecmp(o->provider, "cpu") != 0 &&
+                       strcasecmp(o->provider, "CPUExecutionProvider") != 0)))
+            return false;
+    }
+    return true;
+}
+
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
                      size_t count, const cli_key *keys, size_t key_count)
 {
@@ -289,6 +311,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     DR_TRY(cli_refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
                             CLI_NOT_FIXED));
     DR_TRY(cli_pass_config(&config, params, count, o, given, keys, key_count));
+    if (params == auto_opt_params && chooses(o, given))
+        json_object_set_new(config, "int4_algo_config", json_string("auto"));
     DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
 done:
     return st;

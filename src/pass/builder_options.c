@@ -14,9 +14,18 @@ static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
 static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
 
 /* Rounding and what has 8 bits, by one word. */
-enum { ALGO_DEFAULT, ALGO_RTN, ALGO_K, ALGO_RTN_LAST, ALGO_K_LAST, ALGO_K_MIXED };
+enum {
+    ALGO_DEFAULT,
+    ALGO_RTN,
+    ALGO_K,
+    ALGO_RTN_LAST,
+    ALGO_K_LAST,
+    ALGO_K_MIXED,
+    ALGO_AUTO /* what was measured to be best: docs/EXPORT.md */
+};
 static const char *const algorithms[] = {
-    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", NULL};
+    "default",      "rtn",           "k_quant", "rtn_last",
+    "k_quant_last", "k_quant_mixed", "auto",    NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 
 static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
@@ -38,7 +47,7 @@ const dr_param builder_params[] = {
            .help = "0 unset, 1 float, 4 int8 activations (fastest)"),
     DR_CHOICE(B, int4_algo_config, .dflt = "null", .choices = algorithms,
               .search = "[\"default\", \"rtn\", \"k_quant_mixed\", \"k_quant_last\"]",
-              .help = "how weights are rounded; default: by what was measured"),
+              .help = "how weights are rounded; auto: by what was measured"),
     DR_CHOICE(B, matmul_mixed_precision, .dflt = "null", .choices = mixes,
               .help = "what has 8 bits in an int4 graph"),
     DR_STR(B, int4_op_types_to_quantize, .dflt = "null", .listed = true,
@@ -299,6 +308,28 @@ static dr_status parse_rounding(onnx_options *o, const builder_config *c,
     return DR_OK;
 }
 
+/* What was measured to be closest to the model at the speed of the default: zero points,
+ * and 8 bits, which old runtimes do not know, for the head and the layers that matter
+ * most. */
+static dr_status choose_rounding(onnx_options *o, const builder_config *c,
+                                 const unsigned char *given, bool packed)
+{
+    static const char *const chosen[] = {"int4_is_symmetric", "matmul_mixed_precision"};
+
+    if (c->int4_algo_config != ALGO_AUTO)
+        return DR_OK;
+    for (size_t i = 0; i < DR_COUNT(chosen); i++) {
+        if (was_given(given, chosen[i]))
+            return dr_fail(DR_EUSAGE, "%s: int4_algo_config auto chooses it", chosen[i]);
+    }
+    if (packed || o->provider != ONNX_CPU || o->precision != ONNX_INT4 ||
+        o->min_ort_minor > 0)
+        return DR_OK;
+    o->symmetric = false;
+    o->mix = ONNX_MIX_LAYERS;
+    return DR_OK;
+}
+
 /* ---- together ---- */
 
 /* Rows that only a graph with rounded or packed weights has. */
@@ -409,12 +440,13 @@ dr_status builder_read(onnx_options *out, dr_arena *a, const builder_config *con
     if (out->precision <= ONNX_BF16)
         DR_TRY(check_floats(out->precision, seen));
     DR_TRY(parse_ops(&out->ops, a, &c));
+    DR_TRY(parse_ort_version(&out->min_ort_minor, c.min_ort_version));
     DR_TRY(parse_rounding(out, &c, seen));
+    DR_TRY(choose_rounding(out, &c, seen, packed));
     if (c.int4_nodes_to_exclude != NULL)
         out->exclude = words(&out->exclude_count, a, c.int4_nodes_to_exclude, ",");
     DR_TRY(check_values(&c, out, seen));
     DR_TRY(check_adapters(&c, seen));
-    DR_TRY(parse_ort_version(&out->min_ort_minor, c.min_ort_version));
 done:
     return st;
 }

@@ -101,6 +101,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     if (packed && o.precision <= ONNX_BF16)
         DR_FAIL(DR_EUSAGE, "precision %s: %s is quantized (%s); leave precision out",
                 onnx_precision_name(o.precision), in->name, hf_model_origin(m));
+    if (!packed && o.precision == ONNX_INT4 && o.mix == ONNX_MIX_LAYERS)
+        dr_log(DR_INFO, "the head and the layers that matter most have 8 bits");
     o.adapters = named;
     o.adapter_count = in->adapter_count;
     o.adapter_form = c->adapter_precision >= 0 ? &form : NULL;
