@@ -37,10 +37,11 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
     const quant_rule rule = quant_rule_of(grid);
     double loss[AWQ_CANDIDATES] = {0};
     float *grams = NULL, *scales = NULL, *rms = NULL;
-    size_t block = grid->group_size > 0 ? (size_t)grid->group_size : k, best = 0;
-    size_t m = quant_gram_cols(block);
+    size_t block = 0, best = 0, m = 0;
     dr_status st = DR_OK;
 
+    DR_TRY(quant_grid_block(&block, grid, k, "a linear"));
+    m = quant_gram_cols(block);
     DR_TRY(quant_floats(&grams, k, m, "Hessian blocks"));
     DR_TRY(quant_floats(&scales, AWQ_CANDIDATES + 1, k, "candidate scales"));
     rms = scales + AWQ_CANDIDATES * k;
