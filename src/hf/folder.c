@@ -74,8 +74,12 @@ static dr_status shard_names(dr_arena *a, const char ***out, size_t *count, json
     {
         const char *file = json_string_value(value);
         if (file == NULL || file[0] == '\0' || strchr(file, '/') != NULL)
-            DR_FAIL(DR_EFORMAT, "%s: weight_map: %s: expected the name of a file beside it",
-                    where, name);
+            DR_FAIL(DR_EFORMAT,
+                    "%s: weight_map: %s: expected the name of a file beside it, found %s%s",
+                    where, name, file != NULL ? "" : "a value of type ",
+                    file == NULL       ? dr_json_type(value)
+                    : file[0] == '\0' ? "\"\""
+                                      : file);
         names[n++] = file;
     }
     qsort(names, n, sizeof(*names), by_text);

@@ -3,6 +3,7 @@
  */
 #include "pass/shared_impl.h"
 
+#include "core/log.h"
 #include "core/pool.h"
 
 /* Float operations a second of one thread in large products, with some of the time lost to
@@ -44,6 +45,11 @@ dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m, const char
         goto done;
     }
     DR_TRY(tok_open_json(out, tokenizer, config, hf_model_path(m)));
+    /* Gemma 3's text models have the id of an image that they do not know: no error. */
+    if (tok_vocab_size(*out) > (size_t)hf_model_config(m)->vocab)
+        dr_warn_result("%s: tokenizer.json has ids up to %zu, the embedding has %d rows",
+                       hf_model_path(m), tok_vocab_size(*out) - 1,
+                       hf_model_config(m)->vocab);
 done:
     json_decref(tokenizer);
     json_decref(config);
