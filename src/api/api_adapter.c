@@ -128,13 +128,6 @@ done:
 
 /* ---- convert ---- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static bool same_file(const char *a, const char *b)
 {
     char *p = realpath(a, NULL), *q = realpath(b, NULL);
@@ -175,8 +168,8 @@ static dr_status convert(drupe_result *r, const drupe_adapter_conversion *c)
     if (count > 1)
         DR_FAIL(DR_EUSAGE, "adapter_path: %zu adapters; one is converted at a time", count);
     const char *suffix = onnx_adapter_suffix(t.format);
-    const char *path =
-        dr_arena_printf(&a, "%s%s", c->output, ends_with(c->output, suffix) ? "" : suffix);
+    const char *path = dr_arena_printf(&a, "%s%s", c->output,
+                                       dr_ends_with(c->output, suffix) ? "" : suffix);
     DR_TRY(check_output(&a, path, list[0].path));
     DR_TRY(open_adapter(&ad, &a, list[0].path, c->model, c->threads));
     tmp = dr_arena_printf(&a, "%s.tmp", path);

@@ -8,6 +8,7 @@
 #include "api/drupe_impl.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/mem.h"
 #include "hf/hf.h"
 #include "onnx/onnx.h"
 
@@ -27,13 +28,6 @@ dr_status api_number(drupe_result *r, const char *key, int64_t v)
 {
     json_object_set_new(r->report, key, json_integer((json_int_t)v));
     return dr_buf_addf(&r->text, "%-16s %lld\n", key, (long long)v);
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 static dr_status inspect_hf(drupe_result *r, const char *path)
@@ -147,7 +141,7 @@ static bool has_graph(dr_arena *a, const char *dir)
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        if (ends_with(names[i], ".onnx"))
+        if (dr_ends_with(names[i], ".onnx"))
             return true;
     }
     return false;
@@ -162,7 +156,7 @@ static dr_status inspect_graphs(drupe_result *r, dr_arena *a, const char *dir,
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++) {
-        if (!ends_with(names[i], ".onnx"))
+        if (!dr_ends_with(names[i], ".onnx"))
             continue;
         graphs[n++] = names[i];
         DR_TRY(dr_buf_addf(&r->text, "%s\n", names[i]));
@@ -188,7 +182,7 @@ static dr_status inspect_onnx_folder(drupe_result *r, dr_arena *a, const char *d
         DR_TRY(inspect_graphs(r, a, dir, names, count));
     adapters = dr_arena_alloc(a, count, sizeof(*adapters));
     for (size_t i = 0; i < count; i++) {
-        if (ends_with(names[i], ".onnx_adapter"))
+        if (dr_ends_with(names[i], ".onnx_adapter"))
             adapters[n++] = names[i];
     }
     bool genai = dr_is_file(dr_path_join(a, dir, "genai_config.json"));
@@ -229,13 +223,14 @@ static dr_status inspect(drupe_result *r, dr_arena *a, const char *path)
     const char *found = path;
     dr_status st = DR_OK;
 
-    if (ends_with(path, ".onnx"))
+    if (dr_ends_with(path, ".onnx"))
         return inspect_onnx(r, a, path);
-    if (ends_with(path, ".onnx_adapter"))
+    if (dr_ends_with(path, ".onnx_adapter"))
         return api_inspect_onnx_adapter(r, path);
-    if (ends_with(path, ".safetensors"))
+    if (dr_ends_with(path, ".safetensors"))
         return api_inspect_safetensors(r, path);
-    if ((ends_with(path, ".bin") || ends_with(path, ".pt") || ends_with(path, ".pth")) &&
+    if ((dr_ends_with(path, ".bin") || dr_ends_with(path, ".pt") ||
+         dr_ends_with(path, ".pth")) &&
         dr_is_file(path))
         return api_inspect_torch(r, path);
     if (dr_is_file(dr_path_join(a, path, "adapter_config.json")))

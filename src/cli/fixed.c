@@ -27,8 +27,7 @@ dr_status cli_refuse_given(const dr_param *params, size_t count, const unsigned 
                            const char *const *names, size_t n, const char *why)
 {
     for (size_t i = 0; i < n; i++) {
-        const dr_param *row = dr_param_find(params, count, names[i]);
-        if (row != NULL && given[row - params])
+        if (dr_param_given(params, count, given, names[i]))
             return dr_fail(DR_EUSAGE, "--%s has no effect %s", names[i], why);
     }
     return DR_OK;

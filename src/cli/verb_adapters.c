@@ -27,19 +27,13 @@ typedef struct {
                 .dflt = "symmetric", .choices = modes,                                     \
                 .help = "with or without zero points")
 
-static bool was_given(const unsigned char *given, const dr_param *params, size_t n,
-                      const char *name)
-{
-    return given[dr_param_find(params, n, name) - params] != 0;
-}
-
 static dr_status check_int4(bool int4, const unsigned char *given, const dr_param *params,
                             size_t n)
 {
     static const char *const names[] = {"int4_block_size", "int4_quantization_mode"};
 
     for (size_t i = 0; i < DR_COUNT(names) && !int4; i++) {
-        if (was_given(given, params, n, names[i]))
+        if (dr_param_given(params, n, given, names[i]))
             return dr_fail(DR_EUSAGE, "--%s needs --quantize_int4", names[i]);
     }
     return DR_OK;

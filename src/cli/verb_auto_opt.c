@@ -40,8 +40,7 @@ static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
 static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
                                          "int4", "int2", NULL};
 static const char *const algorithms[] = {
-    "default",      "rtn",           "k_quant", "rtn_last",
-    "k_quant_last", "k_quant_mixed", "auto",    NULL};
+    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", "auto", NULL};
 static const char *const activation_types[] = {"QUInt8", "QUInt16", NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 static const char *const cache_names[] = {"past_key_values", NULL};
@@ -173,13 +172,22 @@ static dr_status fixed_provider(const char **out, const options *o)
 }
 
 /* What one of the two passes has and the other has not. */
-static const char *const only_dynamic[] = {
-    "adapter_path",          "int4_is_symmetric",      "int4_accuracy_level",
-    "int4_algo_config",      "matmul_mixed_precision", "int4_op_types_to_quantize",
-    "int4_nodes_to_exclude", "extra_mb_options",       "exclude_embeds",
-    "exclude_lm_head",       "enable_cuda_graph",      "min_ort_version",
-    "max_length",            "adapter_precision",      "adapter_int4_block_size",
-    "adapter_int4_is_symmetric"};
+static const char *const only_dynamic[] = {"adapter_path",
+                                           "int4_is_symmetric",
+                                           "int4_accuracy_level",
+                                           "int4_algo_config",
+                                           "matmul_mixed_precision",
+                                           "int4_op_types_to_quantize",
+                                           "int4_nodes_to_exclude",
+                                           "extra_mb_options",
+                                           "exclude_embeds",
+                                           "exclude_lm_head",
+                                           "enable_cuda_graph",
+                                           "min_ort_version",
+                                           "max_length",
+                                           "adapter_precision",
+                                           "adapter_int4_block_size",
+                                           "adapter_int4_is_symmetric"};
 static const char *const only_fixed[] = {"activation_type",
                                          "dynamic_to_fixed_shape_dim_param",
                                          "dynamic_to_fixed_shape_dim_value"};
@@ -268,19 +276,16 @@ static const cli_key capture_keys[] = {KEYS("conversion_device")};
 /* auto-opt chooses how an int4 graph is rounded when nothing about it is asked. */
 static bool chooses(const options *o, const unsigned char *given)
 {
-    static const char *const asked[] = {"provider",         "int4_is_symmetric",
-                                        "int4_algo_config", "matmul_mixed_precision",
-                                        "extra_mb_options", "int4_op_types_to_quantize",
-                                        "use_qdq_encoding"};
+    static const char *const asked[] = {"int4_is_symmetric",         "int4_algo_config",
+                                        "matmul_mixed_precision",    "extra_mb_options",
+                                        "int4_op_types_to_quantize", "use_qdq_encoding"};
+    bool cpu = o->provider == NULL || strcasecmp(o->provider, "cpu") == 0 ||
+               strcasecmp(o->provider, "CPUExecutionProvider") == 0;
 
-    if (o->precision < 0 || strcmp(precisions[o->precision], "int4") != 0)
+    if (!cpu || o->precision < 0 || strcmp(precisions[o->precision], "int4") != 0)
         return false;
     for (size_t i = 0; i < DR_COUNT(asked); i++) {
-        const dr_param *row =
-            dr_param_find(auto_opt_params, DR_COUNT(auto_opt_params), asked[i]);
-        if (given[row - auto_opt_params] &&
-            (i > 0 || (strcasecmp(o->provider, "cpu") != 0 &&
-                       strcasecmp(o->provider, "CPUExecutionProvider") != 0)))
+        if (dr_param_given(auto_opt_params, DR_COUNT(auto_opt_params), given, asked[i]))
             return false;
     }
     return true;

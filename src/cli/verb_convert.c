@@ -37,15 +37,14 @@ static dr_status run(const void *cfg, const unsigned char *given)
 {
     static const cli_key keys[] = {{"outtype", NULL}, {"gguf_file_name", NULL}};
     const options *o = cfg;
-    const size_t name_row =
-        (size_t)(dr_param_find(params, DR_COUNT(params), "gguf_file_name") - params);
     json_t *config = NULL;
     const drupe_job job = {.model = o->model.model_name_or_path,
                            .output = o->model.output_path};
     dr_status st = DR_OK;
 
     cli_model_notes(&o->model);
-    if (o->to == SAFETENSORS && given[name_row])
+    if (o->to == SAFETENSORS &&
+        dr_param_given(params, DR_COUNT(params), given, "gguf_file_name"))
         DR_FAIL(DR_EUSAGE, "--gguf_file_name belongs to --to gguf");
     DR_TRY(cli_pass_config(&config, params, DR_COUNT(params), o, given, keys,
                            o->to == GGUF ? 2 : 1));

@@ -61,7 +61,7 @@ static dr_status check(const options *o, const unsigned char *given)
     static const char *const sampling[] = {"temperature", "top_p", "top_k", "seed"};
 
     for (size_t i = 0; i < DR_COUNT(sampling) && !o->do_sample; i++) {
-        if (given[dr_param_find(params, DR_COUNT(params), sampling[i]) - params])
+        if (dr_param_given(params, DR_COUNT(params), given, sampling[i]))
             return dr_fail(DR_EUSAGE, "--%s needs --do_sample", sampling[i]);
     }
     if (o->system != NULL && !o->chat)

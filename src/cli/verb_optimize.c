@@ -97,9 +97,12 @@ static const dr_param params[] = {
 static bool is_packed(const char *model)
 {
     drupe_result *r = NULL;
-    bool packed = drupe_inspect(&r, model) == DRUPE_OK &&
-                  strstr(drupe_result_json(r), "\n  \"quantization\":") != NULL;
+    json_t *look = drupe_inspect(&r, model) == DRUPE_OK
+                       ? json_loads(drupe_result_json(r), 0, NULL)
+                       : NULL;
+    bool packed = json_object_get(look, "quantization") != NULL;
 
+    json_decref(look);
     drupe_result_free(r);
     return packed;
 }
@@ -126,11 +129,15 @@ static dr_status check_precision(const options *o, const char *fixed)
     return DR_OK;
 }
 
+static bool was_given(const unsigned char *given, const char *name)
+{
+    return dr_param_given(params, DR_COUNT(params), given, name);
+}
+
 static dr_status check(const options *o, const unsigned char *given, const char *fixed)
 {
     static const char *const only_fixed[] = {"act_precision", "dim_param", "dim_value"};
     static const char *const only_dynamic[] = {"extra_mb_options", "adapter_path"};
-    const dr_param *block = dr_param_find(params, DR_COUNT(params), "block_size");
     int b = o->block_size;
     dr_status st = DR_OK;
 
@@ -146,7 +153,7 @@ static dr_status check(const options *o, const unsigned char *given, const char 
     else
         DR_TRY(cli_refuse_given(params, DR_COUNT(params), given, only_fixed,
                                 DR_COUNT(only_fixed), CLI_NOT_FIXED));
-    if (given[block - params] && o->precision != INT4 && o->precision != UINT4)
+    if (was_given(given, "block_size") && o->precision != INT4 && o->precision != UINT4)
         DR_FAIL(DR_EUSAGE, "--block_size has no effect on %s", precisions[o->precision]);
     if (fixed != NULL && strcmp(fixed, CLI_OPENVINO) != 0 && b != 0 && b != -1)
         DR_FAIL(DR_EUSAGE,
@@ -249,11 +256,6 @@ static json_t *fixed_config(const options *o, const char *provider, bool has_pre
             j, "int4_block_size",
             json_integer(o->block_size < 0 ? -1 : export_block(o->block_size)));
     return j;
-}
-
-static bool was_given(const unsigned char *given, const char *name)
-{
-    return given[dr_param_find(params, DR_COUNT(params), name) - params];
 }
 
 static dr_status run(const void *cfg, const unsigned char *given)

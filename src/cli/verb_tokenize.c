@@ -146,8 +146,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     dr_buf_init(&text, (size_t)1 << 40);
     if ((o->text != NULL) + (o->file != NULL) + (o->jsonl != NULL) != 1)
         DR_FAIL(DR_EUSAGE, "give one of --text, --file and --jsonl");
-    if (o->jsonl == NULL &&
-        given[dr_param_find(params, DR_COUNT(params), "text_field") - params])
+    if (o->jsonl == NULL && dr_param_given(params, DR_COUNT(params), given, "text_field"))
         DR_FAIL(DR_EUSAGE, "--text_field needs --jsonl");
     if (path != NULL)
         DR_TRY(read_input(&text, path));

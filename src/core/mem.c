@@ -52,6 +52,13 @@ char *dr_strdup(const char *s)
     return dr_strndup(s, strlen(s));
 }
 
+bool dr_ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 char *dr_asprintf(const char *fmt, ...)
 {
     va_list va;

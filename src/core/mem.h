@@ -18,6 +18,7 @@ void *dr_calloc(size_t count, size_t size);
 void *dr_realloc(void *p, size_t count, size_t size);
 char *dr_strdup(const char *s);
 char *dr_strndup(const char *s, size_t n);
+bool dr_ends_with(const char *text, const char *end);
 char *dr_asprintf(const char *fmt, ...) DR_PRINTF(1, 2);
 
 /*

@@ -100,6 +100,14 @@ const dr_param *dr_param_find(const dr_param *params, size_t n, const char *name
     return NULL;
 }
 
+bool dr_param_given(const dr_param *params, size_t n, const unsigned char *given,
+                    const char *name)
+{
+    const dr_param *p = dr_param_find(params, n, name);
+
+    return given != NULL && p != NULL && given[p - params] != 0;
+}
+
 /* ---- values ---- */
 
 static void *field(const dr_param *p, void *cfg)

@@ -83,6 +83,11 @@ void dr_params_defaults(const dr_param *params, size_t n, void *cfg);
 /* The row of that name (- and _ are the same), NULL when there is none. */
 const dr_param *dr_param_find(const dr_param *params, size_t n, const char *name);
 
+/* Whether the row of that name was set: given as dr_params_parse_argv leaves it, NULL:
+ * nothing was; false, too, where there is no such row. */
+bool dr_param_given(const dr_param *params, size_t n, const unsigned char *given,
+                    const char *name);
+
 /* Set one field from text or JSON; `label` is the name in messages ("--bits").  A JSON null
  * is NULL for a string and leaves every other field as it is. */
 DR_MUST_USE dr_status dr_param_set_text(const dr_param *p, void *cfg, const char *text,

@@ -143,7 +143,8 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     if (!last)
         DR_TRY(dr_make_dirs(dir));
     DR_TRY(flow_limits(&memory, &disk, tmp));
-    const pass_job job = {.config = s->config,
+    const pass_job job = {.def = s->def,
+                          .config = s->config,
                           .given = s->given,
                           .out_dir = dir,
                           .final_dir = last ? final : dir,

@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "core/mem.h"
 #include "flow/flow_impl.h"
 
 dr_status flow_parse_adapters(dr_arena *a, const char *text, const char ***names,
@@ -170,13 +171,6 @@ done:
     return st;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static dr_status refuse_onnx(const char *model)
 {
     dr_status st = dr_fail(DR_EUNSUPPORTED,
@@ -196,7 +190,7 @@ dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec)
 
     if (dr_is_dir(spec->model))
         DR_TRY(read_model_config(a, spec->model, &type, &own));
-    if (ends_with(spec->model, ".onnx") ||
+    if (dr_ends_with(spec->model, ".onnx") ||
         (type != NULL &&
          (strcasecmp(type, "ONNXModel") == 0 || strcasecmp(type, "CompositeModel") == 0)) ||
         (!dr_exists(dr_path_join(a, spec->model, "config.json")) &&

@@ -146,9 +146,7 @@ const dr_tensor *hf_tensor_find(const hf_model *m, const char *name)
 
 static bool looks_gguf(const char *path)
 {
-    size_t n = strlen(path);
-
-    return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+    return strlen(path) > strlen(".gguf") && dr_ends_with(path, ".gguf");
 }
 
 static dr_status load(hf_model *m, const char *path)

@@ -35,25 +35,15 @@ static size_t part_rows(const onnx_builder *b, int i)
     return (size_t)(i == 0 ? b->c->heads : b->c->kv_heads) * (size_t)b->c->head_dim;
 }
 
-/* A value of all three cut in three: [.., rows] or, of rank 1, [rows]. */
+/* A value of all three cut in three; shape: its own, but for the rows. */
 static void cut(onnx_builder *b, const char *part[ONNX_PARTS], const char *name,
-                const char *all, int rank)
+                const char *all, onnx_shape shape)
 {
     int64_t rows[ONNX_PARTS];
-    onnx_graph *g = &b->g;
 
     for (int i = 0; i < ONNX_PARTS; i++)
         rows[i] = (int64_t)part_rows(b, i);
-    const char *sizes = onnx_constant(g, rows, ONNX_PARTS);
-    onnx_node *n = onnx_node_new(g, "", "Split", name);
-    onnx_node_in(g, n, all);
-    onnx_node_in(g, n, sizes);
-    onnx_attr_int(g, n, "axis", -1);
-    for (int i = 0; i < ONNX_PARTS; i++)
-        part[i] = onnx_node_out(g, n, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                                b->float_type,
-                                rank == 1 ? onnx_shape1(onnx_num(rows[i]))
-                                          : onnx_hidden((size_t)rows[i]));
+    onnx_split(&b->g, part, name, all, rows, ONNX_PARTS, b->float_type, shape);
 }
 
 /* What the adapter of a fused qkv_proj makes of each part. */
@@ -67,9 +57,10 @@ static dr_status fused_lora(onnx_builder *b, onnx_lora part[ONNX_PARTS], const c
 
     DR_TRY(onnx_build_lora(b, &all, p, s->part[0], x));
     if (all.add != NULL)
-        cut(b, adds, onnx_build_path(b, p, "lora/Split"), all.add, 3);
+        cut(b, adds, onnx_build_path(b, p, "lora/Split"), all.add, onnx_hidden(0));
     if (all.factor != NULL)
-        cut(b, factors, onnx_build_path(b, p, "lora_magnitude/Split"), all.factor, 1);
+        cut(b, factors, onnx_build_path(b, p, "lora_magnitude/Split"), all.factor,
+            onnx_shape1(onnx_num(0)));
     for (int i = 0; i < ONNX_PARTS; i++)
         part[i] = (onnx_lora){adds[i], factors[i]};
 done:
@@ -160,7 +151,7 @@ static dr_status prepare(onnx_builder *b, const char *qkv[ONNX_PARTS], int layer
     dr_status st = DR_OK;
 
     if ((rotate || norms) && qkv[1] == NULL)
-        cut(b, qkv, onnx_build_path(b, path, "qkv_proj/Split"), qkv[0], 3);
+        cut(b, qkv, onnx_build_path(b, path, "qkv_proj/Split"), qkv[0], onnx_hidden(0));
     for (int i = 0; i < 2; i++) {
         const char *p = onnx_build_path(b, path, i == 0 ? "q_rotary" : "k_rotary");
         if (norms)

@@ -9,39 +9,23 @@
  */
 #include "onnx/build_impl.h"
 
-/* A value of a fused module cut in two: for each half of its outputs. */
-static void split(onnx_builder *b, const char *half[2], const char *name, const char *x,
-                  onnx_shape shape)
-{
-    int64_t n = shape.dim[shape.rank - 1].size;
-    onnx_graph *g = &b->g;
-    const char *sizes = onnx_constant(g, (int64_t[]){n, n}, 2);
-    onnx_node *node = onnx_node_new(g, "", "Split", name);
-
-    onnx_node_in(g, node, x);
-    onnx_node_in(g, node, sizes);
-    onnx_attr_int(g, node, "axis", -1);
-    for (int i = 0; i < 2; i++)
-        half[i] = onnx_node_out(g, node, dr_arena_printf(b->arena, "%s/output_%d", name, i),
-                                b->float_type, shape);
-}
-
 /* What the adapter of a fused gate_up_proj makes of each half. */
 static dr_status fused_lora(onnx_builder *b, onnx_lora half[2], const char *path,
                             const onnx_source *s, const char *x)
 {
     const char *p = onnx_build_path(b, path, "gate_up_proj");
     const char *adds[2] = {0}, *factors[2] = {0};
-    size_t rows = s->rows / 2;
+    const int64_t rows[2] = {(int64_t)s->rows / 2, (int64_t)s->rows / 2};
     onnx_lora both = {0};
     dr_status st = DR_OK;
 
     DR_TRY(onnx_build_lora(b, &both, p, s->part[0], x));
     if (both.add != NULL)
-        split(b, adds, onnx_build_path(b, p, "lora/Split"), both.add, onnx_hidden(rows));
+        onnx_split(&b->g, adds, onnx_build_path(b, p, "lora/Split"), both.add, rows, 2,
+                   b->float_type, onnx_hidden(0));
     if (both.factor != NULL)
-        split(b, factors, onnx_build_path(b, p, "lora_magnitude/Split"), both.factor,
-              onnx_shape1(onnx_num((int64_t)rows)));
+        onnx_split(&b->g, factors, onnx_build_path(b, p, "lora_magnitude/Split"),
+                   both.factor, rows, 2, b->float_type, onnx_shape1(onnx_num(0)));
     for (int i = 0; i < 2; i++)
         half[i] = (onnx_lora){adds[i], factors[i]};
 done:

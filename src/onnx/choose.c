@@ -8,15 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/mem.h"
 #include "core/param.h"
 #include "onnx/build_impl.h"
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 /* The first and last eighth, and every third between; an eighth is rounded half to even. */
 static bool sensitive_layer(int i, int layers)
@@ -33,8 +27,8 @@ static bool sensitive(const onnx_builder *b, const char *path)
 
     return sscanf(path, "/model/layers.%d/", &layer) == 1 &&
            sensitive_layer(layer, b->c->layers) &&
-           (ends_with(path, "/qkv_proj") || ends_with(path, "/v_proj") ||
-            ends_with(path, "/down_proj"));
+           (dr_ends_with(path, "/qkv_proj") || dr_ends_with(path, "/v_proj") ||
+            dr_ends_with(path, "/down_proj"));
 }
 
 /* Whether a node is to stay as it is; it counts as met. */

@@ -335,6 +335,22 @@ const char *onnx_constant_float(onnx_graph *g, onnx_type type, double value)
     return onnx_node_out(g, n, out, type, (onnx_shape){0});
 }
 
+void onnx_split(onnx_graph *g, const char **part, const char *name, const char *x,
+                const int64_t *sizes, int count, onnx_type type, onnx_shape shape)
+{
+    const char *list = onnx_constant(g, sizes, count);
+    onnx_node *n = onnx_node_new(g, "", "Split", name);
+
+    onnx_node_in(g, n, x);
+    onnx_node_in(g, n, list);
+    onnx_attr_int(g, n, "axis", -1);
+    for (int i = 0; i < count; i++) {
+        shape.dim[shape.rank - 1] = onnx_num(sizes[i]);
+        part[i] = onnx_node_out(g, n, dr_arena_printf(g->arena, "%s/output_%d", name, i),
+                                type, shape);
+    }
+}
+
 const char *onnx_cast(onnx_graph *g, const char *name, const char *x, onnx_type type,
                       onnx_shape shape)
 {

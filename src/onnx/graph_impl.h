@@ -179,6 +179,9 @@ const char *onnx_constant1(onnx_graph *g, int64_t value); /* [value] */
 /* A scalar of a float type, rounded to it: "/model/constants/FLOAT16/8". */
 const char *onnx_constant_float(onnx_graph *g, onnx_type type, double value);
 /* A Cast of x to `type`, named `name`. */
+/* x cut along its last dim into `count` parts of these sizes; shape: that of x, else. */
+void onnx_split(onnx_graph *g, const char **part, const char *name, const char *x,
+                const int64_t *sizes, int count, onnx_type type, onnx_shape shape);
 const char *onnx_cast(onnx_graph *g, const char *name, const char *x, onnx_type type,
                       onnx_shape shape);
 

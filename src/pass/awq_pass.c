@@ -45,8 +45,10 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_awq(site, grid, calib, &o);
 }
 
-static pass_quant_plan plan_of(const awq *c)
+static pass_quant_plan quant_plan(const void *config)
 {
+    const awq *c = config;
+
     return (pass_quant_plan){.layout = HF_QUANT_AWQ,
                              .grid = {c->bits, c->q_group_size, !c->zero_point},
                              .calib_samples = 16,
@@ -54,20 +56,6 @@ static pass_quant_plan plan_of(const awq *c)
                              .forwards =
                                  1.5, /* 20 trials of the layer's outputs, clipping */
                              .quantize = quantize};
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize(job, out, in, &plan);
-}
-
-static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize_estimate(job, in, need, &plan);
 }
 
 extern const pass_def pass_awq; /* PASS(awq) in pass/passes.def */
@@ -82,6 +70,7 @@ const pass_def pass_awq = {
     .params = params,
     .params_count = DR_COUNT(params),
     .validate = validate,
-    .estimate = estimate,
-    .run = run,
+    .estimate = pass_quantize_estimate,
+    .run = pass_quantize,
+    .quant_plan = quant_plan,
 };

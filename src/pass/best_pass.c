@@ -14,22 +14,14 @@ typedef struct {
 } best;
 
 static const dr_param params[] = {
-    DR_INT(best, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),
-    DR_INT(best, group_size, .dflt = "128", .search = "[-1, 16, 32, 64, 128]", .min = -1,
-           .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
-    DR_BOOL(best, sym, .dflt = "false", .search = "[true, false]",
-            .help = "symmetric grid"),
+    PASS_GRID_ROWS(best, "128"),
     DR_FLOAT(best, damp_percent, .dflt = "0.01", .search = "[0.001, 0.01, 0.1]",
              .min = 0.0001, .max = 1, .help = "share of the mean diagonal that is added"),
     DR_BOOL(best, desc_act, .dflt = "true",
             .help = "columns by descending activation, groups kept whole"),
     DR_INT(best, sweeps, .dflt = "3", .min = 0, .max = 100,
            .help = "times that codes, scales and zero points are improved one by one"),
-    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),
-    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
-    DR_REFUSED("overrides", "choosing modules comes later", NULL),
-    DR_REFUSED("quantize_vision", "vision models come later", NULL),
-    DR_REFUSED("moe", "mixtures of experts come later", NULL),
+    PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
 
@@ -51,8 +43,10 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_best(site, grid, calib, &o);
 }
 
-static pass_quant_plan plan_of(const best *c)
+static pass_quant_plan quant_plan(const void *config)
 {
+    const best *c = config;
+
     return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
                              .grid = {c->bits, c->group_size, c->sym},
                              .calib_samples = 64,
@@ -60,20 +54,6 @@ static pass_quant_plan plan_of(const best *c)
                              .forwards =
                                  6, /* Gptq's 2.5; each weight solved twice, with descent */
                              .quantize = quantize};
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize(job, out, in, &plan);
-}
-
-static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize_estimate(job, in, need, &plan);
 }
 
 extern const pass_def pass_best; /* PASS(best) in pass/passes.def */
@@ -88,6 +68,7 @@ const pass_def pass_best = {
     .params = params,
     .params_count = DR_COUNT(params),
     .validate = validate,
-    .estimate = estimate,
-    .run = run,
+    .estimate = pass_quantize_estimate,
+    .run = pass_quantize,
+    .quant_plan = quant_plan,
 };

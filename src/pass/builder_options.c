@@ -24,8 +24,7 @@ enum {
     ALGO_AUTO /* what was measured to be best: docs/EXPORT.md */
 };
 static const char *const algorithms[] = {
-    "default",      "rtn",           "k_quant", "rtn_last",
-    "k_quant_last", "k_quant_mixed", "auto",    NULL};
+    "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", "auto", NULL};
 static const char *const mixes[] = {"last_matmul:int8", "mixed_layers:int8", NULL};
 
 static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
@@ -119,9 +118,7 @@ static const char *const aliases[][2] = {
 
 static bool was_given(const unsigned char *given, const char *name)
 {
-    const dr_param *p = dr_param_find(builder_params, DR_COUNT(builder_params), name);
-
-    return given != NULL && given[p - builder_params];
+    return dr_param_given(builder_params, DR_COUNT(builder_params), given, name);
 }
 
 static dr_status unknown_extra(const char *key)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/mem.h"
 #include "pass/convert_impl.h"
 
 typedef struct {
@@ -29,10 +30,9 @@ static dr_status validate(const void *config, const unsigned char *given)
 {
     const convert *c = config;
     const char *name = c->gguf_file_name;
-    size_t n = name != NULL ? strlen(name) : 0;
 
     (void)given;
-    if (n < 6 || strcmp(name + n - 5, ".gguf") != 0 || name[0] == '.' ||
+    if (name == NULL || !dr_ends_with(name, ".gguf") || name[0] == '.' ||
         strchr(name, '/') != NULL)
         return dr_fail(DR_EUSAGE,
                        "gguf_file_name: expected a name that ends in .gguf, found \"%s\"",
@@ -48,8 +48,8 @@ static const char *name_of(dr_arena *a, const char *model)
 
     while (n > 1 && path[n - 1] == '/')
         path[--n] = '\0';
-    if (n > 5 && strcmp(path + n - 5, ".gguf") == 0)
-        path[n - 5] = '\0';
+    if (n > strlen(".gguf") && dr_ends_with(path, ".gguf"))
+        path[n - strlen(".gguf")] = '\0';
     const char *base = dr_path_base(path);
     return *base == '\0' || *base == '.' ? "model" : base;
 }

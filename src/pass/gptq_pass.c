@@ -15,11 +15,7 @@ typedef struct {
 } gptq;
 
 static const dr_param params[] = {
-    DR_INT(gptq, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),
-    DR_INT(gptq, group_size, .dflt = "128", .search = "[-1, 16, 32, 64, 128]", .min = -1,
-           .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
-    DR_BOOL(gptq, sym, .dflt = "false", .search = "[true, false]",
-            .help = "symmetric grid"),
+    PASS_GRID_ROWS(gptq, "128"),
     DR_FLOAT(gptq, damp_percent, .dflt = "0.01", .search = "[0.001, 0.01, 0.1]",
              .min = 0.0001, .max = 1, .help = "share of the mean diagonal that is added"),
     DR_BOOL(gptq, desc_act, .dflt = "true",
@@ -30,11 +26,7 @@ static const dr_param params[] = {
             .help = "AWQ's scaling before the rounding"),
     DR_BOOL(gptq, minmax, .dflt = "false",
             .help = "grids from min and max; else from the range that costs least"),
-    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),
-    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
-    DR_REFUSED("overrides", "choosing modules comes later", NULL),
-    DR_REFUSED("quantize_vision", "vision models come later", NULL),
-    DR_REFUSED("moe", "mixtures of experts come later", NULL),
+    PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
 
@@ -59,28 +51,16 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_gptq(site, grid, calib, &o);
 }
 
-static pass_quant_plan plan_of(const gptq *c)
+static pass_quant_plan quant_plan(const void *config)
 {
+    const gptq *c = config;
+
     return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
                              .grid = {c->bits, c->group_size, c->sym},
                              .calib_samples = 32,
                              .calib_seq_len = 512,
                              .forwards = 2.5, /* a layer before and after; its Hessians */
                              .quantize = quantize};
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize(job, out, in, &plan);
-}
-
-static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize_estimate(job, in, need, &plan);
 }
 
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
@@ -95,6 +75,7 @@ const pass_def pass_gptq = {
     .params = params,
     .params_count = DR_COUNT(params),
     .validate = validate,
-    .estimate = estimate,
-    .run = run,
+    .estimate = pass_quantize_estimate,
+    .run = pass_quantize,
+    .quant_plan = quant_plan,
 };

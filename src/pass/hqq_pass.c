@@ -3,32 +3,11 @@
  */
 #include "pass/quantize_impl.h"
 
-typedef struct {
-    int bits;
-    int group_size;
-    bool sym;
-} hqq;
-
 static const dr_param params[] = {
-    DR_INT(hqq, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),
-    DR_INT(hqq, group_size, .dflt = "128", .search = "[-1, 16, 32, 64, 128]", .min = -1,
-           .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
-    DR_BOOL(hqq, sym, .dflt = "false", .search = "[true, false]", .help = "symmetric grid"),
-    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),
+    PASS_GRID_ROWS(pass_grid, "128"),
     DR_REFUSED("embeds", "the embedding is quantized by the export", NULL),
-    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
-    DR_REFUSED("overrides", "choosing modules comes later", NULL),
-    DR_REFUSED("quantize_vision", "vision models come later", NULL),
-    DR_REFUSED("moe", "mixtures of experts come later", NULL),
+    PASS_GRID_REFUSED,
 };
-
-static dr_status validate(const void *config, const unsigned char *given)
-{
-    const hqq *c = config;
-
-    (void)given;
-    return pass_check_group("group_size", c->group_size);
-}
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,
                           const quant_calib *calib, const void *config)
@@ -37,25 +16,9 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     return quant_hqq(site, grid);
 }
 
-static pass_quant_plan plan_of(const hqq *c)
+static pass_quant_plan quant_plan(const void *config)
 {
-    return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
-                             .grid = {c->bits, c->group_size, c->sym},
-                             .quantize = quantize};
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize(job, out, in, &plan);
-}
-
-static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *need)
-{
-    const pass_quant_plan plan = plan_of(job->config);
-
-    return pass_quantize_estimate(job, in, need, &plan);
+    return pass_grid_plan(config, quantize);
 }
 
 extern const pass_def pass_hqq; /* PASS(hqq) in pass/passes.def */
@@ -65,10 +28,11 @@ const pass_def pass_hqq = {
     .summary = "half-quadratic rounding",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
-    .config_size = sizeof(hqq),
+    .config_size = sizeof(pass_grid),
     .params = params,
     .params_count = DR_COUNT(params),
-    .validate = validate,
-    .estimate = estimate,
-    .run = run,
+    .validate = pass_grid_validate,
+    .estimate = pass_quantize_estimate,
+    .run = pass_quantize,
+    .quant_plan = quant_plan,
 };

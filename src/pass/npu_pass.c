@@ -158,9 +158,7 @@ static onnx_npu_options defaults(const hf_config *c)
 
 static bool was_given(const unsigned char *given, const char *name)
 {
-    const dr_param *p = dr_param_find(params, DR_COUNT(params), name);
-
-    return given != NULL && given[p - params];
+    return dr_param_given(params, DR_COUNT(params), given, name);
 }
 
 static dr_status validate(const void *config, const unsigned char *given)

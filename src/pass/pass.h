@@ -35,8 +35,12 @@ typedef struct {
     size_t adapter_count;
 } pass_model;
 
+typedef struct pass_def pass_def;
+struct pass_quant_plan; /* quantize_impl.h */
+
 typedef struct {
-    const void *config;         /* the pass's own struct, validated */
+    const pass_def *def;        /* the pass that runs */
+    const void *config;         /* its own struct, validated */
     const unsigned char *given; /* [params_count] 1: the user set it; NULL: unknown */
     const char *out_dir; /* exists, empty; the pass writes model/ and adapter/ there */
     const char
@@ -58,7 +62,7 @@ typedef struct {
     double seconds;        /* a rough guess on this machine */
 } pass_need;
 
-typedef struct {
+struct pass_def {
     const char *name; /* Olive's: "AutoAWQQuantizer" */
     int version;      /* part of the cache key: raised when the output bytes change */
     const char *summary;
@@ -71,7 +75,9 @@ typedef struct {
     dr_status (*validate)(const void *config, const unsigned char *given);
     dr_status (*estimate)(const pass_job *job, const pass_model *in, pass_need *need);
     dr_status (*run)(const pass_job *job, pass_model *out, const pass_model *in);
-} pass_def;
+    /* Of a quantizer, whose run is pass_quantize: what it does.  NULL: it is none. */
+    struct pass_quant_plan (*quant_plan)(const void *config);
+};
 
 /* By name, any case; NULL: no such pass. */
 const pass_def *pass_find(const char *name);

@@ -192,9 +192,9 @@ done:
     return st;
 }
 
-dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in,
-                        const pass_quant_plan *plan)
+dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in)
 {
+    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     quant_quality quality = {0};
@@ -232,9 +232,9 @@ done:
     return st;
 }
 
-dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need,
-                                 const pass_quant_plan *plan)
+dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
+    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 
@@ -260,4 +260,23 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
 done:
     hf_model_close(m);
     return st;
+}
+
+/* ---- the grid ---- */
+
+dr_status pass_grid_validate(const void *config, const unsigned char *given)
+{
+    const pass_grid *c = config;
+
+    (void)given;
+    return pass_check_group("group_size", c->group_size);
+}
+
+pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize)
+{
+    const pass_grid *c = config;
+
+    return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
+                             .grid = {c->bits, c->group_size, c->sym},
+                             .quantize = quantize};
 }

@@ -12,7 +12,7 @@
 typedef dr_status (*pass_quantizer)(const quant_site *site, const quant_grid *grid,
                                     const quant_calib *calib, const void *config);
 
-typedef struct {
+typedef struct pass_quant_plan {
     hf_quant_method layout; /* of the checkpoint */
     quant_grid grid;        /* as asked; the group is fitted to the model */
     size_t calib_samples;   /* when the user says nothing; 0: no text is read */
@@ -21,13 +21,43 @@ typedef struct {
     pass_quantizer quantize;
 } pass_quant_plan;
 
+/* run and estimate of every quantizer: by its quant_plan. */
 DR_MUST_USE dr_status pass_quantize(const pass_job *job, pass_model *out,
-                                    const pass_model *in, const pass_quant_plan *plan);
+                                    const pass_model *in);
 DR_MUST_USE dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in,
-                                             pass_need *need, const pass_quant_plan *plan);
+                                             pass_need *need);
 
 /* DR_EUSAGE unless it is -1 or a power of two from 16 to 1024, which is what MatMulNBits
  * and the checkpoints hold. */
 DR_MUST_USE dr_status pass_check_group(const char *name, int group);
+
+/* ---- the grid, as most quantizers have it ---- */
+
+/* All that a pass without data has to set. */
+typedef struct {
+    int bits;
+    int group_size;
+    bool sym;
+} pass_grid;
+
+/* Rows for a struct with the fields of pass_grid; group: the default, as text. */
+#define PASS_GRID_ROWS(s, group)                                                           \
+    DR_INT(s, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),           \
+        DR_INT(s, group_size, .dflt = group, .search = "[-1, 16, 32, 64, 128]", .min = -1, \
+               .max = 1024, .help = "input channels that share a scale; -1: a whole row"), \
+        DR_BOOL(s, sym, .dflt = "false", .search = "[true, false]",                        \
+                .help = "symmetric grid")
+
+#define PASS_GRID_REFUSED                                                                  \
+    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),                    \
+        DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),        \
+        DR_REFUSED("overrides", "choosing modules comes later", NULL),                     \
+        DR_REFUSED("quantize_vision", "vision models come later", NULL),                   \
+        DR_REFUSED("moe", "mixtures of experts come later", NULL)
+
+/* validate of a pass whose config is a pass_grid. */
+DR_MUST_USE dr_status pass_grid_validate(const void *config, const unsigned char *given);
+/* The plan of such a pass: no data, GPTQ's layout. */
+pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize);
 
 #endif
