@@ -146,6 +146,8 @@ typedef struct {
 drupe_data cli_data_of(const cli_data *d);
 /* What --trust_remote_code says. */
 void cli_model_notes(const cli_model *m);
+/* A job with what these options say of it: model, output, what is only planned. */
+drupe_job cli_model_job(const cli_model *m);
 
 /* A parameter of a pass, and the option that sets it where that has another name. */
 typedef struct {

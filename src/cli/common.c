@@ -30,6 +30,14 @@ void cli_model_notes(const cli_model *m)
                "--trust_remote_code: accepted; code in model folders is never run");
 }
 
+drupe_job cli_model_job(const cli_model *m)
+{
+    return (drupe_job){.model = m->model_name_or_path,
+                       .output = m->output_path,
+                       .dry_run = m->dry_run,
+                       .save_config = m->save_config_file};
+}
+
 dr_status cli_pass_config(json_t **out, const dr_param *params, size_t n,
                           const void *config, const unsigned char *given,
                           const cli_key *keys, size_t count)

@@ -296,14 +296,11 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
 {
     const char *fixed = NULL;
     json_t *config = NULL;
-    const drupe_job job = {.model = o->model.model_name_or_path,
-                           .adapters = o->adapter_path,
-                           .output = o->model.output_path,
-                           .dry_run = o->model.dry_run,
-                           .save_config = o->model.save_config_file,
-                           .check = !o->no_check};
+    drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
+    job.adapters = o->adapter_path;
+    job.check = !o->no_check;
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
         DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");

@@ -38,8 +38,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     static const cli_key keys[] = {{"outtype", NULL}, {"gguf_file_name", NULL}};
     const options *o = cfg;
     json_t *config = NULL;
-    const drupe_job job = {.model = o->model.model_name_or_path,
-                           .output = o->model.output_path};
+    drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
     cli_model_notes(&o->model);

@@ -161,14 +161,11 @@ static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
     json_t *config = NULL;
-    drupe_job job = {.model = o->model.model_name_or_path,
-                     .adapters = o->adapter_path,
-                     .output = o->model.output_path,
-                     .dry_run = o->model.dry_run,
-                     .save_config = o->model.save_config_file,
-                     .data = cli_data_of(&o->data)};
+    drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
+    job.adapters = o->adapter_path;
+    job.data = cli_data_of(&o->data);
     cli_model_notes(&o->model);
     if (o->data.data_name == NULL) {
         st = dr_fail(DR_EUSAGE, "--data_name is required");

@@ -263,16 +263,13 @@ static dr_status run(const void *cfg, const unsigned char *given)
     const options *o = cfg;
     drupe_pass steps[2] = {0};
     char *texts[2] = {0};
-    drupe_job job = {.model = o->model.model_name_or_path,
-                     .adapters = o->adapter_path,
-                     .output = o->model.output_path,
-                     .dry_run = o->model.dry_run,
-                     .save_config = o->model.save_config_file,
-                     .passes = steps,
-                     .evaluate = !o->no_evaluate,
-                     .check = !o->no_check};
+    drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
+    job.adapters = o->adapter_path;
+    job.passes = steps;
+    job.evaluate = !o->no_evaluate;
+    job.check = !o->no_check;
     cli_model_notes(&o->model);
     const char *fixed = cli_fixed_provider(o->provider);
     DR_TRY(check(o, given, fixed));

@@ -78,15 +78,12 @@ static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
     json_t *config = NULL;
-    const drupe_job job = {.model = o->model.model_name_or_path,
-                           .output = o->model.output_path,
-                           .dry_run = o->model.dry_run,
-                           .save_config = o->model.save_config_file,
-                           .data = cli_data_of(&o->data),
-                           .evaluate = !o->no_evaluate,
-                           .check = true};
+    drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
+    job.data = cli_data_of(&o->data);
+    job.evaluate = !o->no_evaluate;
+    job.check = true;
     cli_model_notes(&o->model);
     if (o->exact && o->algorithm != AWQ && o->algorithm != GPTQ)
         DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to %s",

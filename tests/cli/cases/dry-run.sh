@@ -9,6 +9,7 @@ try finetune -m m -d json --data_files "$data" --text_template '{prompt} {respon
 try auto-opt -m m -a "a=$ok,b=$ok" --use_ort_genai --precision int4 --dry_run
 try capture-onnx-graph -m m --dry_run --json
 try capture-onnx-graph -m org/not-fetched --dry_run
+try convert -m m --to gguf --dry_run
 ls
 try quantize -m m --group_size 48 --dry_run
 try auto-opt -m m -a none --dry_run
