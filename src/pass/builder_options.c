@@ -7,6 +7,7 @@
 
 #include "core/mem.h"
 #include "pass/builder_impl.h"
+#include "pass/shared_impl.h"
 
 static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8",
                                          "int4", "int2", NULL};
@@ -219,23 +220,6 @@ static dr_status parse_ort_version(int *minor, const char *text)
     return DR_OK;
 }
 
-/* The words of a list, cut at any of these characters. */
-static const char **words(size_t *count, dr_arena *a, const char *text, const char *cuts)
-{
-    char *copy = dr_arena_strdup(a, text), *rest = NULL;
-    const char **list = dr_arena_alloc(a, strlen(text) + 1, sizeof(*list));
-
-    *count = 0;
-    for (char *w = strtok_r(copy, cuts, &rest); w; w = strtok_r(NULL, cuts, &rest)) {
-        w += strspn(w, " ");
-        for (size_t n = strlen(w); n > 0 && w[n - 1] == ' ';)
-            w[--n] = '\0';
-        if (*w != '\0')
-            list[(*count)++] = w;
-    }
-    return list;
-}
-
 static dr_status parse_ops(unsigned *ops, dr_arena *a, const builder_config *c)
 {
     const char *text = c->int4_op_types_to_quantize;
@@ -244,7 +228,7 @@ static dr_status parse_ops(unsigned *ops, dr_arena *a, const builder_config *c)
     *ops = c->shared_embeddings ? 0 : ONNX_OP_MATMUL;
     if (text == NULL)
         return DR_OK;
-    const char **list = words(&n, a, text, ",/");
+    const char **list = pass_words(&n, a, text, ",/");
     *ops = 0;
     for (size_t i = 0; i < n; i++) {
         if (strcmp(list[i], "MatMul") == 0)
@@ -441,7 +425,7 @@ dr_status builder_read(onnx_options *out, dr_arena *a, const builder_config *con
     DR_TRY(parse_rounding(out, &c, seen));
     DR_TRY(choose_rounding(out, &c, seen, packed));
     if (c.int4_nodes_to_exclude != NULL)
-        out->exclude = words(&out->exclude_count, a, c.int4_nodes_to_exclude, ",");
+        out->exclude = pass_words(&out->exclude_count, a, c.int4_nodes_to_exclude, ",");
     DR_TRY(check_values(&c, out, seen));
     DR_TRY(check_adapters(&c, seen));
 done:

@@ -68,24 +68,6 @@ static const dr_param params[] = {
 
 /* ---- sizes ---- */
 
-/* Words between commas or blanks; false: too many. */
-static bool words(dr_arena *a, const char **out, size_t *count, const char *text)
-{
-    static const char between[] = ", ";
-
-    for (*count = 0; text != NULL; (*count)++) {
-        text += strspn(text, between);
-        if (*text == '\0')
-            return true;
-        if (*count == DIMS_MAX)
-            return false;
-        const size_t n = strcspn(text, between);
-        out[*count] = dr_arena_strndup(a, text, n);
-        text += n;
-    }
-    return true;
-}
-
 static dr_status set_dim(onnx_npu_options *o, int64_t *past, const char *name,
                          const char *value)
 {
@@ -111,7 +93,7 @@ static dr_status set_dim(onnx_npu_options *o, int64_t *past, const char *name,
 
 dr_status npu_dims(onnx_npu_options *o, const char *names, const char *values)
 {
-    const char *name[DIMS_MAX], *value[DIMS_MAX];
+    const char **name = NULL, **value = NULL;
     const onnx_npu_options before = *o;
     size_t count = 0, value_count = 0;
     int64_t past = -1;
@@ -119,7 +101,9 @@ dr_status npu_dims(onnx_npu_options *o, const char *names, const char *values)
     dr_status st = DR_OK;
 
     o->total = -1;
-    if (!words(&a, name, &count, names) || !words(&a, value, &value_count, values))
+    name = pass_words(&count, &a, names, ", ");
+    value = pass_words(&value_count, &a, values, ", ");
+    if (count > DIMS_MAX || value_count > DIMS_MAX)
         DR_FAIL(DR_EUSAGE, "more than %d dims to fix", DIMS_MAX);
     if (count != value_count)
         DR_FAIL(DR_EUSAGE, "%zu dims to fix, but %zu sizes", count, value_count);

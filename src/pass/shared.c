@@ -1,6 +1,8 @@
 /*
- * shared.c - what a run will need, roughly; the tokenizer of a model.
+ * shared.c - what a run will need, roughly; the tokenizer of a model; lists in text.
  */
+#include <string.h>
+
 #include "pass/shared_impl.h"
 
 #include "core/log.h"
@@ -54,4 +56,20 @@ done:
     json_decref(tokenizer);
     json_decref(config);
     return st;
+}
+
+const char **pass_words(size_t *count, dr_arena *a, const char *text, const char *cuts)
+{
+    char *copy = dr_arena_strdup(a, text != NULL ? text : ""), *rest = NULL;
+    const char **list = dr_arena_alloc(a, strlen(copy) + 1, sizeof(*list));
+
+    *count = 0;
+    for (char *w = strtok_r(copy, cuts, &rest); w; w = strtok_r(NULL, cuts, &rest)) {
+        w += strspn(w, " ");
+        for (size_t n = strlen(w); n > 0 && w[n - 1] == ' ';)
+            w[--n] = '\0';
+        if (*w != '\0')
+            list[(*count)++] = w;
+    }
+    return list;
 }

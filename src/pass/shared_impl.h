@@ -22,4 +22,8 @@ double pass_seconds(const pass_job *job, double flops);
 DR_MUST_USE dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m,
                                           const char *advice);
 
+/* The words of a list (NULL: none), cut at any of these characters, without blanks around
+ * them. */
+const char **pass_words(size_t *count, dr_arena *a, const char *text, const char *cuts);
+
 #endif
