@@ -3,7 +3,8 @@
     python lab_app.py [--model FOLDER] [--adapter FILE | --no-adapter] [--ids] [QUESTION]
 
 Streams the answer of the model that `drupe auto-opt --use_ort_genai` wrote, with its
-adapter active.  lab_app_0_5.py is the same for 0.5.0; both give the same greedy tokens.
+adapter active.  lab_app_0_5.py is the same for 0.5.0; both give the same greedy
+tokens where it was exported with --int4_accuracy_level 0.
 """
 import argparse
 

@@ -4,7 +4,8 @@
 
 Streams the answer of the model that `drupe auto-opt --use_ort_genai` wrote, with its
 adapter active.  lab_app.py is the same for today's versions; both give the same greedy
-tokens.  A model with tied int4 embeddings needs `--min_ort_version 1.20` at the export.
+tokens where it was exported with --int4_accuracy_level 0.  A model with tied int4
+embeddings needs `--min_ort_version 1.20` at the export.
 """
 import argparse
 
