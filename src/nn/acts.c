@@ -4,20 +4,49 @@
 #include "core/mem.h"
 #include "nn/decoder_impl.h"
 
+/* Floats of what only some families have. */
+static size_t only(bool has, size_t floats)
+{
+    return has ? floats : 0;
+}
+
 static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_rank,
                     float *at)
 {
     const nn_dims s = nn_dims_of(c);
     size_t m = b * t;
+    bool norm1 = hf_norm_exists(c, HF_NORM_ATTN), norm2 = hf_norm_exists(c, HF_NORM_MLP);
+    bool attn_out = hf_norm_exists(c, HF_NORM_ATTN_OUT),
+         mlp_out = hf_norm_exists(c, HF_NORM_MLP_OUT), qk = hf_norm_exists(c, HF_NORM_Q);
     const nn_part parts[] = {
-        {&a->x, m * s.d},     {&a->norm1, m * s.d},
-        {&a->qkv, m * s.qkv}, {&a->attn, m * s.hc},
-        {&a->lse, m * s.h},   {&a->mid, m * s.d},
-        {&a->norm2, m * s.d}, {&a->gate_up, m * 2 * s.i},
-        {&a->act, m * s.i},   {&a->lora_u, m * lora_rank},
+        {&a->x, m * s.d},
+        {&a->norm1, only(norm1, m * s.d)},
+        {&a->qkv, m * s.qkv},
+        {&a->attn, m * s.hc},
+        {&a->lse, m * s.h},
+        {&a->mid, m * s.d},
+        {&a->norm2, only(norm2, m * s.d)},
+        {&a->gate_up, m * s.gu},
+        {&a->act, m * s.i},
+        {&a->lora_u, m * lora_rank},
+        {&a->q_raw, only(qk, m * s.hc)},
+        {&a->k_raw, only(qk, m * s.g * s.c)},
+        {&a->attn_raw, only(attn_out, m * s.d)},
+        {&a->mlp_raw, only(mlp_out, m * s.d)},
     };
+    size_t floats = nn_place(parts, DR_COUNT(parts), at);
 
-    return nn_place(parts, DR_COUNT(parts), at);
+    if (!qk)
+        a->q_raw = a->k_raw = NULL;
+    if (!attn_out)
+        a->attn_raw = NULL;
+    if (!mlp_out)
+        a->mlp_raw = NULL;
+    if (!norm1)
+        a->norm1 = a->x;
+    if (!norm2)
+        a->norm2 = c->parallel ? a->norm1 : a->mid;
+    return floats;
 }
 
 size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_rank)

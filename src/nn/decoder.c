@@ -1,5 +1,5 @@
 /*
- * decoder.c - a model's weights in memory: layers kept or streamed, embeddings, rotations.
+ * decoder.c - a model's weights in memory: layers kept or streamed, embeddings.
  *
  * Layers are kept when all of them fit keep_bytes, the head when it fits in what they leave
  * (or alone, when they do not fit).  What is not kept is read again from the mapped file
@@ -31,6 +31,7 @@ nn_dims nn_dims_of(const hf_config *c)
 
     s.qkv = (s.h + 2 * s.g) * s.c;
     s.hc = s.h * s.c;
+    s.gu = hf_slot_out(c, HF_SLOT_GATE_UP);
     return s;
 }
 
@@ -63,12 +64,26 @@ static bool has_bias(const hf_config *c, hf_slot slot)
     return false;
 }
 
+/* The norms of w, as parts; returns how many. */
+static size_t norm_parts(nn_part *parts, nn_layer *w, const hf_config *c)
+{
+    size_t n = 0;
+
+    for (hf_norm k = 0; k < HF_NORM_FINAL; k++) {
+        if (!hf_norm_exists(c, k))
+            continue;
+        parts[n++] = (nn_part){&w->norm[k], hf_norm_size(c, k)};
+        if (c->norm_kind == HF_NORM_KIND_LAYER)
+            parts[n++] = (nn_part){&w->norm_bias[k], hf_norm_size(c, k)};
+    }
+    return n;
+}
+
 /* Members of w point into the block at `at`; returns its floats. */
 static size_t place_layer(nn_layer *w, const hf_config *c, float *at)
 {
-    nn_part parts[2 + 2 * HF_SLOT_COUNT] = {{&w->norm_attn, (size_t)c->hidden},
-                                            {&w->norm_mlp, (size_t)c->hidden}};
-    size_t n = 2;
+    nn_part parts[2 * HF_NORM_FINAL + 2 * HF_SLOT_COUNT];
+    size_t n = norm_parts(parts, w, c);
 
     for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
         parts[n++] = (nn_part){&w->w[s], hf_slot_out(c, s) * hf_slot_in(c, s)};
@@ -76,6 +91,40 @@ static size_t place_layer(nn_layer *w, const hf_config *c, float *at)
             parts[n++] = (nn_part){&w->bias[s], hf_slot_out(c, s)};
     }
     return nn_place(parts, n, at);
+}
+
+static dr_status load_norms(const nn_decoder *d, nn_layer *w, int layer)
+{
+    dr_status st = DR_OK;
+
+    w->index = layer;
+    for (hf_norm k = 0; k < HF_NORM_FINAL; k++) {
+        if (w->norm[k] != NULL)
+            DR_TRY(hf_norm_read(d->m, k, layer, w->norm[k]));
+        if (w->norm_bias[k] != NULL)
+            DR_TRY(hf_norm_bias_read(d->m, k, layer, w->norm_bias[k]));
+    }
+done:
+    return st;
+}
+
+/* What stands outside of the layers. */
+static dr_status load_outer(nn_decoder *d)
+{
+    dr_status st = DR_OK;
+
+    d->final_norm = dr_calloc(d->dims.d, sizeof(float));
+    DR_TRY(hf_norm_read(d->m, HF_NORM_FINAL, 0, d->final_norm));
+    if (d->c->norm_kind == HF_NORM_KIND_LAYER) {
+        d->final_bias = dr_calloc(d->dims.d, sizeof(float));
+        DR_TRY(hf_norm_bias_read(d->m, HF_NORM_FINAL, 0, d->final_bias));
+    }
+    if (d->c->head_bias) {
+        d->head_bias = dr_calloc(d->dims.v, sizeof(float));
+        DR_TRY(hf_head_bias(d->m, d->head_bias));
+    }
+done:
+    return st;
 }
 
 static void plan_memory(nn_decoder *d, size_t keep_bytes)
@@ -105,8 +154,7 @@ dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
     size_t count = d->keep ? (size_t)d->c->layers : 1;
     d->layers = dr_calloc(count, sizeof(*d->layers));
     d->blocks = dr_calloc(count, sizeof(*d->blocks));
-    d->final_norm = dr_calloc(d->dims.d, sizeof(float));
-    DR_TRY(hf_norm_read(m, HF_NORM_FINAL, 0, d->final_norm));
+    DR_TRY(load_outer(d));
     *out = d;
     d = NULL;
 done:
@@ -122,9 +170,13 @@ void nn_decoder_close(nn_decoder *d)
         dr_big_free(d->blocks[i]);
     free(d->layers);
     free(d->blocks);
+    free(d->norm_block);
     free(d->final_norm);
+    free(d->final_bias);
+    free(d->head_bias);
     dr_big_free(d->head);
-    dr_big_free(d->cos);
+    nn_rope_release(&d->rope);
+    nn_rope_release(&d->rope_local);
     dr_big_free(d->work);
     free(d);
 }
@@ -204,8 +256,7 @@ static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
             DR_TRY(hf_linear_bias(d->m, l, w->bias[l->slot] + l->row0));
     }
     DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, load_task, j));
-    DR_TRY(hf_norm_read(d->m, HF_NORM_ATTN, layer, w->norm_attn));
-    DR_TRY(hf_norm_read(d->m, HF_NORM_MLP, layer, w->norm_mlp));
+    DR_TRY(load_norms(d, w, layer));
 done:
     free(j);
     return st;
@@ -238,6 +289,22 @@ done:
     return st;
 }
 
+dr_status nn_decoder_norms(nn_decoder *d, int layer, const nn_layer **out)
+{
+    dr_status st = DR_OK;
+    nn_part parts[2 * HF_NORM_FINAL];
+    size_t n = norm_parts(parts, &d->norms, d->c);
+
+    DR_BUG_IF(layer < 0 || layer >= d->c->layers);
+    if (d->norm_block == NULL)
+        d->norm_block = dr_calloc(nn_place(parts, n, NULL) + 1, sizeof(float));
+    (void)nn_place(parts, n, d->norm_block);
+    DR_TRYF(load_norms(d, &d->norms, layer), "loading layer %d of %d", layer, d->c->layers);
+    *out = &d->norms;
+done:
+    return st;
+}
+
 /* ---- embeddings ---- */
 
 typedef struct {
@@ -266,49 +333,13 @@ done:
 
 dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t count)
 {
+    dr_status st = DR_OK;
     embed e = {d, x, ids, count};
 
-    return dr_pool_run(nn_device_pool(d->dev), (count + EMBED_ROWS - 1) / EMBED_ROWS,
-                       embed_task, &e);
-}
-
-/* ---- rotations ---- */
-
-/* transformers takes longrope's long factors for the whole sequence once it is longer than
- * the model was trained on. */
-static dr_status need_rope(nn_decoder *d, size_t t)
-{
-    dr_status st = DR_OK;
-    const hf_rope *r = &d->c->rope;
-    bool is_long = r->kind == HF_ROPE_LONGROPE && t > (size_t)r->original_max;
-    size_t half = (size_t)r->rotary_dim / 2;
-    void *p = NULL;
-
-    if (t <= d->rope_rows && is_long == d->rope_long)
-        return DR_OK;
-    DR_TRY(dr_big_alloc(&p, 2 * t * half, sizeof(float), "tables of rotations"));
-    dr_big_free(d->cos);
-    d->cos = p;
-    d->sin = d->cos + t * half;
-    d->rope_rows = t;
-    d->rope_long = is_long;
-    hf_rope_tables(r, is_long, t, d->cos, d->sin);
-done:
-    return st;
-}
-
-dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, size_t b, size_t t)
-{
-    dr_status st = DR_OK;
-
-    DR_TRY(need_rope(d, t));
-    *s = (nn_attn_shape){.b = b, .t = t, .heads = d->dims.h, .kv_heads = d->dims.g};
-    s->head_dim = d->dims.c;
-    s->rotary_dim = (size_t)d->c->rope.rotary_dim;
-    s->window = (size_t)d->c->sliding_window;
-    s->scale = (float)d->c->attn_scale;
-    s->cos = d->cos;
-    s->sin = d->sin;
+    DR_TRY(dr_pool_run(nn_device_pool(d->dev), (count + EMBED_ROWS - 1) / EMBED_ROWS,
+                       embed_task, &e));
+    if (d->c->embed_scale != 1)
+        DR_TRY(nn_scale_cap(d->dev, x, count * d->dims.d, (float)d->c->embed_scale, 0.0f));
 done:
     return st;
 }

@@ -1,6 +1,6 @@
 /*
- * decoder_impl.h - inside of an nn_decoder, shared by decoder.c (weights), layer.c,
- * layer_back.c, lora.c and head.c.
+ * decoder_impl.h - inside of an nn_decoder, shared by decoder.c (weights), rotations.c,
+ * layer_parts.c, layer.c, layer_back.c, lora.c and head.c.
  */
 #ifndef DRUPE_NN_DECODER_IMPL_H
 #define DRUPE_NN_DECODER_IMPL_H
@@ -12,7 +12,15 @@ typedef struct {
     size_t d, i, v, h, g, c;
     size_t qkv; /* (H+2G)C: a row of qkv */
     size_t hc;  /* H*C: a row of attention's output */
+    size_t gu;  /* 2I, or I without a gate: a row of gate_up */
 } nn_dims;
+
+/* Tables of one rotation. */
+typedef struct {
+    float *cos, *sin; /* owned [rows][rotary_dim/2], sin in the block of cos */
+    size_t rows;
+    bool is_long;
+} nn_rope_table;
 
 struct nn_decoder {
     nn_device *dev;     /* borrowed */
@@ -26,13 +34,15 @@ struct nn_decoder {
     int streamed;     /* without keep: which layer the one block holds; -1: none */
     size_t layer_floats;
 
-    float *final_norm; /* owned [D] */
-    float *head;       /* owned [V][D] when it is kept, else NULL */
+    nn_layer norms;    /* of nn_decoder_norms */
+    float *norm_block; /* owned: its values */
+
+    float *final_norm, *final_bias; /* owned [D]; NULL: none */
+    float *head_bias;               /* owned [V]; NULL: none */
+    float *head;                    /* owned [V][D] when it is kept, else NULL */
     bool keep_head;
 
-    float *cos, *sin; /* owned [rope_rows][rotary_dim/2], sin in the block of cos */
-    size_t rope_rows;
-    bool rope_long;
+    nn_rope_table rope, rope_local;
 
     float *work; /* owned: scratch, grows */
     size_t work_floats;
@@ -47,8 +57,32 @@ DR_MUST_USE dr_status nn_refuse(const hf_config *c);
  * nn_scratch. */
 DR_MUST_USE dr_status nn_scratch(nn_decoder *d, float **out, size_t floats);
 
-/* Fills the shape for b x t; computes the rope tables that t tokens need. */
-DR_MUST_USE dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, size_t b, size_t t);
+/* Fills the shape of w's layer for b x t; computes the tables that t tokens need. */
+DR_MUST_USE dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, const nn_layer *w,
+                                       size_t b, size_t t);
+void nn_rope_release(nn_rope_table *t);
+
+/* ---- steps of a layer (layer_parts.c) ---- */
+
+/* y = norm(x) of the model's kind; bias NULL for RMS. */
+DR_MUST_USE dr_status nn_norm(const nn_decoder *d, float *y, const float *x, const float *w,
+                              const float *bias, size_t m);
+/* dx += gradient through it at x. */
+DR_MUST_USE dr_status nn_norm_back(const nn_decoder *d, float *dx, const float *dy,
+                                   const float *x, const float *w, size_t m);
+/* dx += gradient through one of w's norms at x; dy itself where there is none. */
+DR_MUST_USE dr_status nn_layer_norm_back(const nn_decoder *d, const nn_layer *w,
+                                         hf_norm which, float *dx, const float *dy,
+                                         const float *x, size_t m);
+/* q and k of qkv normed (what they were: q_raw, k_raw, unless NULL) and rotated. */
+DR_MUST_USE dr_status nn_qk_forward(const nn_decoder *d, const nn_layer *w, float *qkv,
+                                    float *q_raw, float *k_raw, const nn_attn_shape *s);
+/* The gradient at its result becomes that at its input, in place. */
+DR_MUST_USE dr_status nn_qk_back(const nn_decoder *d, const nn_layer *w, float *dqkv,
+                                 const float *q_raw, const float *k_raw,
+                                 const nn_attn_shape *s);
+/* The norm behind O or DOWN. */
+hf_norm nn_norm_behind(hf_slot slot);
 
 /* Parts of one block: each row gives a pointer its place. */
 typedef struct {

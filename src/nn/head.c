@@ -130,15 +130,18 @@ static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *
     const nn_dims *s = &d->dims;
     size_t step = piece_rows(d);
 
-    DR_TRY(
-        nn_rmsnorm(d->dev, c->norm, x, d->final_norm, rows, s->d, (float)d->c->norm_eps));
+    DR_TRY(nn_norm(d, c->norm, x, d->final_norm, d->final_bias, rows));
     for (size_t v = 0; v < s->v; v += step) {
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
-        DR_TRY(
-            nn_matmul_nt(d->dev, logits + v, c->norm, w, NULL, rows, n, s->d, s->v, false));
+        DR_TRY(nn_matmul_nt(d->dev, logits + v, c->norm, w,
+                            d->head_bias != NULL ? d->head_bias + v : NULL, rows, n, s->d,
+                            s->v, false));
     }
+    if (d->c->logit_scale != 1 || d->c->logit_softcap != 0)
+        DR_TRY(nn_scale_cap(d->dev, logits, rows * s->v, (float)d->c->logit_scale,
+                            (float)d->c->logit_softcap));
 done:
     return st;
 }
@@ -175,8 +178,7 @@ static dr_status head_back(nn_decoder *d, chunk *c, size_t rows)
             nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
     }
     memset(c->dx, 0, rows * s->d * sizeof(*c->dx));
-    DR_TRY(nn_rmsnorm_back(d->dev, c->dx, c->dnorm, c->x, d->final_norm, rows, s->d,
-                           (float)d->c->norm_eps));
+    DR_TRY(nn_norm_back(d, c->dx, c->dnorm, c->x, d->final_norm, rows));
 done:
     return st;
 }
@@ -220,7 +222,8 @@ static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, fl
     for (size_t i = 0; i < r->n; i++)
         memcpy(c->x + i * row, x + r->places[i] * row, row * sizeof(*x));
     DR_TRY(logits_of(d, c, c->logits, c->x, r->n));
-    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v, grad_scale));
+    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
+                   grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap));
     if (dx == NULL)
         return DR_OK;
     DR_TRY(head_back(d, c, r->n));

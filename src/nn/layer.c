@@ -1,10 +1,12 @@
 /*
  * layer.c - a decoder layer forward, and its two halves for quantizers.
  *
- *     norm1 = rmsnorm(x)       qkv = norm1 Wqkv^T, rotated       mid = x + attn Wo^T
- *     norm2 = rmsnorm(mid)     gate_up = norm2 Wgu^T             x = mid + act Wdown^T
+ *     norm1 = norm(x)       qkv = norm1 Wqkv^T, rotated       mid = x + attn Wo^T
+ *     norm2 = norm(mid)     gate_up = norm2 Wgu^T             x = mid + act Wdown^T
  *
- * Residuals are added by the products themselves (acc).
+ * What families do otherwise is in hf_config.h and layer_parts.c; a parallel layer's norm2
+ * is norm1.  Residuals are added by the products themselves (acc) unless a norm or a
+ * multiplier stands between.
  */
 #include <string.h>
 
@@ -45,39 +47,55 @@ done:
     return st;
 }
 
-/* acts->mid = x + attention of x. */
-static dr_status attn_half(const pass *p, const float *x, const nn_attn_shape *shape)
+/* y = x + what the slot, O or DOWN, gives for in; raw: room for it before its norm. */
+static dr_status block_end(const pass *p, float *y, const float *x, float *raw,
+                           const float *in, hf_slot slot)
 {
     dr_status st = DR_OK;
-    const nn_acts *a = p->acts;
-    nn_device *dev = p->d->dev;
-    size_t d = p->d->dims.d;
+    const hf_config *c = p->d->c;
+    hf_norm behind = nn_norm_behind(slot);
+    size_t n = p->m * p->d->dims.d;
+    bool straight = p->w->norm[behind] == NULL && c->residual_scale == 1;
 
-    DR_TRY(
-        nn_rmsnorm(dev, a->norm1, x, p->w->norm_attn, p->m, d, (float)p->d->c->norm_eps));
-    DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
-    DR_TRY(nn_rope(dev, a->qkv, shape, 1));
-    DR_TRY(nn_attention(dev, a->attn, a->lse, a->qkv, shape));
-    memcpy(a->mid, x, p->m * d * sizeof(*x));
-    DR_TRY(linear(p, a->mid, a->attn, HF_SLOT_O, true));
+    if (straight)
+        memcpy(y, x, n * sizeof(*x));
+    DR_TRY(linear(p, p->w->norm[behind] != NULL ? raw : y, in, slot, straight));
+    if (p->w->norm[behind] != NULL)
+        DR_TRY(nn_layer_norm(p->d, p->w, behind, y, raw, p->m));
+    if (!straight)
+        DR_TRY(nn_residual(p->d->dev, y, x, n, (float)c->residual_scale));
 done:
     return st;
 }
 
-/* x = acts->mid + MLP of it. */
+/* acts->mid = x + attention of x. */
+static dr_status attn_half(const pass *p, const nn_attn_shape *shape)
+{
+    dr_status st = DR_OK;
+    const nn_acts *a = p->acts;
+
+    if (a->norm1 != a->x)
+        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_ATTN, a->norm1, a->x, p->m));
+    DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
+    DR_TRY(nn_qk_forward(p->d, p->w, a->qkv, a->q_raw, a->k_raw, shape));
+    DR_TRY(nn_attention(p->d->dev, a->attn, a->lse, a->qkv, shape));
+    DR_TRY(block_end(p, a->mid, a->x, a->attn_raw, a->attn, HF_SLOT_O));
+done:
+    return st;
+}
+
+/* x = acts->mid + MLP of it, or of norm1. */
 static dr_status mlp_half(const pass *p, float *x)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
-    nn_device *dev = p->d->dev;
-    size_t d = p->d->dims.d;
 
-    DR_TRY(nn_rmsnorm(dev, a->norm2, a->mid, p->w->norm_mlp, p->m, d,
-                      (float)p->d->c->norm_eps));
+    if (p->w->norm[HF_NORM_MLP] != NULL)
+        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_MLP, a->norm2, a->mid, p->m));
     DR_TRY(linear(p, a->gate_up, a->norm2, HF_SLOT_GATE_UP, false));
-    DR_TRY(nn_swiglu(dev, a->act, a->gate_up, p->m, p->d->dims.i));
-    memcpy(x, a->mid, p->m * d * sizeof(*x));
-    DR_TRY(linear(p, x, a->act, HF_SLOT_DOWN, true));
+    DR_TRY(
+        nn_activate(p->d->dev, a->act, a->gate_up, p->m, p->d->dims.i, nn_layer_act(p->d)));
+    DR_TRY(block_end(p, x, a->mid, a->mlp_raw, a->act, HF_SLOT_DOWN));
 done:
     return st;
 }
@@ -92,11 +110,11 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
     pass p = {
         .d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
 
-    DR_TRY(nn_decoder_shape(d, &shape, b, t));
+    DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
     DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, loras, lora_count, NULL)));
     (void)nn_lora_place(&p.work, m, loras, lora_count, scratch);
     memcpy(acts->x, x, m * d->dims.d * sizeof(*x));
-    DR_TRY(attn_half(&p, x, &shape));
+    DR_TRY(attn_half(&p, &shape));
     DR_TRY(mlp_half(&p, x));
 done:
     return st;
@@ -115,12 +133,9 @@ static dr_status attn_rows(nn_decoder *d, float *out, const float *x, const half
 {
     dr_status st = DR_OK;
     size_t m = b * t;
-    nn_attn_shape shape;
 
-    DR_TRY(nn_decoder_shape(d, &shape, b, t));
     DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_QKV, h->wide, x, m, false));
-    DR_TRY(nn_rope(d->dev, h->wide, &shape, 1));
-    DR_TRY(nn_attention(d->dev, h->inner, NULL, h->wide, &shape));
+    DR_TRY(nn_layer_attend(d, h->w, h->inner, h->wide, b, t));
     DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_O, out, h->inner, m, false));
 done:
     return st;
@@ -132,7 +147,7 @@ static dr_status mlp_rows(nn_decoder *d, float *out, const float *x, const half 
     dr_status st = DR_OK;
 
     DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_GATE_UP, h->wide, x, m, false));
-    DR_TRY(nn_swiglu(d->dev, h->inner, h->wide, m, d->dims.i));
+    DR_TRY(nn_activate(d->dev, h->inner, h->wide, m, d->dims.i, nn_layer_act(d)));
     DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_DOWN, out, h->inner, m, false));
 done:
     return st;
@@ -174,7 +189,7 @@ dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2, const nn_l
     size_t step = m < BLOCK_ROWS ? m : BLOCK_ROWS;
     half h = {.w = w};
 
-    DR_TRY(half_room(d, &h, step * 2 * d->dims.i, step * d->dims.i));
+    DR_TRY(half_room(d, &h, step * d->dims.gu, step * d->dims.i));
     for (size_t i = 0; i < m; i += step) {
         size_t at = i * d->dims.d;
         DR_TRY(mlp_rows(d, out + at, norm2 + at, &h, m - i < step ? m - i : step));

@@ -6,8 +6,11 @@
  * affair.  Without need_dx the pass ends at the lowest slot that trains.
  *
  * Scratch, planned in one list: gradients of gate_up or qkv (wide), of act or attention
- * (inner), of a norm's output (norm), and what LoRA needs.
+ * (inner), of a norm's output (norm), of what a block adds where that is not dx itself
+ * (added), in a parallel layer of the MLP's input (shared), and what LoRA needs.
  */
+#include <string.h>
+
 #include "nn/decoder_impl.h"
 
 typedef struct {
@@ -19,17 +22,29 @@ typedef struct {
     size_t lora_count;
     bool need_dx;
     float *wide, *inner, *norm; /* [M][max(2I, (H+2G)C)], [M][max(I, HC)], [M][D] */
+    float *added, *shared;      /* [M][D] */
     nn_lora_work work;
 } pass;
+
+/* Is the gradient of what the slot, O or DOWN, adds to the residual the residual's own? */
+static bool adds_dx(const pass *p, hf_slot slot)
+{
+    return p->w->norm[nn_norm_behind(slot)] == NULL && p->d->c->residual_scale == 1;
+}
 
 static dr_status plan(pass *p)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &p->d->dims;
-    size_t wide = 2 * s->i > s->qkv ? 2 * s->i : s->qkv,
-           inner = s->i > s->hc ? s->i : s->hc;
+    size_t wide = s->gu > s->qkv ? s->gu : s->qkv, inner = s->i > s->hc ? s->i : s->hc;
+    size_t row = p->m * s->d;
     const nn_part parts[] = {
-        {&p->wide, p->m * wide}, {&p->inner, p->m * inner}, {&p->norm, p->m * s->d}};
+        {&p->wide, p->m * wide},
+        {&p->inner, p->m * inner},
+        {&p->norm, row},
+        {&p->added, adds_dx(p, HF_SLOT_O) && adds_dx(p, HF_SLOT_DOWN) ? 0 : row},
+        {&p->shared, p->d->c->parallel ? row : 0},
+    };
     size_t own = nn_place(parts, DR_COUNT(parts), NULL);
     size_t lora = nn_lora_place(&p->work, p->m, p->loras, p->lora_count, NULL);
     float *scratch = NULL;
@@ -59,22 +74,47 @@ done:
     return st;
 }
 
+/* *dy = gradient of the slot's output; raw: that output, where a norm is behind it. */
+static dr_status block_end_back(const pass *p, const float **dy, const float *dx,
+                                const float *raw, hf_slot slot)
+{
+    dr_status st = DR_OK;
+    hf_norm behind = nn_norm_behind(slot);
+    size_t n = p->m * p->d->dims.d;
+
+    *dy = dx;
+    if (adds_dx(p, slot))
+        return DR_OK;
+    *dy = p->added;
+    memset(p->added, 0, n * sizeof(*p->added));
+    DR_TRY(nn_layer_norm_back(p->d, p->w, behind, p->added, dx, raw, p->m));
+    if (p->d->c->residual_scale != 1)
+        DR_TRY(nn_scale_cap(p->d->dev, p->added, n, (float)p->d->c->residual_scale, 0.0f));
+done:
+    return st;
+}
+
+/* dx from that of the layer's output to that of mid; in a parallel layer p->shared gets the
+ * gradient of the norm's output instead. */
 static dr_status mlp_back(const pass *p, float *dx)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
-    nn_device *dev = p->d->dev;
-    const nn_dims *s = &p->d->dims;
+    const float *dy = NULL;
+    bool parallel = p->d->c->parallel;
+    float *below = parallel ? p->shared : p->norm;
 
-    DR_TRY(linear_back(p, p->inner, dx, a->act, HF_SLOT_DOWN));
+    DR_TRY(block_end_back(p, &dy, dx, a->mlp_raw, HF_SLOT_DOWN));
+    DR_TRY(linear_back(p, p->inner, dy, a->act, HF_SLOT_DOWN));
     if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_DOWN))
         return DR_OK;
-    DR_TRY(nn_swiglu_back(dev, p->wide, p->inner, a->gate_up, p->m, s->i));
-    DR_TRY(linear_back(p, p->norm, p->wide, a->norm2, HF_SLOT_GATE_UP));
-    if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_GATE_UP))
+    DR_TRY(nn_activate_back(p->d->dev, p->wide, p->inner, a->gate_up, p->m, p->d->dims.i,
+                            nn_layer_act(p->d)));
+    DR_TRY(linear_back(p, below, p->wide, a->norm2, HF_SLOT_GATE_UP));
+    if (parallel ||
+        (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_GATE_UP)))
         return DR_OK;
-    DR_TRY(nn_rmsnorm_back(dev, dx, p->norm, a->mid, p->w->norm_mlp, p->m, s->d,
-                           (float)p->d->c->norm_eps));
+    DR_TRY(nn_layer_norm_back(p->d, p->w, HF_NORM_MLP, dx, p->norm, a->mid, p->m));
 done:
     return st;
 }
@@ -83,17 +123,19 @@ static dr_status attn_back(const pass *p, float *dx, const nn_attn_shape *shape)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
-    nn_device *dev = p->d->dev;
+    const float *dy = NULL;
 
-    DR_TRY(linear_back(p, p->inner, dx, a->attn, HF_SLOT_O));
+    DR_TRY(block_end_back(p, &dy, dx, a->attn_raw, HF_SLOT_O));
+    DR_TRY(linear_back(p, p->inner, dy, a->attn, HF_SLOT_O));
     if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_O))
         return DR_OK;
-    DR_TRY(nn_attention_back(dev, p->wide, p->inner, a->attn, a->lse, a->qkv, shape));
-    DR_TRY(nn_rope(dev, p->wide, shape, -1));
+    DR_TRY(nn_attention_back(p->d->dev, p->wide, p->inner, a->attn, a->lse, a->qkv, shape));
+    DR_TRY(nn_qk_back(p->d, p->w, p->wide, a->q_raw, a->k_raw, shape));
     DR_TRY(linear_back(p, p->norm, p->wide, a->norm1, HF_SLOT_QKV));
+    if (p->need_dx && p->d->c->parallel)
+        DR_TRY(nn_add(p->d->dev, p->norm, p->shared, p->m * p->d->dims.d));
     if (p->need_dx)
-        DR_TRY(nn_rmsnorm_back(dev, dx, p->norm, a->x, p->w->norm_attn, p->m, p->d->dims.d,
-                               (float)p->d->c->norm_eps));
+        DR_TRY(nn_layer_norm_back(p->d, p->w, HF_NORM_ATTN, dx, p->norm, a->x, p->m));
 done:
     return st;
 }
@@ -112,7 +154,7 @@ dr_status nn_layer_backward(nn_decoder *d, const nn_layer *w, size_t b, size_t t
               .lora_count = lora_count,
               .need_dx = need_dx};
 
-    DR_TRY(nn_decoder_shape(d, &shape, b, t));
+    DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
     DR_TRY(plan(&p));
     DR_TRY(mlp_back(&p, dx));
     if (need_dx || nn_lora_trains_below(loras, lora_count, HF_SLOT_GATE_UP))

@@ -89,19 +89,43 @@ DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const
 DR_MUST_USE dr_status nn_rmsnorm_back(nn_device *dev, float *dx, const float *dy,
                                       const float *x, const float *w, size_t m, size_t d,
                                       float eps);
-/* act[M][I] = silu(gate) * up from gate_up[M][2I]. */
-DR_MUST_USE dr_status nn_swiglu(nn_device *dev, float *act, const float *gate_up, size_t m,
-                                size_t i);
-/* dgate_up[M][2I] from dact[M][I]. */
-DR_MUST_USE dr_status nn_swiglu_back(nn_device *dev, float *dgate_up, const float *dact,
-                                     const float *gate_up, size_t m, size_t i);
+/* y = (x - mean(x)) / sqrt(var(x) + eps) * w + bias, row by row. */
+DR_MUST_USE dr_status nn_layernorm(nn_device *dev, float *y, const float *x, const float *w,
+                                   const float *bias, size_t m, size_t d, float eps);
+/* dx += gradient through nn_layernorm at x. */
+DR_MUST_USE dr_status nn_layernorm_back(nn_device *dev, float *dx, const float *dy,
+                                        const float *x, const float *w, size_t m, size_t d,
+                                        float eps);
+/* nn_rmsnorm in place on the first heads runs of d values in each of m rows, which are ld
+ * apart, with one w[D]; kept[M][heads*D] (may be NULL) gets what they were. */
+DR_MUST_USE dr_status nn_rmsnorm_heads(nn_device *dev, float *x, float *kept,
+                                       const float *w, size_t m, size_t ld, size_t heads,
+                                       size_t d, float eps);
+/* dx, the gradient behind nn_rmsnorm_heads, becomes that before it, in place. */
+DR_MUST_USE dr_status nn_rmsnorm_heads_back(nn_device *dev, float *dx, const float *kept,
+                                            const float *w, size_t m, size_t ld,
+                                            size_t heads, size_t d, float eps);
+
+/* What stands between the MLP's products. */
+typedef struct {
+    hf_act kind;
+    bool gated;
+} nn_act;
+
+/* y[M][I] = act(gate) * up from x[M][2I] = [gate, up], or act(x) of x[M][I]. */
+DR_MUST_USE dr_status nn_activate(nn_device *dev, float *y, const float *x, size_t m,
+                                  size_t i, nn_act act);
+/* dx (as x, overwritten) from dy[M][I]. */
+DR_MUST_USE dr_status nn_activate_back(nn_device *dev, float *dx, const float *dy,
+                                       const float *x, size_t m, size_t i, nn_act act);
 
 typedef struct {
     size_t b, t; /* sequences, tokens in each */
     size_t heads, kv_heads, head_dim;
     size_t rotary_dim;      /* <= head_dim */
     size_t window;          /* keys seen, itself included; 0: all */
-    float scale;            /* 1/sqrt(head_dim) */
+    float scale;            /* of scores: 1/sqrt(head_dim) for most */
+    float softcap;          /* scores become cap * tanh(score / cap); 0: none */
     const float *cos, *sin; /* [t][rotary_dim/2] */
 } nn_attn_shape;
 
@@ -144,7 +168,9 @@ typedef struct nn_decoder nn_decoder;
  * in its own copy of the struct).
  */
 typedef struct {
-    float *norm_attn, *norm_mlp;       /* [D] */
+    int index;                         /* which layer: windows and rotations differ */
+    float *norm[HF_NORM_FINAL];        /* [hf_norm_size], NULL where there is none */
+    float *norm_bias[HF_NORM_FINAL];   /* likewise, of HF_NORM_KIND_LAYER */
     float *w[HF_SLOT_COUNT];           /* [N][K] of the slot */
     float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
     const void *packed[HF_SLOT_COUNT]; /* borrowed */
@@ -164,25 +190,32 @@ nn_device *nn_decoder_device(nn_decoder *d);
  * are kept). */
 DR_MUST_USE dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out);
 
-/* x[count][D] = embeddings of ids. */
+/* The same with norms only: w and bias are NULL, for the caller's own. */
+DR_MUST_USE dr_status nn_decoder_norms(nn_decoder *d, int layer, const nn_layer **out);
+
+/* x[count][D] = embeddings of ids, times embed_scale. */
 DR_MUST_USE dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids,
                                        size_t count);
 
 /*
  * What a layer computed on the way, each [M][...]; every pointer is set by the caller (see
- * nn_acts_new) and filled by nn_layer_forward.
+ * nn_acts_new) and filled by nn_layer_forward.  Without a norm before it, a slot's input is
+ * what the norm would have read, and the pointers are the same.
  */
 typedef struct {
-    float *x;       /* [M][D]  the layer's input (a copy) */
-    float *norm1;   /* [M][D]  input of QKV */
-    float *qkv;     /* [M][(H+2G)C], rotated */
-    float *attn;    /* [M][H*C] input of O */
-    float *lse;     /* [B][H][T] */
-    float *mid;     /* [M][D]  residual after attention */
-    float *norm2;   /* [M][D]  input of GATE_UP */
-    float *gate_up; /* [M][2I] */
-    float *act;     /* [M][I]  input of DOWN */
-    float *lora_u;  /* LoRA's drop(x) A^T: [M][R] of each module, one after another */
+    float *x;             /* [M][D]  the layer's input (a copy) */
+    float *norm1;         /* [M][D]  input of QKV */
+    float *qkv;           /* [M][(H+2G)C], normed and rotated */
+    float *q_raw, *k_raw; /* [M][HC], [M][GC] before their norms; NULL: none */
+    float *attn;          /* [M][H*C] input of O */
+    float *lse;           /* [B][H][T] */
+    float *attn_raw;      /* [M][D]  O's output before its norm; NULL: none */
+    float *mid;           /* [M][D]  residual after attention */
+    float *norm2;         /* [M][D]  input of GATE_UP; norm1 in a parallel layer */
+    float *gate_up;       /* [M][2I], or [M][I] without a gate */
+    float *act;           /* [M][I]  input of DOWN */
+    float *mlp_raw;       /* [M][D]  DOWN's output before its norm; NULL: none */
+    float *lora_u;        /* LoRA's drop(x) A^T: [M][R] of each module, one after another */
 } nn_acts;
 
 /* One block for m rows (lora_rank: sum of R over the layer's modules); freed by
@@ -216,6 +249,21 @@ DR_MUST_USE dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2
 /* y[M][N] = X[M][K] W^T + bias of one slot; acc: Y += instead of Y =. */
 DR_MUST_USE dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot,
                                       float *y, const float *x, size_t m, bool acc);
+
+/*
+ * The steps of a layer between its products, for quantizers that change one product after
+ * another.  norm: y = the norm of x, or x itself where there is none; y is not x.  attend:
+ * out[M][H*C] from QKV's output, which is changed.  residual: x[M][D] += what O or DOWN
+ * adds to it for its input in[M][K].
+ */
+DR_MUST_USE dr_status nn_layer_norm(nn_decoder *d, const nn_layer *w, hf_norm which,
+                                    float *y, const float *x, size_t m);
+DR_MUST_USE dr_status nn_layer_attend(nn_decoder *d, const nn_layer *w, float *out,
+                                      float *qkv, size_t b, size_t t);
+DR_MUST_USE dr_status nn_layer_residual(nn_decoder *d, const nn_layer *w, hf_slot slot,
+                                        float *x, const float *in, size_t m);
+/* Of the model's MLP. */
+nn_act nn_layer_act(const nn_decoder *d);
 
 /* logits[count][V] from the last layer's output x[count][D] (final norm included). */
 DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x,

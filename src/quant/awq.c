@@ -314,7 +314,7 @@ done:
 /* The search only sees that no loss is finite; here the weight still has its name. */
 static dr_status check_finite(const awq_run *r, int layer)
 {
-    const size_t d = (size_t)r->s.cfg->hidden;
+    const hf_config *c = r->s.cfg;
     const hf_linear *l = NULL;
     size_t n = hf_layer_linears(r->s.site->in, layer, &l);
     dr_status st = DR_OK;
@@ -324,9 +324,13 @@ static dr_status check_finite(const awq_run *r, int layer)
         if (!dr_all_finite(w, DR_DTYPE_F32, l[i].n_out * l[i].n_in))
             DR_FAIL(DR_EFORMAT, "%s has a weight that is not finite", l[i].path);
     }
-    if (!dr_all_finite(r->layer.norm_attn, DR_DTYPE_F32, d) ||
-        !dr_all_finite(r->layer.norm_mlp, DR_DTYPE_F32, d))
-        DR_FAIL(DR_EFORMAT, "a norm has a weight that is not finite");
+    for (hf_norm k = 0; k < HF_NORM_FINAL; k++) {
+        size_t size = hf_norm_size(c, k);
+        const float *w = r->layer.norm[k], *bias = r->layer.norm_bias[k];
+        if ((w != NULL && !dr_all_finite(w, DR_DTYPE_F32, size)) ||
+            (bias != NULL && !dr_all_finite(bias, DR_DTYPE_F32, size)))
+            DR_FAIL(DR_EFORMAT, "a norm has a weight that is not finite");
+    }
 done:
     return st;
 }
@@ -339,8 +343,11 @@ static dr_status quantize_layer(awq_run *r, int layer)
     DR_TRY(check_finite(r, layer));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(awq_search_slot(r, (hf_slot)s));
-    DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));
-    DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_MLP, r->slot[HF_SLOT_GATE_UP].scale));
+    if (quant_can_fold(r->s.cfg, HF_SLOT_QKV))
+        DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));
+    if (quant_can_fold(r->s.cfg, HF_SLOT_GATE_UP))
+        DR_TRY(
+            quant_fold_norm(r->s.site, layer, HF_NORM_MLP, r->slot[HF_SLOT_GATE_UP].scale));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(round_slot(r, layer, (hf_slot)s));
 done:
@@ -355,6 +362,7 @@ dr_status quant_awq(const quant_site *site, const quant_grid *grid,
     dr_status st = DR_OK;
 
     DR_TRY(awq_run_open(&r, site, grid, calib, o));
+    quant_tell_unfolded(site->in);
     for (int i = 0; i < layers; i++) {
         DR_TRYF(quantize_layer(&r, i), "layer %d", i);
         if (site->progress != NULL)

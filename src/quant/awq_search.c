@@ -448,7 +448,7 @@ dr_status awq_search_slot(awq_run *r, hf_slot s)
 
     for (size_t i = 0; i < slot->k; i++)
         slot->scale[i] = 1.0f;
-    if (exact_skips(r, s))
+    if (exact_skips(r, s) || !quant_can_fold(r->s.cfg, s))
         return DR_OK;
     DR_TRY(
         dr_big_alloc(&p, AWQ_CANDIDATES + 1, slot->k * sizeof(float), "candidate scales"));

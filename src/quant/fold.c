@@ -8,19 +8,76 @@
  * where rounding the norm alone would change every channel by up to 0.4 %.
  *
  * With grouped queries a V row serves several columns of O, which therefore share a scale.
+ * A LayerNorm's bias is divided likewise, and rounded as the file holds it.
+ *
+ * Norms of q and k, norms behind a block, windows, rotations and multipliers change nothing
+ * of this: attention is linear in V, a gated MLP in its up rows, whatever comes after.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/dtype.h"
 #include "core/mem.h"
 #include "quant/quant_impl.h"
+
+bool quant_can_fold(const hf_config *c, hf_slot slot)
+{
+    switch (slot) {
+    case HF_SLOT_QKV:
+        return hf_norm_exists(c, HF_NORM_ATTN) && !c->parallel;
+    case HF_SLOT_GATE_UP:
+        return hf_norm_exists(c, HF_NORM_MLP) && !c->parallel;
+    case HF_SLOT_DOWN:
+        return c->gated;
+    case HF_SLOT_O:
+    case HF_SLOT_COUNT:
+        break;
+    }
+    return true;
+}
+
+void quant_tell_unfolded(const hf_model *m)
+{
+    const hf_config *c = hf_model_config(m);
+    const hf_linear *l = NULL;
+    size_t n = hf_layer_linears(m, 0, &l);
+    char list[256] = "";
+
+    for (size_t i = 0; i < n; i++) {
+        size_t used = strlen(list);
+        if (!quant_can_fold(c, l[i].slot))
+            (void)snprintf(list + used, sizeof(list) - used, "%s%s", used > 0 ? ", " : "",
+                           l[i].leaf);
+    }
+    if (list[0] != '\0')
+        dr_log(DR_INFO, "%s: no scales for %s: nothing before them can take their inverse",
+               c->arch_name, list);
+}
 
 /* The norm as its file can hold it. */
 static float stored(float v, dr_dtype type)
 {
     return type == DR_DTYPE_F16 ? dr_f16_to_f32(dr_f32_to_f16(v))
                                 : dr_bf16_to_f32(dr_f32_to_bf16(v));
+}
+
+/* A LayerNorm's bias divided by the scale. */
+static dr_status fold_norm_bias(const quant_site *site, int layer, hf_norm which,
+                                const float *scale)
+{
+    size_t d = (size_t)hf_model_config(site->in)->hidden;
+    float *bias = dr_calloc(d, sizeof(*bias));
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_norm_bias_read(site->in, which, layer, bias));
+    for (size_t i = 0; i < d; i++)
+        bias[i] /= scale[i];
+    DR_TRY(hf_writer_norm_bias(site->out, which, layer, bias));
+done:
+    free(bias);
+    return st;
 }
 
 static dr_status fold_norm(const quant_site *site, int layer, hf_norm which, float *scale,
@@ -44,6 +101,8 @@ static dr_status fold_norm(const quant_site *site, int layer, hf_norm which, flo
     }
     if (write)
         DR_TRY(hf_writer_norm(site->out, which, layer, norm));
+    if (write && c->norm_kind == HF_NORM_KIND_LAYER)
+        DR_TRY(fold_norm_bias(site, layer, which, scale));
 done:
     free(norm);
     return st;

@@ -8,6 +8,9 @@
  *     x -> norm -> H(qkv) -> solve -> qkv -> attention -> H(o) -> solve -> x += o
  *     -> norm -> H(gate_up) -> solve -> gate_up -> silu*up -> H(down) -> solve -> x += down
  *
+ * nn's layer_parts.c knows what a family does between its products.  In a parallel layer
+ * the MLP's input is attention's, so x + o goes to a copy of x first (mid).
+ *
  * So the text passes the layer once, with rounded weights, where running the layer before
  * and again after its rounding passes it twice.  Between two stages the attention's outputs
  * are kept for all tokens, later silu*up for as many sequences as KEEP_BYTES holds; the
@@ -28,19 +31,19 @@ typedef struct {
     quant_stream s;
     const quant_grid *grid;
     const quant_gptq_options *o;
-    size_t m;    /* rows of a full chunk */
-    float *h;    /* owned: [m][D], a norm's output */
-    float *wide; /* owned: [m][max((H+2G)C, 2I)] */
-    float *act;  /* owned: [m][I] */
+    size_t m;       /* rows of a full chunk */
+    nn_layer layer; /* norms of the layer, borrowed from s.dec; weights: packed and bias */
+    float *h;       /* owned: [m][D], a norm's output */
+    float *mid;     /* owned: x + attention of all tokens, in a parallel layer */
+    float *wide;    /* owned: [m][max((H+2G)C, 2I)] */
+    float *act;     /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
-    bool best;        /* the whole chain, with and without scales */
-    float *w;         /* owned: weights of the slot at hand */
-    float *other;     /* owned: the same for the other scales, with best */
-    float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
-    float *bias[2];   /* owned */
-    bool has_bias[2];
-    float *norm;              /* owned: [D] */
+    bool best;                /* the whole chain, with and without scales */
+    float *w;                 /* owned: weights of the slot at hand */
+    float *other;             /* owned: the same for the other scales, with best */
+    float *packed[2];         /* owned: rounded, as nn multiplies them; [1]: of down */
+    float *bias[2];           /* owned */
     float *strips;            /* owned: the Hessian being summed */
     float *full;              /* owned: [K][K] */
     float *scale, *row_scale; /* owned: [K], [N] with prescale */
@@ -50,7 +53,7 @@ typedef struct {
 static void run_release(gptq_run *r)
 {
     float *all[] = {r->h,         r->wide,      r->act,     r->keep,      r->w,
-                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],   r->norm,
+                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],   r->mid,
                     r->strips,    r->full,      r->scale,   r->row_scale, r->other};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
@@ -86,6 +89,8 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     r->kept = r->kept < calib->count ? r->kept : calib->count;
     r->kept -= r->kept == calib->count ? 0 : r->kept % r->s.step;
     DR_TRY(quant_floats(&r->h, r->m, d, "norm outputs"));
+    if (c->parallel)
+        DR_TRY(quant_floats(&r->mid, calib->count * t, d, "residuals"));
     DR_TRY(quant_floats(&r->wide, r->m, n_out, "activations"));
     DR_TRY(quant_floats(&r->act, r->m, inner, "activations"));
     DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
@@ -97,7 +102,6 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
     DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
-    DR_TRY(quant_floats(&r->norm, d, 1, "norm"));
     DR_TRY(quant_floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
     DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, n_in, 1, "scales"));
@@ -128,7 +132,8 @@ static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
     dr_status st = DR_OK;
 
     if (folds_norm(slot)) {
-        DR_TRY(quant_fold_norm(site, layer, norm_before(slot), r->scale));
+        if (quant_can_fold(c, slot))
+            DR_TRY(quant_fold_norm(site, layer, norm_before(slot), r->scale));
     } else {
         hf_slot before = slot == HF_SLOT_O ? HF_SLOT_QKV : HF_SLOT_GATE_UP;
         quant_row_scale(r->row_scale, c, before, r->scale);
@@ -137,6 +142,22 @@ static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
         DR_TRY(quant_slot_write(site, layer, before, &r->held));
         dr_qtensor_release(&r->held);
     }
+done:
+    return st;
+}
+
+/* r->scale = the best for the slot, or ones where nothing before it can take them. */
+static dr_status find_scale(gptq_run *r, hf_slot slot, const char *name)
+{
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n_in; i++)
+        r->scale[i] = 1.0f;
+    if (quant_can_fold(r->s.cfg, slot))
+        DR_TRYF(quant_gptq_scale(r->scale, r->s.site->dev, r->w, r->full, n_out, n_in,
+                                 r->grid, slot == HF_SLOT_O ? r->s.cfg : NULL),
+                "scaling %s", name);
 done:
     return st;
 }
@@ -151,9 +172,7 @@ static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *
     dr_status st = DR_OK;
 
     if (r->o->prescale) {
-        DR_TRYF(quant_gptq_scale(r->scale, dev, r->w, r->full, n_out, n_in, r->grid,
-                                 slot == HF_SLOT_O ? r->s.cfg : NULL),
-                "scaling %s", name);
+        DR_TRY(find_scale(r, slot, name));
         DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
         DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
     }
@@ -178,10 +197,8 @@ static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
     dr_status st = DR_OK;
 
     memcpy(r->other, r->w, n_out * n_in * sizeof(*r->other));
-    DR_TRYF(quant_gptq_scale(r->scale, dev, r->w, r->full, n_out, n_in, r->grid,
-                             slot == HF_SLOT_O ? r->s.cfg : NULL),
-            "scaling %s", name);
-    if (folds_norm(slot))
+    DR_TRY(find_scale(r, slot, name));
+    if (folds_norm(slot) && quant_can_fold(r->s.cfg, slot))
         DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
     DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, r->grid, r->o,
                               name),
@@ -224,7 +241,8 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
-    r->has_bias[k] = l->has_bias;
+    r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
+    r->layer.packed[slot] = r->packed[k];
     if (r->best)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
     else
@@ -248,21 +266,19 @@ static float *chunk_x(const gptq_run *r, size_t i)
     return r->s.x + i * r->s.calib->seq_len * (size_t)r->s.cfg->hidden;
 }
 
-static dr_status norm_chunk(gptq_run *r, size_t i, size_t m)
+/* r->h = the slot's input for chunk i of x; a parallel layer's MLP reads attention's. */
+static dr_status norm_chunk(gptq_run *r, hf_slot slot, size_t i, size_t m)
 {
-    return nn_rmsnorm(r->s.site->dev, r->h, chunk_x(r, i), r->norm, m,
-                      (size_t)r->s.cfg->hidden, (float)r->s.cfg->norm_eps);
+    hf_norm which = slot == HF_SLOT_QKV || r->s.cfg->parallel ? HF_NORM_ATTN : HF_NORM_MLP;
+
+    return nn_layer_norm(r->s.dec, &r->layer, which, r->h, chunk_x(r, i), m);
 }
 
-/* y[m][N] (+)= in W^T + bias with the slot's rounded weight. */
+/* y[m][N] = in W^T + bias with the slot's rounded weight. */
 static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_slot slot,
-                              size_t m, bool acc)
+                              size_t m)
 {
-    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
-    const int k = slot == HF_SLOT_DOWN;
-
-    return nn_i16_matmul(r->s.site->dev, y, in, r->packed[k],
-                         r->has_bias[k] ? r->bias[k] : NULL, m, n_out, n_in, n_out, acc);
+    return nn_layer_linear(r->s.dec, &r->layer, slot, y, in, m, false);
 }
 
 static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
@@ -278,9 +294,9 @@ static dr_status act_chunk(gptq_run *r, size_t i, size_t m, float **act)
     dr_status st = DR_OK;
 
     *act = i < r->kept ? r->keep + i * r->s.calib->seq_len * inner : r->act;
-    DR_TRY(norm_chunk(r, i, m));
-    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_GATE_UP, m, false));
-    DR_TRY(nn_swiglu(r->s.site->dev, *act, r->wide, m, inner));
+    DR_TRY(norm_chunk(r, HF_SLOT_GATE_UP, i, m));
+    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_GATE_UP, m));
+    DR_TRY(nn_activate(r->s.site->dev, *act, r->wide, m, inner, nn_layer_act(r->s.dec)));
 done:
     return st;
 }
@@ -291,7 +307,7 @@ static dr_status stage_qkv(gptq_run *r, size_t i, size_t m)
 {
     dr_status st = DR_OK;
 
-    DR_TRY(norm_chunk(r, i, m));
+    DR_TRY(norm_chunk(r, HF_SLOT_QKV, i, m));
     DR_TRY(gram_chunk(r, r->h, HF_SLOT_QKV, i, m));
 done:
     return st;
@@ -301,14 +317,11 @@ static dr_status stage_o(gptq_run *r, size_t i, size_t m)
 {
     size_t t = r->s.calib->seq_len;
     float *out = r->keep + i * t * hf_slot_in(r->s.cfg, HF_SLOT_O);
-    nn_attn_shape shape = r->s.attn;
     dr_status st = DR_OK;
 
-    shape.b = m / t;
-    DR_TRY(norm_chunk(r, i, m));
-    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_QKV, m, false));
-    DR_TRY(nn_rope(r->s.site->dev, r->wide, &shape, 1));
-    DR_TRY(nn_attention(r->s.site->dev, out, NULL, r->wide, &shape));
+    DR_TRY(norm_chunk(r, HF_SLOT_QKV, i, m));
+    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_QKV, m));
+    DR_TRY(nn_layer_attend(r->s.dec, &r->layer, out, r->wide, m / t, t));
     DR_TRY(gram_chunk(r, out, HF_SLOT_O, i, m));
 done:
     return st;
@@ -317,10 +330,15 @@ done:
 static dr_status stage_gate_up(gptq_run *r, size_t i, size_t m)
 {
     const float *attn = r->keep + i * r->s.calib->seq_len * hf_slot_in(r->s.cfg, HF_SLOT_O);
+    float *x = chunk_x(r, i);
     dr_status st = DR_OK;
 
-    DR_TRY(linear_chunk(r, chunk_x(r, i), attn, HF_SLOT_O, m, true));
-    DR_TRY(norm_chunk(r, i, m));
+    if (r->s.cfg->parallel) {
+        size_t d = (size_t)r->s.cfg->hidden;
+        x = memcpy(r->mid + (x - r->s.x), x, m * d * sizeof(*x));
+    }
+    DR_TRY(nn_layer_residual(r->s.dec, &r->layer, HF_SLOT_O, x, attn, m));
+    DR_TRY(norm_chunk(r, HF_SLOT_GATE_UP, i, m));
     DR_TRY(gram_chunk(r, r->h, HF_SLOT_GATE_UP, i, m));
 done:
     return st;
@@ -344,7 +362,10 @@ static dr_status stage_output(gptq_run *r, size_t i, size_t m)
 
     if (i >= r->kept)
         DR_TRY(act_chunk(r, i, m, &act));
-    DR_TRY(linear_chunk(r, chunk_x(r, i), act, HF_SLOT_DOWN, m, true));
+    if (r->s.cfg->parallel)
+        memcpy(chunk_x(r, i), r->mid + (chunk_x(r, i) - r->s.x),
+               m * (size_t)r->s.cfg->hidden * sizeof(float));
+    DR_TRY(nn_layer_residual(r->s.dec, &r->layer, HF_SLOT_DOWN, chunk_x(r, i), act, m));
 done:
     return st;
 }
@@ -363,15 +384,15 @@ done:
 
 static dr_status run_layer(gptq_run *r, int layer)
 {
-    const hf_model *m = r->s.site->in;
+    const nn_layer *norms = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(hf_norm_read(m, HF_NORM_ATTN, layer, r->norm));
+    DR_TRY(nn_decoder_norms(r->s.dec, layer, &norms));
+    r->layer = *norms;
     DR_TRY(each_chunk(r, stage_qkv));
     DR_TRY(solve_slot(r, layer, HF_SLOT_QKV));
     DR_TRY(each_chunk(r, stage_o));
     DR_TRY(solve_slot(r, layer, HF_SLOT_O));
-    DR_TRY(hf_norm_read(m, HF_NORM_MLP, layer, r->norm));
     DR_TRY(each_chunk(r, stage_gate_up));
     DR_TRY(solve_slot(r, layer, HF_SLOT_GATE_UP));
     DR_TRY(each_chunk(r, stage_down));
@@ -394,6 +415,8 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
         DR_FAIL(DR_EUSAGE, "damp_percent: expected a share from 0 to 10, found %g",
                 o->damp_percent);
     DR_TRY(run_init(&r, site, calib));
+    if (o->prescale)
+        quant_tell_unfolded(site->in);
     for (int i = 0; i < layers; i++) {
         DR_TRY(run_layer(&r, i));
         if (site->progress != NULL)

@@ -112,6 +112,14 @@ void quant_tile_clamp(float *tile, const float *limit, size_t n);
 
 /* ---- scales folded into what comes before (fold.c) ---- */
 
+/*
+ * Can the slot's scale be folded into what is before it?  Not without a norm there, nor
+ * where one norm is before two slots (parallel), nor through an activation (DOWN of an MLP
+ * without a gate): such a slot keeps scales of 1.
+ */
+bool quant_can_fold(const hf_config *c, hf_slot slot);
+/* Says at level info which slots have no scales. */
+void quant_tell_unfolded(const hf_model *m);
 /* Makes scale what the stored norm will really be divided by; quant_fold_norm does so too,
  * and then leaves such a scale as it is. */
 DR_MUST_USE dr_status quant_fold_plan(const quant_site *site, int layer, hf_norm which,
@@ -221,8 +229,6 @@ typedef struct {
     nn_decoder *dec;      /* owned */
     float *x;             /* owned: [count*seq_len][D], the layer's inputs */
     size_t step;          /* sequences in a chunk: about QUANT_CHUNK tokens */
-    nn_attn_shape attn;   /* b is the chunk's */
-    float *rope;          /* owned: cos, then sin */
 } quant_stream;
 enum { QUANT_CHUNK = 2048 };
 

@@ -33,24 +33,6 @@ done:
     return st;
 }
 
-static void attn_init(quant_stream *s)
-{
-    const hf_config *c = s->cfg;
-    size_t t = s->calib->seq_len, half = (size_t)c->rope.rotary_dim / 2;
-
-    hf_rope_tables(&c->rope, (int64_t)t > c->rope.original_max, t, s->rope,
-                   s->rope + t * half);
-    s->attn = (nn_attn_shape){.t = t,
-                              .heads = (size_t)c->heads,
-                              .kv_heads = (size_t)c->kv_heads,
-                              .head_dim = (size_t)c->head_dim,
-                              .rotary_dim = (size_t)c->rope.rotary_dim,
-                              .window = (size_t)c->sliding_window,
-                              .scale = (float)c->attn_scale,
-                              .cos = s->rope,
-                              .sin = s->rope + t * half};
-}
-
 dr_status quant_stream_open(quant_stream *s, const quant_site *site,
                             const quant_calib *calib)
 {
@@ -68,8 +50,6 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
     s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
     DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
     DR_TRY(quant_floats(&s->x, rows, (size_t)c->hidden, "calibration inputs"));
-    DR_TRY(quant_floats(&s->rope, t, (size_t)c->rope.rotary_dim, "rotary tables"));
-    attn_init(s);
     DR_TRY(embed(s));
 done:
     if (st != DR_OK)
@@ -81,7 +61,6 @@ void quant_stream_close(quant_stream *s)
 {
     nn_decoder_close(s->dec);
     dr_big_free(s->x);
-    dr_big_free(s->rope);
     *s = (quant_stream){0};
 }
 

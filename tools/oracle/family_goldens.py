@@ -342,9 +342,11 @@ def run(name, from4):
     (ROOT / f"{name}.json").write_text(text + "\n")
 
 
-if TF4:
-    run4(sys.argv[1:])
-else:
+def main():
+    if TF4:
+        run4(sys.argv[1:])
+        return
+    global from4_version
     names = sys.argv[1:] or list(CASES)
     env = os.environ | {"PYTHONPATH": os.environ["ORACLE_TF4"]}
     got = json.loads(subprocess.run([sys.executable, __file__, *names], env=env, check=True,
@@ -354,3 +356,7 @@ else:
         check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     for name in names:
         run(name, got[name])
+
+
+if __name__ == "__main__":
+    main()

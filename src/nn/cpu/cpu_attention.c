@@ -60,6 +60,8 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
         size_t n = cpu_min(CPU_KEY_BLOCK, to - k0);
         bool first = k0 == from;
         cpu_attn_product(a, scores, keys + k0 * dim, a->mr * dim, n, q, dim, false);
+        if (s->softcap != 0.0f)
+            a->rows->scale_cap(scores, n * nr, 1.0f, s->softcap);
         cpu_attn_mask(a, scores, k0, n, q0);
         const cpu_softmax block = {scores, n, nr, max, sum, o, a->dim_mr, first};
         a->rows->softmax(&block);

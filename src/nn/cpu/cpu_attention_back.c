@@ -129,8 +129,14 @@ static void panel_block(const backward *f, tile *t, size_t i, size_t k0, size_t 
                      t->q + i * dim * nr, dim, false);
     cpu_attn_product(a, ds, f->values + bg * f->by_key + at, a->mr * dim, seen,
                      t->dout + i * dim * nr, dim, false);
+    if (a->s->softcap != 0.0f)
+        a->rows->scale_cap(p, seen * nr, 1.0f, a->s->softcap);
     cpu_attn_mask(a, p, k0, seen, q0);
-    a->rows->softmax_back(p, ds, seen, nr, t->lse + i * nr, t->delta + i * nr);
+    if (a->s->softcap != 0.0f)
+        a->rows->softmax_back_capped(p, ds, seen, nr, t->lse + i * nr, t->delta + i * nr,
+                                     a->s->softcap);
+    else
+        a->rows->softmax_back(p, ds, seen, nr, t->lse + i * nr, t->delta + i * nr);
     memset(p + seen * nr, 0, (n - seen) * nr * sizeof(*p));
     memset(ds + seen * nr, 0, (n - seen) * nr * sizeof(*ds));
     if (seen > 0)

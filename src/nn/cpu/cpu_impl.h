@@ -46,21 +46,35 @@ typedef struct {
                     float eps);
     void (*rmsnorm_back)(float *dx, const float *dy, const float *x, const float *w,
                          size_t m, size_t d, float eps);
-    void (*swiglu)(float *act, const float *gate_up, size_t m, size_t i);
-    void (*swiglu_back)(float *dgate_up, const float *dact, const float *gate_up, size_t m,
-                        size_t i);
+    /* One row of heads. */
+    void (*rmsnorm_heads)(float *x, float *kept, const float *w, size_t heads, size_t d,
+                          float eps);
+    void (*rmsnorm_heads_back)(float *dx, const float *kept, const float *w, size_t heads,
+                               size_t d, float eps);
+    void (*layernorm)(float *y, const float *x, const float *w, const float *bias, size_t m,
+                      size_t d, float eps);
+    void (*layernorm_back)(float *dx, const float *dy, const float *x, const float *w,
+                           size_t m, size_t d, float eps);
+    void (*activate)(float *y, const float *x, size_t m, size_t i, nn_act act);
+    void (*activate_back)(float *dx, const float *dy, const float *x, size_t m, size_t i,
+                          nn_act act);
     /* One head of one row: pairs (x[i], x[i + half]) turned by cos, sin. */
     void (*rope)(float *x, const float *cos, const float *sin, size_t half, float sign);
     void (*add)(float *y, const float *x, size_t count);
+    void (*residual)(float *y, const float *x, size_t count, float scale);
+    void (*scale_cap)(float *x, size_t count, float scale, float cap);
     /* Elements first .. first + count - 1 of the mask; first is a multiple of
      * NN_MASK_CHUNK. */
     void (*dropout)(float *y, const float *x, size_t first, size_t count,
                     const nn_mask *mask, bool acc);
-    double (*xent)(float *logits, size_t v, size_t target, float grad_scale);
+    double (*xent)(float *logits, size_t v, size_t target, float grad_scale, float cap);
     void (*softmax)(const cpu_softmax *s);
     /* p[keys][nr] = exp(p - lse); ds = p * (ds - delta); lse, delta [nr]. */
     void (*softmax_back)(float *p, float *ds, size_t keys, size_t nr, const float *lse,
                          const float *delta);
+    /* The same with p capped scores: ds times the slope of the cap. */
+    void (*softmax_back_capped)(float *p, float *ds, size_t keys, size_t nr,
+                                const float *lse, const float *delta, float cap);
     /* x[rows][nr] *= f[nr] */
     void (*scale_lanes)(float *x, size_t rows, size_t nr, const float *f);
     float (*dot)(const float *a, const float *b, size_t n);

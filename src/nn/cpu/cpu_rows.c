@@ -13,8 +13,11 @@ typedef struct {
     const cpu_row_kernels *k;
     size_t m, d, rows; /* rows of a block */
     float *y;
-    const float *x, *x2, *w;
-    float eps;
+    const float *x, *x2, *w, *bias;
+    float *kept;
+    size_t heads, ld; /* runs of a row, rows apart */
+    float eps, cap;
+    nn_act act;
     const nn_attn_shape *shape;
     int sign;
     const nn_mask *mask;
@@ -75,40 +78,138 @@ dr_status cpu_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const flo
     return run(dev, &j, rmsnorm_back_task);
 }
 
-static dr_status swiglu_task(void *ctx, size_t task, int worker)
+static dr_status heads_task(void *ctx, size_t task, int worker)
 {
     const job *j = ctx;
     size_t n, row = block(j, task, &n);
 
     (void)worker;
-    j->k->swiglu(j->y + row * j->d, j->x + row * 2 * j->d, n, j->d);
+    for (size_t r = row; r < row + n; r++)
+        j->k->rmsnorm_heads(j->y + r * j->ld, j->kept == NULL ? NULL : j->kept + r * j->d,
+                            j->w, j->heads, j->d / j->heads, j->eps);
     return DR_OK;
 }
 
-dr_status cpu_swiglu(nn_device *dev, float *act, const float *gate_up, size_t m, size_t i)
+dr_status cpu_rmsnorm_heads(nn_device *dev, float *x, float *kept, const float *w, size_t m,
+                            size_t ld, size_t heads, size_t d, float eps)
 {
-    job j = {.y = act, .x = gate_up, .m = m, .d = i};
+    job j = {.y = x,
+             .kept = kept,
+             .w = w,
+             .m = m,
+             .d = heads * d,
+             .ld = ld,
+             .heads = heads,
+             .eps = eps};
 
-    return run(dev, &j, swiglu_task);
+    return run(dev, &j, heads_task);
 }
 
-static dr_status swiglu_back_task(void *ctx, size_t task, int worker)
+static dr_status heads_back_task(void *ctx, size_t task, int worker)
 {
     const job *j = ctx;
     size_t n, row = block(j, task, &n);
 
     (void)worker;
-    j->k->swiglu_back(j->y + row * 2 * j->d, j->x2 + row * j->d, j->x + row * 2 * j->d, n,
-                      j->d);
+    for (size_t r = row; r < row + n; r++)
+        j->k->rmsnorm_heads_back(j->y + r * j->ld, j->x + r * j->d, j->w, j->heads,
+                                 j->d / j->heads, j->eps);
     return DR_OK;
 }
 
-dr_status cpu_swiglu_back(nn_device *dev, float *dgate_up, const float *dact,
-                          const float *gate_up, size_t m, size_t i)
+dr_status cpu_rmsnorm_heads_back(nn_device *dev, float *dx, const float *kept,
+                                 const float *w, size_t m, size_t ld, size_t heads,
+                                 size_t d, float eps)
 {
-    job j = {.y = dgate_up, .x2 = dact, .x = gate_up, .m = m, .d = i};
+    job j = {.y = dx,
+             .x = kept,
+             .w = w,
+             .m = m,
+             .d = heads * d,
+             .ld = ld,
+             .heads = heads,
+             .eps = eps};
 
-    return run(dev, &j, swiglu_back_task);
+    return run(dev, &j, heads_back_task);
+}
+
+static dr_status layernorm_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, row = block(j, task, &n), at = row * j->d;
+
+    (void)worker;
+    j->k->layernorm(j->y + at, j->x + at, j->w, j->bias, n, j->d, j->eps);
+    return DR_OK;
+}
+
+dr_status cpu_layernorm(nn_device *dev, float *y, const float *x, const float *w,
+                        const float *bias, size_t m, size_t d, float eps)
+{
+    job j = {.y = y, .x = x, .w = w, .bias = bias, .m = m, .d = d, .eps = eps};
+
+    return run(dev, &j, layernorm_task);
+}
+
+static dr_status layernorm_back_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, row = block(j, task, &n), at = row * j->d;
+
+    (void)worker;
+    j->k->layernorm_back(j->y + at, j->x2 + at, j->x + at, j->w, n, j->d, j->eps);
+    return DR_OK;
+}
+
+dr_status cpu_layernorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                             const float *w, size_t m, size_t d, float eps)
+{
+    job j = {.y = dx, .x2 = dy, .x = x, .w = w, .m = m, .d = d, .eps = eps};
+
+    return run(dev, &j, layernorm_back_task);
+}
+
+/* Where row r of the activation's input lies. */
+static size_t act_at(const job *j, size_t r)
+{
+    return r * j->d * (j->act.gated ? 2 : 1);
+}
+
+static dr_status activate_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, row = block(j, task, &n);
+
+    (void)worker;
+    j->k->activate(j->y + row * j->d, j->x + act_at(j, row), n, j->d, j->act);
+    return DR_OK;
+}
+
+dr_status cpu_activate(nn_device *dev, float *y, const float *x, size_t m, size_t i,
+                       nn_act act)
+{
+    job j = {.y = y, .x = x, .m = m, .d = i, .act = act};
+
+    return run(dev, &j, activate_task);
+}
+
+static dr_status activate_back_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, row = block(j, task, &n);
+
+    (void)worker;
+    j->k->activate_back(j->y + act_at(j, row), j->x2 + row * j->d, j->x + act_at(j, row), n,
+                        j->d, j->act);
+    return DR_OK;
+}
+
+dr_status cpu_activate_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                            size_t m, size_t i, nn_act act)
+{
+    job j = {.y = dx, .x2 = dy, .x = x, .m = m, .d = i, .act = act};
+
+    return run(dev, &j, activate_back_task);
 }
 
 static dr_status rope_task(void *ctx, size_t task, int worker)
@@ -155,6 +256,40 @@ dr_status cpu_add(nn_device *dev, float *y, const float *x, size_t count)
     return run(dev, &j, add_task);
 }
 
+static dr_status residual_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, at = block(j, task, &n);
+
+    (void)worker;
+    j->k->residual(j->y + at, j->x + at, n, j->eps);
+    return DR_OK;
+}
+
+dr_status cpu_residual(nn_device *dev, float *y, const float *x, size_t count, float scale)
+{
+    job j = {.y = y, .x = x, .m = count, .d = 1, .eps = scale};
+
+    return run(dev, &j, residual_task);
+}
+
+static dr_status scale_cap_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, at = block(j, task, &n);
+
+    (void)worker;
+    j->k->scale_cap(j->y + at, n, j->eps, j->cap);
+    return DR_OK;
+}
+
+dr_status cpu_scale_cap(nn_device *dev, float *x, size_t count, float scale, float cap)
+{
+    job j = {.y = x, .m = count, .d = 1, .eps = scale, .cap = cap};
+
+    return run(dev, &j, scale_cap_task);
+}
+
 static dr_status dropout_task(void *ctx, size_t task, int worker)
 {
     const job *j = ctx;
@@ -182,15 +317,21 @@ static dr_status xent_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     for (size_t r = row; r < row + n; r++)
-        j->loss[r] = j->k->xent(j->y + r * j->d, j->d, (size_t)j->targets[r], j->eps);
+        j->loss[r] =
+            j->k->xent(j->y + r * j->d, j->d, (size_t)j->targets[r], j->eps, j->cap);
     return DR_OK;
 }
 
 dr_status cpu_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
-                   size_t m, size_t v, float grad_scale)
+                   size_t m, size_t v, float grad_scale, float cap)
 {
-    job j = {
-        .loss = loss, .y = logits, .targets = targets, .m = m, .d = v, .eps = grad_scale};
+    job j = {.loss = loss,
+             .y = logits,
+             .targets = targets,
+             .m = m,
+             .d = v,
+             .eps = grad_scale,
+             .cap = cap};
 
     return run(dev, &j, xent_task);
 }

@@ -105,35 +105,144 @@ dr_status ref_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const flo
     return DR_OK;
 }
 
-static double sigmoid(double x)
-{
-    return 1.0 / (1.0 + exp(-x));
-}
-
-dr_status ref_swiglu(nn_device *dev, float *act, const float *gate_up, size_t m, size_t i)
+dr_status ref_rmsnorm_heads(nn_device *dev, float *x, float *kept, const float *w, size_t m,
+                            size_t ld, size_t heads, size_t d, float eps)
 {
     (void)dev;
-    for (size_t r = 0; r < m; r++) {
-        for (size_t c = 0; c < i; c++) {
-            double g = (double)gate_up[r * 2 * i + c],
-                   u = (double)gate_up[r * 2 * i + i + c];
-            act[r * i + c] = (float)(g * sigmoid(g) * u);
+    for (size_t r = 0; r < m * heads; r++) {
+        float *at = x + r / heads * ld + r % heads * d;
+        double inv = inverse_norm(at, d, eps);
+        if (kept != NULL)
+            memcpy(kept + r * d, at, d * sizeof(*at));
+        for (size_t i = 0; i < d; i++)
+            at[i] = (float)((double)at[i] * inv * (double)w[i]);
+    }
+    return DR_OK;
+}
+
+dr_status ref_rmsnorm_heads_back(nn_device *dev, float *dx, const float *kept,
+                                 const float *w, size_t m, size_t ld, size_t heads,
+                                 size_t d, float eps)
+{
+    (void)dev;
+    for (size_t r = 0; r < m * heads; r++) {
+        const float *x = kept + r * d;
+        float *g = dx + r / heads * ld + r % heads * d;
+        double inv = inverse_norm(x, d, eps), sum = 0.0;
+        for (size_t i = 0; i < d; i++)
+            sum += (double)g[i] * (double)w[i] * (double)x[i];
+        for (size_t i = 0; i < d; i++) {
+            double own = (double)x[i] * inv * inv * inv * sum / (double)d;
+            g[i] = (float)((double)g[i] * (double)w[i] * inv - own);
         }
     }
     return DR_OK;
 }
 
-dr_status ref_swiglu_back(nn_device *dev, float *dgate_up, const float *dact,
-                          const float *gate_up, size_t m, size_t i)
+/* Mean and 1/sqrt(var + eps) of a row. */
+static void moments(double *mean, double *inv, const float *x, size_t d, float eps)
+{
+    double sum = 0.0, squares = 0.0;
+
+    for (size_t i = 0; i < d; i++)
+        sum += (double)x[i];
+    *mean = sum / (double)d;
+    for (size_t i = 0; i < d; i++)
+        squares += ((double)x[i] - *mean) * ((double)x[i] - *mean);
+    *inv = 1.0 / sqrt(squares / (double)d + (double)eps);
+}
+
+dr_status ref_layernorm(nn_device *dev, float *y, const float *x, const float *w,
+                        const float *bias, size_t m, size_t d, float eps)
 {
     (void)dev;
     for (size_t r = 0; r < m; r++) {
+        double mean = 0.0, inv = 0.0;
+        moments(&mean, &inv, x + r * d, d, eps);
+        for (size_t i = 0; i < d; i++)
+            y[r * d + i] = (float)(((double)x[r * d + i] - mean) * inv * (double)w[i] +
+                                   (double)bias[i]);
+    }
+    return DR_OK;
+}
+
+dr_status ref_layernorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                             const float *w, size_t m, size_t d, float eps)
+{
+    (void)dev;
+    for (size_t r = 0; r < m; r++) {
+        const float *xr = x + r * d, *gr = dy + r * d;
+        double mean = 0.0, inv = 0.0, sum = 0.0, along = 0.0;
+        moments(&mean, &inv, xr, d, eps);
+        for (size_t i = 0; i < d; i++) {
+            double g = (double)gr[i] * (double)w[i];
+            sum += g;
+            along += g * ((double)xr[i] - mean) * inv;
+        }
+        for (size_t i = 0; i < d; i++) {
+            double g = (double)gr[i] * (double)w[i], n = ((double)xr[i] - mean) * inv;
+            double add = inv * (g - sum / (double)d - n * along / (double)d);
+            dx[r * d + i] = (float)((double)dx[r * d + i] + add);
+        }
+    }
+    return DR_OK;
+}
+
+/* act(x), and its derivative. */
+static double act_of(double *slope, double x, hf_act kind)
+{
+    const double root = 0.79788456080286535588; /* sqrt(2 / pi) */
+    double t = 0.0, u = 0.0;
+
+    switch (kind) {
+    case HF_ACT_SILU:
+        t = 1.0 / (1.0 + exp(-x));
+        *slope = t * (1.0 + x * (1.0 - t));
+        return x * t;
+    case HF_ACT_GELU_TANH:
+        u = root * (x + 0.044715 * x * x * x);
+        t = 0.5 * (1.0 + tanh(u));
+        *slope = t + 2.0 * x * t * (1.0 - t) * root * (1.0 + 3.0 * 0.044715 * x * x);
+        return x * t;
+    case HF_ACT_GELU:
+        t = 0.5 * (1.0 + erf(x * 0.70710678118654752440));
+        *slope = t + x * 0.5 * root * exp(-0.5 * x * x);
+        return x * t;
+    }
+    DR_BUG_IF(true);
+    return 0.0;
+}
+
+dr_status ref_activate(nn_device *dev, float *y, const float *x, size_t m, size_t i,
+                       nn_act act)
+{
+    size_t row = act.gated ? 2 * i : i;
+    double slope = 0.0;
+
+    (void)dev;
+    for (size_t r = 0; r < m; r++) {
         for (size_t c = 0; c < i; c++) {
-            size_t at = r * 2 * i + c;
-            double g = (double)gate_up[at], u = (double)gate_up[at + i];
-            double da = (double)dact[r * i + c], s = sigmoid(g);
-            dgate_up[at] = (float)(da * u * s * (1.0 + g * (1.0 - s)));
-            dgate_up[at + i] = (float)(da * g * s);
+            double up = act.gated ? (double)x[r * row + i + c] : 1.0;
+            y[r * i + c] = (float)(act_of(&slope, (double)x[r * row + c], act.kind) * up);
+        }
+    }
+    return DR_OK;
+}
+
+dr_status ref_activate_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                            size_t m, size_t i, nn_act act)
+{
+    size_t row = act.gated ? 2 * i : i;
+
+    (void)dev;
+    for (size_t r = 0; r < m; r++) {
+        for (size_t c = 0; c < i; c++) {
+            size_t at = r * row + c;
+            double slope = 0.0, g = (double)dy[r * i + c];
+            double a = act_of(&slope, (double)x[at], act.kind);
+            dx[at] = (float)(g * slope * (act.gated ? (double)x[at + i] : 1.0));
+            if (act.gated)
+                dx[at + i] = (float)(g * a);
         }
     }
     return DR_OK;
@@ -167,6 +276,24 @@ dr_status ref_add(nn_device *dev, float *y, const float *x, size_t count)
     return DR_OK;
 }
 
+dr_status ref_residual(nn_device *dev, float *y, const float *x, size_t count, float scale)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++)
+        y[i] = (float)((double)x[i] + (double)scale * (double)y[i]);
+    return DR_OK;
+}
+
+dr_status ref_scale_cap(nn_device *dev, float *x, size_t count, float scale, float cap)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++) {
+        double v = (double)scale * (double)x[i];
+        x[i] = (float)(cap != 0.0f ? (double)cap * tanh(v / (double)cap) : v);
+    }
+    return DR_OK;
+}
+
 dr_status ref_dropout(nn_device *dev, float *y, const float *x, size_t count,
                       const nn_mask *mask, bool acc)
 {
@@ -184,7 +311,7 @@ dr_status ref_dropout(nn_device *dev, float *y, const float *x, size_t count,
 }
 
 dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
-                   size_t m, size_t v, float grad_scale)
+                   size_t m, size_t v, float grad_scale, float cap)
 {
     (void)dev;
     for (size_t r = 0; r < m; r++) {
@@ -198,7 +325,8 @@ dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
         for (size_t i = 0; grad_scale != 0.0f && i < v; i++) {
             double p =
                 exp((double)x[i] - top) / sum - (i == (size_t)targets[r] ? 1.0 : 0.0);
-            x[i] = (float)((double)grad_scale * p);
+            double t = cap != 0.0f ? (double)x[i] / (double)cap : 0.0;
+            x[i] = (float)((double)grad_scale * p * (1.0 - t * t));
         }
     }
     return DR_OK;

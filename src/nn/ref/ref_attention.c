@@ -45,10 +45,11 @@ static double dot(const float *a, const float *b, size_t n)
 /* p[key] = softmax of the scores; returns their log-sum-exp. */
 static double probabilities(double *p, const view *w, const nn_attn_shape *s)
 {
-    double top = (double)-INFINITY, sum = 0.0;
+    double cap = (double)s->softcap, top = (double)-INFINITY, sum = 0.0;
 
     for (size_t j = w->from; j < w->to; j++) {
         p[j] = (double)s->scale * dot(w->q, w->k + j * w->row, s->head_dim);
+        p[j] = cap != 0.0 ? cap * tanh(p[j] / cap) : p[j];
         top = fmax(top, p[j]);
     }
     for (size_t j = w->from; j < w->to; j++)
@@ -80,6 +81,17 @@ dr_status ref_attention(nn_device *dev, float *out, float *lse, const float *qkv
     return DR_OK;
 }
 
+/* Derivative of the cap at the score of key j. */
+static double slope(const view *w, size_t j, const nn_attn_shape *s)
+{
+    double cap = (double)s->softcap;
+
+    if (cap == 0.0)
+        return 1.0;
+    double score = (double)s->scale * dot(w->q, w->k + j * w->row, s->head_dim);
+    return 1.0 - tanh(score / cap) * tanh(score / cap);
+}
+
 /* Adds one query's part to the gradients, which lie as qkv does. */
 static void query_back(double *grad, double *p, const view *w, const float *qkv,
                        const float *dout, const nn_attn_shape *s)
@@ -93,7 +105,7 @@ static void query_back(double *grad, double *p, const view *w, const float *qkv,
         delta += p[j] * dot(dout, w->v + j * w->row, c);
     for (size_t j = w->from; j < w->to; j++) {
         double dp = dot(dout, w->v + j * w->row, c);
-        double ds = (double)s->scale * p[j] * (dp - delta);
+        double ds = (double)s->scale * p[j] * (dp - delta) * slope(w, j, s);
         for (size_t i = 0; i < c; i++) {
             dq[i] += ds * (double)w->k[j * w->row + i];
             dk[j * w->row + i] += ds * (double)w->q[i];

@@ -30,14 +30,15 @@ static dr_status backward(nn_device *dev, float *out, const void *ctx)
     return nn_attention_back(dev, out, a->dout, a->out, a->lse, a->qkv, &a->s);
 }
 
-static void check_shape(const nn_devices *d, const size_t v[6])
+static void check_shape(const nn_devices *d, const size_t v[6], float cap)
 {
     attn a = {.s = {.b = v[0],
                     .t = v[1],
                     .heads = v[2],
                     .kv_heads = v[3],
                     .head_dim = v[4],
-                    .window = v[5]}};
+                    .window = v[5],
+                    .softcap = cap}};
     size_t m = a.s.b * a.s.t, out = m * a.s.heads * a.s.head_dim, lse = m * a.s.heads;
     float *qkv = nn_random(m * row(&a.s), 1, 2.0f), *dout = nn_random(out, 2, 1.0f);
     float *fwd = dr_calloc(out + lse, sizeof(*fwd));
@@ -46,8 +47,8 @@ static void check_shape(const nn_devices *d, const size_t v[6])
     a.s.scale = 1.0f / sqrtf((float)a.s.head_dim);
     a.qkv = qkv;
     a.dout = dout;
-    (void)snprintf(what, sizeof(what), "B %zu T %zu H %zu G %zu C %zu window %zu", v[0],
-                   v[1], v[2], v[3], v[4], v[5]);
+    (void)snprintf(what, sizeof(what), "B %zu T %zu H %zu G %zu C %zu window %zu cap %g",
+                   v[0], v[1], v[2], v[3], v[4], v[5], (double)cap);
     (void)nn_check_op(d, what, forward, &a, out + lse, NULL, tol_attention);
     CHECK_OK(forward(d->ref, fwd, &a));
     a.out = fwd;
@@ -104,7 +105,9 @@ int main(void)
 
     nn_devices_open(&d);
     for (size_t i = 0; i < DR_COUNT(shapes); i++)
-        check_shape(&d, shapes[i]);
+        check_shape(&d, shapes[i], 0.0f);
+    for (size_t i = 0; i < DR_COUNT(shapes); i += 2)
+        check_shape(&d, shapes[i], 2.5f);
     test_masks(&d);
     nn_devices_close(&d);
     return check_done();

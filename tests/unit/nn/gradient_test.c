@@ -82,22 +82,95 @@ static void test_rmsnorm(nn_device *dev)
     free(dx);
 }
 
-static dr_status swiglu(nn_device *dev, float *out, const float *x, const void *ctx)
+static dr_status layernorm(nn_device *dev, float *out, const float *x, const void *ctx)
 {
-    (void)ctx;
-    return nn_swiglu(dev, out, x, M, D);
+    return nn_layernorm(dev, out, x, ctx, ctx, M, D, 1e-3f);
 }
 
-static void test_swiglu(nn_device *dev)
+static void test_layernorm(nn_device *dev)
 {
-    float *x = nn_random(2 * M * D, 1, 2.0f), *weight = nn_random(M * D, 3, 1.0f);
-    float *dx = dr_calloc(2 * M * D, sizeof(*dx));
-    const function f = {dev, swiglu, NULL, weight, M * D};
+    float *x = nn_random(M * D, 1, 1.0f), *w = nn_random(D, 2, 1.0f);
+    float *weight = nn_random(M * D, 3, 1.0f), *dx = dr_calloc(M * D, sizeof(*dx));
+    const function f = {dev, layernorm, w, weight, M * D};
 
-    CHECK_OK(nn_swiglu_back(dev, dx, weight, x, M, D));
-    check_gradient(&f, "swiglu", x, dx, 2 * M * D, 2 * M * D);
+    CHECK_OK(nn_layernorm_back(dev, dx, weight, x, w, M, D, 1e-3f));
+    check_gradient(&f, "layernorm", x, dx, M * D, M * D);
+    free(x);
+    free(w);
+    free(weight);
+    free(dx);
+}
+
+/* Two heads of D / 2 in rows of D. */
+static dr_status heads(nn_device *dev, float *out, const float *x, const void *ctx)
+{
+    memcpy(out, x, M * D * sizeof(*x));
+    return nn_rmsnorm_heads(dev, out, NULL, ctx, M, D, 2, D / 2, 1e-3f);
+}
+
+static void test_heads(nn_device *dev)
+{
+    float *x = nn_random(M * D, 1, 1.0f), *w = nn_random(D / 2, 2, 1.0f);
+    float *weight = nn_random(M * D, 3, 1.0f), *dx = nn_random(M * D, 3, 1.0f);
+    const function f = {dev, heads, w, weight, M * D};
+
+    CHECK_OK(nn_rmsnorm_heads_back(dev, dx, x, w, M, D, 2, D / 2, 1e-3f));
+    check_gradient(&f, "rmsnorm_heads", x, dx, M * D, M * D);
+    free(x);
+    free(w);
+    free(weight);
+    free(dx);
+}
+
+static dr_status activate(nn_device *dev, float *out, const float *x, const void *ctx)
+{
+    return nn_activate(dev, out, x, M, D, *(const nn_act *)ctx);
+}
+
+static void test_activate(nn_device *dev, hf_act kind, bool gated)
+{
+    const nn_act act = {kind, gated};
+    size_t n = (gated ? 2 : 1) * M * D;
+    float *x = nn_random(n, 1, 2.0f), *weight = nn_random(M * D, 3, 1.0f);
+    float *dx = dr_calloc(n, sizeof(*dx));
+    const function f = {dev, activate, &act, weight, M * D};
+
+    CHECK_OK(nn_activate_back(dev, dx, weight, x, M, D, act));
+    check_gradient(&f, "activate", x, dx, n, n);
     free(x);
     free(weight);
+    free(dx);
+}
+
+/* Capped and scaled logits through the loss. */
+static dr_status capped_loss(nn_device *dev, float *out, const float *x, const void *ctx)
+{
+    float logits[M * D];
+    double loss[M];
+    dr_status st = DR_OK;
+
+    memcpy(logits, x, sizeof(logits));
+    st = nn_scale_cap(dev, logits, M * D, 0.8f, 1.5f);
+    if (st == DR_OK)
+        st = nn_xent(dev, loss, logits, ctx, M, D, 0.0f, 1.5f);
+    for (int i = 0; i < M; i++)
+        out[i] = (float)loss[i];
+    return st;
+}
+
+static void test_capped_loss(nn_device *dev)
+{
+    static const int32_t targets[M] = {0, 3, 9, 4, 4, 1};
+    float *x = nn_random(M * D, 1, 2.0f), *dx = nn_random(M * D, 1, 2.0f), weight[M];
+    double loss[M];
+    const function f = {dev, capped_loss, targets, weight, M};
+
+    for (int i = 0; i < M; i++)
+        weight[i] = 1.0f;
+    CHECK_OK(nn_scale_cap(dev, dx, M * D, 0.8f, 1.5f));
+    CHECK_OK(nn_xent(dev, loss, dx, targets, M, D, 0.8f, 1.5f));
+    check_gradient(&f, "capped loss", x, dx, M * D, M * D);
+    free(x);
     free(dx);
 }
 
@@ -106,7 +179,7 @@ static dr_status attention(nn_device *dev, float *out, const float *x, const voi
     return nn_attention(dev, out, NULL, x, ctx);
 }
 
-static void test_attention(nn_device *dev, size_t window)
+static void test_attention(nn_device *dev, size_t window, float cap)
 {
     const nn_attn_shape s = {.b = 2,
                              .t = 9,
@@ -114,7 +187,8 @@ static void test_attention(nn_device *dev, size_t window)
                              .kv_heads = 2,
                              .head_dim = 6,
                              .scale = 0.5f,
-                             .window = window};
+                             .window = window,
+                             .softcap = cap};
     size_t m = s.b * s.t, n_out = m * 24, n = m * 48;
     float *x = nn_random(n, 1, 1.0f), *weight = nn_random(n_out, 2, 1.0f);
     float *out = dr_calloc(n_out, sizeof(*out)), *lse = dr_calloc(m * 4, sizeof(*lse));
@@ -302,9 +376,15 @@ int main(void)
     if (!CHECK_OK(nn_device_open(&dev, "ref", 1)))
         return check_done();
     test_rmsnorm(dev);
-    test_swiglu(dev);
-    test_attention(dev, 0);
-    test_attention(dev, 4);
+    test_layernorm(dev);
+    test_heads(dev);
+    for (int i = 0; i < 6; i++)
+        test_activate(dev, (hf_act)(HF_ACT_SILU + i / 2), i % 2 == 1);
+    test_attention(dev, 0, 0.0f);
+    test_attention(dev, 4, 0.0f);
+    test_attention(dev, 0, 1.2f);
+    test_attention(dev, 4, 1.2f);
+    test_capped_loss(dev);
     test_model(dev, "llama");
     test_model(dev, "qwen2");
     test_model(dev, "phi3");

@@ -15,7 +15,10 @@ typedef struct {
     bool acc;
     int sign;
     const int32_t *targets;
-    float scale;
+    float scale, cap;
+    nn_act act;
+    size_t heads;
+    float *kept;
 } op_case;
 
 static dr_status rmsnorm(nn_device *dev, float *out, const void *ctx)
@@ -32,18 +35,63 @@ static dr_status rmsnorm_back(nn_device *dev, float *out, const void *ctx)
     return nn_rmsnorm_back(dev, out, c->dy, c->x, c->w, c->m, c->d, 1e-5f);
 }
 
-static dr_status swiglu(nn_device *dev, float *out, const void *ctx)
+static dr_status heads(nn_device *dev, float *out, const void *ctx)
 {
     const op_case *c = ctx;
+    size_t dim = c->d / c->heads;
 
-    return nn_swiglu(dev, out, c->x, c->m, c->d);
+    return nn_rmsnorm_heads(dev, out, c->kept, c->w, c->m, c->d + 5, c->heads, dim, 1e-5f);
 }
 
-static dr_status swiglu_back(nn_device *dev, float *out, const void *ctx)
+static dr_status heads_back(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+    size_t dim = c->d / c->heads;
+
+    return nn_rmsnorm_heads_back(dev, out, c->x, c->w, c->m, c->d + 5, c->heads, dim,
+                                 1e-5f);
+}
+
+static dr_status layernorm(nn_device *dev, float *out, const void *ctx)
 {
     const op_case *c = ctx;
 
-    return nn_swiglu_back(dev, out, c->dy, c->x, c->m, c->d);
+    return nn_layernorm(dev, out, c->x, c->w, c->dy, c->m, c->d, 1e-5f);
+}
+
+static dr_status layernorm_back(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+
+    return nn_layernorm_back(dev, out, c->dy, c->x, c->w, c->m, c->d, 1e-5f);
+}
+
+static dr_status residual(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+
+    return nn_residual(dev, out, c->x, c->m * c->d, c->scale);
+}
+
+static dr_status scale_cap(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+
+    return nn_scale_cap(dev, out, c->m * c->d, c->scale, c->cap);
+}
+
+static dr_status activate(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+
+    return nn_activate(dev, out, c->x, c->m, c->d, c->act);
+}
+
+static dr_status activate_back(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+
+    return nn_activate_back(dev, out, c->dy, c->x, c->m, c->d, c->act);
 }
 
 static dr_status rope(nn_device *dev, float *out, const void *ctx)
@@ -72,13 +120,15 @@ static dr_status xent(nn_device *dev, float *out, const void *ctx)
 {
     const op_case *c = ctx;
     double *loss = dr_calloc(c->m, sizeof(*loss));
-    dr_status st = nn_xent(dev, loss, out, c->targets, c->m, c->d, c->scale);
+    dr_status st = nn_xent(dev, loss, out, c->targets, c->m, c->d, c->scale, c->cap);
 
     for (size_t i = 0; i < c->m; i++)
         out[c->m * c->d + i] = (float)loss[i];
     free(loss);
     return st;
 }
+
+static const hf_act acts[] = {HF_ACT_SILU, HF_ACT_GELU_TANH, HF_ACT_GELU};
 
 static void test_row_ops(const nn_devices *d)
 {
@@ -98,8 +148,19 @@ static void test_row_ops(const nn_devices *d)
         (void)snprintf(what, sizeof(what), "%zu rows of %zu", c.m, c.d);
         (void)nn_check_op(d, what, rmsnorm, &c, n, NULL, tol_rmsnorm);
         (void)nn_check_op(d, what, rmsnorm_back, &c, n, init, tol_rmsnorm_back);
-        (void)nn_check_op(d, what, swiglu, &c, n, NULL, tol_swiglu);
-        (void)nn_check_op(d, what, swiglu_back, &c, 2 * n, NULL, tol_swiglu_back);
+        (void)nn_check_op(d, what, layernorm, &c, n, NULL, tol_layernorm);
+        (void)nn_check_op(d, what, layernorm_back, &c, n, init, tol_layernorm_back);
+        for (int k = 0; k < 6; k++) {
+            c.act = (nn_act){acts[k / 2], k % 2 == 1};
+            (void)nn_check_op(d, what, activate, &c, n, NULL, tol_activate);
+            (void)nn_check_op(d, what, activate_back, &c, n * (1 + k % 2), NULL,
+                              tol_activate_back);
+        }
+        c.scale = 0.4f;
+        (void)nn_check_op(d, what, residual, &c, n, init, tol_residual);
+        (void)nn_check_op(d, what, scale_cap, &c, n, init, tol_scale_cap);
+        c.cap = 0.7f;
+        (void)nn_check_op(d, what, scale_cap, &c, n, init, tol_scale_cap);
         (void)nn_check_op(d, what, add, &c, n, init, tol_add);
         free(x);
         free(dy);
@@ -108,19 +169,70 @@ static void test_row_ops(const nn_devices *d)
     }
 }
 
-/* Gates far out: sigmoid must be 0 and 1 there, never NaN. */
-static void test_swiglu_extremes(const nn_devices *d)
+/* Runs within rows that are wider: what is beside them stays; kept gets what they were. */
+static void test_heads(const nn_devices *d)
+{
+    static const size_t shapes[][3] = {{1, 1, 2},    {7, 3, 16},   {19, 4, 6},
+                                       {33, 1, 576}, {300, 9, 64}, {5, 2, 128}};
+
+    for (size_t i = 0; i < DR_COUNT(shapes); i++) {
+        op_case c = {.m = shapes[i][0], .heads = shapes[i][1]};
+        c.d = c.heads * shapes[i][2];
+        size_t ld = c.d + 5, n = (c.m - 1) * ld + c.d;
+        float *x = nn_random(c.m * c.d, 1, 2.0f), *w = nn_random(shapes[i][2], 2, 1.0f);
+        float *rows = nn_random(c.m * ld, 3, 2.0f);
+        c.x = x;
+        c.w = w;
+        (void)nn_check_op(d, "heads", heads, &c, n, rows, tol_rmsnorm_heads);
+        (void)nn_check_op(d, "heads back", heads_back, &c, n, rows, tol_rmsnorm_heads_back);
+        float *kept = dr_calloc(c.m * c.d, sizeof(float)), *y = dr_calloc(n, sizeof(float));
+        float *own = dr_calloc(c.m * c.d, sizeof(float));
+        for (int k = 0; k < 2; k++) {
+            nn_device *dev = k == 0 ? d->ref : d->dev[0][1];
+            c.kept = kept;
+            memset(kept, 0, c.m * c.d * sizeof(*kept));
+            memcpy(y, rows, n * sizeof(*y));
+            CHECK_OK(heads(dev, y, &c));
+            for (size_t r = 0; r < c.m; r++) {
+                CHECK_MEM(kept + r * c.d, rows + r * ld, c.d * sizeof(*y));
+                if (r + 1 < c.m)
+                    CHECK_MEM(y + r * ld + c.d, rows + r * ld + c.d, 5 * sizeof(*y));
+            }
+            /* the same as rows of their own */
+            CHECK_OK(nn_rmsnorm(dev, own, kept, w, c.m * c.heads, shapes[i][2], 1e-5f));
+            for (size_t r = 0; r < c.m; r++)
+                CHECK_NEAR(nn_far(y + r * ld, own + r * c.d, c.d), 0.0, 1e-6);
+        }
+        free(x);
+        free(w);
+        free(rows);
+        free(kept);
+        free(own);
+        free(y);
+    }
+}
+
+/* Gates far out: sigmoid must be 0 and 1 there, never NaN; slopes too. */
+static void test_act_extremes(const nn_devices *d)
 {
     static const float gate[] = {-1e30f, -200.0f, -88.5f, -87.0f, -20.0f, -1e-30f, 0.0f,
                                  1e-30f, 20.0f,   87.0f,  88.5f,  200.0f, 1e30f};
     enum { N = DR_COUNT(gate) };
-    float gate_up[2 * N];
-    op_case c = {.m = 1, .d = N, .x = gate_up};
+    float gate_up[2 * N], ones[N];
+    op_case c = {.m = 1, .d = N, .x = gate_up, .dy = ones};
 
     memcpy(gate_up, gate, sizeof(gate));
-    for (size_t i = 0; i < N; i++)
+    for (size_t i = 0; i < N; i++) {
         gate_up[N + i] = fabsf(gate[i]) > 1e20f ? 1e-20f : 1.0f;
-    (void)nn_check_op(d, "gates far out", swiglu, &c, N, NULL, tol_swiglu);
+        ones[i] = fabsf(gate[i]) > 1e20f ? 1e-20f : 1.0f;
+    }
+    for (size_t i = 0; i < DR_COUNT(acts); i++) {
+        c.act = (nn_act){acts[i], true};
+        (void)nn_check_op(d, "gates far out", activate, &c, N, NULL, tol_activate);
+        c.act.gated = false;
+        (void)nn_check_op(d, "slopes far out", activate_back, &c, N, NULL,
+                          tol_activate_back);
+    }
 }
 
 static void test_rope(const nn_devices *d)
@@ -207,9 +319,11 @@ static void test_xent(const nn_devices *d)
         (void)nn_check_op(d, "loss", xent, &c, n + c.m, logits, tol_xent);
         c.scale = 0.25f;
         (void)nn_check_op(d, "loss and gradient", xent, &c, n + c.m, logits, tol_xent);
+        c.cap = 12.0f;
+        (void)nn_check_op(d, "capped", xent, &c, n + c.m, logits, tol_xent);
         logits[0] = NAN;
         double loss[64] = {0};
-        CHECK_OK(nn_xent(d->dev[0][0], loss, logits, targets, c.m, c.d, 0.0f));
+        CHECK_OK(nn_xent(d->dev[0][0], loss, logits, targets, c.m, c.d, 0.0f, 0.0f));
         CHECK(isnan(loss[0]));
         free(logits);
         free(targets);
@@ -232,7 +346,7 @@ static void test_exp(const nn_devices *d)
     }
     float *grad = dr_calloc(2 * N, sizeof(*grad));
     memcpy(grad, logits, sizeof(logits));
-    CHECK_OK(nn_xent(d->dev[0][0], loss, grad, targets, N, 2, 1.0f));
+    CHECK_OK(nn_xent(d->dev[0][0], loss, grad, targets, N, 2, 1.0f, 0.0f));
     for (int i = 0; i < N; i++) {
         double e = exp((double)logits[2 * i + 1]), p = e / (1.0 + e);
         worst = fmax(worst, fabs((double)grad[2 * i + 1] / p - 1.0));
@@ -247,7 +361,8 @@ int main(void)
 
     nn_devices_open(&d);
     test_row_ops(&d);
-    test_swiglu_extremes(&d);
+    test_heads(&d);
+    test_act_extremes(&d);
     test_rope(&d);
     test_dropout(&d);
     test_xent(&d);
