@@ -20,7 +20,7 @@ dr_status nn_refuse(const hf_config *c)
         dr_status st =
             dr_fail(DR_EUNSUPPORTED, "quantize/finetune: %s's %s is not supported yet",
                     c->arch_name, parts[i].what);
-        dr_hint("capture-onnx-graph and quantize --algorithm rtn --no_evaluate take it");
+        dr_hint("capture-onnx-graph and auto-opt take it");
         return st;
     }
     return DR_OK;
