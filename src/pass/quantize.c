@@ -249,8 +249,10 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
     need->disk =
         layer * layers * 5 / 8 + embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
-    if (tokens > 0) /* the residual stream of all tokens, two Grams of the widest input */
-        need->memory += 8 * tokens * (uint64_t)c->hidden + 8 * widest * widest;
+    if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
+                       Grams of the widest input */
+        need->memory +=
+            (c->parallel ? 12 : 8) * tokens * (uint64_t)c->hidden + 8 * widest * widest;
     if (job->evaluate) /* the head as floats, and the hidden states of both models */
         need->memory += 4 * embed + 8 * judged * (uint64_t)c->hidden;
     need->seconds =
