@@ -154,6 +154,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .memory_bytes = memory,
                           .evaluate = spec->evaluate,
                           .check = spec->check,
+                          .max_kl = spec->max_kl,
                           .arena = &out->arena,
                           .text = &out->text,
                           .report = out->report};

@@ -5,6 +5,7 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "pass/eval_impl.h"
 #include "pass/shared_impl.h"
 
 enum {
@@ -41,13 +42,6 @@ done:
     return st;
 }
 
-static size_t at_most_context(size_t tokens, const hf_model *m)
-{
-    int64_t context = hf_model_config(m)->max_position;
-
-    return context > 0 && (uint64_t)context < tokens ? (size_t)context : tokens;
-}
-
 /* What the user said about calibration text, or the plan's own sizes. */
 static data_options calib_options(const pass_job *job, const pass_quant_plan *plan,
                                   const hf_model *m)
@@ -55,7 +49,7 @@ static data_options calib_options(const pass_job *job, const pass_quant_plan *pl
     data_options o = *job->data;
 
     if (o.max_seq_len == 0)
-        o.max_seq_len = at_most_context(plan->calib_seq_len, m);
+        o.max_seq_len = pass_at_most_context(plan->calib_seq_len, m);
     if (o.max_samples == 0)
         o.max_samples = plan->calib_samples;
     return o;
@@ -66,7 +60,7 @@ static dr_status judge(const pass_job *job, quant_quality *q, nn_device *dev,
                        const hf_model *before, const hf_model *after,
                        const tok_tokenizer *t)
 {
-    const data_options o = {.max_seq_len = at_most_context(JUDGE_SEQ_LEN, before),
+    const data_options o = {.max_seq_len = pass_at_most_context(JUDGE_SEQ_LEN, before),
                             .max_samples = JUDGE_BLOCKS,
                             .held_out = true};
     data_blocks blocks = {0};
@@ -84,6 +78,8 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
                       const quant_grid *grid, const quant_quality *q)
 {
     uint64_t in_bytes = hf_model_weight_bytes(in), out_bytes = hf_model_weight_bytes(made);
+    static const eval_names names = {"perplexity before", "perplexity_before",
+                                     "perplexity after", "perplexity_after"};
     json_t *r = job->report;
     dr_status st = DR_OK;
 
@@ -103,22 +99,12 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
         DR_TRY(dr_buf_adds(job->text, "not measured: --no_evaluate\n"));
         goto done;
     }
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14.4f %14.4f\n", "perplexity", q->ppl_before,
-                       q->ppl_after));
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14s %8.4f+-%.4f\n", "KL (nats)", "", q->kl,
-                       q->kl_stderr));
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14s %13.2f%%\n", "same top token", "",
-                       100 * q->top1));
+    DR_TRY(eval_quality(job->text, r, q, &names));
     DR_TRY(dr_buf_addf(job->text,
                        "judged on %zu tokens of built-in text that did not "
-                       "calibrate\n",
-                       q->tokens));
-    json_object_set_new(r, "perplexity_before", json_real(q->ppl_before));
-    json_object_set_new(r, "perplexity_after", json_real(q->ppl_after));
-    json_object_set_new(r, "kl", json_real(q->kl));
-    json_object_set_new(r, "kl_stderr", json_real(q->kl_stderr));
-    json_object_set_new(r, "top1_agreement", json_real(q->top1));
-    json_object_set_new(r, "judged_tokens", json_integer((json_int_t)q->tokens));
+                       "calibrate, %zu blocks\n",
+                       q->tokens, q->blocks));
+    DR_TRY(eval_limit(job->text, r, "KL", q->kl, job->max_kl));
 done:
     return st;
 }

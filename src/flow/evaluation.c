@@ -1,0 +1,118 @@
+/*
+ * evaluation.c - what is judged, found: a Hugging Face model as every run finds its input,
+ * or the decoder's graph of an ONNX folder.
+ */
+#include <string.h>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "core/mem.h"
+#include "flow/flow_impl.h"
+#include "hf/hf.h"
+
+/* The graph that genai_config.json calls the decoder, else model.onnx; NULL: none. */
+static dr_status graph_in(const char **file, dr_arena *a, const char *folder)
+{
+    const char *where = dr_path_join(a, folder, "genai_config.json"), *name = "model.onnx";
+    json_t *config = NULL;
+    dr_status st = DR_OK;
+
+    *file = NULL;
+    if (dr_is_file(where)) {
+        DR_TRY(dr_json_read(&config, where));
+        DR_TRY(dr_json_str(dr_json_get(dr_json_get(config, "model"), "decoder"), "filename",
+                           &name, where));
+    }
+    const char *path = dr_path_join(a, folder, name);
+    if (dr_is_file(path))
+        *file = path;
+done:
+    json_decref(config);
+    return st;
+}
+
+static bool has_weights(dr_arena *a, const char *folder)
+{
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin",
+                                        "pytorch_model.bin.index.json"};
+
+    for (size_t i = 0; i < DR_COUNT(names); i++)
+        if (dr_is_file(dr_path_join(a, folder, names[i])))
+            return true;
+    return false;
+}
+
+/* *file NULL: it is not an ONNX model. */
+static dr_status find_graph(const char **file, dr_arena *a, const char *name,
+                            const char *type)
+{
+    dr_status st = DR_OK;
+
+    *file = NULL;
+    if (dr_ends_with(name, ".onnx") && dr_is_file(name)) {
+        *file = name;
+        return DR_OK;
+    }
+    if (!dr_is_dir(name) || (has_weights(a, name) && !flow_is_onnx_type(type)))
+        return DR_OK;
+    DR_TRY(graph_in(file, a, name));
+    if (*file == NULL && flow_is_onnx_type(type)) {
+        DR_TRY(graph_in(file, a, dr_path_join(a, name, "model")));
+        if (*file == NULL) {
+            st = dr_fail(
+                DR_EUNSUPPORTED,
+                "%s: no model.onnx in it: graphs of fixed shapes are not evaluated", name);
+            dr_hint("evaluate the model that it was made from");
+        }
+    }
+done:
+    return st;
+}
+
+static dr_status find_model(pass_judged *out, dr_arena *a, const char *name)
+{
+    const char *type = NULL, *adapter = NULL, *file = NULL;
+    dr_status st = DR_OK;
+
+    if (*name == '\0')
+        DR_FAIL(DR_EUSAGE, "no model was named");
+    if (dr_is_dir(name))
+        DR_TRY(flow_read_model_config(a, name, &type, &adapter));
+    if (adapter != NULL || dr_is_file(dr_path_join(a, name, "adapter_config.json"))) {
+        st =
+            dr_fail(DR_EUNSUPPORTED, "%s has an adapter, which is not evaluated yet", name);
+        dr_hint("name the base alone: %s/model is it in a result of finetune", name);
+        goto done;
+    }
+    DR_TRY(find_graph(&file, a, name, type));
+    *out = (pass_judged){.path = file, .name = name, .onnx = file != NULL};
+    if (file == NULL)
+        DR_TRY(hf_resolve(a, &out->path, name));
+done:
+    return st;
+}
+
+dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
+{
+    pass_evaluation p = {.data = &e->data,
+                         .task = e->task,
+                         .max_kl = e->max_kl,
+                         .max_perplexity = e->max_perplexity,
+                         .device = e->device != NULL ? e->device : "cpu",
+                         .threads = e->threads,
+                         .arena = &out->arena,
+                         .text = &out->text};
+    dr_status st = DR_OK;
+
+    *out = (flow_result){.report = json_object()};
+    dr_buf_init(&out->text, (size_t)16 << 20);
+    p.report = out->report;
+    DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
+    if (e->reference != NULL)
+        DR_TRYF(find_model(&p.reference, &out->arena, e->reference),
+                "finding the reference model");
+    DR_TRYF(pass_evaluate(&p), "evaluating %s", e->model);
+done:
+    return st;
+}

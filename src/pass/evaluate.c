@@ -1,0 +1,168 @@
+/*
+ * evaluate.c - any two models on one text: perplexity of each, KL, same top token.
+ */
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "pass/eval_impl.h"
+#include "pass/shared_impl.h"
+
+enum { SEQ_LEN = 512, BLOCKS = 16 };
+
+/* The two that are judged, and what both are run on. */
+typedef struct {
+    eval_model reference, model;
+    const tok_tokenizer *tok; /* of either */
+    nn_device *dev;           /* owned */
+    data_blocks blocks;       /* owned */
+    const char *source;       /* of the text */
+} pair;
+
+static const hf_model *either_hf(const pair *p)
+{
+    return p->model.hf != NULL ? p->model.hf : p->reference.hf;
+}
+
+static dr_status open_pair(pair *p, const pass_evaluation *e)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(eval_open(&p->model, e->arena, &e->model));
+    if (e->reference.name != NULL) {
+        DR_TRY(eval_open(&p->reference, e->arena, &e->reference));
+        DR_TRY(eval_same_vocabulary(&p->reference, &p->model));
+    }
+    p->tok = p->model.tok != NULL ? p->model.tok : p->reference.tok;
+    if (p->tok == NULL)
+        DR_FAIL(DR_EUSAGE, "%s has no tokenizer.json%s", e->model.name,
+                e->reference.name != NULL ? ", and neither has the reference" : "");
+    DR_TRY(nn_device_open(&p->dev, e->device, e->threads));
+done:
+    return st;
+}
+
+static void close_pair(pair *p)
+{
+    eval_close(&p->model);
+    eval_close(&p->reference);
+    nn_device_close(p->dev);
+    data_blocks_release(&p->blocks);
+}
+
+static dr_status load_text(pair *p, const pass_evaluation *e)
+{
+    const hf_model *hf = either_hf(p);
+    data_options o = *e->data;
+    data_texts texts = {0};
+    dr_status st = DR_OK;
+
+    o.held_out = true;
+    if (o.max_seq_len == 0)
+        o.max_seq_len = hf != NULL ? pass_at_most_context(SEQ_LEN, hf) : (size_t)SEQ_LEN;
+    else if (hf != NULL && pass_at_most_context(o.max_seq_len, hf) < o.max_seq_len)
+        dr_warn_result("blocks of %zu tokens are longer than the model's context of %zu",
+                       o.max_seq_len, pass_at_most_context(o.max_seq_len, hf));
+    if (o.max_samples == 0)
+        o.max_samples = BLOCKS;
+    DR_TRY(data_load(e->arena, &texts, &o, p->tok));
+    DR_TRY(data_tokenize(&p->blocks, &texts, &o, p->tok));
+    p->source = texts.source;
+done:
+    return st;
+}
+
+/* Both models run over the text at once, a block or a few ahead of the judge. */
+static dr_status judge(quant_quality *q, pair *p, const pass_evaluation *e)
+{
+    const quant_calib text = {p->blocks.ids, p->blocks.count, p->blocks.seq_len};
+    const bool both = e->reference.name != NULL;
+    quant_text *texts = quant_texts_of(&text);
+    quant_judge *judge = NULL;
+    dr_progress progress;
+    size_t n = 0, done_rows = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(eval_begin(&p->model, p->dev, texts, text.count, e->threads));
+    if (both)
+        DR_TRY(eval_begin(&p->reference, p->dev, texts, text.count, e->threads));
+    if (both && eval_vocab(&p->model) != eval_vocab(&p->reference))
+        DR_FAIL(DR_EUSAGE, "%s gives logits of %zu tokens, %s of %zu: no KL between them",
+                p->reference.name, eval_vocab(&p->reference), p->model.name,
+                eval_vocab(&p->model));
+    DR_TRY(quant_judge_open(&judge, nn_device_pool(p->dev), eval_vocab(&p->model), both,
+                            &text));
+    dr_progress_begin(&progress, "evaluating", "tokens", text.count * text.seq_len);
+    while ((n = quant_judge_wants(judge)) > 0) {
+        if (both)
+            DR_TRY(eval_next(&p->reference, quant_judge_logits(judge, QUANT_BEFORE), n));
+        DR_TRY(eval_next(&p->model, quant_judge_logits(judge, QUANT_AFTER), n));
+        DR_TRY(quant_judge_take(judge));
+        dr_progress_step(&progress, done_rows += n, NULL);
+    }
+    dr_progress_end(&progress);
+    quant_judge_result(judge, q);
+done:
+    eval_end(&p->model);
+    eval_end(&p->reference);
+    quant_judge_close(judge);
+    free(texts);
+    return st;
+}
+
+static dr_status tell_model(const pass_evaluation *e, const char *what, const eval_model *m)
+{
+    json_object_set_new(e->report, what,
+                        json_pack("{s:s, s:s, s:I}", "name", m->name, "origin", m->origin,
+                                  "bytes", (json_int_t)m->bytes));
+    return dr_buf_addf(e->text, "%-14s %s (%s, %llu bytes)\n", what, m->name, m->origin,
+                       (unsigned long long)m->bytes);
+}
+
+static dr_status on_task(pair *p, const pass_evaluation *e)
+{
+    eval_model *const models[2] = {e->reference.name != NULL ? &p->reference : NULL,
+                                   &p->model};
+
+    return eval_task(e, models, p->tok, p->dev);
+}
+
+static dr_status on_text(pair *p, const pass_evaluation *e)
+{
+    static const eval_names names[] = {{NULL, NULL, "perplexity", "perplexity"},
+                                       {"perplexity, reference", "reference_perplexity",
+                                        "perplexity, model", "perplexity"}};
+    quant_quality q = {0};
+    dr_status st = DR_OK;
+
+    DR_TRYF(load_text(p, e), "reading the text");
+    DR_TRY(judge(&q, p, e));
+    json_object_set_new(e->report, "text", json_string(p->source));
+    DR_TRY(eval_quality(e->text, e->report, &q, &names[q.both]));
+    DR_TRY(dr_buf_addf(e->text, "judged on %zu tokens of %s, %zu blocks\n", q.tokens,
+                       p->source, q.blocks));
+    DR_TRY(eval_limit(e->text, e->report, "KL", q.kl, e->max_kl));
+    DR_TRY(eval_limit(e->text, e->report, "perplexity", q.ppl_after, e->max_perplexity));
+done:
+    return st;
+}
+
+dr_status pass_evaluate(const pass_evaluation *e)
+{
+    pair p = {0};
+    dr_status st = DR_OK;
+
+    if (e->max_kl != 0 && e->reference.name == NULL)
+        DR_FAIL(DR_EUSAGE, "max_kl needs a reference model");
+    if (e->task != NULL && (e->max_kl != 0 || e->max_perplexity != 0))
+        DR_FAIL(DR_EUSAGE, "questions have neither KL nor perplexity: no max_kl");
+    if (e->task == NULL)
+        DR_TRY(data_check(e->data));
+    DR_TRY(open_pair(&p, e));
+    if (e->reference.name != NULL)
+        DR_TRY(tell_model(e, "reference", &p.reference));
+    DR_TRY(tell_model(e, "model", &p.model));
+    DR_TRY(e->task != NULL ? on_task(&p, e) : on_text(&p, e));
+done:
+    close_pair(&p);
+    return st;
+}
