@@ -46,9 +46,9 @@ void eval_end(eval_model *m);
 DR_MUST_USE dr_status eval_head(dr_buf *text);
 DR_MUST_USE dr_status eval_row(dr_buf *text, json_t *report, const char *name,
                                const char *key, double scale, quant_mean m);
-/* A share of 0 to 1, in percent. */
+/* A share of 0 to 1, in percent; a difference of two: floor -1. */
 DR_MUST_USE dr_status eval_share_row(dr_buf *text, json_t *report, const char *name,
-                                     const char *key, quant_mean m);
+                                     const char *key, double floor, quant_mean m);
 /* exp of a mean loss. */
 DR_MUST_USE dr_status eval_exp_row(dr_buf *text, json_t *report, const char *name,
                                    const char *key, quant_mean loss);

@@ -57,9 +57,9 @@ dr_status eval_row(dr_buf *text, json_t *report, const char *name, const char *k
 }
 
 dr_status eval_share_row(dr_buf *text, json_t *report, const char *name, const char *key,
-                         quant_mean m)
+                         double floor, quant_mean m)
 {
-    const double v[4] = {m.mean, m.error, fmax(m.mean - m.half, 0),
+    const double v[4] = {m.mean, m.error, fmax(m.mean - m.half, floor),
                          fmin(m.mean + m.half, 1)};
 
     return row(text, report, name, key, 100, v);
@@ -89,8 +89,8 @@ dr_status eval_quality(dr_buf *text, json_t *report, const quant_quality *q,
         DR_TRY(eval_exp_row(text, report, "  one by the other", "perplexity_ratio",
                             q->loss_more));
         DR_TRY(eval_row(text, report, "KL (nats)", "kl", 1, q->kl_mean));
-        DR_TRY(
-            eval_share_row(text, report, "same top token (%)", "top1_agreement", q->same));
+        DR_TRY(eval_share_row(text, report, "same top token (%)", "top1_agreement", 0,
+                              q->same));
     }
     json_object_set_new(report, "judged_tokens", json_integer((json_int_t)q->tokens));
     json_object_set_new(report, "judged_blocks", json_integer((json_int_t)q->blocks));

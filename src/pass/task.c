@@ -276,20 +276,20 @@ static dr_status tell(const pass_evaluation *e, const task *t, bool both, const 
     compare_answers(hit, chosen, t);
     if (both)
         DR_TRY(eval_share_row(e->text, e->report, dr_arena_printf(a, "%s, reference", acc),
-                              dr_arena_printf(a, "reference_%s", acc),
+                              dr_arena_printf(a, "reference_%s", acc), 0,
                               quant_mean_of(&hit[0][0], t->count, 4)));
     DR_TRY(eval_share_row(e->text, e->report,
-                          dr_arena_printf(a, both ? "%s, model" : "%s (%%)", acc), acc,
+                          dr_arena_printf(a, both ? "%s, model" : "%s (%%)", acc), acc, 0,
                           quant_mean_of(&hit[0][1], t->count, 4)));
     json_object_set_new(e->report, dr_arena_printf(a, "%s_answers", acc),
                         list_of(chosen[1], t->count));
     if (!both)
         goto done;
-    DR_TRY(eval_row(e->text, e->report, "  difference",
-                    dr_arena_printf(a, "%s_difference", acc), 100,
-                    quant_mean_of(&hit[0][2], t->count, 4)));
+    DR_TRY(eval_share_row(e->text, e->report, "  difference",
+                          dr_arena_printf(a, "%s_difference", acc), -1,
+                          quant_mean_of(&hit[0][2], t->count, 4)));
     DR_TRY(eval_share_row(e->text, e->report, "  same answer",
-                          dr_arena_printf(a, "%s_same_answer", acc),
+                          dr_arena_printf(a, "%s_same_answer", acc), 0,
                           quant_mean_of(&hit[0][3], t->count, 4)));
 done:
     free(hit);

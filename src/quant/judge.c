@@ -7,7 +7,8 @@
  * of one block are not independent.  How much more the second model loses than the first is
  * judged block by block as well, which is much sharper than two intervals side by side.
  *
- * Rows are judged on the pool and summed in order: the same bytes for any number of threads.
+ * Rows are judged on the pool and summed in order: the same bytes for any number of
+ * threads.
  */
 #include <math.h>
 #include <stdlib.h>

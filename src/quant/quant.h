@@ -157,8 +157,8 @@ typedef struct {
     double kl;        /* mean KL(before || after), nats a token */
     double top1;      /* share of positions with the same most likely token */
     double kl_stderr; /* over blocks; 0 for one */
-    /* The same and the losses, nats a token, with their errors over blocks; loss_more: after
-     * less before, block by block */
+    /* The same and the losses, nats a token, with their errors over blocks; loss_more:
+     * after less before, block by block */
     quant_mean kl_mean, same, loss_before, loss_after, loss_more;
 } quant_quality;
 
