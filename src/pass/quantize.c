@@ -3,9 +3,13 @@
  */
 #include "pass/quantize_impl.h"
 
+#include <stdlib.h>
+
 #include "core/file.h"
 #include "core/log.h"
+#include "core/mem.h"
 #include "pass/eval_impl.h"
+#include "pass/quant_report_impl.h"
 #include "pass/shared_impl.h"
 
 enum {
@@ -55,8 +59,14 @@ static data_options calib_options(const pass_job *job, const pass_quant_plan *pl
     return o;
 }
 
+/* What the judge found; errors: of each layer, on the first block. */
+typedef struct {
+    quant_quality quality;
+    quant_layer_error *errors; /* owned */
+} judgement;
+
 /* The judge: built-in text that never calibrates. */
-static dr_status judge(const pass_job *job, quant_quality *q, nn_device *dev,
+static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
                        const hf_model *before, const hf_model *after,
                        const tok_tokenizer *t)
 {
@@ -68,7 +78,12 @@ static dr_status judge(const pass_job *job, quant_quality *q, nn_device *dev,
 
     DR_TRY(load_blocks(&blocks, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
-    DR_TRYF(quant_compare(q, dev, before, after, &text), "judging the result");
+    found->errors =
+        dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
+    DR_TRYF(quant_compare(&found->quality, dev, before, after, &text),
+            "judging the result");
+    DR_TRYF(quant_layer_errors(found->errors, dev, before, after, text.ids, text.seq_len),
+            "judging its layers");
 done:
     data_blocks_release(&blocks);
     return st;
@@ -183,7 +198,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
-    quant_quality quality = {0};
+    judgement found = {0};
     data_blocks blocks = {0};
     hf_model *m = NULL, *made = NULL;
     tok_tokenizer *tok = NULL;
@@ -206,10 +221,19 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
-        DR_TRY(judge(job, &quality, dev, m, made, tok));
-    DR_TRY(tell(job, m, made, &grid, job->evaluate ? &quality : NULL));
+        DR_TRY(judge(job, &found, dev, m, made, tok));
+    DR_TRY(tell(job, m, made, &grid, job->evaluate ? &found.quality : NULL));
+    const pass_quant_outcome outcome = {.before = m,
+                                        .after = made,
+                                        .grid = &grid,
+                                        .calib_blocks = blocks.count,
+                                        .calib_seq_len = blocks.seq_len,
+                                        .quality = job->evaluate ? &found.quality : NULL,
+                                        .errors = found.errors};
+    DR_TRYF(pass_quant_report(job, &outcome), "writing the report");
     *out = (pass_model){.kind = PASS_MODEL_HF, .path = dir, .name = in->name};
 done:
+    free(found.errors);
     data_blocks_release(&blocks);
     tok_close(tok);
     nn_device_close(dev);
