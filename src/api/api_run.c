@@ -202,32 +202,6 @@ done:
     return st;
 }
 
-drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
-{
-    const flow_evaluation f = {.model = e->model != NULL ? e->model : "",
-                               .reference = e->reference,
-                               .data = api_data(&e->data),
-                               .task = e->task,
-                               .max_kl = e->max_kl,
-                               .max_perplexity = e->max_perplexity,
-                               .device = e->device,
-                               .threads = e->threads};
-    flow_result made = {0};
-    dr_status st = DR_OK;
-
-    *out = NULL;
-    dr_trail_clear();
-    DR_TRY(flow_evaluate(&made, &f));
-    DR_TRY(api_result_of(out, &made));
-done:
-    flow_result_release(&made);
-    if (st != DR_OK) {
-        drupe_result_free(*out);
-        *out = NULL;
-    }
-    return (drupe_status)st;
-}
-
 drupe_status drupe_run(drupe_result **out, const drupe_job *job)
 {
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));

@@ -110,6 +110,20 @@ done:
     return st;
 }
 
+/* A limit without a quantizer that is measured would be forgotten. */
+static dr_status check_limit(const plan *p, const flow_spec *spec)
+{
+    bool measured = false;
+
+    for (size_t i = 0; i < spec->step_count; i++)
+        measured = measured || p->steps[i].def->quant_plan != NULL;
+    if (spec->max_kl < 0)
+        return dr_fail(DR_EUSAGE, "max_kl: expected 0 or more, found %g", spec->max_kl);
+    if (spec->max_kl != 0 && (!measured || !spec->evaluate))
+        return dr_fail(DR_EUSAGE, "max_kl: nothing of this run is measured");
+    return DR_OK;
+}
+
 /* Data options: sound by themselves, and of use to some pass. */
 static dr_status check_data(const plan *p, const flow_spec *spec)
 {
@@ -250,6 +264,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     dr_buf_init(&out->text, (size_t)16 << 20);
     DR_TRY(make_plan(&p, &out->arena, spec));
     DR_TRY(check_data(&p, spec));
+    DR_TRY(check_limit(&p, spec));
     const char *final = clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec));
     DR_TRY(flow_check_apart(spec, &model, final));

@@ -151,6 +151,9 @@ dr_status pass_evaluate(const pass_evaluation *e)
     pair p = {0};
     dr_status st = DR_OK;
 
+    if (e->max_kl < 0 || e->max_perplexity < 0)
+        DR_FAIL(DR_EUSAGE, "max_kl and max_perplexity: expected 0 or more, found %g",
+                e->max_kl < 0 ? e->max_kl : e->max_perplexity);
     if (e->max_kl != 0 && e->reference.name == NULL)
         DR_FAIL(DR_EUSAGE, "max_kl needs a reference model");
     if (e->task != NULL && (e->max_kl != 0 || e->max_perplexity != 0))

@@ -2,8 +2,8 @@
  * page.c - HTML and SVG by hand; see page_impl.h.
  *
  * Charts are drawn in units of a viewBox and as wide as the page; colours are CSS
- * variables, so that one drawing serves light and dark.  A bar's value is its <title>, which
- * browsers show under the pointer.
+ * variables, so that one drawing serves light and dark.  A bar's value is its <title>,
+ * which browsers show under the pointer.
  */
 #include "pass/page_impl.h"
 

@@ -1,7 +1,7 @@
 /*
- * page_impl.h - a page for people: one HTML file with tables and charts in it, for a browser
- * and nothing else.  No script, no font, no picture from elsewhere; light or dark as the
- * reader's system is.  Every element is closed, so that it is XML as well.
+ * page_impl.h - a page for people: one HTML file with tables and charts in it, for a
+ * browser and nothing else.  No script, no font, no picture from elsewhere; light or dark
+ * as the reader's system is.  Every element is closed, so that it is XML as well.
  *
  * Text is escaped; the same calls give the same bytes.
  */

@@ -1,6 +1,7 @@
 /*
- * layer_error_test.c - errors by layer and slot: none of a model to itself, small ones after
- * 8 bits even where scales were folded, larger ones after 4; a slot answers for itself.
+ * layer_error_test.c - errors by layer and slot: none of a model to itself, small ones
+ * after 8 bits even where scales were folded, larger ones after 4; a slot answers for
+ * itself.
  */
 #include "check.h"
 
