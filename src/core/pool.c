@@ -1,6 +1,11 @@
 /*
- * pool.c - threads that sleep on a condition, wake for a run, and take tasks from one
- * atomic counter.  The caller works too.
+ * pool.c - threads that wait for a run and take tasks from one atomic counter.  The caller
+ * works too.
+ *
+ * Runs follow each other within microseconds while a layer is computed, and falling asleep
+ * and being woken takes tens of them: a thread that waits looks SPINS times first, then
+ * sleeps on a condition.  Not where there are more threads than processors: there it would
+ * look in the time of the one it waits for.
  */
 #include "core/pool.h"
 
@@ -14,15 +19,17 @@
 
 #include "core/mem.h"
 
+enum { SPINS = 1000 }; /* some 50 us */
+
 struct dr_pool {
-    int threads;
+    int threads, spins;
     pthread_t *ids; /* owned: threads - 1 of them */
     int started;
     pthread_mutex_t lock;
     pthread_cond_t wake, idle;
-    unsigned generation; /* guarded by lock */
-    int busy;            /* guarded by lock: workers still in this run */
-    bool quit;           /* guarded by lock */
+    atomic_uint generation; /* changed with lock held */
+    atomic_int busy;        /* likewise: workers still in this run */
+    bool quit;              /* guarded by lock */
     /* one run */
     size_t count;
     dr_task_fn fn;
@@ -60,6 +67,15 @@ int dr_cpu_count(void)
     return n > 0 ? n : 1;
 }
 
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static void work(dr_pool *p, int worker)
 {
     /* A task that was taken is run, so all below a failed one are: the lowest is found. */
@@ -87,18 +103,21 @@ static void *thread_main(void *arg)
     int worker = atomic_fetch_add(&p->worker_id, 1);
     unsigned seen = 0;
 
-    (void)pthread_mutex_lock(&p->lock);
     for (;;) {
-        while (p->generation == seen && !p->quit)
+        for (int i = 0; i < p->spins && atomic_load(&p->generation) == seen; i++)
+            relax();
+        (void)pthread_mutex_lock(&p->lock);
+        while (atomic_load(&p->generation) == seen && !p->quit)
             (void)pthread_cond_wait(&p->wake, &p->lock);
         if (p->quit)
             break;
-        seen = p->generation;
+        seen = atomic_load(&p->generation);
         (void)pthread_mutex_unlock(&p->lock);
         work(p, worker);
         (void)pthread_mutex_lock(&p->lock);
-        if (--p->busy == 0)
+        if (atomic_fetch_sub(&p->busy, 1) == 1)
             (void)pthread_cond_signal(&p->idle);
+        (void)pthread_mutex_unlock(&p->lock);
     }
     (void)pthread_mutex_unlock(&p->lock);
     return NULL;
@@ -109,6 +128,7 @@ dr_status dr_pool_open(dr_pool **out, int threads)
     dr_pool *p = dr_calloc(1, sizeof(*p));
 
     p->threads = threads > 0 ? threads : dr_cpu_count();
+    p->spins = p->threads <= dr_cpu_count() ? SPINS : 0;
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->wake, NULL);
     (void)pthread_cond_init(&p->idle, NULL);
@@ -157,15 +177,17 @@ dr_status dr_pool_run(dr_pool *p, size_t count, dr_task_fn fn, void *ctx)
     bool alone = p->threads == 1 || count <= 1;
     if (!alone) {
         (void)pthread_mutex_lock(&p->lock);
-        p->generation++;
-        p->busy = p->threads - 1;
+        atomic_store(&p->busy, p->threads - 1);
+        atomic_fetch_add(&p->generation, 1);
         (void)pthread_cond_broadcast(&p->wake);
         (void)pthread_mutex_unlock(&p->lock);
     }
     work(p, 0);
     if (!alone) {
+        for (int i = 0; i < p->spins && atomic_load(&p->busy) > 0; i++)
+            relax();
         (void)pthread_mutex_lock(&p->lock);
-        while (p->busy > 0)
+        while (atomic_load(&p->busy) > 0)
             (void)pthread_cond_wait(&p->idle, &p->lock);
         (void)pthread_mutex_unlock(&p->lock);
     }

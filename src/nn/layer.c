@@ -31,7 +31,7 @@ dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot, float 
     size_t n = hf_slot_out(d->c, slot), k = hf_slot_in(d->c, slot);
 
     if (w->packed[slot] != NULL)
-        return nn_i16_matmul(d->dev, y, x, w->packed[slot], w->bias[slot], m, n, k, n, acc);
+        return nn_i8_matmul(d->dev, y, x, w->packed[slot], w->bias[slot], m, n, k, n, acc);
     return nn_matmul_nt(d->dev, y, x, w->w[slot], w->bias[slot], m, n, k, n, acc);
 }
 

@@ -54,25 +54,25 @@ DR_MUST_USE dr_status nn_matmul_tn(nn_device *dev, float *y, const float *a, con
                                    size_t n, size_t k, size_t m, size_t lda, size_t ldb,
                                    bool acc);
 /*
- * Products of integers, for what need not be exact to the last bit (calibration): about
- * twice the rate of float products, with a third of bfloat16's error.
+ * Products of 8-bit integers, for what need not be exact (calibration): three to four times
+ * the rate of float products.
  *
- * Each operand is cut along the summed index into blocks of NN_I16_BLOCK; a block has a
- * scale s = max|v| / 4095 and codes round(v * (4095 / max|v|)), ties to even.  A block's
+ * Each operand is cut along the summed index into blocks of NN_I8_BLOCK; a block has a
+ * scale s = max|v| / 127 and codes round(v * (127 / max|v|)), ties to even.  A block's
  * sum of code products is exact in 32 bits; y = (((0 or y) + sum_0 (s_x0 s_w0)) + ...) +
  * bias, each operation rounded to float.  Nothing else enters: all devices give the same
  * bytes.
  * A block whose maximum is below 1e-30 counts as zero; one with a value that is not finite
  * makes everything that it meets NaN.
  */
-enum { NN_I16_BLOCK = 128, NN_I16_TOP = 4095, NN_GRAM_STRIP = 96 };
+enum { NN_I8_BLOCK = 128, NN_I8_TOP = 127, NN_GRAM_STRIP = 96 };
 
 /* Bytes of w[N][K] packed by the device, once for many products. */
-size_t nn_i16_packed_bytes(size_t n, size_t k);
-DR_MUST_USE dr_status nn_i16_pack(nn_device *dev, void *packed, const float *w, size_t n,
+size_t nn_i8_packed_bytes(size_t n, size_t k);
+DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w, size_t n,
                                   size_t k);
 /* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
-DR_MUST_USE dr_status nn_i16_matmul(nn_device *dev, float *y, const float *x,
+DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
                                     const void *packed, const float *bias, size_t m,
                                     size_t n, size_t k, size_t ldy, bool acc);
 /*
@@ -80,7 +80,7 @@ DR_MUST_USE dr_status nn_i16_matmul(nn_device *dev, float *y, const float *x,
  * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has
  * min(N, r+96) columns).  first: set, else added to.
  */
-DR_MUST_USE dr_status nn_i16_gram(nn_device *dev, float *strips, const float *x, size_t m,
+DR_MUST_USE dr_status nn_i8_gram(nn_device *dev, float *strips, const float *x, size_t m,
                                   size_t n, bool first);
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row. */
 DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
@@ -164,7 +164,7 @@ typedef struct nn_decoder nn_decoder;
 
 /*
  * One layer's weights in memory; members of a slot that the model lacks are NULL.  packed:
- * NULL, or nn_i16_pack of w, which forwards then multiply instead of w (a quantizer's; set
+ * NULL, or nn_i8_pack of w, which forwards then multiply instead of w (a quantizer's; set
  * in its own copy of the struct).
  */
 typedef struct {

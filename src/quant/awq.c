@@ -40,7 +40,7 @@ void awq_run_close(awq_run *r)
 
 static size_t packed_floats(const awq_slot *slot)
 {
-    return nn_i16_packed_bytes(slot->n, slot->k) / sizeof(float);
+    return nn_i8_packed_bytes(slot->n, slot->k) / sizeof(float);
 }
 
 static dr_status slot_init(awq_run *r, hf_slot s)
@@ -213,7 +213,7 @@ static dr_status load_layer(awq_run *r, int layer)
     r->layer = *w;
     for (int s = 0; s < HF_SLOT_COUNT && !r->o->exact; s++) {
         DR_TRY(
-            nn_i16_pack(r->s.site->dev, r->packed[s], w->w[s], r->slot[s].n, r->slot[s].k));
+            nn_i8_pack(r->s.site->dev, r->packed[s], w->w[s], r->slot[s].n, r->slot[s].k));
         r->layer.packed[s] = r->packed[s];
     }
 done:

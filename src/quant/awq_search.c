@@ -363,7 +363,7 @@ static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *
                              &r->rule, scale));
     with.w[s] = r->fake;
     if (with.packed[s] != NULL) {
-        DR_TRY(nn_i16_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
+        DR_TRY(nn_i8_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
         with.packed[s] = r->fake_packed;
     }
     DR_TRY(judge(r, s, &with, loss));

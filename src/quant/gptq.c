@@ -18,7 +18,7 @@
  *
  * Peak memory: x and attention outputs of all tokens, at most KEEP_BYTES more, one slot's
  * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
- * layer that has been rounded to 4 bits, next to which their 13 are exact.
+ * layer that has been rounded to 4 bits, next to which their 8 are as good as exact.
  */
 #include <string.h>
 
@@ -79,7 +79,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
         bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
         weights = most(weights, in * out);
-        packed[down] = most(packed[down], nn_i16_packed_bytes(out, in) / sizeof(float));
+        packed[down] = most(packed[down], nn_i8_packed_bytes(out, in) / sizeof(float));
         n_in = most(n_in, in);
         n_out = most(n_out, out);
     }
@@ -247,7 +247,7 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
     else
         DR_TRY(round_scaled(r, layer, slot, &q, l->path));
-    DR_TRY(nn_i16_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+    DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
     if (r->o->prescale && folds_norm(slot)) {
         r->held = q;
         q = (dr_qtensor){0};
@@ -283,7 +283,7 @@ static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_s
 
 static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
 {
-    return nn_i16_gram(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
+    return nn_i8_gram(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
                        i == 0);
 }
 

@@ -4,7 +4,8 @@
  *
  * GPTQ spreads an error over other columns, scaling makes it small where it would cost
  * most; the two complement each other.  Candidates are rms(x)^ratio, ranked by rounding to
- * nearest and the block-diagonal of the Hessian, which needs no more passes over text.
+ * nearest and the block-diagonal of the Hessian, which needs no more passes over text; and
+ * by SAMPLE rows, evenly taken: a ratio is one number for all of them.
  * SmolLM2-135M, g64, 16k tokens, KL on held-out text: 0.147 without, 0.116 with the scales
  * of QKV and GATE_UP only.
  */
@@ -14,7 +15,7 @@
 #include "core/mem.h"
 #include "quant/awq_impl.h"
 
-enum { ROWS = 64 };
+enum { ROWS = 64, SAMPLE = 256 };
 
 /* Diagonal blocks of h, one below the other, and sqrt of its diagonal over its mean. */
 static void cut_blocks(float *grams, float *rms, const float *h, size_t k, size_t m)
@@ -30,13 +31,23 @@ static void cut_blocks(float *grams, float *rms, const float *h, size_t k, size_
         rms[i] = (float)((double)rms[i] / mean);
 }
 
+/* At most SAMPLE of the n rows of w, evenly. */
+static size_t sample_rows(float *to, const float *w, size_t n, size_t k)
+{
+    size_t count = n < SAMPLE ? n : SAMPLE;
+
+    for (size_t i = 0; i < count; i++)
+        memcpy(to + i * k, w + i * n / count * k, k * sizeof(*to));
+    return count;
+}
+
 dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const float *h,
                            size_t n, size_t k, const quant_grid *grid,
                            const hf_config *tied)
 {
     const quant_rule rule = quant_rule_of(grid);
     double loss[AWQ_CANDIDATES] = {0};
-    float *grams = NULL, *scales = NULL, *rms = NULL;
+    float *grams = NULL, *scales = NULL, *rms = NULL, *sample = NULL;
     size_t block = 0, best = 0, m = 0;
     dr_status st = DR_OK;
 
@@ -44,12 +55,14 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
     m = quant_gram_cols(block);
     DR_TRY(quant_floats(&grams, k, m, "Hessian blocks"));
     DR_TRY(quant_floats(&scales, AWQ_CANDIDATES + 1, k, "candidate scales"));
+    DR_TRY(quant_floats(&sample, n < SAMPLE ? n : SAMPLE, k, "sampled rows"));
     rms = scales + AWQ_CANDIDATES * k;
     cut_blocks(grams, rms, h, k, m);
     if (tied != NULL)
         quant_tie_heads(rms, tied);
     awq_candidates(scales, rms, NULL, k, false);
-    DR_TRY(awq_rank_ratios(dev, loss, w, n, k, block, &rule, scales, grams));
+    n = sample_rows(sample, w, n, k);
+    DR_TRY(awq_rank_ratios(dev, loss, sample, n, k, block, &rule, scales, grams));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
         if (loss[i] < loss[best])
             best = i;
@@ -58,6 +71,7 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
 done:
     dr_big_free(grams);
     dr_big_free(scales);
+    dr_big_free(sample);
     return st;
 }
 

@@ -1,7 +1,7 @@
 /*
  * gram.c - X^T X of a linear's inputs, summed over chunks of tokens.
  *
- * Whole (for GPTQ): the lower triangle in the strips that nn_i16_gram makes, 53 % of a
+ * Whole (for GPTQ): the lower triangle in the strips that nn_i8_gram makes, 53 % of a
  * square of 1,536.
  * In blocks (for clip and scale searches): only the diagonal blocks of a group's width.
  */

@@ -141,7 +141,7 @@ void quant_tie_heads(float *v, const hf_config *c);
 
 /* ---- Gram matrices (gram.c); x[m][n]: a chunk of inputs; first: set, do not add ---- */
 
-/* nn_i16_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them. */
+/* nn_i8_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them. */
 size_t quant_gram_floats(size_t n);
 DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips,
                                         size_t n);

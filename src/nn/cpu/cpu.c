@@ -17,7 +17,7 @@ enum { WORTH_WAKING = 200000 };
 typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
-    const cpu_i16_kernels *i16;
+    const cpu_i8_kernels *i8;
     bool present;
 } variant;
 
@@ -32,10 +32,10 @@ static size_t variants(variant out[3])
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
     bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
     out[n++] = (variant){&cpu_gemm_avx512, &cpu_rows_avx512,
-                         vnni ? &cpu_i16_vnni : &cpu_i16_avx2, avx512 && avx2 && fma};
-    out[n++] = (variant){&cpu_gemm_avx2, &cpu_rows_avx2, &cpu_i16_avx2, avx2 && fma};
+                         vnni ? &cpu_i8_vnni : &cpu_i8_avx2, avx512 && avx2 && fma};
+    out[n++] = (variant){&cpu_gemm_avx2, &cpu_rows_avx2, &cpu_i8_avx2, avx2 && fma};
 #endif
-    out[n++] = (variant){&cpu_gemm_plain, &cpu_rows_plain, &cpu_i16_plain, true};
+    out[n++] = (variant){&cpu_gemm_plain, &cpu_rows_plain, &cpu_i8_plain, true};
     return n;
 }
 
@@ -52,7 +52,7 @@ static dr_status open_as(nn_device *dev, const char *want)
     cpu_state *state = dr_calloc(1, sizeof(*state));
     state->gemm = all[i].gemm;
     state->rows = all[i].rows;
-    state->i16 = all[i].i16;
+    state->i8 = all[i].i8;
     dev->state = state;
     size_t len = strlen(dev->text);
     if (want == NULL)

@@ -80,29 +80,37 @@ typedef struct {
     float (*dot)(const float *a, const float *b, size_t n);
 } cpu_row_kernels;
 
-/* What a register tile reads: pairs of 16-bit codes as words.  Word p of row i of A is
- * a[i * a_row + p * a_pair], of column j of B b[p * nr + j]; scales of block k are
- * sa[k * sa_block + i] and sb[k * sb_block + j]. */
+/*
+ * What a register tile reads: words of four codes, A's as they are, B's plus 128, as the
+ * instructions want them.  Word p of row i of A is a[i * a_row + p * a_word], of column j
+ * of B b[p * nr + j]; scales of block k are sa[k * sa_block + i] and sb[k * sb_block + j],
+ * and less[k * sa_block + i] is what the 128s add to a sum, negated: -128 times the sum of
+ * A's codes.
+ */
 typedef struct {
-    const int32_t *a, *b;
+    const int32_t *a, *b, *less;
     const float *sa, *sb;
-    size_t a_row, a_pair, sa_block, sb_block;
-    size_t pairs; /* a multiple of NN_I16_BLOCK / 2 but for the last of all */
-} cpu_i16_tile;
+    size_t a_row, a_word, sa_block, sb_block;
+    size_t words; /* a multiple of NN_I8_BLOCK / 4 but for the last of all */
+} cpu_i8_tile;
 
 typedef struct {
     size_t mr, nr; /* the register tile; nr is a multiple of mr */
     /* c[mr][nr] = or += the product, as nn.h defines it. */
-    void (*tile)(float *c, size_t ldc, const cpu_i16_tile *t, bool acc);
-    /* count <= NN_I16_BLOCK values; codes are padded with a zero to an even count. */
-    void (*quantize)(int16_t *codes, float *scale, const float *x, size_t count);
-    /* tokens <= NN_I16_BLOCK rows of `count` <= nr columns, ldx apart, each column a block:
-     * words[tokens / 2 rounded up][nr], scale[nr]. */
-    void (*quantize_columns)(int32_t *words, float *scale, const float *x, size_t ldx,
-                             size_t tokens, size_t count);
-} cpu_i16_kernels;
+    void (*tile)(float *c, size_t ldc, const cpu_i8_tile *t, bool acc);
+    /* count <= NN_I8_BLOCK values; codes are padded with zeros to a multiple of four. */
+    void (*quantize)(int8_t *codes, float *scale, int32_t *less, const float *x,
+                     size_t count);
+    /* tokens <= NN_I8_BLOCK rows of `count` <= nr columns, ldx apart, each column a block:
+     * words as A and as B want them [tokens / 4 rounded up][nr], scale[nr], less[nr]. */
+    void (*quantize_columns)(int32_t *a, int32_t *b, float *scale, int32_t *less,
+                             const float *x, size_t ldx, size_t tokens, size_t count);
+} cpu_i8_kernels;
 
-extern const cpu_i16_kernels cpu_i16_plain, cpu_i16_avx2, cpu_i16_vnni;
+/* Adds 128 to each of a word's four codes. */
+enum { CPU_I8_SHIFT = -0x7f7f7f80 };
+
+extern const cpu_i8_kernels cpu_i8_plain, cpu_i8_avx2, cpu_i8_vnni;
 extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;
 extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 
@@ -111,7 +119,7 @@ extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
-    const cpu_i16_kernels *i16;
+    const cpu_i8_kernels *i8;
     float *work; /* owned: grows to the largest operation's need */
     size_t work_floats;
 } cpu_state;

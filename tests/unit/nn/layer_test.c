@@ -162,13 +162,13 @@ static void test_packed(nn_device *dev, const hf_model *m)
         nn_layer w = *f.w;
         float *z = nn_random(n, 1, 1.0f);
         void *p = NULL;
-        CHECK_OK(dr_big_alloc(&p, nn_i16_packed_bytes(out, in), 1, "packed weight"));
-        CHECK_OK(nn_i16_pack(dev, p, w.w[s], out, in));
+        CHECK_OK(dr_big_alloc(&p, nn_i8_packed_bytes(out, in), 1, "packed weight"));
+        CHECK_OK(nn_i8_pack(dev, p, w.w[s], out, in));
         w.packed[s] = p;
         w.w[s] = NULL;
         CHECK_OK(nn_layer_forward(f.d, &w, B, T, z, &f.acts, NULL, 0));
         CHECK(memcmp(y, z, n * sizeof(*y)) != 0);
-        CHECK_NEAR(nn_far(z, y, n), 0.0, 1e-3);
+        CHECK_NEAR(nn_far(z, y, n), 0.0, 5e-2);
         dr_big_free(p);
         free(z);
     }

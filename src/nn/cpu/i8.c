@@ -1,18 +1,21 @@
 /*
- * i16.c - products of 13-bit integers (nn.h): calibration's forwards and Gram matrices.
+ * i8.c - products of 8-bit integers (nn.h): calibration's forwards and Gram matrices.
  *
- * Why integers: 16-bit multiply-adds run at twice the rate of float ones (AVX-512 VNNI: 64
- * a cycle and core; AVX2 and SSE2 have them, too), their sums are exact, and a scale for
- * each 128 values makes them three times closer than bfloat16, which most processors
- * multiply no faster.
+ * Why integers: 8-bit multiply-adds run at four times the rate of float ones (AVX-512 VNNI:
+ * 128 a cycle and core), or twice (AVX2 and SSE2, as 16 bits), and their sums are exact.
+ * Why so few bits do: the text passes a layer whose weights have been rounded to 4, beside
+ * which a scale for each 128 values of 8 costs nothing that KL shows.
  *
- *   quantize   A: [row][pairs], scales [block][rows]; B: [panel of nr][pairs][nr]
- *   tiles      96 x 240 of C: for each 512 of k, mr rows of A times panels of B
+ *   quantize   A: [row][words], scales [block][rows]; B: [panel of nr][words][nr]
+ *   tiles      96 x 240 of C: for each 1,024 of k, mr rows of A times panels of B
  *
- * A Gram matrix quantizes its columns once, as panels; rows of A are read from the same
- * panels, a word in nr.  Rows and columns past the end are zeros with scale 0.
+ * B's codes are stored plus 128, since the instructions multiply signed bytes by unsigned
+ * ones; with A goes -128 times the sum of each block's codes, where its sums begin.
  *
- * Rates and what lost: tools/kernels/i16.md.
+ * A Gram matrix quantizes its columns once, as panels in both forms; rows of A are read
+ * from the signed ones, a word in nr.  Rows and columns past the end have scale 0.
+ *
+ * Rates and what lost: tools/kernels/i8.md.
  */
 #include <string.h>
 
@@ -20,8 +23,8 @@
 #include "nn/cpu/cpu_impl.h"
 
 enum {
-    BLOCK_PAIRS = NN_I16_BLOCK / 2,
-    GROUP_PAIRS = 4 * BLOCK_PAIRS, /* of k in one pass over a tile */
+    BLOCK_WORDS = NN_I8_BLOCK / 4,
+    GROUP_WORDS = 8 * BLOCK_WORDS, /* of k in one pass over a tile */
     TILE_M = NN_GRAM_STRIP,
     TILE_N = 240, /* a multiple of every nr */
     MAX_TILE = 8 * 48,
@@ -34,19 +37,19 @@ typedef struct {
     size_t wide;
 } columns;
 
-static size_t pairs_of(size_t k)
+static size_t words_of(size_t k)
 {
-    return cpu_ceil(k, 2);
+    return cpu_ceil(k, 4);
 }
 
 static size_t blocks_of(size_t k)
 {
-    return cpu_ceil(k, NN_I16_BLOCK);
+    return cpu_ceil(k, NN_I8_BLOCK);
 }
 
-size_t nn_i16_packed_bytes(size_t n, size_t k)
+size_t nn_i8_packed_bytes(size_t n, size_t k)
 {
-    return cpu_round(n, ROUND_N) * (blocks_of(k) + pairs_of(k)) * sizeof(float);
+    return cpu_round(n, ROUND_N) * (blocks_of(k) + words_of(k)) * sizeof(float);
 }
 
 /* The two parts of a packed operand of n columns. */
@@ -60,12 +63,12 @@ static columns parts(const float *packed, size_t n, size_t k)
 /* ---- a tile of C ---- */
 
 typedef struct {
-    const cpu_i16_kernels *kern;
+    const cpu_i8_kernels *kern;
     float *c;
     size_t ldc;
-    cpu_i16_tile a; /* A's part: row 0, pair 0 */
+    cpu_i8_tile a; /* A's part: row 0, word 0 */
     columns b;
-    size_t pairs;
+    size_t words;
     bool acc, a_panels; /* rows of A lie in panels, like B */
 } product;
 
@@ -77,7 +80,7 @@ static void copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size
 }
 
 /* A tile that hangs over C's edge goes through a whole one. */
-static void edge(const product *p, const cpu_i16_tile *t, float *to, size_t rows,
+static void edge(const product *p, const cpu_i8_tile *t, float *to, size_t rows,
                  size_t cols, bool acc)
 {
     float whole[MAX_TILE] = {0};
@@ -94,20 +97,21 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
 {
     size_t mr = p->kern->mr, nr = p->kern->nr;
 
-    for (size_t at = 0; at < p->pairs; at += GROUP_PAIRS) {
-        size_t block = at / BLOCK_PAIRS;
+    for (size_t at = 0; at < p->words; at += GROUP_WORDS) {
+        size_t block = at / BLOCK_WORDS;
         for (size_t i = row; i < row_end; i += mr) {
             for (size_t j = col; j < col_end; j += nr) {
                 size_t rows = cpu_min(mr, row_end - i), cols = cpu_min(nr, col_end - j);
-                cpu_i16_tile t = p->a;
+                cpu_i8_tile t = p->a;
                 float *to = p->c + i * p->ldc + j;
-                t.a += at * t.a_pair +
-                       (p->a_panels ? i / nr * nr * p->pairs + i % nr : i * t.a_row);
+                t.a += at * t.a_word +
+                       (p->a_panels ? i / nr * nr * p->words + i % nr : i * t.a_row);
                 t.sa += block * t.sa_block + i;
-                t.b = p->b.words + j * p->pairs + at * nr;
+                t.less += block * t.sa_block + i;
+                t.b = p->b.words + j * p->words + at * nr;
                 t.sb = p->b.scales + block * p->b.wide + j;
                 t.sb_block = p->b.wide;
-                t.pairs = cpu_min(GROUP_PAIRS, p->pairs - at);
+                t.words = cpu_min(GROUP_WORDS, p->words - at);
                 if (rows == mr && cols == nr)
                     p->kern->tile(to, p->ldc, &t, p->acc || at > 0);
                 else
@@ -120,7 +124,7 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
 /* ---- weights ---- */
 
 typedef struct {
-    const cpu_i16_kernels *kern;
+    const cpu_i8_kernels *kern;
     float *packed;
     const float *w;
     size_t n, k;
@@ -132,31 +136,32 @@ static dr_status pack_panel(void *ctx, size_t task, int worker)
     size_t nr = j->kern->nr, wide = cpu_round(j->n, ROUND_N), first = task * nr;
     float *scales = j->packed + first;
     int32_t *words =
-        (int32_t *)(j->packed + wide * blocks_of(j->k)) + first * pairs_of(j->k);
-    int16_t codes[NN_I16_BLOCK];
-    int32_t word;
+        (int32_t *)(j->packed + wide * blocks_of(j->k)) + first * words_of(j->k);
+    int8_t codes[NN_I8_BLOCK];
+    int32_t word, less;
 
     (void)worker;
-    for (size_t at = 0; at < j->k; at += NN_I16_BLOCK, scales += wide) {
-        size_t count = cpu_min(NN_I16_BLOCK, j->k - at);
+    for (size_t at = 0; at < j->k; at += NN_I8_BLOCK, scales += wide) {
+        size_t count = cpu_min(NN_I8_BLOCK, j->k - at);
         for (size_t r = 0; r < nr; r++) {
             scales[r] = 0.0f;
             memset(codes, 0, sizeof(codes));
             if (first + r < j->n)
-                j->kern->quantize(codes, &scales[r], j->w + (first + r) * j->k + at, count);
-            for (size_t p = 0; p < cpu_ceil(count, 2); p++) {
-                memcpy(&word, codes + 2 * p, sizeof(word));
-                words[p * nr + r] = word;
+                j->kern->quantize(codes, &scales[r], &less, j->w + (first + r) * j->k + at,
+                                  count);
+            for (size_t p = 0; p < words_of(count); p++) {
+                memcpy(&word, codes + 4 * p, sizeof(word));
+                words[p * nr + r] = word ^ CPU_I8_SHIFT;
             }
         }
-        words += cpu_ceil(count, 2) * nr;
+        words += words_of(count) * nr;
     }
     return DR_OK;
 }
 
-dr_status cpu_i16_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+dr_status cpu_i8_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
 {
-    pack_job j = {cpu_of(dev)->i16, packed, w, n, k};
+    pack_job j = {cpu_of(dev)->i8, packed, w, n, k};
 
     return cpu_tasks(dev, cpu_round(n, ROUND_N) / j.kern->nr, n * k, pack_panel, &j);
 }
@@ -168,7 +173,7 @@ enum { ROWS = 32 }; /* quantized by one task */
 typedef struct {
     product p;
     const float *x, *bias;
-    int32_t *words;
+    int32_t *words, *less;
     float *scales;
     size_t m, n, k, high;
 } matmul_job;
@@ -176,19 +181,20 @@ typedef struct {
 static dr_status quantize_rows(void *ctx, size_t task, int worker)
 {
     const matmul_job *j = ctx;
-    size_t pairs = pairs_of(j->k), end = cpu_min((task + 1) * ROWS, j->high);
+    size_t words = words_of(j->k), end = cpu_min((task + 1) * ROWS, j->high);
 
     (void)worker;
     for (size_t i = task * ROWS; i < end; i++) {
-        int16_t *codes = (int16_t *)(j->words + i * pairs);
-        float *scale = j->scales + i;
-        for (size_t at = 0; at < j->k; at += NN_I16_BLOCK, scale += j->high) {
-            size_t count = cpu_min(NN_I16_BLOCK, j->k - at);
-            *scale = 0.0f;
+        int8_t *codes = (int8_t *)(j->words + i * words);
+        for (size_t at = 0, to = i; at < j->k; at += NN_I8_BLOCK, to += j->high) {
+            size_t count = cpu_min(NN_I8_BLOCK, j->k - at);
+            j->scales[to] = 0.0f;
+            j->less[to] = 0;
             if (i < j->m)
-                j->p.kern->quantize(codes + at, scale, j->x + i * j->k + at, count);
+                j->p.kern->quantize(codes + at, &j->scales[to], &j->less[to],
+                                    j->x + i * j->k + at, count);
             else
-                memset(codes + at, 0, (count + 1) / 2 * 2 * sizeof(*codes));
+                memset(codes + at, 0, words_of(count) * sizeof(*j->words));
         }
     }
     return DR_OK;
@@ -210,27 +216,32 @@ static dr_status matmul_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-dr_status cpu_i16_matmul(nn_device *dev, float *y, const float *x, const void *packed,
-                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
-                         bool acc)
+dr_status cpu_i8_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                        const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                        bool acc)
 {
-    const cpu_i16_kernels *kern = cpu_of(dev)->i16;
-    size_t high = cpu_round(m, kern->mr), pairs = pairs_of(k);
+    const cpu_i8_kernels *kern = cpu_of(dev)->i8;
+    size_t high = cpu_round(m, kern->mr), words = words_of(k), blocks = blocks_of(k);
     matmul_job j = {.x = x, .bias = bias, .m = m, .n = n, .k = k, .high = high};
     float *work = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(cpu_work(dev, &work, high * (pairs + blocks_of(k))));
+    DR_TRY(cpu_work(dev, &work, high * (words + 2 * blocks)));
     j.scales = work;
-    j.words = (int32_t *)(work + high * blocks_of(k));
-    j.p = (product){
-        .kern = kern,
-        .c = y,
-        .ldc = ldy,
-        .a = {.a = j.words, .sa = j.scales, .a_row = pairs, .a_pair = 1, .sa_block = high},
-        .b = parts(packed, n, k),
-        .pairs = pairs,
-        .acc = acc};
+    j.less = (int32_t *)(work + high * blocks);
+    j.words = j.less + high * blocks;
+    j.p = (product){.kern = kern,
+                    .c = y,
+                    .ldc = ldy,
+                    .a = {.a = j.words,
+                          .less = j.less,
+                          .sa = j.scales,
+                          .a_row = words,
+                          .a_word = 1,
+                          .sa_block = high},
+                    .b = parts(packed, n, k),
+                    .words = words,
+                    .acc = acc};
     DR_TRY(cpu_tasks(dev, cpu_ceil(high, ROWS), m * k, quantize_rows, &j));
     DR_TRY(cpu_tasks(dev, cpu_ceil(m, TILE_M) * cpu_ceil(n, TILE_N), m * n * k, matmul_tile,
                      &j));
@@ -243,7 +254,8 @@ done:
 typedef struct {
     product p;
     const float *x;
-    float *strips, *packed;
+    float *strips, *scales;
+    int32_t *less, *a, *b; /* panels of signed codes, and of codes plus 128 */
     size_t m, n, wide;
 } gram_job;
 
@@ -251,17 +263,16 @@ typedef struct {
 static dr_status gram_panel(void *ctx, size_t task, int worker)
 {
     const gram_job *j = ctx;
-    size_t nr = j->p.kern->nr, first = task * nr, pairs = pairs_of(j->m);
-    int32_t *words = (int32_t *)(j->packed + j->wide * blocks_of(j->m)) + first * pairs;
-    float *scales = j->packed + first;
+    size_t nr = j->p.kern->nr, first = task * nr, at = first * words_of(j->m), to = first;
 
     (void)worker;
-    for (size_t at = 0; at < j->m; at += NN_I16_BLOCK, scales += j->wide) {
-        size_t tokens = cpu_min(NN_I16_BLOCK, j->m - at);
+    for (size_t t = 0; t < j->m; t += NN_I8_BLOCK, to += j->wide) {
+        size_t tokens = cpu_min(NN_I8_BLOCK, j->m - t);
         size_t count = first < j->n ? cpu_min(nr, j->n - first) : 0;
-        j->p.kern->quantize_columns(words, scales, j->x + at * j->n + (count ? first : 0),
-                                    j->n, tokens, count);
-        words += cpu_ceil(tokens, 2) * nr;
+        j->p.kern->quantize_columns(j->a + at, j->b + at, j->scales + to, j->less + to,
+                                    j->x + t * j->n + (count ? first : 0), j->n, tokens,
+                                    count);
+        at += words_of(tokens) * nr;
     }
     return DR_OK;
 }
@@ -288,24 +299,28 @@ static dr_status gram_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-dr_status cpu_i16_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
-                       bool first)
+dr_status cpu_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                      bool first)
 {
-    const cpu_i16_kernels *kern = cpu_of(dev)->i16;
-    size_t wide = cpu_round(n, ROUND_N), pairs = pairs_of(m), count = 0;
+    const cpu_i8_kernels *kern = cpu_of(dev)->i8;
+    size_t wide = cpu_round(n, ROUND_N), words = words_of(m), blocks = blocks_of(m);
+    size_t count = 0;
     gram_job j = {.x = x, .strips = strips, .m = m, .n = n, .wide = wide};
     dr_status st = DR_OK;
 
-    DR_TRY(cpu_work(dev, &j.packed, wide * (pairs + blocks_of(m))));
-    columns all = parts(j.packed, n, m);
+    DR_TRY(cpu_work(dev, &j.scales, wide * 2 * (words + blocks)));
+    j.less = (int32_t *)(j.scales + wide * blocks);
+    j.a = j.less + wide * blocks;
+    j.b = j.a + wide * words;
     j.p = (product){.kern = kern,
-                    .a = {.a = all.words,
-                          .sa = all.scales,
+                    .a = {.a = j.a,
+                          .less = j.less,
+                          .sa = j.scales,
                           .a_row = 1,
-                          .a_pair = kern->nr,
+                          .a_word = kern->nr,
                           .sa_block = wide},
-                    .b = all,
-                    .pairs = pairs,
+                    .b = {j.b, j.scales, wide},
+                    .words = words,
                     .acc = !first,
                     .a_panels = true};
     for (size_t r = 0; r < n; r += NN_GRAM_STRIP)

@@ -1,5 +1,5 @@
 /*
- * i16_test.c - integer products: the same bytes on every device and for any number of
+ * i8_test.c - integer products: the same bytes on every device and for any number of
  * threads, errors within what the codes' steps allow, and values that have no codes.
  */
 #include "nn_check.h"
@@ -13,8 +13,8 @@ static void *packed_of(nn_device *dev, const float *w, size_t n, size_t k)
 {
     void *p = NULL;
 
-    CHECK_OK(dr_big_alloc(&p, nn_i16_packed_bytes(n, k), 1, "packed weight"));
-    CHECK_OK(nn_i16_pack(dev, p, w, n, k));
+    CHECK_OK(dr_big_alloc(&p, nn_i8_packed_bytes(n, k), 1, "packed weight"));
+    CHECK_OK(nn_i8_pack(dev, p, w, n, k));
     return p;
 }
 
@@ -26,7 +26,7 @@ static void multiply(nn_device *dev, float *y, const float *init, const float *x
 
     memcpy(y, init, s->m * ldy * sizeof(*y));
     CHECK_OK(
-        nn_i16_matmul(dev, y, x, p, s->bias ? bias : NULL, s->m, s->n, s->k, ldy, s->acc));
+        nn_i8_matmul(dev, y, x, p, s->bias ? bias : NULL, s->m, s->n, s->k, ldy, s->acc));
     dr_big_free(p);
 }
 
@@ -58,12 +58,12 @@ static void same_everywhere(const nn_devices *d, const shape *s)
 /* Half a step of the block that value i lies in. */
 static double half_step(const float *v, size_t i, size_t k)
 {
-    size_t from = i / NN_I16_BLOCK * NN_I16_BLOCK;
+    size_t from = i / NN_I8_BLOCK * NN_I8_BLOCK;
     double max = 0;
 
-    for (size_t j = from; j < k && j < from + NN_I16_BLOCK; j++)
+    for (size_t j = from; j < k && j < from + NN_I8_BLOCK; j++)
         max = fmax(max, fabs((double)v[j]));
-    return max / NN_I16_TOP / 2 * (1 + 1e-3);
+    return max / NN_I8_TOP / 2 * (1 + 1e-3);
 }
 
 /* |sum x w - y| is at most the sum of |x| dw + |w| dx + dx dw, and float sums' error. */
@@ -92,7 +92,7 @@ static void within_steps(nn_device *dev)
         }
     }
     CHECK(largest > 1e-7); /* these are not float products */
-    CHECK(largest < 1e-3);
+    CHECK(largest < 3e-2);
     free(x);
     free(w);
 }
@@ -141,14 +141,14 @@ static void gram_everywhere(const nn_devices *d, size_t m, size_t n)
     size_t part = m / 3;
 
     x[n + 1] = 500.0f;
-    CHECK_OK(nn_i16_gram(d->ref, want, x, part, n, true));
-    CHECK_OK(nn_i16_gram(d->ref, want, x + part * n, m - part, n, false));
+    CHECK_OK(nn_i8_gram(d->ref, want, x, part, n, true));
+    CHECK_OK(nn_i8_gram(d->ref, want, x + part * n, m - part, n, false));
     for (int k = 0; k < NN_KINDS; k++) {
         for (int t = 0; t < NN_THREADS; t++) {
             if (d->dev[k][t] == NULL)
                 continue;
-            CHECK_OK(nn_i16_gram(d->dev[k][t], g, x, part, n, true));
-            CHECK_OK(nn_i16_gram(d->dev[k][t], g, x + part * n, m - part, n, false));
+            CHECK_OK(nn_i8_gram(d->dev[k][t], g, x, part, n, true));
+            CHECK_OK(nn_i8_gram(d->dev[k][t], g, x + part * n, m - part, n, false));
             CHECK(memcmp(g, want, count * sizeof(*g)) == 0);
         }
     }
@@ -158,7 +158,7 @@ static void gram_everywhere(const nn_devices *d, size_t m, size_t n)
         double sum = 0;
         for (size_t r = 0; r < m; r++)
             sum += (double)x[r * n + i] * (double)x[r * n + i];
-        CHECK_NEAR((double)want[at + i] / sum, 1, 2e-3);
+        CHECK_NEAR((double)want[at + i] / sum, 1, 1e-2);
         at += end < n ? end : n;
     }
     free(x);

@@ -1,5 +1,5 @@
 /*
- * ref_i16.c - integer products as nn.h defines them, in plain loops.  A packed weight is
+ * ref_i8.c - integer products as nn.h defines them, in plain loops.  A packed weight is
  * its scales [N][blocks], then its codes [N][K].
  */
 #include <math.h>
@@ -11,12 +11,11 @@
 
 static size_t blocks_of(size_t k)
 {
-    return (k + NN_I16_BLOCK - 1) / NN_I16_BLOCK;
+    return (k + NN_I8_BLOCK - 1) / NN_I8_BLOCK;
 }
 
 /* One block of values `step` apart. */
-static void quantize(int16_t *codes, float *scale, const float *x, size_t step,
-                     size_t count)
+static void quantize(int8_t *codes, float *scale, const float *x, size_t step, size_t count)
 {
     float max = 0.0f;
     bool finite = true;
@@ -26,27 +25,27 @@ static void quantize(int16_t *codes, float *scale, const float *x, size_t step,
         max = fabsf(x[i * step]) > max ? fabsf(x[i * step]) : max;
     }
     bool zero = !finite || max < 1e-30f;
-    float inverse = zero ? 0.0f : (float)NN_I16_TOP / max;
+    float inverse = zero ? 0.0f : (float)NN_I8_TOP / max;
     for (size_t i = 0; i < count; i++)
-        codes[i] = zero ? 0 : (int16_t)lrintf(x[i * step] * inverse);
-    *scale = !finite ? NAN : zero ? 0.0f : max / (float)NN_I16_TOP;
+        codes[i] = zero ? 0 : (int8_t)lrintf(x[i * step] * inverse);
+    *scale = !finite ? NAN : zero ? 0.0f : max / (float)NN_I8_TOP;
 }
 
-static void quantize_row(int16_t *codes, float *scales, const float *x, size_t step,
+static void quantize_row(int8_t *codes, float *scales, const float *x, size_t step,
                          size_t k)
 {
-    for (size_t at = 0; at < k; at += NN_I16_BLOCK) {
-        size_t n = k - at < NN_I16_BLOCK ? k - at : NN_I16_BLOCK;
-        quantize(codes + at, scales + at / NN_I16_BLOCK, x + at * step, step, n);
+    for (size_t at = 0; at < k; at += NN_I8_BLOCK) {
+        size_t n = k - at < NN_I8_BLOCK ? k - at : NN_I8_BLOCK;
+        quantize(codes + at, scales + at / NN_I8_BLOCK, x + at * step, step, n);
     }
 }
 
-static float product(float value, const int16_t *a, const float *sa, const int16_t *b,
+static float product(float value, const int8_t *a, const float *sa, const int8_t *b,
                      const float *sb, size_t k)
 {
-    for (size_t at = 0; at < k; at += NN_I16_BLOCK, sa++, sb++) {
+    for (size_t at = 0; at < k; at += NN_I8_BLOCK, sa++, sb++) {
         int32_t sum = 0;
-        for (size_t i = at; i < k && i < at + NN_I16_BLOCK; i++)
+        for (size_t i = at; i < k && i < at + NN_I8_BLOCK; i++)
             sum += a[i] * b[i];
         float term = (float)sum * (*sa * *sb);
         value = value + term;
@@ -54,10 +53,10 @@ static float product(float value, const int16_t *a, const float *sa, const int16
     return value;
 }
 
-dr_status ref_i16_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+dr_status ref_i8_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
 {
     float *scales = packed;
-    int16_t *codes = (int16_t *)(scales + n * blocks_of(k));
+    int8_t *codes = (int8_t *)(scales + n * blocks_of(k));
 
     (void)dev;
     for (size_t j = 0; j < n; j++)
@@ -65,14 +64,14 @@ dr_status ref_i16_pack(nn_device *dev, void *packed, const float *w, size_t n, s
     return DR_OK;
 }
 
-dr_status ref_i16_matmul(nn_device *dev, float *y, const float *x, const void *packed,
-                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
-                         bool acc)
+dr_status ref_i8_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                        const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                        bool acc)
 {
     size_t blocks = blocks_of(k);
     const float *scales = packed;
-    const int16_t *codes = (const int16_t *)(scales + n * blocks);
-    int16_t *row = dr_calloc(k, sizeof(*row));
+    const int8_t *codes = (const int8_t *)(scales + n * blocks);
+    int8_t *row = dr_calloc(k, sizeof(*row));
     float *sa = dr_calloc(blocks, sizeof(*sa));
 
     (void)dev;
@@ -90,11 +89,11 @@ dr_status ref_i16_matmul(nn_device *dev, float *y, const float *x, const void *p
     return DR_OK;
 }
 
-dr_status ref_i16_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
-                       bool first)
+dr_status ref_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                      bool first)
 {
     size_t blocks = blocks_of(m);
-    int16_t *codes = NULL;
+    int8_t *codes = NULL;
     float *scales = dr_calloc(n * blocks, sizeof(*scales));
     void *p = NULL;
     dr_status st = DR_OK;
