@@ -7,6 +7,7 @@ drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
 {
     const flow_evaluation f = {.model = e->model != NULL ? e->model : "",
                                .reference = e->reference,
+                               .adapter = e->adapter,
                                .data = api_data(&e->data),
                                .task = e->task,
                                .max_kl = e->max_kl,

@@ -7,6 +7,7 @@ typedef struct {
     cli_common common;
     const char *model_name_or_path;
     const char *reference_model;
+    const char *adapter_path;
     const char *task;
     cli_data data;
     double max_kl;
@@ -19,6 +20,8 @@ static const dr_param params[] = {
            .help = "folder, GGUF file, hub id, ONNX folder or file, or an earlier result"),
     DR_STR(options, reference_model,
            .help = "the model to compare with, of any of these kinds"),
+    DR_STR(options, adapter_path, .short_name = 'a',
+           .help = "adapter of an ONNX model: its name in the folder, or a file"),
     CLI_DATA(options, "tokens a block (default: 512)",
              "blocks, or questions of --task "
              "(default: 16, or all)"),
@@ -55,6 +58,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     const options *o = cfg;
     const drupe_evaluation e = {.model = o->model_name_or_path,
                                 .reference = o->reference_model,
+                                .adapter = o->adapter_path,
                                 .data = cli_data_of(&o->data),
                                 .task = o->task,
                                 .max_kl = o->max_kl,

@@ -10,24 +10,51 @@
 #include "flow/flow_impl.h"
 #include "hf/hf.h"
 
-/* The graph that genai_config.json calls the decoder, else model.onnx; NULL: none. */
-static dr_status graph_in(const char **file, dr_arena *a, const char *folder)
+dr_status flow_onnx_graph(dr_arena *a, const char **file, const char *folder)
 {
     const char *where = dr_path_join(a, folder, "genai_config.json"), *name = "model.onnx";
     json_t *config = NULL;
     dr_status st = DR_OK;
 
-    *file = NULL;
     if (dr_is_file(where)) {
         DR_TRY(dr_json_read(&config, where));
         DR_TRY(dr_json_str(dr_json_get(dr_json_get(config, "model"), "decoder"), "filename",
                            &name, where));
     }
-    const char *path = dr_path_join(a, folder, name);
-    if (dr_is_file(path))
-        *file = path;
+    *file = dr_path_join(a, folder, name);
 done:
     json_decref(config);
+    return st;
+}
+
+dr_status flow_onnx_adapter(dr_arena *a, const char **path, const char *folder,
+                            const char *adapter)
+{
+    const char *inside =
+        dr_path_join(a, folder, dr_arena_printf(a, "%s.onnx_adapter", adapter));
+    dr_status st = DR_OK;
+
+    if (dr_is_file(inside)) {
+        *path = inside;
+    } else if (dr_is_file(adapter)) {
+        *path = adapter;
+    } else {
+        st = dr_fail(DR_EUSAGE, "no adapter %s: neither %s nor a file of that name",
+                     adapter, inside);
+        dr_hint("auto-opt --adapter_path NAME=FOLDER writes NAME.onnx_adapter");
+    }
+    return st;
+}
+
+/* The folder's graph; NULL: there is none. */
+static dr_status graph_in(const char **file, dr_arena *a, const char *folder)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_onnx_graph(a, file, folder));
+    if (!dr_is_file(*file))
+        *file = NULL;
+done:
     return st;
 }
 
@@ -93,6 +120,26 @@ done:
     return st;
 }
 
+/* -a of an ONNX model. */
+static dr_status find_adapter(pass_judged *m, dr_arena *a, const char *adapter)
+{
+    const char *base = dr_path_base(m->path);
+    size_t n = (size_t)(base - m->path);
+    dr_status st = DR_OK;
+
+    if (adapter == NULL)
+        return DR_OK;
+    if (!m->onnx) {
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "%s: adapters are evaluated on ONNX models, not on Hugging Face ones",
+                     m->name);
+        dr_hint("auto-opt -m %s -a ADAPTER makes one", m->name);
+        return st;
+    }
+    return flow_onnx_adapter(a, &m->adapter, n > 0 ? dr_arena_strndup(a, m->path, n) : ".",
+                             adapter);
+}
+
 dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
 {
     pass_evaluation p = {.data = &e->data,
@@ -103,15 +150,21 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
                          .threads = e->threads,
                          .arena = &out->arena,
                          .text = &out->text};
+    uint64_t memory = 0, disk = 0;
+    pass_need need = {0};
     dr_status st = DR_OK;
 
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     p.report = out->report;
     DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
+    DR_TRY(find_adapter(&p.model, &out->arena, e->adapter));
     if (e->reference != NULL)
         DR_TRYF(find_model(&p.reference, &out->arena, e->reference),
                 "finding the reference model");
+    DR_TRY(flow_limits(&memory, &disk, "."));
+    DR_TRY(pass_evaluate_estimate(&p, &need));
+    DR_TRY(flow_check_resources(&need, ".", memory, disk));
     DR_TRYF(pass_evaluate(&p), "evaluating %s", e->model);
 done:
     return st;

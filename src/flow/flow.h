@@ -58,6 +58,14 @@ void flow_result_release(flow_result *r);
  */
 DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
 
+/* ---- folders of ONNX models ---- */
+
+/* The graph that genai_config.json calls the decoder, else model.onnx; it may be absent. */
+DR_MUST_USE dr_status flow_onnx_graph(dr_arena *a, const char **file, const char *folder);
+/* An adapter by its name in the folder, or a file.  DR_EUSAGE: neither is there. */
+DR_MUST_USE dr_status flow_onnx_adapter(dr_arena *a, const char **path, const char *folder,
+                                        const char *adapter);
+
 /* ---- judging ---- */
 
 typedef struct {
@@ -65,6 +73,8 @@ typedef struct {
         *reference; /* as typed: a Hugging Face model, an ONNX file or folder,
                                       a result; reference NULL: none */
     data_options data;
+    const char
+        *adapter; /* of an ONNX model: its name in the folder, or a file; NULL: none */
     const char *task;
     double max_kl, max_perplexity; /* 0: no limit; missing one is a result, no error */
     const char *device;            /* NULL: "cpu" */

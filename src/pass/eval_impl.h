@@ -17,9 +17,11 @@
 /* A model that is judged; {0} is a valid closed one. */
 typedef struct {
     const char *name;
-    const char *file;   /* ONNX: model.onnx; NULL: a Hugging Face model */
+    const char *file; /* ONNX: model.onnx; NULL: a Hugging Face model */
+    const char *adapter;
     hf_model *hf;       /* owned; NULL for ONNX */
     tok_tokenizer *tok; /* owned; NULL: it has none */
+    size_t context;     /* tokens that it can see; SIZE_MAX: nobody says */
     uint64_t bytes;     /* of its weights; ONNX: of the graph and its data */
     const char *origin; /* arena */
     quant_logits *own;  /* owned: while logits are asked for */
@@ -31,6 +33,9 @@ DR_MUST_USE dr_status eval_open(eval_model *m, dr_arena *a, const pass_judged *w
 void eval_close(eval_model *m);
 /* DR_EUSAGE: a token is not the same in both, by id and name. */
 DR_MUST_USE dr_status eval_same_vocabulary(const eval_model *a, const eval_model *b);
+
+/* Of a graph and the data beside it. */
+DR_MUST_USE dr_status eval_onnx_bytes(uint64_t *bytes, dr_arena *a, const char *file);
 
 /* Logits of texts, in order; texts are borrowed until eval_end. */
 DR_MUST_USE dr_status eval_begin(eval_model *m, nn_device *dev, const quant_text *texts,

@@ -9,6 +9,8 @@
 
 #include "core/file.h"
 #include "core/mem.h"
+#include "onnx/onnx.h"
+#include "pass/shared_impl.h"
 
 static dr_status open_hf(eval_model *m, const pass_judged *which)
 {
@@ -16,6 +18,7 @@ static dr_status open_hf(eval_model *m, const pass_judged *which)
     dr_status st = DR_OK;
 
     DR_TRYF(hf_model_open(&m->hf, which->path), "opening %s", which->name);
+    m->context = pass_at_most_context(SIZE_MAX, m->hf);
     m->bytes = hf_model_weight_bytes(m->hf);
     m->origin = hf_model_origin(m->hf);
     if (hf_model_tokenizer(m->hf, &tokenizer, &config) != DR_OK) {
@@ -29,23 +32,56 @@ done:
     return st;
 }
 
+dr_status eval_onnx_bytes(uint64_t *bytes, dr_arena *a, const char *file)
+{
+    const char *data = dr_arena_printf(a, "%s.data", file);
+    uint64_t more = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_file_size(bytes, file));
+    if (dr_is_file(data))
+        DR_TRY(dr_file_size(&more, data));
+    *bytes += more;
+done:
+    return st;
+}
+
+/* What genai_config.json says. */
+static dr_status read_context(size_t *context, dr_arena *a, const char *dir)
+{
+    const char *where = dr_path_join(a, dir, "genai_config.json");
+    int64_t n = 0;
+    json_t *config = NULL;
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(where))
+        return DR_OK;
+    DR_TRY(dr_json_read(&config, where));
+    DR_TRY(dr_json_int(dr_json_get(config, "model"), "context_length", &n, where));
+    if (n > 0)
+        *context = (size_t)n;
+done:
+    json_decref(config);
+    return st;
+}
+
 static dr_status open_onnx(eval_model *m, dr_arena *a, const pass_judged *which)
 {
     const char *base = dr_path_base(which->path);
     const char *dir = base == which->path
                           ? "."
                           : dr_arena_strndup(a, which->path, (size_t)(base - which->path));
-    const char *data = dr_arena_printf(a, "%s.data", which->path);
-    uint64_t bytes = 0;
     dr_status st = DR_OK;
 
     m->file = which->path;
+    m->adapter = which->adapter;
     m->origin = "onnx";
-    DR_TRY(dr_file_size(&m->bytes, which->path));
-    if (dr_is_file(data)) {
-        DR_TRY(dr_file_size(&bytes, data));
-        m->bytes += bytes;
+    DR_TRY(read_context(&m->context, a, dir));
+    if (which->adapter != NULL) {
+        DR_TRY(onnx_adapter_fits(which->adapter, which->path));
+        m->origin = dr_arena_printf(a, "onnx, adapter %s", dr_path_base(which->adapter));
     }
+    DR_TRY(eval_onnx_bytes(&m->bytes, a, which->path));
     if (dr_is_file(dr_path_join(a, dir, "tokenizer.json")))
         DR_TRYF(tok_open(&m->tok, dir), "reading the tokenizer of %s", which->name);
 done:
@@ -54,7 +90,7 @@ done:
 
 dr_status eval_open(eval_model *m, dr_arena *a, const pass_judged *which)
 {
-    *m = (eval_model){.name = which->name};
+    *m = (eval_model){.name = which->name, .context = SIZE_MAX};
     return which->onnx ? open_onnx(m, a, which) : open_hf(m, which);
 }
 
@@ -103,7 +139,7 @@ dr_status eval_begin(eval_model *m, nn_device *dev, const quant_text *texts, siz
     m->list = dr_calloc(count, sizeof(*m->list));
     for (size_t i = 0; i < count; i++)
         m->list[i] = (ort_text){texts[i].ids, texts[i].count, texts[i].from};
-    DR_TRY(ort_logits_open(&m->theirs, m->file, NULL, m->list, count, threads));
+    DR_TRY(ort_logits_open(&m->theirs, m->file, m->adapter, m->list, count, threads));
 done:
     return st;
 }

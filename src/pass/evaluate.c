@@ -7,7 +7,7 @@
 #include "pass/eval_impl.h"
 #include "pass/shared_impl.h"
 
-enum { SEQ_LEN = 512, BLOCKS = 16 };
+enum { SEQ_LEN = 512, BLOCKS = 16, MEMORY_BASE = 64 << 20, HIDDEN_BYTES = 128 << 20 };
 
 /* The two that are judged, and what both are run on. */
 typedef struct {
@@ -18,9 +18,12 @@ typedef struct {
     const char *source;       /* of the text */
 } pair;
 
-static const hf_model *either_hf(const pair *p)
+/* Tokens that both can see. */
+static size_t context_of(const pair *p)
 {
-    return p->model.hf != NULL ? p->model.hf : p->reference.hf;
+    size_t a = p->model.context, b = p->reference.name != NULL ? p->reference.context : a;
+
+    return a < b ? a : b;
 }
 
 static dr_status open_pair(pair *p, const pass_evaluation *e)
@@ -51,17 +54,17 @@ static void close_pair(pair *p)
 
 static dr_status load_text(pair *p, const pass_evaluation *e)
 {
-    const hf_model *hf = either_hf(p);
+    const size_t context = context_of(p);
     data_options o = *e->data;
     data_texts texts = {0};
     dr_status st = DR_OK;
 
     o.held_out = true;
     if (o.max_seq_len == 0)
-        o.max_seq_len = hf != NULL ? pass_at_most_context(SEQ_LEN, hf) : (size_t)SEQ_LEN;
-    else if (hf != NULL && pass_at_most_context(o.max_seq_len, hf) < o.max_seq_len)
+        o.max_seq_len = context < SEQ_LEN ? context : (size_t)SEQ_LEN;
+    else if (context < o.max_seq_len)
         dr_warn_result("blocks of %zu tokens are longer than the model's context of %zu",
-                       o.max_seq_len, pass_at_most_context(o.max_seq_len, hf));
+                       o.max_seq_len, context);
     if (o.max_samples == 0)
         o.max_samples = BLOCKS;
     DR_TRY(data_load(e->arena, &texts, &o, p->tok));
@@ -142,6 +145,47 @@ static dr_status on_text(pair *p, const pass_evaluation *e)
                        p->source, q.blocks));
     DR_TRY(eval_limit(e->text, e->report, "KL", q.kl, e->max_kl));
     DR_TRY(eval_limit(e->text, e->report, "perplexity", q.ppl_after, e->max_perplexity));
+done:
+    return st;
+}
+
+/* One model's share: layers are streamed, or the runtime holds it all. */
+static dr_status need_of(pass_need *need, const pass_judged *m, const pass_evaluation *e)
+{
+    const data_options *d = e->data;
+    double tokens = (double)(d->max_samples > 0 ? d->max_samples : BLOCKS) *
+                    (double)(d->max_seq_len > 0 ? d->max_seq_len : SEQ_LEN);
+    uint64_t bytes = 0;
+    hf_model *hf = NULL;
+    dr_status st = DR_OK;
+
+    if (m->name == NULL)
+        return DR_OK;
+    if (m->onnx) { /* weights are mapped, copied and packed again for the kernels */
+        DR_TRY(eval_onnx_bytes(&bytes, e->arena, m->path));
+        need->memory += 2 * bytes;
+        goto done;
+    }
+    DR_TRYF(hf_model_open(&hf, m->path), "opening %s", m->name);
+    const hf_config *c = hf_model_config(hf);
+    uint64_t layer = pass_layer_elements(c), embed = pass_embed_elements(c);
+    need->memory +=
+        2 * 4 * layer + HIDDEN_BYTES + 4 * (uint64_t)QUANT_JUDGE_ROWS * (uint64_t)c->vocab;
+    need->seconds += 2 * ((double)layer * c->layers + (double)embed) * tokens;
+done:
+    hf_model_close(hf);
+    return st;
+}
+
+dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need)
+{
+    const pass_job job = {.threads = e->threads};
+    dr_status st = DR_OK;
+
+    *need = (pass_need){.memory = MEMORY_BASE};
+    DR_TRY(need_of(need, &e->model, e));
+    DR_TRY(need_of(need, &e->reference, e));
+    need->seconds = pass_seconds(&job, need->seconds);
 done:
     return st;
 }

@@ -86,6 +86,7 @@ typedef struct {
     const char *path; /* HF: folder or .gguf; ONNX: the .onnx file */
     const char *name; /* as the user typed it; NULL: there is none */
     bool onnx;
+    const char *adapter; /* ONNX: a file; NULL: none */
 } pass_judged;
 
 /*
@@ -107,6 +108,7 @@ typedef struct {
 /* DR_EUSAGE: KL between models of other vocabularies, options that contradict each other;
  * DR_EFORMAT: a row of the task, by file and line. */
 DR_MUST_USE dr_status pass_evaluate(const pass_evaluation *e);
+DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need);
 
 /* By name, any case; NULL: no such pass. */
 const pass_def *pass_find(const char *name);

@@ -15,7 +15,6 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "pass/eval_impl.h"
-#include "pass/shared_impl.h"
 
 enum { ROWS = QUANT_JUDGE_ROWS };
 
@@ -332,8 +331,7 @@ dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
 
     DR_TRY(eval_read_task(e->arena, &t.list, &t.count, e->task, e->data));
     for (int side = both ? 0 : 1; side < 2; side++)
-        if (models[side]->hf != NULL)
-            most = pass_at_most_context(most, models[side]->hf);
+        most = models[side]->context < most ? models[side]->context : most;
     DR_TRY(make_items(&t, tok, e->data, most));
     for (int side = both ? 0 : 1; side < 2; side++)
         DR_TRY(run_model(&t, models[side], side, dev, e->threads));

@@ -13,7 +13,7 @@ for onnx in fp32 fp32/model fp32/model/model.onnx; do
     small <out
 done
 "$drupe" evaluate -m m --reference_model fp32 --max_samples 4 | small
-"$drupe" evaluate -m fp32 --reference_model fp32 --max_samples 2 | small
+"$drupe" evaluate -m fp32 --reference_model fp32 --max_samples 2 2>&1 | small
 "$drupe" evaluate -m int4 --reference_model m --max_samples 4 >out
 awk '$1 == "KL" { print ($3 > 0.0001 && $3 < 1 ? "int4: some KL" : $0) }' out
 for i in 1 2 3 4 5 6; do
@@ -37,3 +37,14 @@ try evaluate -m broken
 mkdir bin
 cp "$drupe" bin/
 DRUPE_LIB_PATH=/none LD_LIBRARY_PATH= bin/drupe evaluate -m fp32 --max_samples 1 2>&1 | cut -c 1-60
+# an adapter of the graph; without it the graph is its base
+"$drupe" auto-opt -m m -a travel="$top/tests/golden/train/end" --precision fp32 --use_ort_genai \
+    --adapter_precision fp32 --no_check -o both >/dev/null 2>err || cat err
+"$drupe" evaluate -m both --reference_model m --max_samples 2 | small
+"$drupe" evaluate -m both -a travel --reference_model both --max_samples 2 >out
+sed -n 's/ (.*adapter/ adapter/p' out | sed 's/, [0-9]* bytes//'
+awk '$1 == "KL" { print ($3 > 0.0001 ? "adapter: some KL" : $0) }' out
+try evaluate -m both -a nothing
+try evaluate -m m -a travel
+try evaluate -m fp32 -a both/model/travel.onnx_adapter
+DRUPE_MEMORY_LIMIT=1M try evaluate -m both | sed 's/about .*/about N/'
