@@ -121,7 +121,7 @@ DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
 typedef struct {
     const char *model;
     const char *reference; /* NULL: none */
-    const char *adapter;   /* of an ONNX model: a name in its folder, or a file; NULL: none */
+    const char *adapter;   /* of an ONNX model: its name in the folder, or a file */
     drupe_data data;       /* all NULL or 0: the built-in text's half that judges */
     const char *task;      /* JSON lines {"context", "choices", "answer"}; NULL: a text */
     double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */

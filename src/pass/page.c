@@ -226,7 +226,7 @@ dr_status page_bars(dr_buf *b, const page_series *series, size_t count, const ch
     const double top = scale_top(series, count), row = TALL + 50;
     dr_status st = DR_OK;
 
-    DR_TRY(svg_begin(b, row * (double)((count + 1) / 2), "bars"));
+    DR_TRY(svg_begin(b, row * (double)((count + 1) / 2), "bars, one panel for each name"));
     for (size_t i = 0; i < count; i++)
         DR_TRY(panel(b, &series[i], (double)(i % 2) * (WIDTH - PANEL) + LEFT,
                      (double)(i / 2) * row + 22, top, i, x));
@@ -267,7 +267,7 @@ dr_status page_lines(dr_buf *b, const page_series *series, size_t count, const c
 
     for (size_t i = 0; i < count; i++)
         longest = series[i].count > longest ? series[i].count : longest;
-    DR_TRY(svg_begin(b, LINE_TALL + 44 + 16 * (double)count, "lines"));
+    DR_TRY(svg_begin(b, LINE_TALL + 44 + 16 * (double)count, "lines over their number"));
     DR_TRY(axes(b, LEFT, 22, WIDTH - LEFT, LINE_TALL, top, longest, x));
     for (size_t i = 0; i < count; i++) {
         double y = LINE_TALL + 52 + 16 * (double)i;
@@ -293,7 +293,7 @@ dr_status page_pairs(dr_buf *b, const page_pair *pairs, size_t count,
     for (size_t i = 0; i < count; i++)
         most = fmax(most, fmax(pairs[i].values[0], pairs[i].values[1]));
     most = most > 0 ? most : 1;
-    DR_TRY(svg_begin(b, ROW * (double)count + 24, "bars"));
+    DR_TRY(svg_begin(b, ROW * (double)count + 24, "bars, two for each name"));
     for (size_t i = 0; i < 2; i++) {
         DR_TRY(dr_buf_addf(b,
                            "<rect class=\"c%zu\" x=\"%zu\" y=\"2\" width=\"10\" "

@@ -31,13 +31,15 @@ struct quant_judge {
 typedef struct {
     float top;
     double log_sum; /* log sum exp(logit - top) */
+    double over;    /* sum p (logit - other) */
     size_t at;      /* of the greatest; the first one in a tie */
 } row_stats;
 
-static row_stats stats_of(const float *logits, size_t n)
+/* other may be NULL. */
+static row_stats stats_of(const float *logits, const float *other, size_t n)
 {
-    row_stats s = {logits[0], 0, 0};
-    double sum = 0;
+    row_stats s = {.top = logits[0]};
+    double sum = 0, over = 0;
 
     for (size_t i = 1; i < n; i++) {
         if (logits[i] > s.top) {
@@ -45,15 +47,20 @@ static row_stats stats_of(const float *logits, size_t n)
             s.at = i;
         }
     }
-    for (size_t i = 0; i < n; i++)
-        sum += (double)expf(logits[i] - s.top);
+    for (size_t i = 0; i < n; i++) {
+        double e = (double)expf(logits[i] - s.top);
+        sum += e;
+        if (other != NULL)
+            over += e * ((double)logits[i] - (double)other[i]);
+    }
     s.log_sum = log(sum);
+    s.over = over / sum;
     return s;
 }
 
 double quant_log_prob(const float *logits, size_t vocab, int32_t id, bool *top)
 {
-    row_stats s = stats_of(logits, vocab);
+    row_stats s = stats_of(logits, NULL, vocab);
 
     if (top != NULL)
         *top = s.at == (size_t)id;
@@ -68,7 +75,7 @@ static dr_status judge_row(void *ctx, size_t task, int worker)
     size_t target = next < j->text.seq_len ? (size_t)ids[next] : 0; /* the last: not used */
     const float *a = j->logits[0] != NULL ? j->logits[0] + task * n : NULL;
     const float *b = j->logits[1] + task * n;
-    row_stats sb = stats_of(b, n);
+    row_stats sb = stats_of(b, NULL, n);
     double lse_b = (double)sb.top + sb.log_sum, *out = j->rows[task];
 
     (void)worker;
@@ -78,13 +85,11 @@ static dr_status judge_row(void *ctx, size_t task, int worker)
         return dr_fail(DR_EFORMAT, "a logit at position %zu is not finite", next - 1);
     if (a == NULL)
         return DR_OK;
-    row_stats sa = stats_of(a, n);
-    double lse_a = (double)sa.top + sa.log_sum, kl = 0;
-    for (size_t i = 0; i < n; i++) {
-        double p = (double)expf((float)((double)a[i] - lse_a));
-        kl += p * ((double)a[i] - (double)b[i]);
-    }
-    out[KL] = kl - lse_a + lse_b;
+    row_stats sa = stats_of(a, b, n);
+    double lse_a = (double)sa.top + sa.log_sum;
+    if (!isfinite(lse_a))
+        return dr_fail(DR_EFORMAT, "a logit at position %zu is not finite", next - 1);
+    out[KL] = sa.over - lse_a + lse_b;
     out[SAME] = sa.at == sb.at;
     out[LOSS_BEFORE] = lse_a - (double)a[target];
     return DR_OK;
