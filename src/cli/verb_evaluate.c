@@ -12,7 +12,6 @@ typedef struct {
     cli_data data;
     double max_kl;
     double max_perplexity;
-    bool trust_remote_code;
 } options;
 
 static const dr_param params[] = {
@@ -32,8 +31,6 @@ static const dr_param params[] = {
              .help = "exit 1 when KL to the reference is above; 0: no limit"),
     DR_FLOAT(options, max_perplexity, .dflt = "0", .max = 1e9,
              .help = "exit 1 when the model's perplexity is above; 0: no limit"),
-    DR_BOOL(options, trust_remote_code, .dflt = "false",
-            .help = "accepted; code in model folders is never run"),
     CLI_THREADS(options),
     CLI_COMMON(options),
 };

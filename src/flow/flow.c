@@ -225,6 +225,20 @@ done:
     return st;
 }
 
+/* The folder of a step that is not the last goes; its report is kept. */
+static dr_status drop_step(dr_arena *a, const char *tmp, const char *step)
+{
+    const char *dir = dr_path_join(a, tmp, step);
+    const char *report = dr_path_join(a, dir, "report.html");
+    dr_status st = DR_OK;
+
+    if (dr_is_file(report))
+        DR_TRY(dr_place_file(dr_path_join(a, tmp, "report.html"), report, NULL));
+    DR_TRY(dr_remove_tree(dir));
+done:
+    return st;
+}
+
 static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
                         const char *tmp, const char *final, const pass_model *made,
                         const char *hash)
@@ -236,7 +250,7 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
     if (made->kind == PASS_MODEL_HF && made->adapter_count > 0)
         out->adapter_path = after_commit(a, made->adapters[0].path, tmp, final);
     for (size_t i = 0; i + 1 < spec->step_count; i++)
-        DR_TRY(dr_remove_tree(dr_path_join(a, tmp, dr_arena_printf(a, "step-%zu", i))));
+        DR_TRY(drop_step(a, tmp, dr_arena_printf(a, "step-%zu", i)));
     if (made->kind == PASS_MODEL_HF) /* paths as they are in the folder */
         DR_TRY(hf_write_model_config(tmp, made->path + strlen(tmp) + 1,
                                      out->adapter_path ? "adapter" : NULL));

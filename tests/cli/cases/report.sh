@@ -33,3 +33,7 @@ grep -A 1 -e '<td>calibration' -e '<td>pass' -e '<td>q_group_size' e/report.html
 awk '/bits a weight/ { on = 1 } /<\/table>/ { on = 0 } on && /^<td>[0-9]*<\/td>$/ && ++n % 2 == 0 {
     gsub(/[^0-9]/, ""); sum += $0 } END { print sum }' e/report.html
 awk '/^bytes/ { print $3 }' out
+# of a step that is not the last it stays, beside what the last one made
+"$drupe" optimize -m m --precision int4 --no_check -o f >/dev/null 2>err
+tree f
+tags f/report.html
