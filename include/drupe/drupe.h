@@ -65,6 +65,9 @@ typedef struct drupe_result drupe_result;
 DRUPE_API const char *drupe_result_text(const drupe_result *r); /* for people: lines */
 DRUPE_API const char *
 drupe_result_json(const drupe_result *r); /* for programs: an object */
+/* The limits (max_kl, ...) that it misses, with both figures; NULL: none.  A result that
+ * misses one is as whole as any other. */
+DRUPE_API const char *drupe_result_missed(const drupe_result *r);
 DRUPE_API void drupe_result_free(drupe_result *r);
 
 /* ---- jobs ---- */
@@ -97,6 +100,7 @@ typedef struct {
     const char *device; /* NULL: "cpu" */
     int threads;        /* 0: all */
     bool evaluate;      /* measure a quantized model against the original */
+    double max_kl;      /* limit for that, nats; 0: none (drupe_result_missed) */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */
     bool dry_run;       /* only say what would be run: a workflow file of Olive's form */
     bool save_config;   /* the same as config.json in output */
@@ -108,6 +112,23 @@ DRUPE_API drupe_status drupe_run(drupe_result **out, const drupe_job *job);
 /* The passes there are. */
 DRUPE_API size_t drupe_pass_count(void);
 DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
+
+/* ---- judging ---- */
+
+/* A model (Hugging Face, or ONNX through ONNX Runtime) on a text: its perplexity and, with
+ * a reference, KL(reference || model) and the share of same top tokens; or on questions of
+ * multiple choice. */
+typedef struct {
+    const char *model;
+    const char *reference; /* NULL: none */
+    const char *adapter;   /* of an ONNX model: its name in the folder, or a file */
+    drupe_data data;       /* all NULL or 0: the built-in text's half that judges */
+    const char *task;      /* JSON lines {"context", "choices", "answer"}; NULL: a text */
+    double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */
+    const char *device;            /* NULL: "cpu" */
+    int threads;                   /* 0: all */
+} drupe_evaluation;
+DRUPE_API drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e);
 
 /* ---- adapters ---- */
 

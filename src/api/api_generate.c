@@ -24,49 +24,13 @@ const char *api_genai_folder(dr_arena *a, const char *dir)
     return NULL;
 }
 
-/* A name in the folder, or a file. */
-static dr_status find_adapter(const char **path, dr_arena *a, const char *folder,
-                              const char *adapter)
-{
-    const char *inside =
-        dr_path_join(a, folder, dr_arena_printf(a, "%s.onnx_adapter", adapter));
-    dr_status st = DR_OK;
-
-    if (dr_is_file(inside)) {
-        *path = inside;
-    } else if (dr_is_file(adapter)) {
-        *path = adapter;
-    } else {
-        st = dr_fail(DR_EUSAGE, "no adapter %s: neither %s nor a file of that name",
-                     adapter, inside);
-        dr_hint("auto-opt --adapter_path NAME=FOLDER writes NAME.onnx_adapter");
-    }
-    return st;
-}
-
-/* The file that genai_config.json calls the decoder. */
-static dr_status decoder_file(const char **path, dr_arena *a, const char *folder)
-{
-    const char *where = dr_path_join(a, folder, "genai_config.json"), *name = "model.onnx";
-    json_t *config = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_read(&config, where));
-    DR_TRY(dr_json_str(dr_json_get(dr_json_get(config, "model"), "decoder"), "filename",
-                       &name, where));
-    *path = dr_path_join(a, folder, name);
-done:
-    json_decref(config);
-    return st;
-}
-
 /* A file for this model; the runtimes only say which name they did not find. */
 static dr_status check_adapter(dr_arena *a, const char *folder, const char *adapter)
 {
     const char *model = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(decoder_file(&model, a, folder));
+    DR_TRY(flow_onnx_graph(a, &model, folder));
     DR_TRY(onnx_adapter_fits(adapter, model));
 done:
     return st;
@@ -258,7 +222,7 @@ static dr_status generate(drupe_result *r, listener *l, const drupe_generation *
 
     DR_TRY(find_folder(&folder, &a, g->model));
     if (g->adapter != NULL)
-        DR_TRY(find_adapter(&o.adapter_path, &a, folder, g->adapter));
+        DR_TRY(flow_onnx_adapter(&a, &o.adapter_path, folder, g->adapter));
     if (o.adapter_path != NULL)
         DR_TRY(check_adapter(&a, folder, o.adapter_path));
     DR_TRY(tok_open(&tok, folder));

@@ -1,6 +1,7 @@
 /*
  * api_run.c - errors, results, jobs and tokens of the public header.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,8 +66,30 @@ drupe_result *api_result_new(void)
     return r;
 }
 
+/* The limits of the report that are not met, as a message. */
+static void find_missed(drupe_result *r)
+{
+    const json_t *list = json_object_get(r->report, "limits");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        if (json_is_true(json_object_get(one, "met")))
+            continue;
+        char *text = dr_asprintf("%s%s%s is %.6g, the limit is %.6g",
+                                 r->missed ? r->missed : "", r->missed ? "; " : "",
+                                 json_string_value(json_object_get(one, "figure")),
+                                 json_is_number(json_object_get(one, "value"))
+                                     ? json_number_value(json_object_get(one, "value"))
+                                     : (double)INFINITY,
+                                 json_number_value(json_object_get(one, "limit")));
+        free(r->missed);
+        r->missed = text;
+    }
+}
+
 void api_result_seal(drupe_result *r)
 {
+    find_missed(r);
     r->json = json_dumps(r->report, JSON_INDENT(2));
     DR_BUG_IF(r->json == NULL);
 }
@@ -86,6 +109,11 @@ const char *drupe_result_json(const drupe_result *r)
     return r->json;
 }
 
+const char *drupe_result_missed(const drupe_result *r)
+{
+    return r->missed;
+}
+
 void drupe_result_free(drupe_result *r)
 {
     if (r == NULL)
@@ -93,6 +121,7 @@ void drupe_result_free(drupe_result *r)
     dr_buf_release(&r->text);
     json_decref(r->report);
     free(r->json);
+    free(r->missed);
     free(r);
 }
 
@@ -143,11 +172,40 @@ static dr_status check_job(const drupe_job *job)
     return DR_OK;
 }
 
+data_options api_data(const drupe_data *d)
+{
+    return (data_options){.data_name = d->name,
+                          .data_files = d->files,
+                          .text_field = d->text_field,
+                          .text_template = d->text_template,
+                          .use_chat_template = d->use_chat_template,
+                          .add_special_tokens = d->add_special_tokens,
+                          .max_seq_len = d->max_seq_len,
+                          .max_samples = d->max_samples,
+                          .strategy = d->line_by_line ? DATA_LINE_BY_LINE : DATA_JOIN};
+}
+
+dr_status api_result_of(drupe_result **out, const flow_result *made)
+{
+    drupe_result *r = api_result_new();
+    dr_status st = DR_OK;
+
+    *out = r;
+    json_object_update(r->report, made->report);
+    DR_TRY(dr_buf_add(&r->text, made->text.data, made->text.len));
+    if (made->model_path != NULL)
+        DR_TRY(dr_buf_addf(&r->text, "model          %s\n", made->model_path));
+    if (made->adapter_path != NULL)
+        DR_TRY(dr_buf_addf(&r->text, "adapter        %s\n", made->adapter_path));
+    api_result_seal(r);
+done:
+    return st;
+}
+
 drupe_status drupe_run(drupe_result **out, const drupe_job *job)
 {
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
     json_t **configs = dr_calloc(job->pass_count, sizeof(json_t *));
-    const drupe_data *d = &job->data;
     flow_result made = {0};
     dr_status st = DR_OK;
 
@@ -155,38 +213,21 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
     dr_trail_clear();
     DR_TRY(check_job(job));
     DR_TRY(read_steps(steps, configs, job));
-    const flow_spec spec = {
-        .model = job->model,
-        .adapters = job->adapters,
-        .output = job->output,
-        .steps = steps,
-        .step_count = job->pass_count,
-        .data = {.data_name = d->name,
-                 .data_files = d->files,
-                 .text_field = d->text_field,
-                 .text_template = d->text_template,
-                 .use_chat_template = d->use_chat_template,
-                 .add_special_tokens = d->add_special_tokens,
-                 .max_seq_len = d->max_seq_len,
-                 .max_samples = d->max_samples,
-                 .strategy = d->line_by_line ? DATA_LINE_BY_LINE : DATA_JOIN},
-        .device = job->device,
-        .threads = job->threads,
-        .evaluate = job->evaluate,
-        .check = job->check,
-        .dry_run = job->dry_run,
-        .save_config = job->save_config};
+    const flow_spec spec = {.model = job->model,
+                            .adapters = job->adapters,
+                            .output = job->output,
+                            .steps = steps,
+                            .step_count = job->pass_count,
+                            .data = api_data(&job->data),
+                            .device = job->device,
+                            .threads = job->threads,
+                            .evaluate = job->evaluate,
+                            .check = job->check,
+                            .max_kl = job->max_kl,
+                            .dry_run = job->dry_run,
+                            .save_config = job->save_config};
     DR_TRY(flow_run(&made, &spec));
-
-    drupe_result *r = api_result_new();
-    *out = r;
-    json_object_update(r->report, made.report);
-    DR_TRY(dr_buf_add(&r->text, made.text.data, made.text.len));
-    if (made.model_path != NULL)
-        DR_TRY(dr_buf_addf(&r->text, "model          %s\n", made.model_path));
-    if (made.adapter_path != NULL)
-        DR_TRY(dr_buf_addf(&r->text, "adapter        %s\n", made.adapter_path));
-    api_result_seal(r);
+    DR_TRY(api_result_of(out, &made));
 done:
     flow_result_release(&made);
     for (size_t i = 0; i < job->pass_count; i++)

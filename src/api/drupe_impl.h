@@ -9,18 +9,25 @@
 #include "core/arena.h"
 #include "core/buf.h"
 #include "drupe/drupe.h"
+#include "flow/flow.h"
 #include "tok/tok.h"
 
 struct drupe_result {
     dr_buf text;
     json_t *report; /* owned */
     char *json;     /* owned: report as text */
+    char *missed;   /* owned: the limits that it misses; NULL: none */
 };
 
 /* An empty result with an object for the report. */
 drupe_result *api_result_new(void);
 /* The report as text; then the result is ready to be handed out. */
 void api_result_seal(drupe_result *r);
+
+/* The inner form of the data options. */
+data_options api_data(const drupe_data *d);
+/* What a run left, as a result. */
+DR_MUST_USE dr_status api_result_of(drupe_result **out, const flow_result *made);
 
 /* The folder with genai_config.json: dir itself, or its model/. */
 const char *api_genai_folder(dr_arena *a, const char *dir);

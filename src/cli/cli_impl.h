@@ -160,11 +160,10 @@ DR_MUST_USE dr_status cli_pass_config(json_t **out, const dr_param *params, size
                                       const cli_key *keys, size_t count);
 
 /* The providers whose graphs have fixed shapes. */
-#define CLI_OPENVINO "OpenVINOExecutionProvider"
-#define CLI_QNN      "QNNExecutionProvider"
-#define CLI_VITISAI  "VitisAIExecutionProvider"
-#define CLI_NOT_FIXED                                                                      \
-    "but on graphs of fixed shapes, which OpenVINO, QNN and VitisAI have"
+#define CLI_OPENVINO  "OpenVINOExecutionProvider"
+#define CLI_QNN       "QNNExecutionProvider"
+#define CLI_VITISAI   "VitisAIExecutionProvider"
+#define CLI_NOT_FIXED "but on graphs of fixed shapes, which OpenVINO, QNN and VitisAI have"
 /* The one of them that is meant, by NpuModelBuilder's name; NULL: graphs of any shape. */
 const char *cli_fixed_provider(const char *name);
 /* Refuses the first of the names that was given: "--name has no effect <why>". */
@@ -180,6 +179,9 @@ DR_MUST_USE dr_status cli_run_passes(const cli_common *c, const drupe_job *optio
                                      const char *done);
 /* Prints a result as asked: text or JSON. */
 DR_MUST_USE dr_status cli_print(const cli_common *c, const drupe_result *r);
+/* A limit that a printed result misses is a failure; output: the folder that is kept, NULL:
+ * none was written. */
+DR_MUST_USE dr_status cli_missed(const drupe_result *r, const char *output);
 /* Writes to stdout; a failure (a closed pipe, a full disk) is DR_EIO. */
 DR_MUST_USE dr_status cli_write(const char *text, size_t n);
 

@@ -82,6 +82,19 @@ done:
     return st;
 }
 
+dr_status cli_missed(const drupe_result *r, const char *output)
+{
+    const char *missed = drupe_result_missed(r);
+    dr_status st = DR_OK;
+
+    if (missed == NULL)
+        return DR_OK;
+    st = dr_fail(DR_EUNSUPPORTED, "a limit is missed: %s", missed);
+    if (output != NULL)
+        dr_hint("the result is whole and kept: %s", output);
+    return st;
+}
+
 dr_status cli_run_passes(const cli_common *c, const drupe_job *options, const char *done)
 {
     drupe_job job = *options;
@@ -93,6 +106,7 @@ dr_status cli_run_passes(const cli_common *c, const drupe_job *options, const ch
     DR_TRY(cli_print(c, r));
     if (!job.dry_run)
         dr_log(DR_INFO, "%s: %s", done, job.output);
+    DR_TRY(cli_missed(r, job.output));
 done:
     drupe_result_free(r);
     return st;

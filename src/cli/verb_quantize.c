@@ -13,6 +13,7 @@ typedef struct {
     bool symmetric;
     bool exact;
     bool no_evaluate;
+    double max_kl;
 } options;
 
 enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
@@ -37,6 +38,9 @@ static const dr_param params[] = {
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the result against the original"),
+    DR_FLOAT(options, max_kl, .dflt = "0", .max = 1000,
+             .help = "exit 1 when KL to the original is above, the result being kept; "
+                     "0: no limit"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
@@ -83,11 +87,16 @@ static dr_status run(const void *cfg, const unsigned char *given)
 
     job.data = cli_data_of(&o->data);
     job.evaluate = !o->no_evaluate;
+    job.max_kl = o->max_kl;
     job.check = true;
     cli_model_notes(&o->model);
     if (o->exact && o->algorithm != AWQ && o->algorithm != GPTQ)
         DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to %s",
                 algorithms[o->algorithm]);
+    if (o->no_evaluate && o->max_kl != 0)
+        DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --no_evaluate");
+    if (o->model.dry_run && o->max_kl != 0)
+        DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --dry_run");
     DR_TRY(pass_config(&config, o, given));
     DR_TRY(cli_run_job(&o->common, &job, passes[o->algorithm], config, "quantized"));
 done:

@@ -110,6 +110,20 @@ done:
     return st;
 }
 
+/* A limit without a quantizer that is measured would be forgotten. */
+static dr_status check_limit(const plan *p, const flow_spec *spec)
+{
+    bool measured = false;
+
+    for (size_t i = 0; i < spec->step_count; i++)
+        measured = measured || p->steps[i].def->quant_plan != NULL;
+    if (spec->max_kl < 0)
+        return dr_fail(DR_EUSAGE, "max_kl: expected 0 or more, found %g", spec->max_kl);
+    if (spec->max_kl != 0 && (!measured || !spec->evaluate))
+        return dr_fail(DR_EUSAGE, "max_kl: nothing of this run is measured");
+    return DR_OK;
+}
+
 /* Data options: sound by themselves, and of use to some pass. */
 static dr_status check_data(const plan *p, const flow_spec *spec)
 {
@@ -154,6 +168,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .memory_bytes = memory,
                           .evaluate = spec->evaluate,
                           .check = spec->check,
+                          .max_kl = spec->max_kl,
                           .arena = &out->arena,
                           .text = &out->text,
                           .report = out->report};
@@ -210,6 +225,20 @@ done:
     return st;
 }
 
+/* The folder of a step that is not the last goes; its report is kept. */
+static dr_status drop_step(dr_arena *a, const char *tmp, const char *step)
+{
+    const char *dir = dr_path_join(a, tmp, step);
+    const char *report = dr_path_join(a, dir, "report.html");
+    dr_status st = DR_OK;
+
+    if (dr_is_file(report))
+        DR_TRY(dr_place_file(dr_path_join(a, tmp, "report.html"), report, NULL));
+    DR_TRY(dr_remove_tree(dir));
+done:
+    return st;
+}
+
 static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
                         const char *tmp, const char *final, const pass_model *made,
                         const char *hash)
@@ -221,7 +250,7 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
     if (made->kind == PASS_MODEL_HF && made->adapter_count > 0)
         out->adapter_path = after_commit(a, made->adapters[0].path, tmp, final);
     for (size_t i = 0; i + 1 < spec->step_count; i++)
-        DR_TRY(dr_remove_tree(dr_path_join(a, tmp, dr_arena_printf(a, "step-%zu", i))));
+        DR_TRY(drop_step(a, tmp, dr_arena_printf(a, "step-%zu", i)));
     if (made->kind == PASS_MODEL_HF) /* paths as they are in the folder */
         DR_TRY(hf_write_model_config(tmp, made->path + strlen(tmp) + 1,
                                      out->adapter_path ? "adapter" : NULL));
@@ -249,6 +278,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     dr_buf_init(&out->text, (size_t)16 << 20);
     DR_TRY(make_plan(&p, &out->arena, spec));
     DR_TRY(check_data(&p, spec));
+    DR_TRY(check_limit(&p, spec));
     const char *final = clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec, p.steps[0].def->takes));
     DR_TRY(flow_check_apart(spec, &model, final));

@@ -35,6 +35,8 @@ typedef struct {
     const char *device; /* NULL: "cpu" */
     int threads;
     bool evaluate, check;
+    double
+        max_kl;   /* of what is evaluated; 0: no limit.  Missing it is a result, no error */
     bool dry_run; /* check all that can be checked, say what would be run, run nothing */
     bool save_config; /* config.json in output: the run as a workflow file */
 } flow_spec;
@@ -55,6 +57,32 @@ void flow_result_release(flow_result *r);
  * DRUPE_DISK_LIMIT in docs/cli.md).  All of that is said before the first pass runs.
  */
 DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
+
+/* ---- folders of ONNX models ---- */
+
+/* The graph that genai_config.json calls the decoder, else model.onnx; it may be absent. */
+DR_MUST_USE dr_status flow_onnx_graph(dr_arena *a, const char **file, const char *folder);
+/* An adapter by its name in the folder, or a file.  DR_EUSAGE: neither is there. */
+DR_MUST_USE dr_status flow_onnx_adapter(dr_arena *a, const char **path, const char *folder,
+                                        const char *adapter);
+
+/* ---- judging ---- */
+
+typedef struct {
+    const char *model,
+        *reference; /* as typed: a Hugging Face model, an ONNX file or folder,
+                                      a result; reference NULL: none */
+    data_options data;
+    const char
+        *adapter; /* of an ONNX model: its name in the folder, or a file; NULL: none */
+    const char *task;
+    double max_kl, max_perplexity; /* 0: no limit; missing one is a result, no error */
+    const char *device;            /* NULL: "cpu" */
+    int threads;
+} flow_evaluation;
+
+/* Errors of hf_resolve and pass_evaluate.  Nothing is written. */
+DR_MUST_USE dr_status flow_evaluate(flow_result *out, const flow_evaluation *e);
 
 /* Splits "NAME=PATH,..." (a path alone has no name).  DR_EUSAGE: an empty or double name, a
  * name that cannot be a file's, several paths without names. */

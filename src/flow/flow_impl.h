@@ -18,6 +18,12 @@
 DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
                                       pass_kind kind);
 
+/* A folder's model_config.json: *type and *adapter stay NULL when it says nothing. */
+DR_MUST_USE dr_status flow_read_model_config(dr_arena *a, const char *folder,
+                                             const char **type, const char **adapter);
+/* Whether that names an ONNX model. */
+bool flow_is_onnx_type(const char *type);
+
 /* DR_EUSAGE: the output folder holds the model, an adapter or a data file, which the result
  * would replace. */
 DR_MUST_USE dr_status flow_check_apart(const flow_spec *spec, const pass_model *in,

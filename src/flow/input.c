@@ -67,9 +67,14 @@ static dr_status adapter_folder(const char **folder, dr_arena *a, const char *pa
     return DR_OK;
 }
 
-/* A folder's model_config.json: *type and *adapter stay NULL when it says nothing. */
-static dr_status read_model_config(dr_arena *a, const char *folder, const char **type,
-                                   const char **adapter)
+bool flow_is_onnx_type(const char *type)
+{
+    return type != NULL &&
+           (strcasecmp(type, "ONNXModel") == 0 || strcasecmp(type, "CompositeModel") == 0);
+}
+
+dr_status flow_read_model_config(dr_arena *a, const char *folder, const char **type,
+                                 const char **adapter)
 {
     const char *path = dr_path_join(a, folder, "model_config.json"), *text = NULL;
     json_t *j = NULL;
@@ -149,7 +154,7 @@ dr_status flow_find_adapters(dr_arena *a, const pass_adapter **list, size_t *cou
     } else if (!dr_is_dir(model)) {
         DR_FAIL(DR_EUSAGE, "%s: no such folder, and no adapter_path was given", model);
     } else {
-        DR_TRY(read_model_config(a, model, &type, &own));
+        DR_TRY(flow_read_model_config(a, model, &type, &own));
         if (own != NULL) {
             found = dr_arena_alloc(a, 1, sizeof(*found));
             found->name = "default";
@@ -175,8 +180,7 @@ static bool is_onnx(dr_arena *a, const char *model, const char *type)
 {
     if (dr_ends_with(model, ".onnx"))
         return true;
-    if (type != NULL &&
-        (strcasecmp(type, "ONNXModel") == 0 || strcasecmp(type, "CompositeModel") == 0))
+    if (flow_is_onnx_type(type))
         return true;
     return !dr_exists(dr_path_join(a, model, "config.json")) &&
            dr_exists(dr_path_join(a, model, "model.onnx"));
@@ -227,7 +231,7 @@ dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
     if (kind == PASS_MODEL_ONNX)
         return open_onnx(in, a, spec->model);
     if (dr_is_dir(spec->model))
-        DR_TRY(read_model_config(a, spec->model, &type, &own));
+        DR_TRY(flow_read_model_config(a, spec->model, &type, &own));
     if (is_onnx(a, spec->model, type))
         DR_TRY(refuse_onnx(spec->model));
     if (spec->adapters != NULL) {

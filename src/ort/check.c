@@ -218,40 +218,81 @@ static dr_status judge(const outcome *o, const check_job *job, ort_check_result 
     return o->rep.st;
 }
 
-dr_status check_in_child(ort_check_result *out, const check_job *job)
+dr_status check_start(check_child *c, const check_job *job)
 {
-    const double start_s = dr_now_s();
-    const double limit_s = job->timeout_s > 0 ? job->timeout_s : (double)TIMEOUT_S;
     int ends[2] = {-1, -1};
-    int words_fd = memfd_create("drupe-check", MFD_CLOEXEC);
-    outcome o = {0};
     dr_status st = DR_OK;
 
-    *out = (ort_check_result){0};
+    *c = (check_child){.start_s = dr_now_s(), .report_fd = -1, .words_fd = -1};
+    c->limit_s = job->timeout_s > 0 ? job->timeout_s : (double)TIMEOUT_S;
+    c->words_fd = memfd_create("drupe-check", MFD_CLOEXEC);
     if (pipe2(ends, O_CLOEXEC) != 0)
         DR_FAIL(DR_EIO, "%s: cannot check it: no pipe: %s", job->what, strerror(errno));
-    pid_t pid = fork();
-    if (pid == 0) {
+    c->pid = fork();
+    if (c->pid == 0) {
         (void)close(ends[0]);
-        child_main(job, ends[1], words_fd);
+        child_main(job, ends[1], c->words_fd);
     }
-    if (pid < 0)
+    if (c->pid < 0)
         DR_FAIL(DR_EIO, "%s: cannot check it: no process: %s", job->what, strerror(errno));
-    (void)close(ends[1]);
-    ends[1] = -1;
-    read_report(&o, ends[0], start_s + limit_s);
-    end_child(&o, pid);
-    read_words(&o, words_fd);
-    out->seconds = dr_now_s() - start_s;
-    if (o.reported && o.peak_bytes > o.rep.born_bytes)
-        out->peak_bytes = o.peak_bytes - o.rep.born_bytes;
-    DR_TRY(judge(&o, job, out));
+    c->report_fd = ends[0];
+    ends[0] = -1;
 done:
     for (int i = 0; i < 2; i++)
         if (ends[i] >= 0)
             (void)close(ends[i]);
-    if (words_fd >= 0)
-        (void)close(words_fd);
+    if (st != DR_OK && c->words_fd >= 0)
+        (void)close(c->words_fd);
+    return st;
+}
+
+bool check_ended(const check_child *c)
+{
+    struct pollfd p = {.fd = c->report_fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
+}
+
+dr_status check_finish(ort_check_result *out, check_child *c, const check_job *job)
+{
+    outcome o = {0};
+
+    *out = (ort_check_result){0};
+    read_report(&o, c->report_fd, c->start_s + c->limit_s);
+    end_child(&o, c->pid);
+    read_words(&o, c->words_fd);
+    (void)close(c->report_fd);
+    if (c->words_fd >= 0)
+        (void)close(c->words_fd);
+    c->pid = 0;
+    out->seconds = dr_now_s() - c->start_s;
+    if (o.reported && o.peak_bytes > o.rep.born_bytes)
+        out->peak_bytes = o.peak_bytes - o.rep.born_bytes;
+    return judge(&o, job, out);
+}
+
+void check_kill(check_child *c)
+{
+    outcome o = {.cancelled = true};
+
+    if (c->pid <= 0)
+        return;
+    end_child(&o, c->pid);
+    (void)close(c->report_fd);
+    if (c->words_fd >= 0)
+        (void)close(c->words_fd);
+    c->pid = 0;
+}
+
+dr_status check_in_child(ort_check_result *out, const check_job *job)
+{
+    check_child c;
+    dr_status st = DR_OK;
+
+    *out = (ort_check_result){0};
+    DR_TRY(check_start(&c, job));
+    DR_TRY(check_finish(out, &c, job));
+done:
     return st;
 }
 

@@ -92,19 +92,6 @@ static bool has(const char *text, const char *part)
     return strstr(text, part) != NULL;
 }
 
-static int64_t dummy_dim(const char *input, const char *symbol, int d)
-{
-    if (has(symbol, "batch"))
-        return 1;
-    if (has(symbol, "past") && !has(symbol, "total") && !has(symbol, "+"))
-        return 0;
-    if (symbol[0] != '\0')
-        return SEQUENCE;
-    if (has(input, "past") && d == 2)
-        return 0;
-    return d == 0 ? 1 : SEQUENCE;
-}
-
 static void fill_ints(ort_value *v, bool count_up, int64_t value)
 {
     const size_t n = v->bytes / dr_dtype_bytes(v->dtype);
@@ -141,7 +128,8 @@ static dr_status make_dummy(dr_arena *a, ort_value *v, const ort_session *s, siz
     v->bytes = dr_dtype_bytes(v->dtype);
     for (int d = 0; d < v->ndim; d++) {
         if (v->dims[d] < 0)
-            v->dims[d] = dummy_dim(v->name, session_input_symbol(s, i, d), d);
+            v->dims[d] =
+                session_symbol_dim(v->name, session_input_symbol(s, i, d), d, SEQUENCE);
         if (!dr_mul(&v->bytes, v->bytes, (size_t)v->dims[d]))
             DR_FAIL(DR_EFORMAT, "input %s: its size overflows", v->name);
     }

@@ -177,6 +177,29 @@ DR_MUST_USE dr_status ort_fixed_compare(ort_fixed_result *out,
                                         const ort_fixed_request *request,
                                         const ort_fixed_model *other);
 
+/* ---- logits over texts ---- */
+
+/* Ids that are run with an empty cache; the logits at positions from.. are wanted. */
+typedef struct {
+    const int32_t *ids;
+    size_t count, from;
+} ort_text;
+
+/*
+ * The logits of a decoder's graph (of any length) over texts, in order; a child process
+ * runs it, as with ort_check, and is a little ahead.  texts are borrowed; adapter (a file)
+ * may be NULL.
+ * DR_EDEVICE: no runtime, or it fails, crashes or hangs; DR_EUNSUPPORTED: not such a graph.
+ */
+typedef struct ort_logits ort_logits;
+DR_MUST_USE dr_status ort_logits_open(ort_logits **out, const char *model_path,
+                                      const char *adapter, const ort_text *texts,
+                                      size_t count, int threads);
+void ort_logits_close(ort_logits *s);
+size_t ort_logits_vocab(const ort_logits *s);
+/* logits[rows][vocab] of the next wanted positions, of which there must be so many. */
+DR_MUST_USE dr_status ort_logits_next(ort_logits *s, float *logits, size_t rows);
+
 /* ---- the check before a commit ---- */
 
 /*

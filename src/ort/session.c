@@ -285,6 +285,22 @@ const char *session_input_symbol(const ort_session *s, size_t i, int d)
     return s->inputs[i].symbols[d];
 }
 
+int64_t session_symbol_dim(const char *input, const char *symbol, int d, int64_t tokens)
+{
+    const bool cache = strstr(input, "past") != NULL;
+
+    if (strstr(symbol, "batch") != NULL)
+        return 1;
+    if (strstr(symbol, "past") != NULL && strstr(symbol, "total") == NULL &&
+        strchr(symbol, '+') == NULL)
+        return 0;
+    if (symbol[0] != '\0')
+        return tokens;
+    if (cache && d == 2)
+        return 0;
+    return d == 0 ? 1 : tokens;
+}
+
 static dr_status to_dtype(dr_dtype *out, int type, const char *path, const char *name)
 {
     for (int t = 0; t < DR_DTYPE_COUNT; t++) {

@@ -9,5 +9,8 @@
 
 /* The symbol of dim d of input i; "" when it has none. */
 const char *session_input_symbol(const ort_session *s, size_t i, int d);
+/* What stands for a symbolic dim d of an input: a batch of 1, nothing in the cache, tokens
+ * elsewhere. */
+int64_t session_symbol_dim(const char *input, const char *symbol, int d, int64_t tokens);
 
 #endif

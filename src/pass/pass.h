@@ -51,6 +51,7 @@ typedef struct {
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
     bool evaluate;            /* measure the result against the input */
+    double max_kl;            /* of that, as in pass_evaluation */
     bool check;               /* load the result in the runtime before it is committed */
     dr_arena *arena;          /* lives as long as the result */
     dr_buf *text;             /* the result for people: tables, sizes (stdout at the end) */
@@ -79,6 +80,36 @@ struct pass_def {
     /* Of a quantizer, whose run is pass_quantize: what it does.  NULL: it is none. */
     struct pass_quant_plan (*quant_plan)(const void *config);
 };
+
+/* ---- judging without making anything ---- */
+
+typedef struct {
+    const char *path; /* HF: folder or .gguf; ONNX: the .onnx file */
+    const char *name; /* as the user typed it; NULL: there is none */
+    bool onnx;
+    const char *adapter; /* ONNX: a file; NULL: none */
+} pass_judged;
+
+/*
+ * A model on a text or on multiple choice, alone or beside a reference.  Strings live as
+ * long as the call.
+ */
+typedef struct {
+    pass_judged model, reference;
+    const data_options *data; /* no name: the built-in text's half that judges */
+    const char *task; /* JSON lines of multiple choice, instead of a text; NULL: a text */
+    double max_kl, max_perplexity; /* 0: no limit */
+    const char *device;
+    int threads;
+    dr_arena *arena;
+    dr_buf *text;   /* the result for people */
+    json_t *report; /* for programs: "limits" lists those that were set */
+} pass_evaluation;
+
+/* DR_EUSAGE: KL between models of other vocabularies, options that contradict each other;
+ * DR_EFORMAT: a row of the task, by file and line. */
+DR_MUST_USE dr_status pass_evaluate(const pass_evaluation *e);
+DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need);
 
 /* By name, any case; NULL: no such pass. */
 const pass_def *pass_find(const char *name);

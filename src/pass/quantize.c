@@ -3,8 +3,13 @@
  */
 #include "pass/quantize_impl.h"
 
+#include <stdlib.h>
+
 #include "core/file.h"
 #include "core/log.h"
+#include "core/mem.h"
+#include "pass/eval_impl.h"
+#include "pass/quant_report_impl.h"
 #include "pass/shared_impl.h"
 
 enum {
@@ -41,13 +46,6 @@ done:
     return st;
 }
 
-static size_t at_most_context(size_t tokens, const hf_model *m)
-{
-    int64_t context = hf_model_config(m)->max_position;
-
-    return context > 0 && (uint64_t)context < tokens ? (size_t)context : tokens;
-}
-
 /* What the user said about calibration text, or the plan's own sizes. */
 static data_options calib_options(const pass_job *job, const pass_quant_plan *plan,
                                   const hf_model *m)
@@ -55,18 +53,24 @@ static data_options calib_options(const pass_job *job, const pass_quant_plan *pl
     data_options o = *job->data;
 
     if (o.max_seq_len == 0)
-        o.max_seq_len = at_most_context(plan->calib_seq_len, m);
+        o.max_seq_len = pass_at_most_context(plan->calib_seq_len, m);
     if (o.max_samples == 0)
         o.max_samples = plan->calib_samples;
     return o;
 }
 
+/* What the judge found; errors: of each layer, on the first block. */
+typedef struct {
+    quant_quality quality;
+    quant_layer_error *errors; /* owned */
+} judgement;
+
 /* The judge: built-in text that never calibrates. */
-static dr_status judge(const pass_job *job, quant_quality *q, nn_device *dev,
+static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
                        const hf_model *before, const hf_model *after,
                        const tok_tokenizer *t)
 {
-    const data_options o = {.max_seq_len = at_most_context(JUDGE_SEQ_LEN, before),
+    const data_options o = {.max_seq_len = pass_at_most_context(JUDGE_SEQ_LEN, before),
                             .max_samples = JUDGE_BLOCKS,
                             .held_out = true};
     data_blocks blocks = {0};
@@ -74,7 +78,12 @@ static dr_status judge(const pass_job *job, quant_quality *q, nn_device *dev,
 
     DR_TRY(load_blocks(&blocks, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
-    DR_TRYF(quant_compare(q, dev, before, after, &text), "judging the result");
+    found->errors =
+        dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
+    DR_TRYF(quant_compare(&found->quality, dev, before, after, &text),
+            "judging the result");
+    DR_TRYF(quant_layer_errors(found->errors, dev, before, after, text.ids, text.seq_len),
+            "judging its layers");
 done:
     data_blocks_release(&blocks);
     return st;
@@ -84,6 +93,8 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
                       const quant_grid *grid, const quant_quality *q)
 {
     uint64_t in_bytes = hf_model_weight_bytes(in), out_bytes = hf_model_weight_bytes(made);
+    static const eval_names names = {"perplexity before", "perplexity_before",
+                                     "perplexity after", "perplexity_after"};
     json_t *r = job->report;
     dr_status st = DR_OK;
 
@@ -103,22 +114,12 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
         DR_TRY(dr_buf_adds(job->text, "not measured: --no_evaluate\n"));
         goto done;
     }
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14.4f %14.4f\n", "perplexity", q->ppl_before,
-                       q->ppl_after));
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14s %8.4f+-%.4f\n", "KL (nats)", "", q->kl,
-                       q->kl_stderr));
-    DR_TRY(dr_buf_addf(job->text, "%-14s %14s %13.2f%%\n", "same top token", "",
-                       100 * q->top1));
+    DR_TRY(eval_quality(job->text, r, q, &names));
     DR_TRY(dr_buf_addf(job->text,
                        "judged on %zu tokens of built-in text that did not "
-                       "calibrate\n",
-                       q->tokens));
-    json_object_set_new(r, "perplexity_before", json_real(q->ppl_before));
-    json_object_set_new(r, "perplexity_after", json_real(q->ppl_after));
-    json_object_set_new(r, "kl", json_real(q->kl));
-    json_object_set_new(r, "kl_stderr", json_real(q->kl_stderr));
-    json_object_set_new(r, "top1_agreement", json_real(q->top1));
-    json_object_set_new(r, "judged_tokens", json_integer((json_int_t)q->tokens));
+                       "calibrate, %zu blocks\n",
+                       q->tokens, q->blocks));
+    DR_TRY(eval_limit(job->text, r, "KL", q->kl, job->max_kl));
 done:
     return st;
 }
@@ -197,7 +198,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
-    quant_quality quality = {0};
+    judgement found = {0};
     data_blocks blocks = {0};
     hf_model *m = NULL, *made = NULL;
     tok_tokenizer *tok = NULL;
@@ -220,10 +221,19 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
-        DR_TRY(judge(job, &quality, dev, m, made, tok));
-    DR_TRY(tell(job, m, made, &grid, job->evaluate ? &quality : NULL));
+        DR_TRY(judge(job, &found, dev, m, made, tok));
+    DR_TRY(tell(job, m, made, &grid, job->evaluate ? &found.quality : NULL));
+    const pass_quant_outcome outcome = {.before = m,
+                                        .after = made,
+                                        .grid = &grid,
+                                        .calib_blocks = blocks.count,
+                                        .calib_seq_len = blocks.seq_len,
+                                        .quality = job->evaluate ? &found.quality : NULL,
+                                        .errors = found.errors};
+    DR_TRYF(pass_quant_report(job, &outcome), "writing the report");
     *out = (pass_model){.kind = PASS_MODEL_HF, .path = dir, .name = in->name};
 done:
+    free(found.errors);
     data_blocks_release(&blocks);
     tok_close(tok);
     nn_device_close(dev);

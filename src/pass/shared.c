@@ -36,6 +36,13 @@ double pass_seconds(const pass_job *job, double flops)
     return flops / (thread_rate * threads);
 }
 
+size_t pass_at_most_context(size_t tokens, const hf_model *m)
+{
+    int64_t context = hf_model_config(m)->max_position;
+
+    return context > 0 && (uint64_t)context < tokens ? (size_t)context : tokens;
+}
+
 dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m, const char *advice)
 {
     json_t *tokenizer = NULL, *config = NULL;

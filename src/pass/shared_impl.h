@@ -17,6 +17,9 @@ uint64_t pass_embed_elements(const hf_config *c);
  * off either way, which is enough to tell minutes from hours. */
 double pass_seconds(const pass_job *job, double flops);
 
+/* tokens, or the model's context where that is shorter. */
+size_t pass_at_most_context(size_t tokens, const hf_model *m);
+
 /* The model's tokenizer, from its folder or its GGUF file; advice is the hint when it has
  * none. */
 DR_MUST_USE dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m,

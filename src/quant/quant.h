@@ -140,17 +140,82 @@ DR_MUST_USE dr_status quant_distill(quant_distill_report *r, const quant_site *s
 
 /* ---- how close is it ---- */
 
+/* Ids that are run from position 0 on; the logits at positions `from` and later are wanted.
+ * from is less than count. */
 typedef struct {
-    size_t tokens; /* judged */
+    const int32_t *ids; /* borrowed */
+    size_t count, from;
+} quant_text;
+
+/* The blocks as texts, whole; released with free(). */
+quant_text *quant_texts_of(const quant_calib *text);
+
+/* The logits of a model over texts, in order; dev, m and texts are borrowed.  Layers are
+ * streamed; texts of about one length should stand together. */
+typedef struct quant_logits quant_logits;
+DR_MUST_USE dr_status quant_logits_open(quant_logits **out, nn_device *dev,
+                                        const hf_model *m, const quant_text *texts,
+                                        size_t count);
+void quant_logits_close(quant_logits *s);
+/* logits[rows][V] of the next wanted positions, of which there must be so many. */
+DR_MUST_USE dr_status quant_logits_next(quant_logits *s, float *logits, size_t rows);
+
+/* log p(id) in nats; *top (may be NULL): whether it is the most likely one. */
+double quant_log_prob(const float *logits, size_t vocab, int32_t id, bool *top);
+
+/* A mean over blocks or rows.  error: its standard error; half: half the width of the 95 %
+ * interval (Student's t).  Both are NaN for fewer than two. */
+typedef struct {
+    double mean, error, half;
+} quant_mean;
+quant_mean quant_mean_of(const double *values, size_t count, size_t stride);
+/* The factor: the quantile 0.975 of Student's t. */
+double quant_student(size_t degrees);
+
+typedef struct {
+    size_t tokens, blocks; /* judged */
+    bool both;             /* a model and its original; false: after alone */
     double ppl_before, ppl_after;
     double kl;        /* mean KL(before || after), nats a token */
     double top1;      /* share of positions with the same most likely token */
-    double kl_stderr; /* over blocks */
+    double kl_stderr; /* over blocks; 0 for one */
+    /* The same and the losses, nats a token, with their errors over blocks; loss_more:
+     * after less before, block by block */
+    quant_mean kl_mean, same, loss_before, loss_after, loss_more;
 } quant_quality;
 
-/* Runs both models over the blocks (layers streamed, never both whole in memory). */
+/*
+ * The judge is handed logits, whoever computed them: as long as it wants rows, put so many
+ * into quant_judge_logits of each side, then quant_judge_take them.
+ * DR_EUSAGE: no text; DR_EFORMAT: a token outside of the vocabulary, a logit that is not
+ * finite.
+ */
+typedef struct quant_judge quant_judge;
+typedef enum { QUANT_BEFORE, QUANT_AFTER } quant_side;
+enum { QUANT_JUDGE_ROWS = 128 };
+DR_MUST_USE dr_status quant_judge_open(quant_judge **out, dr_pool *pool, size_t vocab,
+                                       bool both, const quant_calib *text);
+void quant_judge_close(quant_judge *j);
+size_t quant_judge_wants(const quant_judge *j);             /* 0: all is judged */
+float *quant_judge_logits(quant_judge *j, quant_side side); /* [QUANT_JUDGE_ROWS][V] */
+DR_MUST_USE dr_status quant_judge_take(quant_judge *j);
+void quant_judge_result(const quant_judge *j, quant_quality *out);
+
+/* Both models over the blocks (layers streamed, never both whole in memory). */
 DR_MUST_USE dr_status quant_compare(quant_quality *out, nn_device *dev,
                                     const hf_model *before, const hf_model *after,
                                     const quant_calib *text);
+
+/*
+ * Relative errors of a layer on one text, sqrt(sum (after - before)^2 / sum before^2): of
+ * each slot's output on the original's own input, and of the residual stream behind the
+ * layer, where all errors so far have added up.  out[layers].
+ */
+typedef struct {
+    double slot[HF_SLOT_COUNT], stream;
+} quant_layer_error;
+DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
+                                         const hf_model *before, const hf_model *after,
+                                         const int32_t *ids, size_t count);
 
 #endif

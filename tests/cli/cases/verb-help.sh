@@ -1,5 +1,5 @@
 # Every command has help that names its options; lines fit 80 columns.
-for verb in quantize finetune auto-opt capture-onnx-graph generate tokenize inspect doctor; do
+for verb in quantize finetune auto-opt capture-onnx-graph evaluate generate tokenize inspect doctor; do
     "$drupe" $verb --help >help.txt || exit 1
     head -n 1 help.txt
     grep -c '^  -' help.txt >count

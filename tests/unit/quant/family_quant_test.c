@@ -76,6 +76,39 @@ static double divergence(const hf_model *m, const char *made)
     return q.kl;
 }
 
+/* Errors by layer and slot, of the first sequence. */
+static quant_layer_error *errors_of(const hf_model *m, const char *made)
+{
+    size_t layers = (size_t)hf_model_config(m)->layers;
+    quant_layer_error *e = dr_arena_alloc(&arena, layers, sizeof(*e));
+    quant_calib text = text_of(hf_model_config(m), 2);
+    nn_device *dev = NULL;
+    hf_model *after = NULL;
+
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    if (CHECK_OK(hf_model_open(&after, made)))
+        CHECK_OK(quant_layer_errors(e, dev, m, after, text.ids, LENGTH));
+    hf_model_close(after);
+    nn_device_close(dev);
+    return e;
+}
+
+/* Steps are 17 times finer, and errors of every slot are smaller: what was folded is undone
+ * before they are taken. */
+static void check_errors(const hf_model *m, const char *four, const char *eight)
+{
+    const quant_layer_error *far = errors_of(m, four), *near = errors_of(m, eight);
+
+    for (int i = 0; i < hf_model_config(m)->layers; i++) {
+        for (int s = 0; s < HF_SLOT_COUNT; s++) {
+            CHECK(far[i].slot[s] > 0.01 && far[i].slot[s] < 0.5);
+            if (!CHECK(near[i].slot[s] > 0 && near[i].slot[s] < far[i].slot[s] / 4))
+                (void)printf("  layer %d slot %d: %g, %g\n", i, s, near[i].slot[s],
+                             far[i].slot[s]);
+        }
+    }
+}
+
 /* Is a norm of the first layer other than it was? */
 static bool norm_changed(const hf_model *m, const char *made, hf_norm which)
 {
@@ -131,6 +164,7 @@ static void one_family(const char *name)
         CHECK(near >= 0.0 && near < 0.01 * far + 1e-7);
         if (hf_norm_exists(c, HF_NORM_ATTN) && (how == AWQ || how == PRESCALED))
             CHECK(norm_changed(m, four, HF_NORM_ATTN) == !c->parallel);
+        check_errors(m, four, eight);
         if (how != AWQ_EXACT && how != BEST)
             same_bytes(m, name, (method)how, four);
         if (check_failed > failed)

@@ -1,0 +1,31 @@
+/*
+ * api_evaluate.c - judging a model, alone or beside another.
+ */
+#include "api/drupe_impl.h"
+
+drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
+{
+    const flow_evaluation f = {.model = e->model != NULL ? e->model : "",
+                               .reference = e->reference,
+                               .adapter = e->adapter,
+                               .data = api_data(&e->data),
+                               .task = e->task,
+                               .max_kl = e->max_kl,
+                               .max_perplexity = e->max_perplexity,
+                               .device = e->device,
+                               .threads = e->threads};
+    flow_result made = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    DR_TRY(flow_evaluate(&made, &f));
+    DR_TRY(api_result_of(out, &made));
+done:
+    flow_result_release(&made);
+    if (st != DR_OK) {
+        drupe_result_free(*out);
+        *out = NULL;
+    }
+    return (drupe_status)st;
+}
