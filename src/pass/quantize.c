@@ -141,15 +141,25 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
                                const hf_model *m, const quant_grid *grid,
                                const data_blocks *blocks, const pass_quant_plan *plan)
 {
-    const hf_quant layout = {plan->layout, grid->bits, grid->group_size, grid->symmetric};
+    const hf_quant_method method = pass_layout_of(plan->modules, plan->layout);
+    const hf_quant layout = {method, quant_stored_bits(grid), grid->group_size,
+                             grid->symmetric};
     const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
     hf_writer *writer = NULL;
+    pass_choices chosen = {0};
     dr_progress progress;
     dr_status st = DR_OK;
 
+    DR_TRY(pass_choose_modules(&chosen, job->arena, m, grid, plan->modules));
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, &layout));
-    const quant_site site = {dev, m, writer, &progress};
+    DR_TRY(pass_choices_formats(writer, &chosen, m, method));
+    const quant_site site = {.dev = dev,
+                             .in = m,
+                             .out = writer,
+                             .progress = &progress,
+                             .choices = chosen.layers,
+                             .head = chosen.head ? &chosen.head_grid : NULL};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
@@ -182,7 +192,7 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
     if (in->adapter_count > 0) {
         st = dr_fail(DR_EUSAGE, "%s has an adapter, which quantizing would leave behind",
                      in->name);
-        dr_hint("quantize the base alone; give the adapter to auto-opt");
+        dr_hint("quantize the base alone, then give the adapter to auto-opt");
         goto done;
     }
     if (context > 0 && d->max_seq_len > (size_t)context)
@@ -246,8 +256,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
     uint64_t tokens = plan->calib_samples > 0 ? data.max_samples * data.max_seq_len : 0;
     uint64_t judged = job->evaluate ? JUDGE_SEQ_LEN * JUDGE_BLOCKS : 0;
 
-    need->disk =
-        layer * layers * 5 / 8 + embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
+    need->disk = layer * layers * ((uint64_t)quant_stored_bits(&plan->grid) + 1) / 8 +
+                 embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
     if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
                        Grams of the widest input */
@@ -269,9 +279,14 @@ done:
 dr_status pass_grid_validate(const void *config, const unsigned char *given)
 {
     const pass_grid *c = config;
+    const quant_grid grid = {c->bits, c->group_size, c->sym};
+    dr_status st = DR_OK;
 
     (void)given;
-    return pass_check_group("group_size", c->group_size);
+    DR_TRY(pass_check_group("group_size", c->group_size));
+    DR_TRY(pass_modules_check(&c->modules, &grid, HF_QUANT_GPTQ));
+done:
+    return st;
 }
 
 pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize)
@@ -279,6 +294,7 @@ pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize)
     const pass_grid *c = config;
 
     return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
+                             .modules = &c->modules,
                              .grid = {c->bits, c->group_size, c->sym},
                              .quantize = quantize};
 }
