@@ -120,7 +120,7 @@ dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quanti
     *pass = passes[q->algorithm];
     bool row = dr_param_find(verb->params, verb->params_count, "group_size") != NULL;
     bool asked = dr_param_given(verb->params, verb->params_count, given, "group_size");
-    if (q->group_size != 0 && (asked || !row))
+    if (row ? asked : q->group_size != 0)
         json_object_set_new(*out, q->algorithm == AWQ ? "q_group_size" : "group_size",
                             json_integer(q->group_size));
     if (q->bits != 0)

@@ -46,6 +46,7 @@ static dr_status check_override(const char *name, const json_t *o)
 {
     static const char *const keys[] = {"bits", "group_size", "symmetric"};
     int64_t bits = 4, group = -1;
+    bool symmetric = false;
     const char *key = NULL;
     json_t *value = NULL;
     dr_status st = DR_OK;
@@ -67,12 +68,13 @@ static dr_status check_override(const char *name, const json_t *o)
     }
     DR_TRY(dr_json_int(o, "bits", &bits, "overrides"));
     DR_TRY(dr_json_int(o, "group_size", &group, "overrides"));
+    DR_TRY(dr_json_bool(o, "symmetric", &symmetric, "overrides"));
     DR_TRY(check_bits("bits", bits > 99 || bits < 0 ? 99 : (int)bits, false));
     DR_TRY(pass_check_group("group_size", group > 1 << 20 || group < -1 ? 0 : (int)group));
 done:
     if (st != DR_OK)
         dr_note_at(__FILE__, __LINE__, "overrides: %s", name);
-    return st;
+    return st == DR_EFORMAT ? DR_EUSAGE : st;
 }
 
 /* overrides as an object; NULL: there are none. */
@@ -350,7 +352,7 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
                        "finest grid that overrides gives one of them");
 done:
     json_decref(k.overrides);
-    return st;
+    return st == DR_EFORMAT ? DR_EUSAGE : st; /* an expression is the user's own */
 }
 
 /* ---- the checkpoint ---- */
