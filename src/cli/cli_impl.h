@@ -181,6 +181,11 @@ DR_MUST_USE dr_status cli_quantizer_config(json_t **out, const char **pass,
                                            const cli_quantizer *q, const cli_verb *verb,
                                            const void *config, const unsigned char *given);
 
+/* The same before an export in one run: the layout between them holds all that there is;
+ * rows: the graph has one scale an output, DR_EUSAGE with another group_size. */
+DR_MUST_USE dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q,
+                                            bool rows);
+
 /* ---- the frame ---- */
 
 drupe_data cli_data_of(const cli_data *d);
@@ -214,6 +219,11 @@ DR_MUST_USE dr_status cli_refuse_given(const dr_param *params, size_t count,
 /* Runs the job with one pass and prints the result.  config is taken over. */
 DR_MUST_USE dr_status cli_run_job(const cli_common *c, const drupe_job *options,
                                   const char *pass, json_t *config, const char *done);
+/* The same with a pass before it, where first is not NULL. */
+DR_MUST_USE dr_status cli_run_two(const cli_common *c, const drupe_job *options,
+                                  const char *first, json_t *first_config,
+                                  const char *second, json_t *second_config,
+                                  const char *done);
 /* The same with the passes of the job. */
 DR_MUST_USE dr_status cli_run_passes(const cli_common *c, const drupe_job *options,
                                      const char *done);

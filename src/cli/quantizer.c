@@ -101,6 +101,25 @@ static void set_exact(json_t *config, const cli_quantizer *q)
                         json_boolean(q->group_size == -1 && q->implementation != AUTOGPTQ));
 }
 
+dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q, bool rows)
+{
+    const char *key = q->algorithm == AWQ ? "q_group_size" : "group_size";
+    const json_t *size = json_object_get(config, key);
+
+    if (q->algorithm == AWQ ||
+        q->lm_head) /* awq's layout has one grid, gptq's no odd head */
+        json_object_set_new(config, "format", json_string("olive"));
+    if (!rows)
+        return DR_OK;
+    if (size != NULL && json_integer_value(size) != -1)
+        return dr_fail(DR_EUSAGE,
+                       "--group_size %d: weights for this provider have a scale an output; "
+                       "nearest: -1",
+                       (int)json_integer_value(size));
+    json_object_set_new(config, key, json_integer(-1));
+    return DR_OK;
+}
+
 dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quantizer *q,
                                const cli_verb *verb, const void *config,
                                const unsigned char *given)
