@@ -254,6 +254,18 @@ static bool same_grid(const quant_grid *a, const quant_grid *b)
            a->symmetric == b->symmetric;
 }
 
+/* Stays a part of what shares an input as it is, when the rest does not? */
+static bool splits_slot(const quant_choice *c, const hf_linear *l, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (l[i].slot == l[k].slot && c[i].plain != c[k].plain)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* One grid for the linears of each slot; *changed: some had to change. */
 static void promote(quant_choice *c, const hf_linear *l, size_t n, bool *changed)
 {
@@ -286,7 +298,7 @@ static dr_status check_group(const quant_grid *grid, const hf_linear *l)
 }
 
 static dr_status choose_layer(quant_choice *c, matcher *k, int layer,
-                              const quant_grid *base, bool *changed)
+                              const quant_grid *base, bool *changed, bool *split)
 {
     const hf_linear *l = NULL;
     size_t n = hf_layer_linears(k->m, layer, &l);
@@ -300,6 +312,7 @@ static dr_status choose_layer(quant_choice *c, matcher *k, int layer,
         DR_TRY(check_group(&c[i].grid, &l[i]));
     }
     promote(c, l, n, changed);
+    *split = *split || splits_slot(c, l, n);
 done:
     return st;
 }
@@ -333,7 +346,7 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
                               const quant_grid *base, const pass_modules *w)
 {
     int layers = hf_model_config(m)->layers;
-    bool changed = false;
+    bool changed = false, split = false;
     matcher k = {0};
     dr_status st = DR_OK;
 
@@ -344,12 +357,16 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
             dr_arena_alloc(a, (size_t)layers * QUANT_LAYER_LINEARS, sizeof(*out->layers));
     for (int i = 0; i < layers && out->layers != NULL; i++)
         DR_TRY(choose_layer(out->layers + (size_t)i * QUANT_LAYER_LINEARS, &k, i, base,
-                            &changed));
+                            &changed, &split));
     DR_TRY(choose_head(out, &k, base, w->lm_head));
     DR_TRY(refuse_unused(&k));
     if (changed)
         dr_warn_result("linears that share an input (q, k and v; gate and up) share the "
                        "finest grid that overrides gives one of them");
+    if (split)
+        dr_warn_result(
+            "some linears stay as they are while others that share their input "
+            "(q, k and v; gate and up) are packed; vLLM loads no such checkpoint");
 done:
     json_decref(k.overrides);
     return st == DR_EFORMAT ? DR_EUSAGE : st; /* an expression is the user's own */

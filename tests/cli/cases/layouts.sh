@@ -50,6 +50,30 @@ for a in rtn hqq kquant awq gptq best; do
     echo "$a: $(echo "$hashes" | tr ' ' '\n' | grep -c .) runs," \
         "$(echo "$hashes" | tr ' ' '\n' | grep . | sort -u | wc -l | tr -d ' ') results"
 done
+# what stays plain is not scaled either: with 8 bits for the rest the model stays the same
+for a in awq gptq best; do
+    for left in q_proj v_proj o_proj gate_proj up_proj down_proj 'q_proj k_proj v_proj' \
+        self_attn mlp layers.0; do
+        # shellcheck disable=SC2086
+        "$drupe" quantize -m m --format gptq --algorithm $a --precision int8 --group_size 16 \
+            --max_samples 2 --max_seq_len 32 --modules_to_not_convert $left -o out >log 2>&1 ||
+            cat log
+        awk -v what="$a without $left" '/^KL/ && $3 + 0 < 0.002 { ok = 1 }
+            END { print what ": " (ok ? "close" : "far") }' log
+    done
+done
+# a packed head goes into the graph as it is
+for f in gptq olive compressed-tensors; do
+    "$drupe" quantize -m "$hf/packed_f32" --group_size 16 --lm_head --format $f --no_evaluate \
+        -o head >log 2>&1 || cat log
+    "$drupe" auto-opt -m head --no_check -o head-$f >log 2>&1 || cat log
+done
+[ "$(hash_tree head-gptq/model)" = "$(hash_tree head-olive/model)" ] || echo "other bytes"
+[ "$(hash_tree head-gptq/model)" = "$(hash_tree head-compressed-tensors/model)" ] ||
+    echo "other bytes"
+"$drupe" auto-opt -m "$hf/packed_f32" --algorithm rtn --group_size 16 --lm_head --no_check \
+    --no_evaluate -o head-straight >log 2>&1 || cat log
+[ "$(hash_tree head-gptq/model)" = "$(hash_tree head-straight/model)" ] || echo "other bytes"
 # the same for any number of threads
 for t in 1 2; do
     "$drupe" quantize -m m --algorithm best --group_size 16 --max_samples 2 --max_seq_len 32 \
