@@ -54,6 +54,16 @@ static size_t span_of(const hf_linear *l, const hf_quant *q)
 
 /* ---- plan ---- */
 
+static dr_status refuse_count(const hf_linear *l, const char *what, size_t count, size_t of)
+{
+    dr_status st = dr_fail(DR_EUNSUPPORTED,
+                           "%s: %zu %s are not a multiple of %zu, as the file format wants",
+                           l->path, count, what, of);
+
+    dr_hint("the olive and the compressed-tensors layout take any number");
+    return st;
+}
+
 static dr_status check_sizes(const hf_linear *l, const hf_quant *q)
 {
     size_t per_word = (size_t)(32 / q->bits), span = span_of(l, q);
@@ -66,15 +76,9 @@ static dr_status check_sizes(const hf_linear *l, const hf_quant *q)
     if (q->method == HF_QUANT_OLIVE || is_compressed(q))
         goto done;
     if (l->n_out % per_word != 0)
-        DR_FAIL(DR_EUNSUPPORTED,
-                "%s: %zu outputs are not a multiple of %zu, as the file "
-                "format wants",
-                l->path, l->n_out, per_word);
+        return refuse_count(l, "outputs", l->n_out, per_word);
     if (q->method == HF_QUANT_GPTQ && l->n_in % per_word != 0)
-        DR_FAIL(DR_EUNSUPPORTED,
-                "%s: %zu inputs are not a multiple of %zu, as the file "
-                "format wants",
-                l->path, l->n_in, per_word);
+        return refuse_count(l, "inputs", l->n_in, per_word);
 done:
     return st;
 }

@@ -11,6 +11,7 @@ enum {
     MEMORY_BASE = 64 << 20,
     JUDGE_SEQ_LEN = 512,
     JUDGE_BLOCKS = 16,
+    HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
     GROUP_MAX = 1024
 };
@@ -139,27 +140,26 @@ done:
 /* The quantizer proper, into dir. */
 static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *dev,
                                const hf_model *m, const quant_grid *grid,
-                               const data_blocks *blocks, const pass_quant_plan *plan)
+                               const pass_choices *chosen, const data_blocks *blocks,
+                               const pass_quant_plan *plan)
 {
     const hf_quant_method method = pass_layout_of(plan->modules, plan->layout);
     const hf_quant layout = {method, quant_stored_bits(grid), grid->group_size,
                              grid->symmetric};
     const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
     hf_writer *writer = NULL;
-    pass_choices chosen = {0};
     dr_progress progress;
     dr_status st = DR_OK;
 
-    DR_TRY(pass_choose_modules(&chosen, job->arena, m, grid, plan->modules));
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, &layout));
-    DR_TRY(pass_choices_formats(writer, &chosen, m, method));
+    DR_TRY(pass_choices_formats(writer, chosen, m, method));
     const quant_site site = {.dev = dev,
                              .in = m,
                              .out = writer,
                              .progress = &progress,
-                             .choices = chosen.layers,
-                             .head = chosen.head ? &chosen.head_grid : NULL};
+                             .choices = chosen->layers,
+                             .head = chosen->head ? &chosen->head_grid : NULL};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
@@ -208,6 +208,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     quant_quality quality = {0};
+    pass_choices chosen = {0};
     data_blocks blocks = {0};
     hf_model *m = NULL, *made = NULL;
     tok_tokenizer *tok = NULL;
@@ -217,6 +218,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to quantize");
     DR_TRY(check_input(job, in, m));
     DR_TRY(fit_group(&grid, m));
+    DR_TRY(pass_choose_modules(&chosen, job->arena, m, &grid, plan->modules));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
     if (plan->calib_samples > 0 || job->evaluate)
         DR_TRYF(pass_open_tokenizer(&tok, m,
@@ -227,7 +229,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
         const data_options data = calib_options(job, plan, m);
         DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");
     }
-    DR_TRY(quantize_into(job, dir, dev, m, &grid, &blocks, plan));
+    DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
         DR_TRY(judge(job, &quality, dev, m, made, tok));
@@ -263,6 +265,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
                        Grams of the widest input */
         need->memory +=
             (c->parallel ? 12 : 8) * tokens * (uint64_t)c->hidden + 8 * widest * widest;
+    if (plan->modules->lm_head) /* packed, and a slice of it five times */
+        need->memory += embed * 9 / 8 + (uint64_t)5 * 4 * HEAD_SLICE * (uint64_t)c->hidden;
     if (job->evaluate) /* the head as floats, and the hidden states of both models */
         need->memory += 4 * embed + 8 * judged * (uint64_t)c->hidden;
     need->seconds =

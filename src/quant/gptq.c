@@ -419,7 +419,7 @@ static dr_status run_layer(gptq_run *r, int layer)
     DR_TRY(solve_slot(r, layer, HF_SLOT_GATE_UP));
     DR_TRY(each_chunk(r, stage_down));
     DR_TRY(solve_slot(r, layer, HF_SLOT_DOWN));
-    if (layer + 1 < r->s.cfg->layers)
+    if (layer + 1 < r->s.cfg->layers || r->s.site->head != NULL)
         DR_TRY(each_chunk(r, stage_output));
 done:
     return st;
@@ -444,7 +444,8 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }
-    DR_TRY(quant_round_head(site, quant_choose_kquant));
+    if (site->head != NULL)
+        DR_TRY(quant_gptq_head(&r.s, o, best));
 done:
     run_release(&r);
     return st;

@@ -6,7 +6,7 @@
  * hf_writer.  One decoder layer is in memory at a time, so the peak is a layer with its
  * activations, not the model.  Embedding and norms stay as they are (awq folds its scales
  * into norms and into the linear before), and so does the head unless the site asks for it:
- * it is then rounded without data, by least squares where the quantizer itself reads some.
+ * gptq and best then round it for the text's last hidden states, awq by least squares.
  *
  * The same seed gives the same bytes on one device, whatever the number of threads.
  */

@@ -262,6 +262,10 @@ DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot
 /* The rows of its plain linears into w again, as they are in the source. */
 DR_MUST_USE dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot,
                                          float *w);
+/* The head on the site's grid, by GPTQ or the whole chain, for s->x, the last layer's
+ * outputs (gptq_head.c). */
+DR_MUST_USE dr_status quant_gptq_head(const quant_stream *s, const quant_gptq_options *o,
+                                      bool best);
 /* First linear of a slot; *count (may be NULL): how many it has. */
 const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
                                     size_t *count);
