@@ -141,6 +141,51 @@ typedef struct {
         DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
         DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
 
+/* ---- quantizers (quantizer.c) ---- */
+
+typedef struct {
+    int algorithm;      /* of cli_algorithms */
+    int implementation; /* of cli_implementations; -1: drupe's */
+    int bits;           /* 0: the pass's own */
+    int group_size;     /* 0: likewise */
+    bool symmetric, exact;
+    int format; /* read by its row, as the next ones */
+    bool lm_head;
+    const char *modules_to_not_convert, *overrides;
+} cli_quantizer;
+extern const char *const cli_algorithms[], *const cli_implementations[],
+                                               *const cli_layouts[];
+
+/* For a struct with a cli_quantizer called quantizer. */
+#define CLI_QUANTIZER(s)                                                                   \
+    CLI_ROW(s, quantizer.exact, "exact", DR_PARAM_BOOL, .dflt = "false",                   \
+            .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),     \
+        CLI_ROW(s, quantizer.lm_head, "lm_head", DR_PARAM_BOOL, .dflt = "false",           \
+                .help = "round the head too, where it is not the embedding"),              \
+        CLI_ROW(s, quantizer.modules_to_not_convert, "modules_to_not_convert",             \
+                DR_PARAM_STR, .words = true,                                               \
+                .help = "modules that stay: parts of names, or re:EXPRESSION"),            \
+        CLI_ROW(s, quantizer.overrides, "overrides", DR_PARAM_STR, .json = true,           \
+                .help = "by name or re:EXPRESSION: '{\"re:.*down_proj\": {\"bits\": 8}}'")
+#define CLI_GROUP(s)                                                                       \
+    CLI_ROW(s, quantizer.group_size, "group_size", DR_PARAM_INT, .dflt = "128", .min = -1, \
+            .max = 1024,                                                                   \
+            .help = "inputs that share a scale; -1: a whole row (kquant's default: 32)"),  \
+        CLI_ROW(s, quantizer.symmetric, "symmetric", DR_PARAM_BOOL, .dflt = "false",       \
+                .help = "a grid without zero points")
+
+/* DR_EUSAGE: an algorithm, or an implementation of it, that there is not. */
+DR_MUST_USE dr_status cli_quantizer_check(const cli_quantizer *q);
+/* The pass and its config; checked first. */
+DR_MUST_USE dr_status cli_quantizer_config(json_t **out, const char **pass,
+                                           const cli_quantizer *q, const cli_verb *verb,
+                                           const void *config, const unsigned char *given);
+
+/* The same before an export in one run: the layout between them holds all that there is;
+ * rows: the graph has one scale an output, DR_EUSAGE with another group_size. */
+DR_MUST_USE dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q,
+                                            bool rows);
+
 /* ---- the frame ---- */
 
 drupe_data cli_data_of(const cli_data *d);
@@ -174,6 +219,11 @@ DR_MUST_USE dr_status cli_refuse_given(const dr_param *params, size_t count,
 /* Runs the job with one pass and prints the result.  config is taken over. */
 DR_MUST_USE dr_status cli_run_job(const cli_common *c, const drupe_job *options,
                                   const char *pass, json_t *config, const char *done);
+/* The same with a pass before it, where first is not NULL. */
+DR_MUST_USE dr_status cli_run_two(const cli_common *c, const drupe_job *options,
+                                  const char *first, json_t *first_config,
+                                  const char *second, json_t *second_config,
+                                  const char *done);
 /* The same with the passes of the job. */
 DR_MUST_USE dr_status cli_run_passes(const cli_common *c, const drupe_job *options,
                                      const char *done);

@@ -112,17 +112,28 @@ done:
     return st;
 }
 
+dr_status cli_run_two(const cli_common *c, const drupe_job *options, const char *first,
+                      json_t *first_config, const char *second, json_t *second_config,
+                      const char *done)
+{
+    drupe_job job = *options;
+    char *texts[2] = {json_dumps(first_config, JSON_COMPACT),
+                      json_dumps(second_config, JSON_COMPACT)};
+    const drupe_pass steps[2] = {{first, texts[0]}, {second, texts[1]}};
+    size_t skip = first_config == NULL;
+
+    job.passes = steps + skip;
+    job.pass_count = 2 - skip;
+    dr_status st = cli_run_passes(c, &job, done);
+    free(texts[0]);
+    free(texts[1]);
+    json_decref(first_config);
+    json_decref(second_config);
+    return st;
+}
+
 dr_status cli_run_job(const cli_common *c, const drupe_job *options, const char *pass,
                       json_t *config, const char *done)
 {
-    drupe_job job = *options;
-    char *text = json_dumps(config, JSON_COMPACT);
-    const drupe_pass step = {pass, text};
-
-    job.passes = &step;
-    job.pass_count = 1;
-    dr_status st = cli_run_passes(c, &job, done);
-    free(text);
-    json_decref(config);
-    return st;
+    return cli_run_two(c, options, NULL, NULL, pass, config, done);
 }

@@ -2,6 +2,9 @@
  * verb_auto_opt.c - drupe auto-opt and drupe capture-onnx-graph: a Hugging Face model as
  * optimised ONNX.  Both run the ModelBuilder pass, or for fixed shapes the NpuModelBuilder;
  * they differ in their options' names and defaults, which are Olive's.
+ *
+ * auto-opt --algorithm runs a quantizer before that: what quantize and then auto-opt would
+ * leave, in one run and without the checkpoint between them.
  */
 #include <string.h>
 
@@ -34,6 +37,10 @@ typedef struct {
     /* fixed shapes */
     const char *dim_param, *dim_value, *fixed_param_dict;
     int activation_type;
+    /* a quantizer before the export; auto-opt alone has it */
+    cli_quantizer quantizer;
+    cli_data data;
+    bool no_evaluate;
 } options;
 
 static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
@@ -106,6 +113,8 @@ static const char *const adapter_precisions[] = {"fp32", "fp16", "int4", NULL};
     DR_REFUSED("use_dynamo_exporter", "nothing is traced", "use_model_builder"),           \
         DR_REFUSED("use_mobius_builder", "there is one builder", "use_model_builder")
 
+extern const cli_verb verb_auto_opt; /* VERB(auto_opt, ...) in cli/verbs.def */
+
 static const dr_param auto_opt_params[] = {
     CLI_MODEL(options, "auto-opt-output"),
     DR_STR(options, adapter_path, .short_name = 'a',
@@ -117,6 +126,16 @@ static const dr_param auto_opt_params[] = {
             .help = "DequantizeLinear and MatMul in place of MatMulNBits; of fixed shapes: "
                     "round values, too (QNN and VitisAI always do)"),
     FIXED_ROWS,
+    CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "null",
+            .choices = cli_algorithms,
+            .help = "quantize before the export, to --precision's bits, with the options "
+                    "below (default: the export rounds)"),
+    CLI_GROUP(options),
+    CLI_QUANTIZER(options),
+    CLI_DATA(options, "calibration tokens a block (default: 512)",
+             "calibration blocks (default: awq 16, gptq 32, best 64)"),
+    DR_BOOL(options, no_evaluate, .dflt = "false",
+            .help = "do not measure the quantizer's result against the original"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
@@ -128,11 +147,7 @@ static const dr_param auto_opt_params[] = {
                "activation_type"),
     DR_REFUSED("enable_search", "search comes with the workflow engine", NULL),
     DR_REFUSED("seed", "search comes with the workflow engine", NULL),
-    CLI_REFUSED_SHORT('d', "data_name", "in Olive it changes nothing here", NULL),
-    DR_REFUSED("split", "in Olive it changes nothing here", NULL),
-    DR_REFUSED("subset", "in Olive it changes nothing here", NULL),
-    DR_REFUSED("input_cols", "in Olive it changes nothing here", NULL),
-    DR_REFUSED("batch_size", "in Olive it changes nothing here", NULL),
+    DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
     CLI_MODEL_REFUSED,
 };
 
@@ -291,23 +306,76 @@ static bool chooses(const options *o, const unsigned char *given)
     return true;
 }
 
+/* ---- a quantizer first ---- */
+
+/* What it alone has. */
+static const char *const only_quantizer[] = {"group_size",
+                                             "symmetric",
+                                             "exact",
+                                             "lm_head",
+                                             "modules_to_not_convert",
+                                             "overrides",
+                                             "data_name",
+                                             "data_files",
+                                             "text_field",
+                                             "text_template",
+                                             "use_chat_template",
+                                             "max_seq_len",
+                                             "max_samples",
+                                             "no_evaluate",
+                                             "add_special_tokens"};
+
+/* The quantizer's step into *config; none is asked for: NULL. */
+static dr_status quantizer_step(json_t **config, const char **pass, const options *o,
+                                const unsigned char *given, const char *fixed)
+{
+    static const int bits_of[] = {0, 0, 0, 8, 4, 2}; /* of precisions */
+    cli_quantizer q = o->quantizer;
+    bool openvino = fixed != NULL && strcmp(fixed, CLI_OPENVINO) == 0;
+    dr_status st = DR_OK;
+
+    *config = NULL;
+    if (q.algorithm < 0)
+        return cli_refuse_given(auto_opt_params, DR_COUNT(auto_opt_params), given,
+                                only_quantizer, DR_COUNT(only_quantizer),
+                                "without --algorithm");
+    if (o->precision >= 0 && bits_of[o->precision] == 0)
+        DR_FAIL(DR_EUSAGE,
+                "--algorithm %s: a graph in %s has no weights to round; nearest: "
+                "--precision int4",
+                cli_algorithms[q.algorithm], precisions[o->precision]);
+    q.implementation = -1;
+    q.bits = o->precision >= 0 ? bits_of[o->precision] : 0;
+    DR_TRY(cli_quantizer_config(config, pass, &q, &verb_auto_opt, o, given));
+    DR_TRY(cli_quantizer_between(*config, &q, fixed != NULL && !openvino));
+done:
+    return st;
+}
+
+/* ---- the run ---- */
+
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
                      size_t count, const cli_key *keys, size_t key_count)
 {
-    const char *fixed = NULL;
-    json_t *config = NULL;
+    const char *fixed = NULL, *quantizer = NULL;
+    json_t *config = NULL, *first = NULL;
     drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
     job.adapters = o->adapter_path;
     job.check = !o->no_check;
+    job.evaluate = !o->no_evaluate;
+    job.data = cli_data_of(&o->data);
     cli_model_notes(&o->model);
     if (!o->use_model_builder)
         DR_FAIL(DR_EUSAGE, "--use_model_builder false: there is no other exporter");
     DR_TRY(fixed_provider(&fixed, o));
+    if (params == auto_opt_params)
+        DR_TRY(quantizer_step(&first, &quantizer, o, given, fixed));
     if (fixed != NULL) {
         DR_TRY(fixed_config(&config, o, given, params, count, fixed));
-        DR_TRY(cli_run_job(&o->common, &job, "NpuModelBuilder", config, "exported"));
+        DR_TRY(cli_run_two(&o->common, &job, quantizer, first, "NpuModelBuilder", config,
+                           "exported"));
         goto done;
     }
     DR_TRY(cli_refuse_given(params, count, given, only_fixed, DR_COUNT(only_fixed),
@@ -315,7 +383,8 @@ static dr_status run(const options *o, const unsigned char *given, const dr_para
     DR_TRY(cli_pass_config(&config, params, count, o, given, keys, key_count));
     if (params == auto_opt_params && chooses(o, given))
         json_object_set_new(config, "int4_algo_config", json_string("auto"));
-    DR_TRY(cli_run_job(&o->common, &job, "ModelBuilder", config, "exported"));
+    DR_TRY(cli_run_two(&o->common, &job, quantizer, first, "ModelBuilder", config,
+                       "exported"));
 done:
     return st;
 }
@@ -332,7 +401,6 @@ static dr_status run_capture(const void *cfg, const unsigned char *given)
                DR_COUNT(capture_keys));
 }
 
-extern const cli_verb verb_auto_opt; /* VERB(auto_opt, ...) in cli/verbs.def */
 const cli_verb verb_auto_opt = {
     "drupe auto-opt -m MODEL [-a ADAPTER] [--use_ort_genai] [-o FOLDER]", sizeof(options),
     auto_opt_params, DR_COUNT(auto_opt_params), run_auto_opt};

@@ -5,14 +5,15 @@
  *     fp32, fp16, bf16, int8   ModelBuilder
  *     int4, uint4              Gptq (int4: without zero points), then ModelBuilder
  *
- * For QNN, OpenVINO and VitisAI the last step is NpuModelBuilder; OpenVINO has no Gptq.
- * The others' weights have one scale an output: Gptq gets whole rows.
+ * --algorithm puts another quantizer in Gptq's place.  For QNN, OpenVINO and VitisAI the
+ * last step is NpuModelBuilder; OpenVINO has no Gptq.  The others' weights have one scale
+ * an output: the quantizer gets whole rows.
  *
  * Gptq is left out where there is nothing for it: a model that is packed already, and one
  * with an adapter, which was trained on the weights as they are (Gptq's scaling would move
- * the inputs of the modules that it changes); the export rounds those weights.
+ * the inputs of the modules that it changes); the export rounds those weights.  A quantizer
+ * that is asked for by name is never left out.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli_impl.h"
@@ -34,6 +35,8 @@ typedef struct {
     int block_size;
     bool use_ort_genai;
     bool no_evaluate, no_check;
+    cli_quantizer quantizer;
+    cli_data data;
 } options;
 
 enum { FP32, FP16, BF16, INT8, INT4, UINT4, PRECISIONS }; /* behind them: refused */
@@ -79,11 +82,18 @@ static const dr_param params[] = {
                    "export rounds"),
     DR_BOOL(options, use_ort_genai, .dflt = "true",
             .help = "genai_config.json and tokenizer beside the graph"),
+    CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "gptq",
+            .choices = cli_algorithms,
+            .help = "the quantizer of int4 and uint4; those from spinquant on are refused"),
+    CLI_QUANTIZER(options),
+    CLI_DATA(options, "calibration tokens a block (default: 512)",
+             "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
-            .help = "do not measure GPTQ's result against the original"),
+            .help = "do not measure the quantizer's result against the original"),
     DR_BOOL(options, no_check, .dflt = "false", .help = "do not load and run the result"),
     CLI_THREADS(options),
     CLI_COMMON(options),
+    DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
     DR_REFUSED("num_split", "model splitting comes later", NULL),
     DR_REFUSED("memory", "model splitting comes later", NULL),
     DR_REFUSED("surgeries", "surgeries of graphs come later", NULL),
@@ -192,13 +202,28 @@ static dr_status check_extras(const char *extras)
     return DR_OK;
 }
 
-static json_t *gptq_config(const options *o, bool rows)
-{
-    json_t *j = json_pack("{s:b}", "sym", o->precision == INT4);
+extern const cli_verb verb_optimize; /* VERB(optimize, ...) in cli/verbs.def */
 
-    if (rows || o->block_size != 0)
-        json_object_set_new(j, "group_size", json_integer(rows ? -1 : o->block_size));
-    return j;
+/* What the quantizer alone has. */
+static const char *const only_quantizer[] = {
+    "algorithm",         "exact",       "lm_head",     "modules_to_not_convert",
+    "overrides",         "data_name",   "data_files",  "text_field",
+    "text_template",     "max_seq_len", "max_samples", "add_special_tokens",
+    "use_chat_template", "no_evaluate"};
+
+static dr_status quantizer_config(json_t **out, const char **pass, const options *o,
+                                  const unsigned char *given, bool rows)
+{
+    cli_quantizer q = o->quantizer;
+    dr_status st = DR_OK;
+
+    q.implementation = -1;
+    q.symmetric = o->precision == INT4;
+    q.group_size = o->block_size;
+    DR_TRY(cli_quantizer_config(out, pass, &q, &verb_optimize, o, given));
+    DR_TRY(cli_quantizer_between(*out, &q, rows));
+done:
+    return st;
 }
 
 static void set_text(json_t *j, const char *key, const char *value)
@@ -261,13 +286,13 @@ static json_t *fixed_config(const options *o, const char *provider, bool has_pre
 static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
-    drupe_pass steps[2] = {0};
-    char *texts[2] = {0};
+    const char *pass = NULL;
+    json_t *first = NULL;
     drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
 
     job.adapters = o->adapter_path;
-    job.passes = steps;
+    job.data = cli_data_of(&o->data);
     job.evaluate = !o->no_evaluate;
     job.check = !o->no_check;
     cli_model_notes(&o->model);
@@ -275,37 +300,34 @@ static dr_status run(const void *cfg, const unsigned char *given)
     DR_TRY(check(o, given, fixed));
     bool int4 = o->precision == INT4 || o->precision == UINT4;
     bool openvino = fixed != NULL && strcmp(fixed, CLI_OPENVINO) == 0;
+    bool asked = was_given(given, "algorithm");
     bool packed = int4 && is_packed(job.model);
-    bool gptq = int4 && !packed && job.adapters == NULL && !openvino;
-    bool rounds = int4 && !packed && !gptq;
-    if (gptq || packed)
+    bool first_pass = int4 && (asked || (!packed && job.adapters == NULL && !openvino));
+    bool rounds = int4 && !packed && !first_pass;
+    if (first_pass || packed)
         DR_TRY(check_extras(o->extra_mb_options));
-    json_t *configs[2] = {gptq ? gptq_config(o, fixed != NULL) : NULL,
-                          fixed == NULL
-                              ? builder_config(o, rounds)
-                              : fixed_config(o, fixed, was_given(given, "precision"),
-                                             rounds, was_given(given, "use_ort_genai"))};
-    for (int i = gptq ? 0 : 1; i < 2; i++) {
-        texts[i] = json_dumps(configs[i], JSON_COMPACT);
-        steps[job.pass_count++] = (drupe_pass){i == 0          ? "Gptq"
-                                               : fixed == NULL ? "ModelBuilder"
-                                                               : "NpuModelBuilder",
-                                               texts[i]};
-    }
-    json_decref(configs[0]);
-    json_decref(configs[1]);
-    if (int4 && !gptq)
+    if (first_pass)
+        DR_TRY(quantizer_config(&first, &pass, o, given, fixed != NULL && !openvino));
+    else
+        DR_TRY(cli_refuse_given(params, DR_COUNT(params), given, only_quantizer,
+                                DR_COUNT(only_quantizer),
+                                int4 ? "where GPTQ is left out; name an --algorithm"
+                                     : "but with --precision int4 and uint4"));
+    json_t *second = fixed == NULL
+                         ? builder_config(o, rounds)
+                         : fixed_config(o, fixed, was_given(given, "precision"), rounds,
+                                        was_given(given, "use_ort_genai"));
+    if (int4 && !first_pass)
         dr_log(DR_INFO, "no GPTQ: %s",
                packed     ? "the model is packed already"
                : openvino ? "OpenVINO's export rounds the weights"
                           : "it would move the adapter's base");
-    DR_TRY(cli_run_passes(&o->common, &job, "optimized"));
+    DR_TRY(cli_run_two(&o->common, &job, pass, first,
+                       fixed == NULL ? "ModelBuilder" : "NpuModelBuilder", second,
+                       "optimized"));
 done:
-    free(texts[0]);
-    free(texts[1]);
     return st;
 }
 
-extern const cli_verb verb_optimize; /* VERB(optimize, ...) in cli/verbs.def */
 const cli_verb verb_optimize = {"drupe optimize -m MODEL [--precision int4] [-o FOLDER]",
                                 sizeof(options), params, DR_COUNT(params), run};

@@ -1,39 +1,43 @@
 /*
  * verb_quantize.c - drupe quantize.
  */
+#include <string.h>
+
 #include "cli/cli_impl.h"
 
 typedef struct {
     cli_common common;
     cli_model model;
     cli_data data;
-    int algorithm;
+    cli_quantizer quantizer;
     int precision;
-    int group_size;
-    bool symmetric;
-    bool exact;
     bool no_evaluate;
     double max_kl;
 } options;
 
-enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
-static const char *const algorithms[] = {"awq",    "best",    "gptq", "hqq",
-                                         "kquant", "k_quant", "rtn",  NULL};
-static const char *const passes[] = {"AutoAWQQuantizer", "Best",   "Gptq", "Hqq",
-                                     "KQuant",           "KQuant", "Rtn"};
-static const char *const precisions[] = {"int4", NULL};
+/* Olive's names and two of ours; those from int16 on are refused. */
+static const char *const precisions[] = {
+    "int4",   "uint4", "int8", "uint8", "int3", "int2", "int16", "uint16", "int32",
+    "uint32", "fp4",   "nf4",  "fp8",   "fp16", "bf16", "fp32",  NULL};
+static const int bits_of[] = {4, 4, 8, 8, 3, 2};
 
 static const dr_param params[] = {
     CLI_MODEL(options, "quantized-model"),
-    DR_CHOICE(options, algorithm, .dflt = "rtn", .choices = algorithms,
-              .help = "how weights are rounded"),
+    CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "rtn",
+            .choices = cli_algorithms,
+            .help = "how weights are rounded; those from spinquant on are refused"),
     DR_CHOICE(options, precision, .dflt = "int4", .choices = precisions,
-              .help = "of the weights"),
-    DR_INT(options, group_size, .dflt = "128", .min = -1, .max = 1024,
-           .help = "inputs that share a scale; -1: a whole row"),
-    DR_BOOL(options, symmetric, .dflt = "false", .help = "a grid without zero points"),
-    DR_BOOL(options, exact, .dflt = "false",
-            .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),
+              .help = "of the weights; int3 is stored as 4 bits; those from int16 on are "
+                      "refused"),
+    CLI_ROW(options, quantizer.implementation, "implementation", DR_PARAM_CHOICE,
+            .dflt = "null", .choices = cli_implementations,
+            .help = "whose very algorithm and layout: olive, awq or autogptq; the others "
+                    "are refused"),
+    CLI_ROW(options, quantizer.format, "format", DR_PARAM_CHOICE, .dflt = "null",
+            .choices = cli_layouts,
+            .help = "layout of the checkpoint (default: awq for awq, else gptq)"),
+    CLI_GROUP(options),
+    CLI_QUANTIZER(options),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
@@ -46,41 +50,51 @@ static const dr_param params[] = {
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
     CLI_REFUSED_SHORT('a', "adapter_path",
                       "quantize the base; give the adapter to auto-opt", NULL),
-    DR_REFUSED("implementation", "there is one implementation of each algorithm",
-               "algorithm"),
-    DR_REFUSED("act_precision", "activations stay float", "precision"),
-    DR_REFUSED("use_qdq_encoding", "weights become MatMulNBits", NULL),
-    DR_REFUSED("enable_qdq_encoding", "weights become MatMulNBits", NULL),
+    DR_REFUSED("act_precision",
+               "values stay floats in a checkpoint; optimize --act_precision rounds those "
+               "of fixed shapes",
+               NULL),
+    DR_REFUSED("use_qdq_encoding",
+               "a checkpoint has no nodes; auto-opt --use_qdq_encoding writes them", NULL),
+    DR_REFUSED("enable_qdq_encoding",
+               "a checkpoint has no nodes; auto-opt --use_qdq_encoding writes them", NULL),
     DR_REFUSED("quarot_rotate", "rotations come later", "algorithm"),
+    DR_REFUSED("embeds", "the embedding is rounded by the export", "lm_head"),
+    DR_REFUSED("moe", "mixtures of experts come later", NULL),
+    DR_REFUSED("quantize_vision", "vision models come later", NULL),
     CLI_MODEL_REFUSED,
 };
 
-/* The options that were given, under the names that each pass has for them. */
-static dr_status pass_config(json_t **out, const options *o, const unsigned char *given)
+static dr_status check_precision(const options *o)
 {
-    const cli_key keys[] = {
-        {o->algorithm == AWQ ? "q_group_size" : "group_size", "group_size"}};
+    const char *name = precisions[o->precision];
     dr_status st = DR_OK;
 
-    DR_TRY(cli_pass_config(out, params, DR_COUNT(params), o, given, keys, DR_COUNT(keys)));
-    if (o->symmetric && o->algorithm == AWQ)
-        json_object_set_new(*out, "zero_point", json_false());
-    else if (o->symmetric)
-        json_object_set_new(*out, "sym", json_true());
-    if (o->exact && o->algorithm == AWQ)
-        json_object_set_new(*out, "exact", json_true());
-    if (o->exact && o->algorithm == GPTQ) {
-        json_object_set_new(*out, "minmax", json_true());
-        json_object_set_new(*out, "prescale", json_false());
-        json_object_set_new(*out, "desc_act", json_boolean(o->group_size == -1));
+    if ((size_t)o->precision >= DR_COUNT(bits_of)) {
+        bool four = strcmp(name, "fp4") == 0 || strcmp(name, "nf4") == 0;
+        bool whole = strcmp(name, "fp16") == 0 || strcmp(name, "bf16") == 0 ||
+                     strcmp(name, "fp32") == 0;
+        st = dr_fail(DR_EUSAGE, "--precision %s: %s", name,
+                     whole ? "weights of floats are not quantized"
+                           : "no layout holds such weights");
+        dr_hint("the nearest is %s", whole  ? "convert --outtype"
+                                     : four ? "--precision int4"
+                                            : "--precision int8");
+    } else if (name[0] == 'u' && o->quantizer.symmetric) {
+        st = dr_fail(DR_EUSAGE, "--precision %s has zero points, --symmetric has none",
+                     name);
+        dr_hint("the nearest is --precision %s", name + 1);
     }
-done:
     return st;
 }
+
+extern const cli_verb verb_quantize; /* VERB(quantize, ...) in cli/verbs.def */
 
 static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
+    cli_quantizer q = o->quantizer;
+    const char *pass = NULL;
     json_t *config = NULL;
     drupe_job job = cli_model_job(&o->model);
     dr_status st = DR_OK;
@@ -90,19 +104,18 @@ static dr_status run(const void *cfg, const unsigned char *given)
     job.max_kl = o->max_kl;
     job.check = true;
     cli_model_notes(&o->model);
-    if (o->exact && o->algorithm != AWQ && o->algorithm != GPTQ)
-        DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to %s",
-                algorithms[o->algorithm]);
     if (o->no_evaluate && o->max_kl != 0)
         DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --no_evaluate");
     if (o->model.dry_run && o->max_kl != 0)
         DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --dry_run");
-    DR_TRY(pass_config(&config, o, given));
-    DR_TRY(cli_run_job(&o->common, &job, passes[o->algorithm], config, "quantized"));
+    DR_TRY(check_precision(o));
+    if (dr_param_given(params, DR_COUNT(params), given, "precision"))
+        q.bits = bits_of[o->precision];
+    DR_TRY(cli_quantizer_config(&config, &pass, &q, &verb_quantize, o, given));
+    DR_TRY(cli_run_job(&o->common, &job, pass, config, "quantized"));
 done:
     return st;
 }
 
-extern const cli_verb verb_quantize; /* VERB(quantize, ...) in cli/verbs.def */
 const cli_verb verb_quantize = {"drupe quantize -m MODEL [--algorithm awq] [-o FOLDER]",
                                 sizeof(options), params, DR_COUNT(params), run};

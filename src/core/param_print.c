@@ -119,6 +119,9 @@ static json_t *value_json(const dr_param *p, const void *cfg)
     case DR_PARAM_REFUSED:
         return NULL;
     }
+    json_t *parsed = p->json && text != NULL ? json_loads(text, 0, NULL) : NULL;
+    if (parsed != NULL)
+        return parsed;
     return text ? json_string(text) : json_null();
 }
 

@@ -135,7 +135,7 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
          d->text_template != NULL || d->use_chat_template || d->add_special_tokens ||
          d->max_seq_len > 0 || d->max_samples > 0))
         DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
-                p->steps[spec->step_count - 1].def->name);
+                p->steps[0].def->name);
     DR_TRY(data_check(d));
 done:
     return st;

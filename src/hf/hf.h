@@ -177,7 +177,7 @@ typedef enum {
     HF_QUANT_AWQ,
     HF_QUANT_GPTQ,
     HF_QUANT_OLIVE,
-    HF_QUANT_COMPRESSED /* compressed-tensors, pack-quantized; read only */
+    HF_QUANT_COMPRESSED /* compressed-tensors, pack-quantized */
 } hf_quant_method;
 
 typedef struct {
@@ -239,6 +239,11 @@ void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
  * be NULL); paths relative to dir are stored as given. */
 DR_MUST_USE dr_status hf_write_model_config(const char *dir, const char *model_path,
                                             const char *adapter_path);
+
+/* Does the regular expression match name from its start, and with whole up to its end?
+ * One that does not compile is DR_EFORMAT, naming where it stands. */
+DR_MUST_USE dr_status hf_pattern_match(bool *out, const char *pattern, bool whole,
+                                       const char *name, const char *where);
 
 /* ---- single files ---- */
 

@@ -7,6 +7,9 @@
  * scale of a long block.  What does not divide as the format wants is refused, since all
  * readers assume it.
  *
+ * compressed-tensors has codes with a sign, stored with 2^(bits-1) added: drupe's own, as
+ * are its zero points; rows end in whole words, whose rest is zero bits.
+ *
  * A GPTQ file (version 1) stores zero points minus one, modulo 2^bits, as ORT GenAI's
  * builder and AutoGPTQ read them.  GPTQModel adds the one to whole words instead, which is
  * the same unless a zero point is 0; such a group has weights of one sign only.
@@ -17,10 +20,32 @@
 #include "hf/packed_impl.h"
 #include "hf/roles_impl.h"
 
-enum { PART_QWEIGHT, PART_SCALES, PART_QZEROS, PART_G_IDX };
+enum { PART_QWEIGHT, PART_SCALES, PART_QZEROS, PART_LAST };
 
-static const char *const part_names[HF_PACKED_PARTS] = {"qweight", "scales", "qzeros",
-                                                        "g_idx"};
+/* The last: g_idx, and the shape that compressed-tensors says again. */
+static const char *const part_names[][HF_PACKED_PARTS] = {
+    {"qweight", "scales", "qzeros", "g_idx"},
+    {"weight_packed", "weight_scale", "weight_zero_point", "weight_shape"}};
+
+static bool is_compressed(const hf_quant *q)
+{
+    return q->method == HF_QUANT_COMPRESSED;
+}
+
+static const char *part_name(const hf_quant *q, int part)
+{
+    return part_names[is_compressed(q)][part];
+}
+
+static size_t bytes_for(size_t count, int bits)
+{
+    return (count * (size_t)bits + 7) / 8;
+}
+
+static size_t words_for(size_t count, int bits)
+{
+    return (count * (size_t)bits + 31) / 32;
+}
 
 static size_t span_of(const hf_linear *l, const hf_quant *q)
 {
@@ -28,6 +53,16 @@ static size_t span_of(const hf_linear *l, const hf_quant *q)
 }
 
 /* ---- plan ---- */
+
+static dr_status refuse_count(const hf_linear *l, const char *what, size_t count, size_t of)
+{
+    dr_status st = dr_fail(DR_EUNSUPPORTED,
+                           "%s: %zu %s are not a multiple of %zu, as the file format wants",
+                           l->path, count, what, of);
+
+    dr_hint("the olive and the compressed-tensors layout take any number");
+    return st;
+}
 
 static dr_status check_sizes(const hf_linear *l, const hf_quant *q)
 {
@@ -38,29 +73,23 @@ static dr_status check_sizes(const hf_linear *l, const hf_quant *q)
     if (l->n_in % span != 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: %zu inputs are not a multiple of the group size %zu",
                 l->path, l->n_in, span);
-    if (q->method == HF_QUANT_OLIVE)
+    if (q->method == HF_QUANT_OLIVE || is_compressed(q))
         goto done;
     if (l->n_out % per_word != 0)
-        DR_FAIL(DR_EUNSUPPORTED,
-                "%s: %zu outputs are not a multiple of %zu, as the file "
-                "format wants",
-                l->path, l->n_out, per_word);
+        return refuse_count(l, "outputs", l->n_out, per_word);
     if (q->method == HF_QUANT_GPTQ && l->n_in % per_word != 0)
-        DR_FAIL(DR_EUNSUPPORTED,
-                "%s: %zu inputs are not a multiple of %zu, as the file "
-                "format wants",
-                l->path, l->n_in, per_word);
+        return refuse_count(l, "inputs", l->n_in, per_word);
 done:
     return st;
 }
 
-static void add_part(dr_arena *a, hf_packed *out, int part, const hf_linear *l, dr_dtype t,
-                     size_t rows, size_t cols)
+static void add_part(dr_arena *a, hf_packed *out, int part, const hf_linear *l,
+                     const hf_quant *q, dr_dtype t, size_t rows, size_t cols)
 {
     dr_tensor *p = &out->part[out->count++];
 
     *p = (dr_tensor){
-        .name = dr_arena_printf(a, "%s.%s", l->path, part_names[part]),
+        .name = dr_arena_printf(a, "%s.%s", l->path, part_name(q, part)),
         .dtype = t,
         .ndim = cols > 0 ? 2 : 1,
         .dims = {(int64_t)rows, (int64_t)cols},
@@ -77,20 +106,28 @@ dr_status hf_pack_plan(dr_arena *a, hf_packed *out, const hf_linear *l, const hf
     DR_TRY(check_sizes(l, q));
     size_t g = k / span_of(l, q);
     if (q->method == HF_QUANT_OLIVE) {
-        add_part(a, out, PART_QWEIGHT, l, DR_DTYPE_U8, n, (k * bits + 7) / 8);
-        add_part(a, out, PART_SCALES, l, DR_DTYPE_F16, n, g);
+        add_part(a, out, PART_QWEIGHT, l, q, DR_DTYPE_U8, n, bytes_for(k, q->bits));
+        add_part(a, out, PART_SCALES, l, q, DR_DTYPE_F16, n, g);
         if (!q->symmetric)
-            add_part(a, out, PART_QZEROS, l, DR_DTYPE_U8, n, (g * bits + 7) / 8);
+            add_part(a, out, PART_QZEROS, l, q, DR_DTYPE_U8, n, bytes_for(g, q->bits));
+        goto done;
+    }
+    if (is_compressed(q)) {
+        add_part(a, out, PART_QWEIGHT, l, q, DR_DTYPE_I32, n, words_for(k, q->bits));
+        add_part(a, out, PART_SCALES, l, q, DR_DTYPE_F16, n, g);
+        if (!q->symmetric)
+            add_part(a, out, PART_QZEROS, l, q, DR_DTYPE_I32, words_for(n, q->bits), g);
+        add_part(a, out, PART_LAST, l, q, DR_DTYPE_I64, 2, 0);
         goto done;
     }
     if (q->method == HF_QUANT_AWQ)
-        add_part(a, out, PART_QWEIGHT, l, DR_DTYPE_I32, k, n * bits / 32);
+        add_part(a, out, PART_QWEIGHT, l, q, DR_DTYPE_I32, k, n * bits / 32);
     else
-        add_part(a, out, PART_QWEIGHT, l, DR_DTYPE_I32, k * bits / 32, n);
-    add_part(a, out, PART_SCALES, l, DR_DTYPE_F16, g, n);
-    add_part(a, out, PART_QZEROS, l, DR_DTYPE_I32, g, n * bits / 32);
+        add_part(a, out, PART_QWEIGHT, l, q, DR_DTYPE_I32, k * bits / 32, n);
+    add_part(a, out, PART_SCALES, l, q, DR_DTYPE_F16, g, n);
+    add_part(a, out, PART_QZEROS, l, q, DR_DTYPE_I32, g, n * bits / 32);
     if (q->method == HF_QUANT_GPTQ)
-        add_part(a, out, PART_G_IDX, l, DR_DTYPE_I32, k, 0);
+        add_part(a, out, PART_LAST, l, q, DR_DTYPE_I32, k, 0);
 done:
     return st;
 }
@@ -191,15 +228,16 @@ static void gptq_codes(unsigned char *dst, const dr_qtensor *w)
     }
 }
 
-/* Codes behind the last input of a row, in its last byte, are zero bits in the file. */
-static void olive_codes(unsigned char *dst, const dr_qtensor *w)
+/* Olive's and compressed-tensors': rows as they are, in n bytes each; what is behind the
+ * last input of a row is zero bits in the file. */
+static void row_codes(unsigned char *dst, const dr_qtensor *w, size_t n)
 {
-    size_t bits = w->cols * (size_t)w->bits, n = (bits + 7) / 8;
+    size_t bits = w->cols * (size_t)w->bits, used = bytes_for(w->cols, w->bits);
 
     for (size_t r = 0; r < w->rows; r++, dst += n) {
-        memcpy(dst, w->codes + r * dr_qtensor_row_bytes(w), n);
+        memcpy(dst, w->codes + r * dr_qtensor_row_bytes(w), used);
         if (bits % 8 != 0)
-            dst[n - 1] &= (unsigned char)((1 << bits % 8) - 1);
+            dst[used - 1] &= (unsigned char)((1 << bits % 8) - 1);
     }
 }
 
@@ -209,7 +247,7 @@ static void put_scales(unsigned char *dst, const dr_qtensor *w, const hf_quant *
                        size_t span)
 {
     size_t kb = dr_qtensor_blocks(w), g_count = w->cols / span;
-    bool by_row = q->method == HF_QUANT_OLIVE;
+    bool by_row = q->method >= HF_QUANT_OLIVE;
 
     for (size_t r = 0; r < w->rows; r++) {
         for (size_t g = 0; g < g_count; g++) {
@@ -231,15 +269,17 @@ static void put_zeros(unsigned char *dst, const dr_qtensor *w, const hf_quant *q
             unsigned z = (unsigned)dr_qtensor_zero(w, r, g * span / (size_t)w->block);
             if (q->method == HF_QUANT_OLIVE) {
                 size_t at = g * bits;
-                dst[r * ((g_count * bits + 7) / 8) + at / 8] |= (uint8_t)(z << at % 8);
+                dst[r * bytes_for(g_count, w->bits) + at / 8] |= (uint8_t)(z << at % 8);
                 continue;
             }
-            size_t place = r % per_word;
+            size_t place = r % per_word, word_at = g * (w->rows / per_word) + r / per_word;
+            if (is_compressed(q))
+                word_at = r / per_word * g_count + g;
             if (q->method == HF_QUANT_AWQ)
                 place = (size_t)hf_awq_nibble[place];
-            else
+            else if (q->method == HF_QUANT_GPTQ)
                 z = (z - 1) & mask;
-            unsigned char *p = dst + 4 * (g * (w->rows / per_word) + r / per_word);
+            unsigned char *p = dst + 4 * word_at;
             uint32_t word = hf_load32(p) | z << place * bits;
             memcpy(p, &word, 4);
         }
@@ -254,22 +294,31 @@ static void put_order(unsigned char *dst, const dr_qtensor *w, size_t span)
     }
 }
 
+static void put_shape(unsigned char *dst, const dr_qtensor *w)
+{
+    const int64_t shape[2] = {(int64_t)w->rows, (int64_t)w->cols};
+
+    memcpy(dst, shape, sizeof(shape));
+}
+
 void hf_pack_part(void *dst, const hf_packed *plan, size_t i, const hf_linear *l,
                   const hf_quant *q, const dr_qtensor *w)
 {
     const char *name = strrchr(plan->part[i].name, '.') + 1;
     size_t span = span_of(l, q);
 
-    if (strcmp(name, part_names[PART_SCALES]) == 0)
+    if (strcmp(name, part_name(q, PART_SCALES)) == 0)
         put_scales(dst, w, q, span);
-    else if (strcmp(name, part_names[PART_QZEROS]) == 0)
+    else if (strcmp(name, part_name(q, PART_QZEROS)) == 0)
         put_zeros(dst, w, q, span);
-    else if (strcmp(name, part_names[PART_G_IDX]) == 0)
+    else if (strcmp(name, part_name(q, PART_LAST)) == 0 && is_compressed(q))
+        put_shape(dst, w);
+    else if (strcmp(name, part_name(q, PART_LAST)) == 0)
         put_order(dst, w, span);
     else if (q->method == HF_QUANT_AWQ)
         awq_codes(dst, w);
     else if (q->method == HF_QUANT_GPTQ)
         gptq_codes(dst, w);
     else
-        olive_codes(dst, w);
+        row_codes(dst, w, plan->part[i].bytes / w->rows);
 }

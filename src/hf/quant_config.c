@@ -15,6 +15,7 @@
  *   pressed  groups     "re:" that matches the beginning;        then Linear
  *                       Linear, for all
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/json.h"
@@ -422,6 +423,76 @@ static void list_modules(json_t *skip, json_t *special, const hf_model *m,
     }
 }
 
+/* One of compressed-tensors' config groups; targets is taken over. */
+static json_t *group_json(const hf_quant *q, json_t *targets)
+{
+    json_t *size = q->group == -1 ? json_null() : json_integer(q->group);
+
+    return json_pack(
+        "{s:o, s:{s:i, s:s, s:b, s:s, s:o, s:b, s:n}, s:n, s:n, s:s}", "targets", targets,
+        "weights", "num_bits", q->bits, "type", "int", "symmetric", (int)q->symmetric,
+        "strategy", q->group == -1 ? "channel" : "group", "group_size", size, "dynamic", 0,
+        "actorder", "input_activations", "output_activations", "format", "pack-quantized");
+}
+
+/* The group of base, and one for each other grid that a linear has, by their names. */
+static json_t *groups_json(const hf_model *m, const hf_quant *base, const hf_quant *formats)
+{
+    json_t *groups = json_object(), *targets = json_pack("[s]", "Linear");
+    char name[HF_NAME_MAX];
+
+    set(groups, "group_0", group_json(base, targets));
+    for (size_t i = 0; i + 1 < m->linear_count; i++) {
+        bool first = formats[i].method != HF_QUANT_NONE && !same_grid(base, &formats[i]);
+        for (size_t k = 0; k < i && first; k++)
+            first =
+                formats[k].method == HF_QUANT_NONE || !same_grid(&formats[k], &formats[i]);
+        if (!first)
+            continue;
+        targets = json_array();
+        for (size_t k = i; k + 1 < m->linear_count; k++) {
+            if (formats[k].method != HF_QUANT_NONE && same_grid(&formats[k], &formats[i]))
+                json_array_append_new(targets, json_string(m->linears[k].path));
+        }
+        (void)snprintf(name, sizeof(name), "group_%zu", json_object_size(groups));
+        set(groups, name, group_json(&formats[i], targets));
+    }
+    return groups;
+}
+
+static json_t *compressed_json(const hf_model *m, const hf_quant *base,
+                               const hf_quant *formats, json_t *skip, bool head_packed)
+{
+    if (!head_packed)
+        json_array_append_new(skip, json_string("lm_head"));
+    return json_pack("{s:s, s:s, s:s, s:o, s:O, s:n}", "quant_method",
+                     method_names[base->method], "format", "pack-quantized",
+                     "quantization_status", "compressed", "config_groups",
+                     groups_json(m, base, formats), "ignore", skip, "kv_cache_scheme");
+}
+
+/* What GPTQ's readers want to know. */
+static void gptq_keys(json_t *o, const hf_quant *base, bool head_packed, json_t *special)
+{
+    set(o, "damp_percent", json_real(0.01));
+    set(o, "desc_act", json_false());
+    set(o, "sym", json_boolean(base->symmetric));
+    set(o, "true_sequential", json_true());
+    set(o, "lm_head", json_boolean(head_packed));
+    set(o, "checkpoint_format", json_string("gptq"));
+    if (json_object_size(special) > 0)
+        set(o, "dynamic", json_incref(special));
+}
+
+static void olive_keys(json_t *o, const hf_quant *base, bool head_packed, json_t *special)
+{
+    set(o, "symmetric", json_boolean(base->symmetric));
+    set(o, "lm_head", json_boolean(head_packed));
+    set(o, "embeds", json_false());
+    set(o, "overrides", json_object_size(special) > 0 ? json_incref(special) : json_null());
+    set(o, "tie_word_embeddings", json_false());
+}
+
 json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *formats)
 {
     const hf_linear *head = hf_head_linear(m);
@@ -432,27 +503,18 @@ json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *f
     set(o, "quant_method", json_string(method_names[base->method]));
     set(o, "bits", json_integer(base->bits));
     set(o, "group_size", json_integer(base->group));
-    if (base->method == HF_QUANT_GPTQ) {
-        set(o, "damp_percent", json_real(0.01));
-        set(o, "desc_act", json_false());
-        set(o, "sym", json_boolean(base->symmetric));
-        set(o, "true_sequential", json_true());
-        set(o, "lm_head", json_boolean(head_packed));
-        set(o, "checkpoint_format", json_string("gptq"));
-        if (json_object_size(special) > 0)
-            set(o, "dynamic", json_incref(special));
+    if (base->method == HF_QUANT_COMPRESSED) {
+        json_decref(o);
+        o = compressed_json(m, base, formats, skip, head_packed);
+    } else if (base->method == HF_QUANT_GPTQ) {
+        gptq_keys(o, base, head_packed, special);
     } else if (base->method == HF_QUANT_AWQ) {
         set(o, "zero_point", json_boolean(!base->symmetric));
         set(o, "version", json_string("gemm"));
     } else {
-        set(o, "symmetric", json_boolean(base->symmetric));
-        set(o, "lm_head", json_boolean(head_packed));
-        set(o, "embeds", json_false());
-        set(o, "overrides",
-            json_object_size(special) > 0 ? json_incref(special) : json_null());
-        set(o, "tie_word_embeddings", json_false());
+        olive_keys(o, base, head_packed, special);
     }
-    if (base->method != HF_QUANT_GPTQ)
+    if (base->method == HF_QUANT_AWQ || base->method == HF_QUANT_OLIVE)
         set(o, "modules_to_not_convert",
             json_array_size(skip) > 0 ? json_incref(skip) : json_null());
     json_decref(skip);

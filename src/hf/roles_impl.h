@@ -48,13 +48,6 @@ DR_MUST_USE dr_status hf_quant_check(const hf_quant *q, const char *what);
 /* The linear with this path; NULL: there is none. */
 const hf_linear *hf_find_linear(const hf_model *m, const char *path);
 
-/* ---- pattern.c ---- */
-
-/* Does the regular expression match name from its start, and with whole up to its end?
- * One that does not compile is DR_EFORMAT, naming where it stands. */
-DR_MUST_USE dr_status hf_pattern_match(bool *out, const char *pattern, bool whole,
-                                       const char *name, const char *where);
-
 /* ---- unpack.c ---- */
 
 /* Is there a packed weight under this module?  Then fills p's packed entries, checked

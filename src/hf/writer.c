@@ -264,8 +264,6 @@ dr_status hf_writer_open(hf_writer **out, const char *dir, const hf_model *sourc
     w->dtype = DR_DTYPE_COUNT;
     w->formats = dr_calloc(source->linear_count, sizeof(*w->formats));
     w->plans = dr_calloc(source->linear_count, sizeof(*w->plans));
-    if (quant != NULL && quant->method == HF_QUANT_COMPRESSED)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: compressed-tensors is read, not written", dir);
     if (quant != NULL && quant->method != HF_QUANT_NONE) {
         DR_TRYF(hf_quant_check(quant, "quantization"), "writing %s", dir);
         w->quant = *quant;

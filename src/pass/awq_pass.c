@@ -10,10 +10,12 @@ typedef struct {
     bool duo_scaling;
     bool apply_clip;
     bool exact;
+    pass_modules modules;
 } awq;
 
 static const dr_param params[] = {
-    DR_INT(awq, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),
+    DR_INT(awq, bits, .dflt = "4", .min = 2, .max = 8,
+           .help = "bits per weight: 2, 3 (stored as 4), 4, 8; all but 4 need format gptq"),
     DR_INT(awq, q_group_size, .dflt = "128", .search = "[32, 64, 128]", .min = -1,
            .max = 1024, .help = "input channels that share a scale; -1: a whole row"),
     DR_BOOL(awq, zero_point, .dflt = "true", .help = "asymmetric grid"),
@@ -21,19 +23,29 @@ static const dr_param params[] = {
     DR_BOOL(awq, apply_clip, .dflt = "true", .help = "search a clipping of each group"),
     DR_BOOL(awq, exact, .dflt = "false",
             .help = "AutoAWQ's very search, without drupe's improvements"),
+    PASS_MODULES_ROWS(awq, "awq"),
     DR_REFUSED("input_model_dtype", "weights are read as they are stored", NULL),
-    DR_REFUSED("version", "the gemm layout is the one that transformers reads", NULL),
-    DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),
+    DR_REFUSED("version", "awq's layout is gemm, which transformers reads", "format"),
     DR_REFUSED("export_compatible", "every result can be exported", NULL),
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
 
+static quant_grid grid_of(const awq *c)
+{
+    return (quant_grid){c->bits, c->q_group_size, !c->zero_point};
+}
+
 static dr_status validate(const void *config, const unsigned char *given)
 {
     const awq *c = config;
+    const quant_grid grid = grid_of(c);
+    dr_status st = DR_OK;
 
     (void)given;
-    return pass_check_group("q_group_size", c->q_group_size);
+    DR_TRY(pass_check_group("q_group_size", c->q_group_size));
+    DR_TRY(pass_modules_check(&c->modules, &grid, HF_QUANT_AWQ));
+done:
+    return st;
 }
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,
@@ -50,7 +62,8 @@ static pass_quant_plan quant_plan(const void *config)
     const awq *c = config;
 
     return (pass_quant_plan){.layout = HF_QUANT_AWQ,
-                             .grid = {c->bits, c->q_group_size, !c->zero_point},
+                             .modules = &c->modules,
+                             .grid = grid_of(c),
                              .calib_samples = 16,
                              .calib_seq_len = 512,
                              .forwards =

@@ -4,9 +4,7 @@
 #include "pass/quantize_impl.h"
 
 typedef struct {
-    int bits;
-    int group_size;
-    bool sym;
+    pass_grid grid;
     double damp_percent;
     bool desc_act;
     bool static_groups;
@@ -15,7 +13,7 @@ typedef struct {
 } gptq;
 
 static const dr_param params[] = {
-    PASS_GRID_ROWS(gptq, "128"),
+    PASS_GRID_ROWS("128"),
     DR_FLOAT(gptq, damp_percent, .dflt = "0.01", .search = "[0.001, 0.01, 0.1]",
              .min = 0.0001, .max = 1, .help = "share of the mean diagonal that is added"),
     DR_BOOL(gptq, desc_act, .dflt = "true",
@@ -29,14 +27,6 @@ static const dr_param params[] = {
     PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
-
-static dr_status validate(const void *config, const unsigned char *given)
-{
-    const gptq *c = config;
-
-    (void)given;
-    return pass_check_group("group_size", c->group_size);
-}
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,
                           const quant_calib *calib, const void *config)
@@ -53,14 +43,12 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
 
 static pass_quant_plan quant_plan(const void *config)
 {
-    const gptq *c = config;
+    pass_quant_plan plan = pass_grid_plan(config, quantize);
 
-    return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
-                             .grid = {c->bits, c->group_size, c->sym},
-                             .calib_samples = 32,
-                             .calib_seq_len = 512,
-                             .forwards = 2.5, /* a layer before and after; its Hessians */
-                             .quantize = quantize};
+    plan.calib_samples = 32;
+    plan.calib_seq_len = 512;
+    plan.forwards = 2.5; /* a layer before and after; its Hessians */
+    return plan;
 }
 
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
@@ -74,7 +62,7 @@ const pass_def pass_gptq = {
     .config_size = sizeof(gptq),
     .params = params,
     .params_count = DR_COUNT(params),
-    .validate = validate,
+    .validate = pass_grid_validate,
     .estimate = pass_quantize_estimate,
     .run = pass_quantize,
     .quant_plan = quant_plan,

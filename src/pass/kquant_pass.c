@@ -4,8 +4,7 @@
 #include "pass/quantize_impl.h"
 
 static const dr_param params[] = {
-    PASS_GRID_ROWS(pass_grid, "32"),
-    DR_REFUSED("embeds", "the embedding is quantized by the export", NULL),
+    PASS_GRID_ROWS("32"),
     PASS_GRID_REFUSED,
 };
 

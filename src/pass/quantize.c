@@ -16,6 +16,7 @@ enum {
     MEMORY_BASE = 64 << 20,
     JUDGE_SEQ_LEN = 512,
     JUDGE_BLOCKS = 16,
+    HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
     GROUP_MAX = 1024
 };
@@ -140,9 +141,12 @@ done:
 /* The quantizer proper, into dir. */
 static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *dev,
                                const hf_model *m, const quant_grid *grid,
-                               const data_blocks *blocks, const pass_quant_plan *plan)
+                               const pass_choices *chosen, const data_blocks *blocks,
+                               const pass_quant_plan *plan)
 {
-    const hf_quant layout = {plan->layout, grid->bits, grid->group_size, grid->symmetric};
+    const hf_quant_method method = pass_layout_of(plan->modules, plan->layout);
+    const hf_quant layout = {method, quant_stored_bits(grid), grid->group_size,
+                             grid->symmetric};
     const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
     hf_writer *writer = NULL;
     dr_progress progress;
@@ -150,7 +154,13 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
 
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, &layout));
-    const quant_site site = {dev, m, writer, &progress};
+    DR_TRY(pass_choices_formats(writer, chosen, m, method));
+    const quant_site site = {.dev = dev,
+                             .in = m,
+                             .out = writer,
+                             .progress = &progress,
+                             .choices = chosen->layers,
+                             .head = chosen->head ? &chosen->head_grid : NULL};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
@@ -183,7 +193,7 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
     if (in->adapter_count > 0) {
         st = dr_fail(DR_EUSAGE, "%s has an adapter, which quantizing would leave behind",
                      in->name);
-        dr_hint("quantize the base alone; give the adapter to auto-opt");
+        dr_hint("quantize the base alone, then give the adapter to auto-opt");
         goto done;
     }
     if (context > 0 && d->max_seq_len > (size_t)context)
@@ -199,6 +209,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     judgement found = {0};
+    pass_choices chosen = {0};
     data_blocks blocks = {0};
     hf_model *m = NULL, *made = NULL;
     tok_tokenizer *tok = NULL;
@@ -208,6 +219,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to quantize");
     DR_TRY(check_input(job, in, m));
     DR_TRY(fit_group(&grid, m));
+    DR_TRY(pass_choose_modules(&chosen, job->arena, m, &grid, plan->modules));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
     if (plan->calib_samples > 0 || job->evaluate)
         DR_TRYF(pass_open_tokenizer(&tok, m,
@@ -218,7 +230,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
         const data_options data = calib_options(job, plan, m);
         DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");
     }
-    DR_TRY(quantize_into(job, dir, dev, m, &grid, &blocks, plan));
+    DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
         DR_TRY(judge(job, &found, dev, m, made, tok));
@@ -256,13 +268,15 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
     uint64_t tokens = plan->calib_samples > 0 ? data.max_samples * data.max_seq_len : 0;
     uint64_t judged = job->evaluate ? JUDGE_SEQ_LEN * JUDGE_BLOCKS : 0;
 
-    need->disk =
-        layer * layers * 5 / 8 + embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
+    need->disk = layer * layers * ((uint64_t)quant_stored_bits(&plan->grid) + 1) / 8 +
+                 embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
     if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
                        Grams of the widest input */
         need->memory +=
             (c->parallel ? 12 : 8) * tokens * (uint64_t)c->hidden + 8 * widest * widest;
+    if (plan->modules->lm_head) /* packed, and a slice of it five times */
+        need->memory += embed * 9 / 8 + (uint64_t)5 * 4 * HEAD_SLICE * (uint64_t)c->hidden;
     if (job->evaluate) /* the head as floats, and the hidden states of both models */
         need->memory += 4 * embed + 8 * judged * (uint64_t)c->hidden;
     need->seconds =
@@ -279,9 +293,14 @@ done:
 dr_status pass_grid_validate(const void *config, const unsigned char *given)
 {
     const pass_grid *c = config;
+    const quant_grid grid = {c->bits, c->group_size, c->sym};
+    dr_status st = DR_OK;
 
     (void)given;
-    return pass_check_group("group_size", c->group_size);
+    DR_TRY(pass_check_group("group_size", c->group_size));
+    DR_TRY(pass_modules_check(&c->modules, &grid, HF_QUANT_GPTQ));
+done:
+    return st;
 }
 
 pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize)
@@ -289,6 +308,7 @@ pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize)
     const pass_grid *c = config;
 
     return (pass_quant_plan){.layout = HF_QUANT_GPTQ,
+                             .modules = &c->modules,
                              .grid = {c->bits, c->group_size, c->sym},
                              .quantize = quantize};
 }

@@ -12,12 +12,60 @@
 typedef dr_status (*pass_quantizer)(const quant_site *site, const quant_grid *grid,
                                     const quant_calib *calib, const void *config);
 
+/* ---- which modules, and the layout (modules.c) ---- */
+
+/* What every quantizer has to set beside its grid. */
+typedef struct {
+    int format; /* of pass_layouts; -1: the quantizer's own */
+    bool lm_head;
+    const char *modules_to_not_convert; /* comma list; NULL: none */
+    const char *overrides;              /* JSON object; NULL: none */
+} pass_modules;
+extern const char *const pass_layouts[];
+
+/* Rows for a struct with a pass_modules called modules. */
+#define PASS_MODULES_ROW(s, member, kind, ...)                                             \
+    {                                                                                      \
+        .name = #member, .offset = offsetof(s, modules.member), .type = kind, __VA_ARGS__  \
+    }
+#define PASS_MODULES_ROWS(s, layout)                                                       \
+    PASS_MODULES_ROW(s, format, DR_PARAM_CHOICE, .dflt = "null", .choices = pass_layouts,  \
+                     .help = "layout of the checkpoint (default: " layout ")"),            \
+        PASS_MODULES_ROW(s, lm_head, DR_PARAM_BOOL, .dflt = "false",                       \
+                         .help = "the head too, where it is not the embedding"),           \
+        PASS_MODULES_ROW(                                                                  \
+            s, modules_to_not_convert, DR_PARAM_STR, .dflt = "null", .listed = true,       \
+            .help = "parts of names, or re:EXPRESSION, of modules that stay"),             \
+        PASS_MODULES_ROW(s, overrides, DR_PARAM_STR, .dflt = "null", .json = true,         \
+                         .help = "name or re:EXPRESSION to bits, group_size, symmetric")
+
+/* What becomes of each linear. */
+typedef struct {
+    quant_choice *layers; /* quant_site.choices; NULL: all alike */
+    bool head;
+    quant_grid head_grid;
+} pass_choices;
+
+hf_quant_method pass_layout_of(const pass_modules *w, hf_quant_method own);
+/* DR_EUSAGE: bits, or what the layout cannot hold; before there is a model. */
+DR_MUST_USE dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
+                                         hf_quant_method own);
+/* DR_EUSAGE: a name that no module has, a group that does not divide, a tied head. */
+DR_MUST_USE dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
+                                          const quant_grid *base, const pass_modules *w);
+/* Tells the writer. */
+DR_MUST_USE dr_status pass_choices_formats(hf_writer *w, const pass_choices *c,
+                                           const hf_model *m, hf_quant_method layout);
+
+/* ---- the frame ---- */
+
 typedef struct pass_quant_plan {
-    hf_quant_method layout; /* of the checkpoint */
-    quant_grid grid;        /* as asked; the group is fitted to the model */
-    size_t calib_samples;   /* when the user says nothing; 0: no text is read */
-    size_t calib_seq_len;   /* likewise */
-    double forwards;        /* work, in forward passes over the calibration text */
+    hf_quant_method layout; /* of the checkpoint, unless modules says another */
+    const pass_modules *modules;
+    quant_grid grid;      /* as asked; the group is fitted to the model */
+    size_t calib_samples; /* when the user says nothing; 0: no text is read */
+    size_t calib_seq_len; /* likewise */
+    double forwards;      /* work, in forward passes over the calibration text */
     pass_quantizer quantize;
 } pass_quant_plan;
 
@@ -38,26 +86,28 @@ typedef struct {
     int bits;
     int group_size;
     bool sym;
+    pass_modules modules;
 } pass_grid;
 
-/* Rows for a struct with the fields of pass_grid; group: the default, as text. */
-#define PASS_GRID_ROWS(s, group)                                                           \
-    DR_INT(s, bits, .dflt = "4", .min = 4, .max = 4, .help = "bits per weight"),           \
-        DR_INT(s, group_size, .dflt = group, .search = "[-1, 16, 32, 64, 128]", .min = -1, \
-               .max = 1024, .help = "input channels that share a scale; -1: a whole row"), \
-        DR_BOOL(s, sym, .dflt = "false", .search = "[true, false]",                        \
-                .help = "symmetric grid")
+/* Rows for a struct that begins with a pass_grid; group: the default, as text. */
+#define PASS_GRID_ROWS(group)                                                              \
+    DR_INT(pass_grid, bits, .dflt = "4", .search = "[2, 4, 8]", .min = 2, .max = 8,        \
+           .help = "bits per weight: 2, 3 (stored as 4), 4, 8"),                           \
+        DR_INT(pass_grid, group_size, .dflt = group, .search = "[-1, 16, 32, 64, 128]",    \
+               .min = -1, .max = 1024,                                                     \
+               .help = "input channels that share a scale; -1: a whole row"),              \
+        DR_BOOL(pass_grid, sym, .dflt = "false", .search = "[true, false]",                \
+                .help = "symmetric grid"),                                                 \
+        PASS_MODULES_ROWS(pass_grid, "gptq")
 
 #define PASS_GRID_REFUSED                                                                  \
-    DR_REFUSED("lm_head", "the head is quantized by the export", NULL),                    \
-        DR_REFUSED("modules_to_not_convert", "choosing modules comes later", NULL),        \
-        DR_REFUSED("overrides", "choosing modules comes later", NULL),                     \
+    DR_REFUSED("embeds", "the embedding is quantized by the export", NULL),                \
         DR_REFUSED("quantize_vision", "vision models come later", NULL),                   \
         DR_REFUSED("moe", "mixtures of experts come later", NULL)
 
-/* validate of a pass whose config is a pass_grid. */
+/* validate of a pass whose config begins with a pass_grid. */
 DR_MUST_USE dr_status pass_grid_validate(const void *config, const unsigned char *given);
-/* The plan of such a pass: no data, GPTQ's layout. */
+/* The plan of such a pass: GPTQ's layout, no data unless the caller adds some. */
 pass_quant_plan pass_grid_plan(const void *config, pass_quantizer quantize);
 
 #endif

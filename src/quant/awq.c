@@ -15,7 +15,7 @@
 #include "quant/awq_impl.h"
 #include "quant/tile_impl.h"
 
-enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96 };
+enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96, GRAM_COLS = 128 };
 
 void awq_run_close(awq_run *r)
 {
@@ -43,6 +43,20 @@ static size_t packed_floats(const awq_slot *slot)
     return nn_i8_packed_bytes(slot->n, slot->k) / sizeof(float);
 }
 
+/* The slot's grid in that layer. */
+static dr_status slot_grid(awq_run *r, int layer, hf_slot s)
+{
+    awq_slot *slot = &r->slot[s];
+    const quant_site *site = r->s.site;
+    dr_status st = DR_OK;
+
+    slot->plain = !quant_slot_grid(&slot->grid, site, layer, s, r->grid);
+    DR_TRY(quant_grid_block(&slot->block, &slot->grid, slot->k,
+                            quant_slot_linears(site->in, layer, s, NULL)->path));
+done:
+    return st;
+}
+
 static dr_status slot_init(awq_run *r, hf_slot s)
 {
     awq_slot *slot = &r->slot[s];
@@ -52,14 +66,14 @@ static dr_status slot_init(awq_run *r, hf_slot s)
 
     slot->n = hf_slot_out(r->s.cfg, s);
     slot->k = hf_slot_in(r->s.cfg, s);
-    DR_TRY(quant_grid_block(&slot->block, r->grid, slot->k,
-                            quant_slot_linears(r->s.site->in, 0, s, NULL)->path));
+    DR_TRY(slot_grid(r, 0, s));
     DR_TRY(dr_big_alloc(&p, slot->k, sizeof(double), "activation sums"));
     slot->abs_sum = p;
     DR_TRY(quant_floats(&slot->x_mean, slot->k, 1, "activation means"));
     DR_TRY(quant_floats(&slot->scale, slot->k, 1, "scales"));
-    DR_TRY(
-        quant_floats(&slot->grams, slot->k, quant_gram_cols(slot->block), "Gram blocks"));
+    /* other layers may have wider groups */
+    size_t gram = r->s.site->choices != NULL ? GRAM_COLS : quant_gram_cols(slot->block);
+    DR_TRY(quant_floats(&slot->grams, slot->k, gram, "Gram blocks"));
     DR_TRY(quant_floats(&slot->sample, rows, slot->k, "sampled activations"));
     if (!r->o->exact)
         DR_TRY(quant_floats(&r->packed[s], packed_floats(slot), 1, "a slot's weights"));
@@ -284,8 +298,9 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
-    DR_TRY(dr_qtensor_new(&q, r->grid->bits, (int)slot->block, slot->n, slot->k,
-                          r->grid->symmetric));
+    awq_use_rule(r, s);
+    DR_TRY(dr_qtensor_new(&q, quant_stored_bits(&slot->grid), (int)slot->block, slot->n,
+                          slot->k, slot->grid.symmetric));
     awq_rounding job = {.q = &q,
                         .w = r->layer.w[s],
                         .scale = slot->scale,
@@ -339,17 +354,21 @@ static dr_status quantize_layer(awq_run *r, int layer)
 {
     dr_status st = DR_OK;
 
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        DR_TRY(slot_grid(r, layer, (hf_slot)s));
     DR_TRY(awq_run_layer(r, layer));
     DR_TRY(check_finite(r, layer));
     for (int s = 0; s < HF_SLOT_COUNT; s++)
-        DR_TRY(awq_search_slot(r, (hf_slot)s));
-    if (quant_can_fold(r->s.cfg, HF_SLOT_QKV))
+        DR_TRY(awq_search_slot(r, layer, (hf_slot)s));
+    if (quant_folds(r->s.site, layer, HF_SLOT_QKV))
         DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));
-    if (quant_can_fold(r->s.cfg, HF_SLOT_GATE_UP))
+    if (quant_folds(r->s.site, layer, HF_SLOT_GATE_UP))
         DR_TRY(
             quant_fold_norm(r->s.site, layer, HF_NORM_MLP, r->slot[HF_SLOT_GATE_UP].scale));
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
-        DR_TRY(round_slot(r, layer, (hf_slot)s));
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        if (!r->slot[s].plain)
+            DR_TRY(round_slot(r, layer, (hf_slot)s));
+    }
 done:
     return st;
 }
@@ -368,6 +387,7 @@ dr_status quant_awq(const quant_site *site, const quant_grid *grid,
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }
+    DR_TRY(quant_round_head(site, quant_choose_kquant));
 done:
     awq_run_close(&r);
     return st;

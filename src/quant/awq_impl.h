@@ -15,6 +15,8 @@ enum { AWQ_RATIOS = 20, AWQ_CANDIDATES = AWQ_RATIOS + 1 };
 /* One slot of the layer at hand. */
 typedef struct {
     size_t n, k, block; /* outputs, inputs, columns of a group */
+    quant_grid grid;    /* the layer's */
+    bool plain;         /* nothing of it is rounded */
     double *abs_sum;    /* owned: [K] sum over all tokens of |x| */
     float *x_mean;      /* owned: [K] its mean */
     float *grams;       /* owned: [K][quant_gram_cols(block)] for ranking and clipping */
@@ -26,7 +28,8 @@ typedef struct {
     quant_stream s;
     const quant_grid *grid;
     const quant_awq_options *o;
-    quant_rule rule;              /* of the fake quantizer in searches */
+    quant_rule rule;              /* of the fake quantizer in searches; bits and symmetric:
+                                     of the slot at hand */
     nn_layer layer;               /* original weights, borrowed from the decoder */
     float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
     float *fake_packed;           /* owned: of fake, likewise */
@@ -49,7 +52,9 @@ DR_MUST_USE dr_status awq_run_layer(awq_run *r, int layer);
 /* Sequences in the sample's chunk that begins at its i-th. */
 size_t awq_sample_chunk(const awq_run *r, size_t i);
 /* Finds slot[s].scale; all ones where the slot cannot be scaled. */
-DR_MUST_USE dr_status awq_search_slot(awq_run *r, hf_slot s);
+DR_MUST_USE dr_status awq_search_slot(awq_run *r, int layer, hf_slot s);
+/* r->rule on the slot's grid. */
+void awq_use_rule(awq_run *r, hf_slot s);
 
 /* What the whole search rests on, for tests. */
 DR_MUST_USE dr_status awq_weight_mean(nn_device *dev, float *w_mean, const float *w,

@@ -435,7 +435,13 @@ done:
     return st;
 }
 
-dr_status awq_search_slot(awq_run *r, hf_slot s)
+void awq_use_rule(awq_run *r, hf_slot s)
+{
+    r->rule.bits = r->slot[s].grid.bits;
+    r->rule.symmetric = r->slot[s].grid.symmetric;
+}
+
+dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
 {
     awq_slot *slot = &r->slot[s];
     const char *path = quant_slot_linears(r->s.site->in, 0, s, NULL)->leaf;
@@ -448,8 +454,9 @@ dr_status awq_search_slot(awq_run *r, hf_slot s)
 
     for (size_t i = 0; i < slot->k; i++)
         slot->scale[i] = 1.0f;
-    if (exact_skips(r, s) || !quant_can_fold(r->s.cfg, s))
+    if (exact_skips(r, s) || !quant_folds(r->s.site, layer, s))
         return DR_OK;
+    awq_use_rule(r, s);
     DR_TRY(
         dr_big_alloc(&p, AWQ_CANDIDATES + 1, slot->k * sizeof(float), "candidate scales"));
     scales = p;

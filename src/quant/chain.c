@@ -101,7 +101,8 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
     DR_TRY(quant_pack_rtn(&c.q[RTN], nn_device_pool(dev), w, rows, cols, &whole, true));
     dr_qtensor_to_f32(c.values[RTN], &c.q[RTN], 0, rows);
     DR_TRY(quant_gptq_solve(&c.q[CHAIN], NULL, dev, w, h, rows, cols, grid, o, name));
-    DR_TRY(dr_qtensor_new(&c.q[GPTQ], grid->bits, (int)block, rows, cols, grid->symmetric));
+    DR_TRY(dr_qtensor_new(&c.q[GPTQ], quant_stored_bits(grid), (int)block, rows, cols,
+                          grid->symmetric));
     for (size_t r = 0; r < rows; r++)
         copy_row(&c.q[GPTQ], &c.q[CHAIN], r);
     memcpy(c.values[GPTQ], w, rows * cols * sizeof(*w));

@@ -29,7 +29,8 @@
 
 typedef struct {
     quant_stream s;
-    const quant_grid *grid;
+    const quant_grid *base; /* of slots that have no other */
+    quant_grid grid;        /* of the slot at hand */
     const quant_gptq_options *o;
     size_t m;       /* rows of a full chunk */
     nn_layer layer; /* norms of the layer, borrowed from s.dec; weights: packed and bias */
@@ -132,12 +133,14 @@ static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
     dr_status st = DR_OK;
 
     if (folds_norm(slot)) {
-        if (quant_can_fold(c, slot))
+        if (quant_folds(site, layer, slot))
             DR_TRY(quant_fold_norm(site, layer, norm_before(slot), r->scale));
     } else {
         hf_slot before = slot == HF_SLOT_O ? HF_SLOT_QKV : HF_SLOT_GATE_UP;
         quant_row_scale(r->row_scale, c, before, r->scale);
         DR_TRY(quant_fold_bias(site, layer, before, r->row_scale));
+        if (r->held.rows == 0) /* all plain */
+            goto done;
         quant_fold_rows(&r->held, r->row_scale);
         DR_TRY(quant_slot_write(site, layer, before, &r->held));
         dr_qtensor_release(&r->held);
@@ -146,17 +149,22 @@ done:
     return st;
 }
 
+static void no_scale(gptq_run *r, size_t n_in)
+{
+    for (size_t i = 0; i < n_in; i++)
+        r->scale[i] = 1.0f;
+}
+
 /* r->scale = the best for the slot, or ones where nothing before it can take them. */
-static dr_status find_scale(gptq_run *r, hf_slot slot, const char *name)
+static dr_status find_scale(gptq_run *r, int layer, hf_slot slot, const char *name)
 {
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < n_in; i++)
-        r->scale[i] = 1.0f;
-    if (quant_can_fold(r->s.cfg, slot))
+    no_scale(r, n_in);
+    if (quant_folds(r->s.site, layer, slot))
         DR_TRYF(quant_gptq_scale(r->scale, r->s.site->dev, r->w, r->full, n_out, n_in,
-                                 r->grid, slot == HF_SLOT_O ? r->s.cfg : NULL),
+                                 &r->grid, slot == HF_SLOT_O ? r->s.cfg : NULL),
                 "scaling %s", name);
 done:
     return st;
@@ -172,12 +180,12 @@ static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *
     dr_status st = DR_OK;
 
     if (r->o->prescale) {
-        DR_TRY(find_scale(r, slot, name));
+        DR_TRY(find_scale(r, layer, slot, name));
         DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
         DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
     }
     DR_TRYF(
-        quant_gptq_solve(q, &loss, dev, r->w, r->full, n_out, n_in, r->grid, r->o, name),
+        quant_gptq_solve(q, &loss, dev, r->w, r->full, n_out, n_in, &r->grid, r->o, name),
         "rounding %s", name);
     dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", name, n_out, n_in, loss);
     if (r->o->prescale)
@@ -197,15 +205,15 @@ static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
     dr_status st = DR_OK;
 
     memcpy(r->other, r->w, n_out * n_in * sizeof(*r->other));
-    DR_TRY(find_scale(r, slot, name));
-    if (folds_norm(slot) && quant_can_fold(r->s.cfg, slot))
+    DR_TRY(find_scale(r, layer, slot, name));
+    if (folds_norm(slot) && quant_folds(r->s.site, layer, slot))
         DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
-    DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, r->grid, r->o,
+    DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, &r->grid, r->o,
                               name),
             "rounding %s", name);
     DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
     DR_TRYF(quant_chain_solve(&scaled, &scaled_loss, dev, r->w, r->full, n_out, n_in,
-                              r->grid, r->o, name),
+                              &r->grid, r->o, name),
             "rounding %s", name);
     dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, scaled %.6g", name, n_out, n_in, loss,
            scaled_loss);
@@ -215,13 +223,24 @@ static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
         *q = scaled;
         scaled = (dr_qtensor){0};
     } else {
-        for (size_t i = 0; i < n_in; i++)
-            r->scale[i] = 1.0f;
+        no_scale(r, n_in);
         memcpy(r->w, r->other, n_out * n_in * sizeof(*r->w));
     }
     DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
 done:
     dr_qtensor_release(&scaled);
+    return st;
+}
+
+/* A slot that stays plain: what waits for its scale waits for nothing. */
+static dr_status leave_slot(gptq_run *r, int layer, hf_slot slot, const char *name)
+{
+    dr_status st = DR_OK;
+
+    no_scale(r, hf_slot_in(r->s.cfg, slot));
+    if (r->o->prescale)
+        DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
+done:
     return st;
 }
 
@@ -243,15 +262,18 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
-    if (r->best)
+    if (!quant_slot_grid(&r->grid, site, layer, slot, r->base))
+        DR_TRY(leave_slot(r, layer, slot, l->path));
+    else if (r->best)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
     else
         DR_TRY(round_scaled(r, layer, slot, &q, l->path));
+    DR_TRY(quant_slot_restore(site, layer, slot, r->w));
     DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
     if (r->o->prescale && folds_norm(slot)) {
         r->held = q;
         q = (dr_qtensor){0};
-    } else {
+    } else if (q.rows > 0) {
         DR_TRY(quant_slot_write(site, layer, slot, &q));
     }
 done:
@@ -397,7 +419,7 @@ static dr_status run_layer(gptq_run *r, int layer)
     DR_TRY(solve_slot(r, layer, HF_SLOT_GATE_UP));
     DR_TRY(each_chunk(r, stage_down));
     DR_TRY(solve_slot(r, layer, HF_SLOT_DOWN));
-    if (layer + 1 < r->s.cfg->layers)
+    if (layer + 1 < r->s.cfg->layers || r->s.site->head != NULL)
         DR_TRY(each_chunk(r, stage_output));
 done:
     return st;
@@ -406,7 +428,7 @@ done:
 static dr_status run_model(const quant_site *site, const quant_grid *grid,
                            const quant_calib *calib, const quant_gptq_options *o, bool best)
 {
-    gptq_run r = {.grid = grid, .o = o, .best = best};
+    gptq_run r = {.base = grid, .o = o, .best = best};
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
@@ -422,6 +444,8 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }
+    if (site->head != NULL)
+        DR_TRY(quant_gptq_head(&r.s, o, best));
 done:
     run_release(&r);
     return st;

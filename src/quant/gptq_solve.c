@@ -342,7 +342,8 @@ dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w
     *q = (dr_qtensor){0};
     DR_TRY(quant_grid_block(&s.block, grid, cols, name));
     DR_TRY(solver_init(&s, (size_t)dr_pool_threads(pool)));
-    DR_TRY(dr_qtensor_new(q, grid->bits, (int)s.block, rows, cols, grid->symmetric));
+    DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)s.block, rows, cols,
+                          grid->symmetric));
     choose_order(&s);
     DR_TRY(dr_pool_run(pool, (rows + TASK_ROWS - 1) / TASK_ROWS, load_weights,
                        &(rows_job){.s = &s, .w = w}));

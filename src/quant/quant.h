@@ -4,8 +4,9 @@
  * All quantizers have one shape: read weights from an open hf_model, perhaps run
  * calibration text through it to see activations, hand each finished layer to an
  * hf_writer.  One decoder layer is in memory at a time, so the peak is a layer with its
- * activations, not the model.  Embedding, head and norms stay as they are (awq folds its
- * scales into norms and into the linear before).
+ * activations, not the model.  Embedding and norms stay as they are (awq folds its scales
+ * into norms and into the linear before), and so does the head unless the site asks for it:
+ * gptq and best then round it for the text's last hidden states, awq by least squares.
  *
  * The same seed gives the same bytes on one device, whatever the number of threads.
  */
@@ -23,10 +24,21 @@
 
 /* The grid that weights are rounded to. */
 typedef struct {
-    int bits;       /* 2, 4 or 8 */
+    int bits;       /* 2, 3 (stored as 4, with zero points), 4 or 8 */
     int group_size; /* input channels that share one scale; -1: a whole row */
     bool symmetric; /* no zero points */
 } quant_grid;
+
+/* Bits of a packed weight on this grid. */
+int quant_stored_bits(const quant_grid *grid);
+
+/* What one linear becomes. */
+typedef struct {
+    quant_grid grid;
+    bool plain; /* it stays as it is, and nothing is folded into it */
+} quant_choice;
+
+enum { QUANT_LAYER_LINEARS = 8 }; /* places for the linears of a layer */
 
 /* Calibration ids [count][seq_len]; borrowed. */
 typedef struct {
@@ -40,6 +52,10 @@ typedef struct {
     const hf_model *in;
     hf_writer *out;
     dr_progress *progress; /* may be NULL; stepped once a layer */
+    /* [layers][QUANT_LAYER_LINEARS], as hf_layer_linears has them; those of a slot that are
+     * not plain have one grid.  NULL: all have the grid that is asked for. */
+    const quant_choice *choices;
+    const quant_grid *head; /* of an untied head; NULL: it stays as it is */
 } quant_site;
 
 /*

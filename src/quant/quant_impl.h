@@ -80,9 +80,26 @@ void quant_choose_hqq(quant_lanes *g, const quant_rule *rule, const float *tile,
                       float *scratch);
 void quant_choose_kquant(quant_lanes *g, const quant_rule *rule, const float *tile,
                          size_t n, float *scratch);
-/* Every linear by itself; NULL: min and max. */
+/* One linear; choose NULL: min and max. */
+DR_MUST_USE dr_status quant_round_linear(const quant_site *site, const quant_grid *grid,
+                                         quant_chooser choose, const hf_linear *l);
+/* Every linear by itself, and the head. */
 DR_MUST_USE dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
                                         quant_chooser choose);
+
+/* ---- which linears (choice.c) ---- */
+
+bool quant_is_plain(const quant_site *site, const hf_linear *l);
+/* The linear's grid: its own, or base. */
+quant_grid quant_grid_of(const quant_site *site, const hf_linear *l,
+                         const quant_grid *base);
+/* The grid of a slot's linears; false: all of them are plain. */
+bool quant_slot_grid(quant_grid *grid, const quant_site *site, int layer, hf_slot slot,
+                     const quant_grid *base);
+/* quant_can_fold, and no plain linear would have to change. */
+bool quant_folds(const quant_site *site, int layer, hf_slot slot);
+/* The head on its grid, where the site asks for it. */
+DR_MUST_USE dr_status quant_round_head(const quant_site *site, quant_chooser choose);
 
 /* ---- group searches (shrink.c) ---- */
 
@@ -242,10 +259,17 @@ size_t quant_stream_count(const quant_stream *s, size_t i);
 /* w[N][K] = a slot's weights, bias[N] (NULL: not wanted) = its biases or zeros. */
 DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot,
                                       float *w, float *bias);
+/* The rows of its plain linears into w again, as they are in the source. */
+DR_MUST_USE dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot,
+                                         float *w);
+/* The head on the site's grid, by GPTQ or the whole chain, for s->x, the last layer's
+ * outputs (gptq_head.c). */
+DR_MUST_USE dr_status quant_gptq_head(const quant_stream *s, const quant_gptq_options *o,
+                                      bool best);
 /* First linear of a slot; *count (may be NULL): how many it has. */
 const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
                                     size_t *count);
-/* Hands the rows of q to the writer, linear by linear. */
+/* Hands the rows of q to the writer, linear by linear; plain ones are left out. */
 DR_MUST_USE dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
                                        const dr_qtensor *q);
 

@@ -77,7 +77,8 @@ dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w, size_t 
     dr_status st = DR_OK;
 
     job.rule.fp16_scales = fp16_scales;
-    DR_TRY(dr_qtensor_new(out, grid->bits, grid->group_size, rows, cols, grid->symmetric));
+    DR_TRY(dr_qtensor_new(out, quant_stored_bits(grid), grid->group_size, rows, cols,
+                          grid->symmetric));
     DR_TRY(pack_all(&job, pool));
 done:
     if (st != DR_OK)
@@ -85,8 +86,8 @@ done:
     return st;
 }
 
-static dr_status round_linear(const quant_site *site, const quant_grid *grid,
-                              quant_chooser choose, const hf_linear *l)
+dr_status quant_round_linear(const quant_site *site, const quant_grid *grid,
+                             quant_chooser choose, const hf_linear *l)
 {
     dr_qtensor q = {0};
     rtn_job job = {
@@ -96,7 +97,8 @@ static dr_status round_linear(const quant_site *site, const quant_grid *grid,
 
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_grid_block(&block, grid, l->n_in, l->path));
-    DR_TRY(dr_qtensor_new(&q, grid->bits, (int)block, l->n_out, l->n_in, grid->symmetric));
+    DR_TRY(dr_qtensor_new(&q, quant_stored_bits(grid), (int)block, l->n_out, l->n_in,
+                          grid->symmetric));
     DR_TRYF(pack_all(&job, nn_device_pool(site->dev)), "rounding %s", l->path);
     DR_TRY(hf_writer_packed(site->out, l, &q));
 done:
@@ -119,11 +121,15 @@ dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
     for (int i = 0; i < layers; i++) {
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(site->in, i, &linears);
-        for (size_t k = 0; k < count; k++)
-            DR_TRY(round_linear(site, grid, choose, &linears[k]));
+        for (size_t k = 0; k < count; k++) {
+            const quant_grid own = quant_grid_of(site, &linears[k], grid);
+            if (!quant_is_plain(site, &linears[k]))
+                DR_TRY(quant_round_linear(site, &own, choose, &linears[k]));
+        }
         if (site->progress != NULL)
             dr_progress_step(site->progress, (size_t)i + 1, NULL);
     }
+    DR_TRY(quant_round_head(site, choose));
 done:
     return st;
 }

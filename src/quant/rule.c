@@ -18,8 +18,10 @@ dr_status quant_grid_check(const quant_grid *grid)
 {
     int g = grid->group_size;
 
-    if (grid->bits != 2 && grid->bits != 4 && grid->bits != 8)
-        return dr_fail(DR_EUSAGE, "bits: expected 2, 4 or 8, found %d", grid->bits);
+    if (grid->bits < 2 || (grid->bits > 4 && grid->bits != 8))
+        return dr_fail(DR_EUSAGE, "bits: expected 2, 3, 4 or 8, found %d", grid->bits);
+    if (grid->bits == 3 && grid->symmetric)
+        return dr_fail(DR_EUSAGE, "bits: 3 bits are stored in 4 and need zero points");
     if (g != -1 && (g < GROUP_MIN || (g & (g - 1)) != 0))
         return dr_fail(DR_EUSAGE,
                        "group_size: expected -1 or a power of two from %d up, found %d",

@@ -112,6 +112,18 @@ done:
     return st;
 }
 
+static dr_status read_linear(const quant_site *site, const hf_linear *l, float *w)
+{
+    read_job job = {site->in, l, w};
+    dr_status st = DR_OK;
+
+    DR_TRYF(dr_pool_run(nn_device_pool(site->dev), (l->n_out + READ_ROWS - 1) / READ_ROWS,
+                        read_rows, &job),
+            "reading %s", l->path);
+done:
+    return st;
+}
+
 dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float *w,
                           float *bias)
 {
@@ -120,12 +132,23 @@ dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++) {
-        read_job job = {site->in, &l[i], w + l[i].row0 * l[i].n_in};
-        DR_TRYF(dr_pool_run(nn_device_pool(site->dev),
-                            (l[i].n_out + READ_ROWS - 1) / READ_ROWS, read_rows, &job),
-                "reading %s", l[i].path);
+        DR_TRY(read_linear(site, &l[i], w + l[i].row0 * l[i].n_in));
         if (bias != NULL)
             DR_TRY(hf_linear_bias(site->in, &l[i], bias + l[i].row0));
+    }
+done:
+    return st;
+}
+
+dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot, float *w)
+{
+    size_t count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        if (quant_is_plain(site, &l[i]))
+            DR_TRY(read_linear(site, &l[i], w + l[i].row0 * l[i].n_in));
     }
 done:
     return st;
@@ -140,6 +163,8 @@ dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
 
     for (size_t i = 0; i < count; i++) {
         dr_qtensor part = *q;
+        if (quant_is_plain(site, &l[i]))
+            continue; /* the writer copies it */
         part.owned = false;
         part.rows = l[i].n_out;
         part.codes += l[i].row0 * dr_qtensor_row_bytes(q);

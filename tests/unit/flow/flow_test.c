@@ -25,7 +25,7 @@ static void test_plan(void)
     refused("Rtn", "{\"group_size\": \"32\"}", o, DR_EUSAGE,
             "Rtn: group_size: expected an integer, found a string");
     refused("Rtn", "{\"sym\": 1}", o, DR_EUSAGE, "expected true or false");
-    refused("Rtn", "{\"bits\": 8}", o, DR_EUSAGE, "bits: expected 4, found 8");
+    refused("Rtn", "{\"bits\": 5}", o, DR_EUSAGE, "bits: expected 2, 3, 4 or 8, found 5");
     refused("Rtn", "[]", o, DR_EUSAGE, "expected an object of parameters, found an array");
     refused("Rtn", "{\"group_size\": 0}", o, DR_EUSAGE, "a power of two from 16 to 1024");
     refused("Rtn", "{\"group_size\": 48}", o, DR_EUSAGE, "found 48");

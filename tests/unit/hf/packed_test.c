@@ -147,7 +147,7 @@ static void test_identity(const char *name, const char *config)
     CHECK_OK(hf_model_open(&m, make_model(&arena, name, config, DR_DTYPE_F16)));
     if (m == NULL)
         return;
-    for (int method = HF_QUANT_AWQ; method <= HF_QUANT_OLIVE; method++) {
+    for (int method = HF_QUANT_AWQ; method <= HF_QUANT_COMPRESSED; method++) {
         for (int bits = 2; bits <= 8; bits *= 2) {
             for (size_t g = 0; g < DR_COUNT(groups); g++) {
                 hf_quant q = {(hf_quant_method)method, bits, groups[g], false};
@@ -446,7 +446,7 @@ static void test_speed(void)
     size_t weights = 0;
 
     CHECK_OK(hf_model_open(&m, make_model(&arena, "big", config, DR_DTYPE_F16)));
-    for (int method = HF_QUANT_AWQ; m != NULL && method <= HF_QUANT_OLIVE; method++) {
+    for (int method = HF_QUANT_AWQ; m != NULL && method <= HF_QUANT_COMPRESSED; method++) {
         const hf_quant quant = {(hf_quant_method)method, 4, 128, false};
         hf_writer *w = NULL;
         double pack_s = 0, unpack_s = 0;

@@ -126,6 +126,24 @@ static void check_written(const hf_model *m, const char *name)
     hf_model_close(back);
 }
 
+/* Of ct_mixed: v_proj plain, down_proj in 8 bits with zero points (the base), the others in
+ * 4 without. */
+static void plain_formats(hf_writer *w, const hf_model *m, const hf_quant *base)
+{
+    hf_quant four = *base;
+    const hf_linear *l = NULL;
+    size_t n = hf_layer_linears(m, 0, &l);
+
+    four.bits = 4;
+    four.symmetric = true;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(l[i].leaf, "v_proj") == 0)
+            CHECK_OK(hf_writer_format(w, &l[i], NULL));
+        else if (strcmp(l[i].leaf, "down_proj") != 0)
+            CHECK_OK(hf_writer_format(w, &l[i], &four));
+    }
+}
+
 static void test_golden(const format *f)
 {
     hf_model *m = NULL, *want = open_expected(f->name);
@@ -146,25 +164,36 @@ static void test_golden(const format *f)
     hf_model_close(want);
 }
 
-/* Packed as it is in the file: the codes go into another format unchanged. */
-static void test_convert(void)
+/* Packed as it is in the file: the codes go into another format unchanged, and into their
+ * own as the very bytes that compressed-tensors' package packed. */
+static void test_convert(const char *name, int packed)
 {
-    const hf_quant olive = {HF_QUANT_OLIVE, 4, 16, false},
-                   ct = {HF_QUANT_COMPRESSED, 4, 16, false};
-    const char *dir = tmp_dir(&arena, "olive");
-    hf_model *m = NULL, *back = NULL, *want = open_expected("ct_zeros");
-    hf_writer *w = NULL;
+    hf_model *m = NULL, *want = open_expected(name);
 
-    if (!CHECK_OK(hf_model_open(&m, FORMATS "ct_zeros")))
+    if (!CHECK_OK(hf_model_open(&m, dr_path_join(&arena, FORMATS, name))))
         return;
-    CHECK_STATUS(hf_writer_open(&w, dir, m, &ct), DR_EUNSUPPORTED);
-    CHECK_TRAIL("compressed-tensors is read, not written");
-    CHECK_OK(hf_writer_open(&w, dir, m, &olive));
-    CHECK_OK(hf_writer_finish(w));
-    hf_writer_close(w);
-    if (CHECK_OK(hf_model_open(&back, dir)))
-        check_linears(back, want, 7);
-    hf_model_close(back);
+    for (int k = 0; k < 2; k++) {
+        hf_quant to = hf_model_quant(m);
+        const char *dir = tmp_dir(&arena, "converted");
+        hf_model *back = NULL;
+        hf_writer *w = NULL;
+        to.method = k == 0 ? HF_QUANT_OLIVE : HF_QUANT_COMPRESSED;
+        CHECK_OK(hf_writer_open(&w, dir, m, &to));
+        if (packed != 7)
+            plain_formats(w, m, &to);
+        CHECK_OK(hf_writer_finish(w));
+        hf_writer_close(w);
+        if (CHECK_OK(hf_model_open(&back, dir)))
+            check_linears(back, want, packed);
+        for (size_t i = 0; k == 1 && back != NULL && i < hf_tensor_count(m); i++) {
+            const dr_tensor *t = hf_tensor_at(m, i), *b = hf_tensor_find(back, t->name);
+            if (strstr(t->name, "_scale") != NULL) /* bf16 there */
+                continue;
+            CHECK(b != NULL && b->dtype == t->dtype && b->dims[0] == t->dims[0] &&
+                  CHECK_MEM(b->data, t->data, t->bytes));
+        }
+        hf_model_close(back);
+    }
     hf_model_close(m);
     hf_model_close(want);
 }
@@ -325,7 +354,10 @@ int main(void)
 {
     for (size_t i = 0; i < DR_COUNT(formats); i++)
         test_golden(&formats[i]);
-    test_convert();
+    test_convert("ct_zeros", 7);
+    test_convert("ct_group", 7);
+    test_convert("ct_channel", 7);
+    test_convert("ct_mixed", 6);
     test_configs();
     test_tensors();
     dr_arena_release(&arena);

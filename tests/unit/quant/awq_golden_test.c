@@ -207,7 +207,7 @@ static void check_layer(fixture *f, int layer)
         size_t count = slot->k;
         const float *want = golden_find(&f->g, name, &count);
         float worst = 0;
-        CHECK_OK(awq_search_slot(&f->run, (hf_slot)s));
+        CHECK_OK(awq_search_slot(&f->run, 0, (hf_slot)s));
         CHECK_EQ_INT(count, slot->k);
         for (size_t i = 0; i < slot->k; i++) {
             float e = fabsf(slot->scale[i] / (want == NULL ? 1.0f : want[i]) - 1.0f);

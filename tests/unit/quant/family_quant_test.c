@@ -52,7 +52,7 @@ static dr_status quantize(const char *out, const hf_model *m, method how, int bi
     DR_TRY(nn_device_open(&dev, "cpu", threads));
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, &format));
-    const quant_site site = {dev, m, w, NULL};
+    const quant_site site = {.dev = dev, .in = m, .out = w};
     DR_TRY(run(&site, how, &grid, &calib));
     DR_TRY(hf_writer_finish(w));
 done:

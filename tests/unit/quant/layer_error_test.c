@@ -44,7 +44,7 @@ static dr_status change(const char *out, const hf_model *m, how what, int bits, 
 
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, what == RTN || what == AWQ ? &layout : NULL));
-    const quant_site site = {dev, m, w, NULL};
+    const quant_site site = {.dev = dev, .in = m, .out = w};
     if (what == RTN)
         DR_TRY(quant_rtn(&site, &grid));
     if (what == AWQ)

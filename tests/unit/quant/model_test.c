@@ -29,7 +29,7 @@ static dr_status quantize(const char *out, const char *in, method how,
     DR_TRY(hf_model_open(&m, in));
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, &format));
-    quant_site site = {dev, m, w, &progress};
+    quant_site site = {.dev = dev, .in = m, .out = w, .progress = &progress};
     dr_progress_begin(&progress, "quantizing", "layers", 2);
     if (how == RTN)
         DR_TRY(quant_rtn(&site, grid));

@@ -60,7 +60,7 @@ static dr_status write_model(const tool *t, nn_device *dev, hf_model *m)
     DR_TRY(dr_make_dirs(t->out));
     DR_TRY(hf_writer_open(&w, t->out, m, &format));
     dr_progress_begin(&progress, t->what, "layers", (size_t)hf_model_config(m)->layers);
-    quant_site site = {dev, m, w, &progress};
+    quant_site site = {.dev = dev, .in = m, .out = w, .progress = &progress};
     if (awq)
         DR_TRY(quant_awq(&site, &t->grid, &t->calib, &t->awq));
     else if (is(t, "gptq"))

@@ -199,7 +199,7 @@ static void test_packed(void)
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
     CHECK_OK(hf_writer_open(&w, packed, m, &layout));
-    const quant_site site = {dev, m, w, NULL};
+    const quant_site site = {.dev = dev, .in = m, .out = w};
     CHECK_OK(quant_rtn(&site, &grid));
     CHECK_OK(hf_writer_finish(w));
     hf_writer_close(w);
