@@ -274,8 +274,7 @@ done:
     return st;
 }
 
-/* beta_fast and beta_slow where they are not 32 and 1; attention_factor where the file scales
- * more than yarn itself does. */
+/* attention_factor is written where the file scales more than yarn itself does. */
 static dr_status yarn_scaling(const gguf_file *g, gguf_numbers *k, json_t **out)
 {
     double fast = 0, slow = 0, attn[2] = {1, 1};

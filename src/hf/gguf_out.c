@@ -9,8 +9,8 @@
  *
  * A linear that is packed keeps its codes where the type has room for them
  * (gguf_quantize.c); its values are then those of the source.  All others are rounded from
- * floats.  q and k rows of a Llama and its kin are turned from halves, as Hugging Face has a
- * head's, to pairs; gguf_dequant.c turns them back.
+ * floats.  q and k rows of a Llama and its kin are turned from halves, as Hugging Face has
+ * a head's, to pairs; gguf_dequant.c turns them back.
  */
 #include <float.h>
 #include <math.h>

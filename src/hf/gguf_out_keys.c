@@ -182,7 +182,7 @@ static int window_pattern(const hf_config *c)
     return n;
 }
 
-/* The windows of Phi-3 are everywhere, Gemma's by a pattern, and no other family has one. */
+/* Phi-3's windows are everywhere (llama.cpp reads and leaves them), Gemma's by a pattern. */
 static dr_status put_windows(gguf_out *o)
 {
     const hf_config *c = hf_model_config(o->m);
@@ -220,6 +220,17 @@ static void put_scales(gguf_out *o)
     arch_f32(o, "logit_scale", 1 / c->logit_scale);
 }
 
+/* Biases that llama.cpp does not look for: a file with them is not loaded. */
+static bool odd_biases(const hf_config *c)
+{
+    const hf_family *f = hf_family_of(c->arch);
+    bool any = c->arch == HF_ARCH_LLAMA || c->arch == HF_ARCH_GRANITE;
+    bool qkv = any || f->qkv_bias || c->arch == HF_ARCH_STABLELM;
+
+    return (c->qkv_bias && !qkv) || (c->o_bias && !any && !f->o_bias) ||
+           (c->mlp_bias && !any && !f->mlp_bias);
+}
+
 static dr_status put_family(gguf_out *o)
 {
     const hf_config *c = hf_model_config(o->m);
@@ -230,6 +241,8 @@ static dr_status put_family(gguf_out *o)
 
     if (c->act != hf_family_of(c->arch)->act)
         return refuse(o, "its activation");
+    if (odd_biases(c))
+        return refuse(o, "a bias of its linears");
     if (c->arch != HF_ARCH_GRANITE && fabs(c->attn_scale - scale) > 1e-6)
         return refuse(o, "its scale of attention");
     for (int i = 0; i < c->layers; i++)

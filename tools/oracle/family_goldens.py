@@ -226,12 +226,13 @@ def steps(model, ids):
     return np.stack(rows)
 
 
-# What llama.cpp takes for granted: SmolLM3 rotates all but every fourth layer; of windows it
-# knows those of Gemma and Phi-3, of attention's scale the head's size.
+# What llama.cpp takes for granted: SmolLM3 rotates all but every fourth layer and has no
+# biases; of windows it knows those of Gemma and Phi-3, of attention's scale the head's size.
 FULL = dict(use_sliding_window=False, layer_types=None)
 ROTATED = dict(no_rope_layers=[1, 1, 1], no_rope_layer_interval=4)
 HALF_CHANGES = {"qwen2": FULL, "mistral": dict(sliding_window=None), "smollm3": ROTATED,
-                "smollm3_window": FULL | ROTATED, "gemma2": dict(query_pre_attn_scalar=16),
+                "smollm3_window": FULL | ROTATED | dict(attention_bias=False),
+                "gemma2": dict(query_pre_attn_scalar=16),
                 "gemma3": dict(query_pre_attn_scalar=16)}
 
 

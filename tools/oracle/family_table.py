@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every family of tests/golden/families in every form of its files, exported and compared.
 
-    python3 tools/oracle/family_table.py DRUPE [fp32 | int4 ...] [CASE ...]
+    python3 tools/oracle/family_table.py DRUPE [fp32 | int4 | llama ...] [CASE ...]
 
 fp32: the model written as sharded safetensors, pytorch_model.bin, the latter in shards (each
 with config.json in the spellings 5, 4 and old of the golden), and as F16 GGUF by `convert`
@@ -14,6 +14,9 @@ lengths are 1, window - 1, window, window + 1, or 1, 7, 8, 9.
 int4: folders in blocks of 16, generated from by ONNX Runtime GenAI of this interpreter and of
 ORACLE_OLD (onnxruntime 1.20.1, onnxruntime-genai 0.5.0), beside the session's own greedy
 tokens in the same runtime.
+
+llama: the same files as `convert --to gguf --outtype f32` writes them in llama.cpp, beside
+transformers.  ORACLE_LLAMA: a folder for PYTHONPATH with cyllama.
 
 Needs torch, transformers 5, onnxruntime, onnxruntime_genai.  Exit 1: a difference over 1e-4,
 a run that failed.
@@ -225,17 +228,52 @@ def int4(goldens, work):
     return failed
 
 
+def llama(goldens, work):
+    """Its gelu comes from a table in half precision; Phi-3's windows it leaves out."""
+    env, failed = os.environ | {"PYTHONPATH": os.environ["ORACLE_LLAMA"]}, 0
+    for name, golden in goldens.items():
+        # Not the family's name: llama.cpp looks for Phi-3's tokens in a model of that name.
+        folder, ids = work / f"m{len(list(work.iterdir()))}", list(map(str, golden["ids"]))
+        changes = dict(golden["half"]["changes"])
+        if "steps" in golden:  # it chooses the factors by its context: both alike
+            rope = golden["configs"]["5"]["rope_parameters"]
+            changes["rope_parameters"] = rope | {"short_factor": rope["long_factor"]}
+        if golden["configs"]["5"]["model_type"] == "phi3":
+            changes["sliding_window"] = None
+        write_model(folder, golden, "5", "safetensors", changes)
+        (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+        good, said = drupe("convert", "-m", folder, "--to", "gguf", "--outtype", "f32", "-o",
+                           work / f"{name}-gguf")
+        if not good:
+            print(f"{name:18s} {said.splitlines()[0]}", flush=True)
+            failed += NO_GGUF not in said
+            continue
+        done = subprocess.run([sys.executable, str(HERE / "gguf_logits.py"),
+                               str(work / f"{name}-gguf" / "model" / "model.gguf"), *ids],
+                              env=env, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"{name:18s} llama.cpp: {(done.stderr.strip() or 'no word').splitlines()[-1]}")
+            failed += 1
+            continue
+        got = np.array(json.loads(done.stdout))
+        worst = float(abs(got - torch_steps(load(folder), golden["ids"])).max())
+        failed += not worst <= 2e-2
+        print(f"{name:18s} {worst:.1e}", "" if worst <= 2e-2 else "FAIL", flush=True)
+    return failed
+
+
 def main():
     global DRUPE
     DRUPE, words = sys.argv[1], sys.argv[2:]
-    parts = [w for w in words if w in ("fp32", "int4")] or ["fp32", "int4"]
-    names = [w for w in words if w not in ("fp32", "int4")] or \
+    tables = {"fp32": fp32, "int4": int4, "llama": llama}
+    parts = [w for w in words if w in tables] or ["fp32", "int4"]
+    names = [w for w in words if w not in tables] or \
         sorted(p.stem for p in ROOT.glob("*.json"))
     goldens = {n: json.loads((ROOT / f"{n}.json").read_text()) for n in names}
     failed = 0
     for part in parts:
         with tempfile.TemporaryDirectory() as d:
-            failed += {"fp32": fp32, "int4": int4}[part](goldens, pathlib.Path(d))
+            failed += tables[part](goldens, pathlib.Path(d))
     print(f"{failed} failed" if failed else "all hold")
     sys.exit(failed > 0)
 

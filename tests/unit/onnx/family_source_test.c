@@ -1,7 +1,7 @@
 /*
- * family_source_test.c - the tiny model of every family in every form of its files: sharded
- * safetensors, pytorch_model.bin, the latter sharded, F16 GGUF.  The fp32 export of each has
- * transformers' logits, with config.json in the spellings of transformers 4 and 5.
+ * family_source_test.c - the tiny model of every family in every form of its files:
+ * sharded safetensors, pytorch_model.bin, the latter sharded, F16 GGUF.  The fp32 export of
+ * each has transformers' logits, with config.json as transformers 4 and 5 spell it.
  */
 #include "family_runner.h"
 #include "family_torch.h"

@@ -1,6 +1,6 @@
 /*
- * family_torch.h - a tiny model of tests/golden/families as torch.save writes it: a zip of a
- * pickle of tensors and one storage that all of them lie in.
+ * family_torch.h - a tiny model of tests/golden/families as torch.save writes it: a zip of
+ * a pickle of tensors and one storage that all of them lie in.
  */
 #ifndef DRUPE_TESTS_FAMILY_TORCH_H
 #define DRUPE_TESTS_FAMILY_TORCH_H
