@@ -182,7 +182,7 @@ static int window_pattern(const hf_config *c)
     return n;
 }
 
-/* Phi-3's windows are everywhere (llama.cpp reads and leaves them), Gemma's by a pattern. */
+/* Phi-3's windows are everywhere (llama.cpp leaves them out), Gemma's by a pattern. */
 static dr_status put_windows(gguf_out *o)
 {
     const hf_config *c = hf_model_config(o->m);
