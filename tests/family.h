@@ -11,27 +11,13 @@
 #include "hf/hf.h"
 
 static const char *const family_names[] = {
-    "llama2",
-    "llama3",
-    "llama_linear",
-    "llama_yarn",
-    "smollm3",
-    "gemma",
-    "smollm3_window",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "phi3",
-    "qwen3_moe",
-    "gpt_oss",
-    "phi4mini",
-    "phi2",
-    "gemma2",
-    "gemma3",
-    "stablelm",
-    "granite",
-    "olmo2",
-    "stablelm_parallel",
+    "llama2",         "llama3",   "llama_linear",
+    "llama_yarn",     "smollm3",  "gemma",
+    "smollm3_window", "mistral",  "qwen2",
+    "qwen3",          "phi3",     "qwen3_moe",
+    "gpt_oss",        "phi4mini", "phi2",
+    "gemma2",         "gemma3",   "stablelm",
+    "granite",        "olmo2",    "stablelm_parallel",
 };
 
 /* A new reference; NULL: not there, which is counted as a failure. */
@@ -81,9 +67,12 @@ static inline dr_tensor family_tensor(dr_arena *a, const json_t *row)
     return t;
 }
 
-/* The weights in `files` safetensors files, with an index when there are several. */
-static inline void family_weights(dr_arena *a, const char *dir, const json_t *golden,
-                                  size_t files)
+typedef void family_writer(const char *path, const dr_tensor *list, size_t n);
+
+/* The weights in `files` files: stem.suffix, or stem-00001-of-00003.suffix and an index. */
+static inline void family_write(dr_arena *a, const char *dir, const json_t *golden,
+                                size_t files, const char *stem, const char *suffix,
+                                family_writer *write)
 {
     const json_t *rows = json_object_get(golden, "tensors");
     size_t n = json_array_size(rows), from = 0;
@@ -94,19 +83,30 @@ static inline void family_weights(dr_arena *a, const char *dir, const json_t *go
         list[i] = family_tensor(a, json_array_get(rows, i));
     for (size_t f = 0; f < files; f++) {
         size_t to = n * (f + 1) / files;
-        const char *name =
-            files == 1
-                ? "model.safetensors"
-                : dr_arena_printf(a, "model-%05zu-of-%05zu.safetensors", f + 1, files);
-        CHECK_OK(hf_st_write(dr_path_join(a, dir, name), list + from, to - from));
+        const char *name = files == 1 ? dr_arena_printf(a, "%s.%s", stem, suffix)
+                                      : dr_arena_printf(a, "%s-%05zu-of-%05zu.%s", stem,
+                                                        f + 1, files, suffix);
+        write(dr_path_join(a, dir, name), list + from, to - from);
         for (; from < to; from++)
             json_object_set_new(map, list[from].name, json_string(name));
     }
     json_t *index = json_pack("{s:{}, s:o}", "metadata", "weight_map", map);
+    const char *name = dr_arena_printf(a, "%s.%s.index.json", stem, suffix);
     if (files > 1)
-        CHECK_OK(
-            dr_json_write(dr_path_join(a, dir, "model.safetensors.index.json"), index));
+        CHECK_OK(dr_json_write(dr_path_join(a, dir, name), index));
     json_decref(index);
+}
+
+static inline void family_safetensors(const char *path, const dr_tensor *list, size_t n)
+{
+    CHECK_OK(hf_st_write(path, list, n));
+}
+
+/* The weights in `files` safetensors files, with an index when there are several. */
+static inline void family_weights(dr_arena *a, const char *dir, const json_t *golden,
+                                  size_t files)
+{
+    family_write(a, dir, golden, files, "model", "safetensors", family_safetensors);
 }
 
 /* A fresh folder below the test's own with this config.json. */

@@ -36,13 +36,21 @@ static const name_row layer_names[] = {
     {"ffn_up", "mlp.up_proj"},           {"ffn_down", "mlp.down_proj"},
 };
 
+/* Phi-2's are other names. */
+static const name_row phi_model_names[] = {{"output_norm", "model.final_layernorm"}};
+static const name_row phi_names[] = {
+    {"attn_output", "self_attn.dense"},
+    {"ffn_up", "mlp.fc1"},
+    {"ffn_down", "mlp.fc2"},
+};
+
 /* Only where a family has them. */
 static const name_row qk_norm_names[] = {
     {"attn_q_norm", "self_attn.q_norm"},
     {"attn_k_norm", "self_attn.k_norm"},
 };
 
-/* Four norms in a layer; ffn_norm is another then. */
+/* Norms behind attention and MLP; ffn_norm is another then. */
 static const name_row around_names[] = {
     {"post_attention_norm", "post_attention_layernorm"},
     {"ffn_norm", "pre_feedforward_layernorm"},
@@ -72,7 +80,9 @@ static const char *layer_name(const gguf_file *g, const char *name, size_t n)
     const hf_family *f = hf_family_of(g->family);
     const char *leaf = NULL;
 
-    if (f->norms == HF_NORMS_AROUND)
+    if (f->layout == HF_LAYOUT_PHI)
+        leaf = look_up(phi_names, DR_COUNT(phi_names), name, n);
+    if (f->norms != HF_NORMS_BEFORE)
         leaf = look_up(around_names, DR_COUNT(around_names), name, n);
     if (leaf == NULL && f->qk_norm != HF_QK_NORM_NONE)
         leaf = look_up(qk_norm_names, DR_COUNT(qk_norm_names), name, n);
@@ -93,7 +103,11 @@ static const char *hf_name(const gguf_file *g, const char *name, int64_t layers)
     if (dot == NULL || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0))
         return NULL;
     if (strncmp(name, "blk.", 4) != 0) {
-        leaf = look_up(model_names, DR_COUNT(model_names), name, (size_t)(dot - name));
+        size_t n = (size_t)(dot - name);
+        if (hf_family_of(g->family)->layout == HF_LAYOUT_PHI)
+            leaf = look_up(phi_model_names, DR_COUNT(phi_model_names), name, n);
+        if (leaf == NULL)
+            leaf = look_up(model_names, DR_COUNT(model_names), name, n);
         return leaf ? dr_arena_printf(a, "%s%s", leaf, dot) : NULL;
     }
     char *end = NULL;
@@ -112,7 +126,7 @@ static int64_t turned_heads(const gguf_file *g, const char *name)
     bool q = strstr(name, ".self_attn.q_proj.") != NULL;
     bool k = strstr(name, ".self_attn.k_proj.") != NULL;
 
-    if (g->family != HF_ARCH_LLAMA || (!q && !k))
+    if (!g->turned || (!q && !k))
         return 0;
     const char *key = q ? "num_attention_heads" : "num_key_value_heads";
     return json_integer_value(json_object_get(g->m->config, key));
@@ -212,31 +226,21 @@ done:
     return st;
 }
 
-/* Not every row of arch.def: a family is read when its tensors and keys need no more than
- * what is done here. */
 static dr_status find_family(gguf_file *g)
 {
-    static const struct {
-        const char *name;
-        hf_arch family;
-    } rows[] = {
-        {"llama", HF_ARCH_LLAMA},   {"qwen2", HF_ARCH_QWEN2}, {"qwen3", HF_ARCH_QWEN3},
-        {"phi3", HF_ARCH_PHI3},     {"gemma", HF_ARCH_GEMMA}, {"gemma2", HF_ARCH_GEMMA2},
-        {"gemma3", HF_ARCH_GEMMA3},
-    };
     dr_status st = DR_OK;
 
     DR_TRY(gguf_str(g, "general.architecture", &g->arch));
     if (g->arch == NULL)
         DR_FAIL(DR_EFORMAT, "%s: general.architecture is missing", g->path);
-    for (size_t i = 0; i < DR_COUNT(rows); i++) {
-        if (strcmp(rows[i].name, g->arch) == 0) {
-            g->family = rows[i].family;
-            return DR_OK;
-        }
+    const gguf_family *f = gguf_family_named(g->arch);
+    if (f != NULL) {
+        g->family = f->family;
+        g->turned = f->turned;
+        return DR_OK;
     }
     st = dr_fail(DR_EUNSUPPORTED, "%s: architecture %s is not supported", g->path, g->arch);
-    dr_hint("GGUF files of llama, qwen2, qwen3, phi3, gemma, gemma2 and gemma3 are read");
+    dr_hint("GGUF files of %s are read", gguf_family_names(&g->m->arena));
 done:
     return st;
 }

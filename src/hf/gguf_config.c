@@ -7,7 +7,8 @@
  * Llama 3's scaling is not among the keys: its converter stores only the table of factors
  * that comes out (rope_freqs.weight).  All published models were made with one set of
  * constants, so the table is computed again from them and the largest factor; when it
- * comes out the same, that was the formula, else the file is refused.
+ * comes out the same, that was the formula, else the file is refused.  The context that it
+ * was trained with is 8192, or what the first factor between 1 and the largest says.
  *
  * Floats of the file are single precision; they are written with the fewest digits that
  * read back to the same single (1e-05, not 9.999999747378752e-06).
@@ -23,13 +24,6 @@
 
 enum { LLAMA3_ORIGINAL_MAX = 8192, LLAMA3_LOW = 1, LLAMA3_HIGH = 4 };
 
-typedef struct {
-    int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab;
-    int64_t context, rope_dim, window, original_context, pattern;
-    double eps, theta, theta_local, factor, attn_factor, attn_softcap, logit_softcap;
-    const char *scaling; /* "none", "linear", ...; NULL: not said */
-} keys;
-
 /* ---- small makers ---- */
 
 void gguf_put(json_t *o, const char *key, json_t *value)
@@ -37,8 +31,7 @@ void gguf_put(json_t *o, const char *key, json_t *value)
     DR_BUG_IF(json_object_set_new(o, key, value) != 0);
 }
 
-/* A single-precision value as the shortest decimal that means it. */
-static json_t *short_real(double v)
+json_t *gguf_short_real(double v)
 {
     char text[64];
     int digits = 1;
@@ -64,8 +57,7 @@ static dr_status need(const gguf_file *g, const char *name, int64_t *out, int64_
     return st;
 }
 
-/* An optional size: absent leaves *out, and what is there must be in 0..INT32_MAX. */
-static dr_status may(const gguf_file *g, const char *name, int64_t *out)
+dr_status gguf_may(const gguf_file *g, const char *name, int64_t *out)
 {
     const char *key = gguf_arch_key(g, name);
 
@@ -76,7 +68,7 @@ static dr_status may(const gguf_file *g, const char *name, int64_t *out)
     return st;
 }
 
-static dr_status may_real(const gguf_file *g, const char *name, double *out)
+dr_status gguf_may_real(const gguf_file *g, const char *name, double *out)
 {
     const char *key = gguf_arch_key(g, name);
 
@@ -103,28 +95,7 @@ static dr_status need_heads(const gguf_file *g, const char *name, int64_t *out)
     return DR_OK;
 }
 
-/* What llama.cpp takes where the file does not say. */
-static dr_status read_gemma_keys(const gguf_file *g, keys *k)
-{
-    const hf_family *f = hf_family_of(g->family);
-    dr_status st = DR_OK;
-
-    k->pattern = f->window_pattern;
-    k->theta_local = f->theta_local;
-    if (g->family == HF_ARCH_GEMMA2) {
-        k->window = k->window > 0 ? k->window : 4096;
-        k->attn_softcap = 50;
-        k->logit_softcap = 30;
-    }
-    DR_TRY(may(g, "attention.sliding_window_pattern", &k->pattern));
-    DR_TRY(may_real(g, "rope.freq_base_swa", &k->theta_local));
-    DR_TRY(may_real(g, "attn_logit_softcapping", &k->attn_softcap));
-    DR_TRY(may_real(g, "final_logit_softcapping", &k->logit_softcap));
-done:
-    return st;
-}
-
-static dr_status read_keys(const gguf_file *g, keys *k)
+static dr_status read_keys(const gguf_file *g, gguf_numbers *k)
 {
     const gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
     dr_status st = DR_OK;
@@ -138,27 +109,27 @@ static dr_status read_keys(const gguf_file *g, keys *k)
     if (gguf_find(g, gguf_arch_key(g, "attention.head_count_kv")) != NULL)
         DR_TRY(need_heads(g, "attention.head_count_kv", &k->kv_heads));
     k->head_dim = k->hidden / k->heads;
-    DR_TRY(may(g, "attention.key_length", &k->head_dim));
+    DR_TRY(gguf_may(g, "attention.key_length", &k->head_dim));
     k->rope_dim = k->head_dim;
-    DR_TRY(may(g, "rope.dimension_count", &k->rope_dim));
-    DR_TRY(may(g, "attention.sliding_window", &k->window));
+    DR_TRY(gguf_may(g, "rope.dimension_count", &k->rope_dim));
+    DR_TRY(gguf_may(g, "attention.sliding_window", &k->window));
     int64_t value_dim = k->head_dim;
-    DR_TRY(may(g, "attention.value_length", &value_dim));
+    DR_TRY(gguf_may(g, "attention.value_length", &value_dim));
     if (value_dim != k->head_dim)
         DR_FAIL(DR_EUNSUPPORTED, "%s: attention.value_length: %lld, but keys have %lld",
                 g->path, (long long)value_dim, (long long)k->head_dim);
-    DR_TRY(read_gemma_keys(g, k));
+    DR_TRY(gguf_family_keys(g, k));
     k->eps = 1e-5;
-    DR_TRY(may_real(g, "attention.layer_norm_rms_epsilon", &k->eps));
+    DR_TRY(gguf_may_real(g, gguf_eps_key(g->family), &k->eps));
     k->theta = 10000;
-    DR_TRY(may_real(g, "rope.freq_base", &k->theta));
+    DR_TRY(gguf_may_real(g, "rope.freq_base", &k->theta));
     if (embed == NULL || embed->ndim != 2 || embed->dims[1] > INT32_MAX)
         DR_FAIL(DR_EFORMAT, "%s: token_embd.weight is missing or not a matrix", g->path);
     k->vocab = embed->dims[1];
     if (k->rope_dim < 2 || k->rope_dim > k->head_dim || k->rope_dim % 2 != 0)
         DR_FAIL(DR_EFORMAT, "%s: rope.dimension_count: %lld of a head of %lld", g->path,
                 (long long)k->rope_dim, (long long)k->head_dim);
-    if (k->rope_dim != k->head_dim && g->family != HF_ARCH_PHI3)
+    if (k->rope_dim != k->head_dim && hf_family_of(g->family)->partial_rotary == 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: rope.dimension_count: %lld of a head of %lld",
                 g->path, (long long)k->rope_dim, (long long)k->head_dim);
 done:
@@ -183,7 +154,7 @@ float gguf_llama3_factor(const hf_rope *r, size_t i)
 }
 
 /* A rotary table of rope_dim / 2 floats; *out stays NULL when the file has none. */
-static dr_status rope_table(const gguf_file *g, const keys *k, const char *name,
+static dr_status rope_table(const gguf_file *g, const gguf_numbers *k, const char *name,
                             float **out)
 {
     const gguf_tensor *t = gguf_find_tensor(g, name);
@@ -202,7 +173,35 @@ static dr_status rope_table(const gguf_file *g, const keys *k, const char *name,
     return DR_OK;
 }
 
-static dr_status llama3_scaling(const gguf_file *g, const keys *k, json_t **out)
+/* The original context by an element that slides between 1 and the factor; 0: none does. */
+static int64_t llama3_original_max(const hf_rope *r, const float *table)
+{
+    for (int i = 0; i < r->rotary_dim / 2; i++) {
+        double t = (double)table[i], f = r->factor;
+        double smooth = (1 / t - 1 / f) / (1 - 1 / f);
+        double wave = 2 * acos(-1.0) * pow(r->theta, 2.0 * i / r->rotary_dim);
+        double max = wave * (smooth * (r->high_freq_factor - r->low_freq_factor) +
+                             r->low_freq_factor);
+
+        if (smooth > 0.01 && smooth < 0.99 && max < INT32_MAX)
+            return llround(max);
+    }
+    return 0;
+}
+
+/* The first element that the formula does not give; -1: it gives all. */
+static int llama3_differs(const hf_rope *r, const float *table)
+{
+    for (int i = 0; i < r->rotary_dim / 2; i++) {
+        float want = gguf_llama3_factor(r, (size_t)i);
+
+        if (fabsf(table[i] - want) > 1e-3F * want)
+            return i;
+    }
+    return -1;
+}
+
+static dr_status llama3_scaling(const gguf_file *g, const gguf_numbers *k, json_t **out)
 {
     dr_status st = DR_OK;
     float *table = NULL, factor = 0;
@@ -212,26 +211,27 @@ static dr_status llama3_scaling(const gguf_file *g, const keys *k, json_t **out)
         return DR_OK;
     for (int64_t i = 0; i < k->rope_dim / 2; i++)
         factor = fmaxf(factor, table[i]);
-    const hf_rope rope = {.theta = k->theta,
-                          .factor = (double)factor,
-                          .low_freq_factor = LLAMA3_LOW,
-                          .high_freq_factor = LLAMA3_HIGH,
-                          .original_max = LLAMA3_ORIGINAL_MAX,
-                          .rotary_dim = (int)k->rope_dim};
-    for (int64_t i = 0; i < k->rope_dim / 2; i++) {
-        float want = gguf_llama3_factor(&rope, (size_t)i);
-
-        if (fabsf(table[i] - want) > 1e-3F * want)
-            DR_FAIL(DR_EUNSUPPORTED,
-                    "%s: rope_freqs.weight: element %lld is %g, Llama 3's formula gives %g",
-                    g->path, (long long)i, (double)table[i], (double)want);
-    }
     if (factor == 1)
         return DR_OK; /* a table of ones scales nothing */
-    *out = json_pack("{s:s, s:o, s:f, s:f, s:i}", "rope_type", "llama3", "factor",
-                     short_real((double)factor), "low_freq_factor", (double)LLAMA3_LOW,
+    hf_rope rope = {.theta = k->theta,
+                    .factor = (double)factor,
+                    .low_freq_factor = LLAMA3_LOW,
+                    .high_freq_factor = LLAMA3_HIGH,
+                    .original_max = LLAMA3_ORIGINAL_MAX,
+                    .rotary_dim = (int)k->rope_dim};
+    int i = llama3_differs(&rope, table);
+    if (i >= 0) {
+        float want = gguf_llama3_factor(&rope, (size_t)i);
+        rope.original_max = llama3_original_max(&rope, table);
+        if (rope.original_max < 2 || llama3_differs(&rope, table) >= 0)
+            DR_FAIL(DR_EUNSUPPORTED,
+                    "%s: rope_freqs.weight: element %d is %g, Llama 3's formula gives %g",
+                    g->path, i, (double)table[i], (double)want);
+    }
+    *out = json_pack("{s:s, s:o, s:f, s:f, s:I}", "rope_type", "llama3", "factor",
+                     gguf_short_real((double)factor), "low_freq_factor", (double)LLAMA3_LOW,
                      "high_freq_factor", (double)LLAMA3_HIGH,
-                     "original_max_position_embeddings", LLAMA3_ORIGINAL_MAX);
+                     "original_max_position_embeddings", (json_int_t)rope.original_max);
 done:
     return st;
 }
@@ -241,12 +241,12 @@ static json_t *float_list(const float *v, int64_t n)
     json_t *list = json_array();
 
     for (int64_t i = 0; i < n; i++)
-        (void)json_array_append_new(list, short_real((double)v[i]));
+        (void)json_array_append_new(list, gguf_short_real((double)v[i]));
     return list;
 }
 
 /* Three keys exactly: transformers 4 refuses a Phi-3 with more or fewer. */
-static dr_status longrope_scaling(const gguf_file *g, keys *k, json_t **out)
+static dr_status longrope_scaling(const gguf_file *g, gguf_numbers *k, json_t **out)
 {
     dr_status st = DR_OK;
     float *lng = NULL, *shrt = NULL;
@@ -263,7 +263,7 @@ static dr_status longrope_scaling(const gguf_file *g, keys *k, json_t **out)
     double scale = (double)k->context / (double)k->original_context;
     double want = scale > 1 ? sqrt(1 + log(scale) / log((double)k->original_context)) : 1;
     k->attn_factor = want;
-    DR_TRY(may_real(g, "rope.scaling.attn_factor", &k->attn_factor));
+    DR_TRY(gguf_may_real(g, "rope.scaling.attn_factor", &k->attn_factor));
     if (fabs(k->attn_factor - want) > 1e-4)
         DR_FAIL(DR_EUNSUPPORTED, "%s: rope.scaling.attn_factor: %g, LongRoPE gives %g",
                 g->path, k->attn_factor, want);
@@ -274,8 +274,34 @@ done:
     return st;
 }
 
+/* attention_factor is written where the file scales more than yarn itself does. */
+static dr_status yarn_scaling(const gguf_file *g, gguf_numbers *k, json_t **out)
+{
+    double fast = 0, slow = 0, attn[2] = {1, 1};
+    dr_status st = DR_OK;
+
+    DR_TRY(gguf_may_real(g, "rope.scaling.yarn_beta_fast", &fast));
+    DR_TRY(gguf_may_real(g, "rope.scaling.yarn_beta_slow", &slow));
+    DR_TRY(gguf_may_real(g, "rope.scaling.attn_factor", &attn[0]));
+    DR_TRY(gguf_may_real(g, "rope.scaling.yarn_attn_factor", &attn[1]));
+    DR_TRY(
+        need(g, "rope.scaling.original_context_length", &k->original_context, INT32_MAX));
+    *out = json_pack("{s:s, s:o, s:I}", "rope_type", "yarn", "factor",
+                     gguf_short_real(k->factor), "original_max_position_embeddings",
+                     (json_int_t)k->original_context);
+    if (fast > 0)
+        gguf_put(*out, "beta_fast", gguf_short_real(fast));
+    if (slow > 0)
+        gguf_put(*out, "beta_slow", gguf_short_real(slow));
+    if (attn[0] * attn[1] != 1)
+        gguf_put(*out, "attention_factor",
+                 gguf_short_real(attn[0] * attn[1] * (1 + 0.1 * log(k->factor))));
+done:
+    return st;
+}
+
 /* *out: rope_scaling as transformers 4 has it, NULL when nothing is scaled. */
-static dr_status rope_scaling(const gguf_file *g, keys *k, json_t **out)
+static dr_status rope_scaling(const gguf_file *g, gguf_numbers *k, json_t **out)
 {
     dr_status st = DR_OK;
 
@@ -285,19 +311,24 @@ static dr_status rope_scaling(const gguf_file *g, keys *k, json_t **out)
         DR_TRY(longrope_scaling(g, k, out));
     if (*out != NULL || k->scaling == NULL || strcmp(k->scaling, "none") == 0)
         return DR_OK;
+    k->factor = 1;
+    DR_TRY(gguf_may_real(g, "rope.scaling.factor", &k->factor));
+    if (strcmp(k->scaling, "yarn") == 0) {
+        if (k->factor > 1)
+            DR_TRY(yarn_scaling(g, k, out));
+        return st;
+    }
     if (strcmp(k->scaling, "linear") != 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: rope.scaling.type: %s", g->path, k->scaling);
-    k->factor = 1;
-    DR_TRY(may_real(g, "rope.scaling.factor", &k->factor));
     if (k->factor > 1)
-        *out =
-            json_pack("{s:s, s:o}", "rope_type", "linear", "factor", short_real(k->factor));
+        *out = json_pack("{s:s, s:o}", "rope_type", "linear", "factor",
+                         gguf_short_real(k->factor));
 done:
     return st;
 }
 
 /* rope_parameters of transformers 5: the scaling with all that it needs. */
-static json_t *rope_parameters(const keys *k, json_t *scaling)
+static json_t *rope_parameters(const gguf_numbers *k, json_t *scaling)
 {
     json_t *p = scaling ? json_deep_copy(scaling) : json_object();
     json_t *type = json_object_get(p, "type");
@@ -306,7 +337,7 @@ static json_t *rope_parameters(const keys *k, json_t *scaling)
         gguf_put(p, "rope_type", json_incref(type));
     else if (scaling == NULL)
         gguf_put(p, "rope_type", json_string("default"));
-    gguf_put(p, "rope_theta", short_real(k->theta));
+    gguf_put(p, "rope_theta", gguf_short_real(k->theta));
     if (k->original_context > 0)
         gguf_put(p, "original_max_position_embeddings", json_integer(k->original_context));
     if (k->rope_dim != k->head_dim)
@@ -317,9 +348,10 @@ static json_t *rope_parameters(const keys *k, json_t *scaling)
 
 /* ---- config.json ---- */
 
-static void put_sizes(const gguf_file *g, json_t *c, const keys *k)
+static void put_sizes(const gguf_file *g, json_t *c, const gguf_numbers *k)
 {
-    bool gelu = hf_family_of(g->family)->act == HF_ACT_GELU_TANH;
+    const hf_family *f = hf_family_of(g->family);
+    bool gelu = f->act == HF_ACT_GELU_TANH;
 
     gguf_put(c, "vocab_size", json_integer(k->vocab));
     gguf_put(c, "hidden_size", json_integer(k->hidden));
@@ -327,88 +359,40 @@ static void put_sizes(const gguf_file *g, json_t *c, const keys *k)
     gguf_put(c, "num_hidden_layers", json_integer(k->layers));
     gguf_put(c, "num_attention_heads", json_integer(k->heads));
     gguf_put(c, "num_key_value_heads", json_integer(k->kv_heads));
-    if (k->head_dim * k->heads != k->hidden || hf_family_of(g->family)->head_dim > 0)
+    if (k->head_dim * k->heads != k->hidden || f->head_dim > 0)
         gguf_put(c, "head_dim", json_integer(k->head_dim));
     gguf_put(c, "max_position_embeddings", json_integer(k->context));
     gguf_put(c, "hidden_act", json_string(gelu ? "gelu_pytorch_tanh" : "silu"));
-    gguf_put(c, "rms_norm_eps", short_real(k->eps));
+    gguf_put(c, f->eps_key != NULL ? f->eps_key : "rms_norm_eps", gguf_short_real(k->eps));
     gguf_put(c, "initializer_range", json_real(0.02));
     gguf_put(c, "attention_dropout", json_real(0));
     gguf_put(c, "use_cache", json_true());
 }
 
 /* Gemma 3: layers with a window rotate by themselves, which transformers 5 says so. */
-static void put_local_rope(json_t *c, const keys *k)
+static void put_local_rope(json_t *c, const gguf_numbers *k)
 {
     json_t *both =
         json_pack("{s:O, s:{s:s, s:o}}", "full_attention",
                   json_object_get(c, "rope_parameters"), "sliding_attention", "rope_type",
-                  "default", "rope_theta", short_real(k->theta_local));
+                  "default", "rope_theta", gguf_short_real(k->theta_local));
 
     gguf_put(c, "rope_parameters", both);
-    gguf_put(c, "rope_local_base_freq", short_real(k->theta_local));
+    gguf_put(c, "rope_local_base_freq", gguf_short_real(k->theta_local));
 }
 
-static void put_rope(json_t *c, const keys *k, json_t *scaling)
+static void put_rope(const gguf_file *g, json_t *c, const gguf_numbers *k, json_t *scaling)
 {
-    gguf_put(c, "rope_theta", short_real(k->theta));
+    gguf_put(c, "rope_theta", gguf_short_real(k->theta));
     gguf_put(c, "rope_scaling", scaling ? json_incref(scaling) : json_null());
     gguf_put(c, "rope_parameters", rope_parameters(k, scaling));
-    if (k->original_context > 0)
+    if (k->original_context > 0 && hf_family_of(g->family)->layout == HF_LAYOUT_FUSED)
         gguf_put(c, "original_max_position_embeddings", json_integer(k->original_context));
     if (k->rope_dim != k->head_dim)
         gguf_put(c, "partial_rotary_factor",
                  json_real((double)k->rope_dim / (double)k->head_dim));
     if (k->theta_local > 0)
         put_local_rope(c, k);
-}
-
-static json_t *softcap(double v)
-{
-    return v > 0 ? short_real(v) : json_null();
-}
-
-/* Gemma 2 and 3.  Their largest models (46 and 62 layers) scale attention otherwise. */
-static void put_gemma(const gguf_file *g, json_t *c, const keys *k)
-{
-    bool large = k->layers == (g->family == HF_ARCH_GEMMA2 ? 46 : 62);
-    json_t *types = json_array();
-
-    gguf_put(c, "hidden_activation", json_string("gelu_pytorch_tanh"));
-    gguf_put(c, "query_pre_attn_scalar",
-             json_integer(large ? k->hidden / k->heads : k->head_dim));
-    gguf_put(c, "attn_logit_softcapping", softcap(k->attn_softcap));
-    gguf_put(c, "final_logit_softcapping", softcap(k->logit_softcap));
-    gguf_put(c, "sliding_window", k->window > 0 ? json_integer(k->window) : json_null());
-    for (int64_t i = 0; i < k->layers; i++)
-        (void)json_array_append_new(types,
-                                    json_string(k->pattern > 0 && (i + 1) % k->pattern != 0
-                                                    ? "sliding_attention"
-                                                    : "full_attention"));
-    gguf_put(c, "layer_types", types);
-}
-
-/* What only one family has. */
-static void put_family(const gguf_file *g, json_t *c, const keys *k)
-{
-    if (g->family == HF_ARCH_LLAMA) {
-        gguf_put(c, "attention_bias",
-                 json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
-        gguf_put(c, "mlp_bias", json_boolean(gguf_find_tensor(g, "blk.0.ffn_up.bias")));
-    }
-    if (g->family == HF_ARCH_QWEN2 || g->family == HF_ARCH_QWEN3)
-        gguf_put(c, "use_sliding_window", json_false());
-    if (g->family == HF_ARCH_QWEN3)
-        gguf_put(c, "attention_bias",
-                 json_boolean(gguf_find_tensor(g, "blk.0.attn_q.bias")));
-    if (g->family == HF_ARCH_GEMMA2 || g->family == HF_ARCH_GEMMA3)
-        put_gemma(g, c, k);
-    if (g->family == HF_ARCH_PHI3) {
-        gguf_put(c, "sliding_window",
-                 k->window > 0 ? json_integer(k->window) : json_null());
-        gguf_put(c, "resid_pdrop", json_real(0));
-        gguf_put(c, "embd_pdrop", json_real(0));
-    }
 }
 
 /* Half precision files keep their type; blocks become bfloat16, which all devices take. */
@@ -499,7 +483,7 @@ done:
 dr_status gguf_make_config(gguf_file *g)
 {
     dr_status st = DR_OK;
-    keys k = {0};
+    gguf_numbers k = {0};
     int64_t bos = -1, eos = -1, pad = -1;
     json_t *scaling = NULL, *ends = json_array(), *c = json_object();
 
@@ -513,8 +497,8 @@ dr_status gguf_make_config(gguf_file *g)
     gguf_put(c, "architectures", json_pack("[s]", hf_family_of(g->family)->arch_name));
     gguf_put(c, "model_type", json_string(hf_family_of(g->family)->model_type));
     put_sizes(g, c, &k);
-    put_rope(c, &k, scaling);
-    put_family(g, c, &k);
+    put_rope(g, c, &k, scaling);
+    gguf_family_put(g, c, &k);
     gguf_put(c, "tie_word_embeddings", json_boolean(!gguf_find_tensor(g, "output.weight")));
     put_token(c, "bos_token_id", bos);
     put_token(c, "eos_token_id", eos);

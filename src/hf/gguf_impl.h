@@ -5,7 +5,8 @@
  * gguf.c            hf_gguf_load: fills the hf_model; Hugging Face's tensor names
  * gguf_file.c       the container: header, keys, tensor list
  * gguf_dequant.c    block types: sizes, names, blocks to floats, the row order of q and k
- * gguf_config.c     config.json and generation_config.json rebuilt from the keys
+ * gguf_config.c     config.json and generation_config.json rebuilt from the keys, with
+ * gguf_family.c     the families that are read and written, and what only some of them have
  * gguf_tokenizer.c  tokenizer.json and tokenizer_config.json likewise, with
  * gguf_merges.c     their merges, and
  * gguf_pretok.c     the way text is cut
@@ -60,6 +61,7 @@ typedef struct {
     const char *path; /* borrowed: named in messages */
     const char *arch; /* general.architecture: the keys' prefix */
     hf_arch family;
+    bool turned;    /* q and k are: see gguf_family */
     dr_map map;     /* a copy; the model owns the mapping */
     gguf_key *keys; /* arena, sorted by name */
     size_t key_count;
@@ -128,6 +130,46 @@ void gguf_dequant(float *dst, const unsigned char *src, int type, size_t n);
  * source_plus_one. */
 dr_status gguf_read(const hf_model *m, const hf_entry *e, float *dst, size_t row0,
                     size_t count);
+
+/* ---- families (gguf_family.c) ---- */
+
+typedef struct {
+    const char *name; /* general.architecture */
+    hf_arch family;
+    bool turned; /* rows of q and k go from halves of a head to pairs */
+} gguf_family;
+
+/* By its name in the file; of a family that is written.  NULL: there is none. */
+const gguf_family *gguf_family_named(const char *name);
+const gguf_family *gguf_family_of(hf_arch family);
+/* All names, for a message; arena. */
+const char *gguf_family_names(dr_arena *a);
+
+/* SmolLM3 does not rotate in every so many layers. */
+enum { GGUF_SMOLLM3_NO_ROPE = 4 };
+/* The key of the norms' epsilon, and what attention's scores are multiplied by where no key
+ * says it. */
+const char *gguf_eps_key(hf_arch family);
+double gguf_attention_scale(hf_arch family, int64_t layers, int64_t hidden, int64_t heads,
+                            int64_t head_dim);
+
+/* What the keys of <arch>.* say; 0: not said. */
+typedef struct {
+    int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab;
+    int64_t context, rope_dim, window, original_context, pattern;
+    double eps, theta, theta_local, factor, attn_factor, attn_softcap, logit_softcap;
+    double attn_scale, embed_scale, residual_scale, logit_scale;
+    const char *scaling; /* "none", "linear", ...; NULL: not said */
+} gguf_numbers;
+
+/* Optional keys: absent leaves *out.  A size is 0 to INT32_MAX, a real not negative. */
+DR_MUST_USE dr_status gguf_may(const gguf_file *g, const char *name, int64_t *out);
+DR_MUST_USE dr_status gguf_may_real(const gguf_file *g, const char *name, double *out);
+/* A single-precision value as the shortest decimal that means it. */
+json_t *gguf_short_real(double v);
+/* The family's own keys into k, and out of it into a config.json. */
+DR_MUST_USE dr_status gguf_family_keys(const gguf_file *g, gguf_numbers *k);
+void gguf_family_put(const gguf_file *g, json_t *c, const gguf_numbers *k);
 
 /* ---- what is rebuilt ---- */
 

@@ -9,8 +9,8 @@
  *
  * A linear that is packed keeps its codes where the type has room for them
  * (gguf_quantize.c); its values are then those of the source.  All others are rounded from
- * floats.  Llama's q and k rows are turned from halves, as Hugging Face has a head's, to
- * pairs; gguf_dequant.c turns them back.
+ * floats.  q and k rows of a Llama and its kin are turned from halves, as Hugging Face has
+ * a head's, to pairs; gguf_dequant.c turns them back.
  */
 #include <float.h>
 #include <math.h>
@@ -25,18 +25,7 @@
 #define HALF_MAX 65504.0f
 enum { ALIGNMENT = 32, KEYS_MAX = 1 << 30, CHUNK_FLOATS = 1 << 20 };
 
-/* ---- families and types ---- */
-
-/* The families that are written: llama.cpp's name, and whether it turns q and k. */
-static const struct {
-    hf_arch family;
-    const char *name;
-    bool turned;
-} families[] = {
-    {HF_ARCH_LLAMA, "llama", true},
-    {HF_ARCH_QWEN2, "qwen2", false},
-    {HF_ARCH_PHI3, "phi3", false},
-};
+/* ---- types and names ---- */
 
 /* By hf_gguf_type: tensor type, general.file_type, and the type of embedding and head. */
 static const struct {
@@ -58,12 +47,17 @@ static const struct {
     {"q_proj", "attn_q"},     {"k_proj", "attn_k"},       {"v_proj", "attn_v"},
     {"qkv_proj", "attn_qkv"}, {"o_proj", "attn_output"},  {"gate_proj", "ffn_gate"},
     {"up_proj", "ffn_up"},    {"gate_up_proj", "ffn_up"}, {"down_proj", "ffn_down"},
+    {"dense", "attn_output"}, {"fc1", "ffn_up"},          {"fc2", "ffn_down"},
 };
 
 static const struct {
     hf_norm which;
     const char *name;
-} layer_norms[] = {{HF_NORM_ATTN, "attn_norm"}, {HF_NORM_MLP, "ffn_norm"}};
+} layer_norms[] = {
+    {HF_NORM_ATTN, "attn_norm"}, {HF_NORM_ATTN_OUT, "post_attention_norm"},
+    {HF_NORM_MLP, "ffn_norm"},   {HF_NORM_MLP_OUT, "post_ffw_norm"},
+    {HF_NORM_Q, "attn_q_norm"},  {HF_NORM_K, "attn_k_norm"},
+};
 
 /* What the source's weights are best kept in. */
 static hf_gguf_type choose_type(const hf_model *m)
@@ -79,7 +73,7 @@ static hf_gguf_type choose_type(const hf_model *m)
 
 /* ---- the list of tensors ---- */
 
-typedef enum { MATRIX, BIAS, NORM, TABLE } kind;
+typedef enum { MATRIX, BIAS, HEAD_BIAS, NORM, NORM_BIAS, TABLE } kind;
 
 struct tensor {
     const char *name; /* arena */
@@ -122,13 +116,22 @@ static struct tensor *add(struct list *s, const char *name, kind k, int type, si
     return t;
 }
 
-static void add_norm(struct list *s, const char *name, hf_norm which, int layer)
+/* The weight and the bias of a norm; base: "output_norm". */
+static void add_norm(struct list *s, const char *base, hf_norm which, int layer)
 {
-    size_t n = (size_t)hf_model_config(s->m)->hidden;
-    struct tensor *t = add(s, name, NORM, GGUF_OUT_F32, 1, n);
+    const hf_config *c = hf_model_config(s->m);
+    size_t n = hf_norm_size(c, which);
+    int parts = c->norm_kind == HF_NORM_KIND_LAYER ? 2 : 1;
 
-    t->norm = which;
-    t->layer = layer;
+    if (!hf_norm_exists(c, which))
+        return;
+    for (int i = 0; i < parts; i++) {
+        const char *part = i == 0 ? "weight" : "bias";
+        struct tensor *t = add(s, dr_arena_printf(s->a, "%s.%s", base, part),
+                               i == 0 ? NORM : NORM_BIAS, GGUF_OUT_F32, 1, n);
+        t->norm = which;
+        t->layer = layer;
+    }
 }
 
 /* The weight and the bias of a linear; base: "blk.0.attn_q". */
@@ -154,7 +157,7 @@ static void add_layer(struct list *s, int layer)
     size_t n = hf_layer_linears(s->m, layer, &l);
 
     for (size_t i = 0; i < DR_COUNT(layer_norms); i++)
-        add_norm(s, dr_arena_printf(s->a, "blk.%d.%s.weight", layer, layer_norms[i].name),
+        add_norm(s, dr_arena_printf(s->a, "blk.%d.%s", layer, layer_norms[i].name),
                  layer_norms[i].which, layer);
     for (size_t i = 0; i < n; i++) {
         const char *name = NULL;
@@ -172,15 +175,17 @@ static void list_tensors(struct list *s, const gguf_out_table *tables, size_t ta
     const hf_linear *head = hf_head_linear(s->m);
     uint64_t offset = 0;
 
-    s->cap = (size_t)c->layers * (DR_COUNT(layer_norms) + 2 * s->m->linears_per_layer) + 4 +
+    s->cap = (size_t)c->layers * 2 * (DR_COUNT(layer_norms) + s->m->linears_per_layer) + 5 +
              table_count;
     s->t = dr_arena_alloc(s->a, s->cap, sizeof(*s->t));
     add_linear(s, hf_embed_linear(s->m), "token_embd", s->outer);
     for (int i = 0; i < c->layers; i++)
         add_layer(s, i);
-    add_norm(s, "output_norm.weight", HF_NORM_FINAL, 0);
+    add_norm(s, "output_norm", HF_NORM_FINAL, 0);
     if (head != NULL)
         add_linear(s, head, "output", s->outer);
+    if (c->head_bias)
+        add(s, "output.bias", HEAD_BIAS, GGUF_OUT_F32, 1, (size_t)c->vocab);
     for (size_t i = 0; i < table_count; i++)
         add(s, tables[i].name, TABLE, GGUF_OUT_F32, 1, tables[i].count)->values =
             tables[i].values;
@@ -285,6 +290,10 @@ static dr_status write_vector(struct sink *w, const struct tensor *t)
         return put_floats(w, t, t->values, t->cols);
     if (t->kind == NORM)
         DR_TRY(hf_norm_read(w->m, t->norm, t->layer, w->rows));
+    else if (t->kind == NORM_BIAS)
+        DR_TRY(hf_norm_bias_read(w->m, t->norm, t->layer, w->rows));
+    else if (t->kind == HEAD_BIAS)
+        DR_TRY(hf_head_bias(w->m, w->rows));
     else
         DR_TRY(hf_linear_bias(w->m, t->l, w->rows));
     if (!t->turned)
@@ -398,20 +407,19 @@ done:
 
 /* ---- the whole ---- */
 
-static dr_status find_family(const hf_model *m, const char **arch, bool *turned)
+static dr_status find_family(gguf_out *o, bool *turned)
 {
+    const gguf_family *f = gguf_family_of(hf_model_config(o->m)->arch);
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < DR_COUNT(families); i++) {
-        if (families[i].family != hf_model_config(m)->arch)
-            continue;
-        *arch = families[i].name;
-        *turned = families[i].turned;
-        return DR_OK;
+    if (f == NULL) {
+        st = dr_fail(DR_EUNSUPPORTED, "%s: %s is not written as GGUF", hf_model_path(o->m),
+                     hf_model_config(o->m)->arch_name);
+        dr_hint("GGUF files of %s are written", gguf_family_names(o->a));
+        return st;
     }
-    st = dr_fail(DR_EUNSUPPORTED, "%s: %s is not written as GGUF", hf_model_path(m),
-                 hf_model_config(m)->arch_name);
-    dr_hint("GGUF files of Llama, Qwen2 and Phi-3 are written");
+    o->arch = f->name;
+    *turned = f->turned;
     return st;
 }
 
@@ -430,7 +438,7 @@ dr_status hf_gguf_write(const char *path, const hf_model *m, hf_gguf_type type,
         type = choose_type(m);
     *report = (hf_gguf_report){.type = types[type].name};
     dr_buf_init(&o.keys, KEYS_MAX);
-    DR_TRY(find_family(m, &o.arch, &s.turned));
+    DR_TRY(find_family(&o, &s.turned));
     DR_TRY(gguf_out_config(&o, name, types[type].file_type, tables, &table_count));
     DR_TRYF(gguf_out_tokenizer(&o), "writing the tokenizer");
     DR_TRY(o.st);

@@ -31,6 +31,7 @@ typedef struct {
     double theta;
     double factor;                            /* linear, llama3, yarn */
     double low_freq_factor, high_freq_factor; /* llama3 */
+    double beta_fast, beta_slow;              /* yarn: what the ramp was made from */
     double ramp_low, ramp_high; /* yarn: pairs up to low keep their frequency, from high
                                    on it is divided, and between it slides */
     int64_t original_max; /* llama3, yarn, longrope: original_max_position_embeddings */

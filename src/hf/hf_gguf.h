@@ -32,7 +32,8 @@ typedef struct {
 /*
  * Writes m with its tokenizer as one file that llama.cpp runs; name: general.name.  A value
  * that the type cannot hold is a warning that names the first tensor with one.
- * DR_EUNSUPPORTED: a family or a tokenizer that llama.cpp has no name for.
+ * DR_EUNSUPPORTED: a family or a tokenizer that llama.cpp has no name for, or something in
+ * the model that it would compute otherwise: windows, biases, scales (gguf_out_keys.c).
  */
 DR_MUST_USE dr_status hf_gguf_write(const char *path, const struct hf_model *m,
                                     hf_gguf_type type, const char *name,

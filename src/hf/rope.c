@@ -241,7 +241,7 @@ static double yarn_pair(const hf_rope *r, double turns)
 static dr_status yarn(hf_rope *r, const hf_config *c, const json_t *config, const json_t *o,
                       const char *where)
 {
-    double fast = 0, slow = 0, mscale = 0, mscale_all = 0;
+    double mscale = 0, mscale_all = 0;
     bool truncate = true;
     dr_status st = DR_OK;
 
@@ -250,8 +250,8 @@ static dr_status yarn(hf_rope *r, const hf_config *c, const json_t *config, cons
         DR_TRY(need_real(&r->factor, o, "factor", 1e-6, 1e6, where));
     else
         r->factor = (double)c->max_position / (double)r->original_max;
-    DR_TRY(may_real(&fast, o, "beta_fast", 32, where));
-    DR_TRY(may_real(&slow, o, "beta_slow", 1, where));
+    DR_TRY(may_real(&r->beta_fast, o, "beta_fast", 32, where));
+    DR_TRY(may_real(&r->beta_slow, o, "beta_slow", 1, where));
     DR_TRY(may_real(&mscale, o, "mscale", 0, where));
     DR_TRY(may_real(&mscale_all, o, "mscale_all_dim", 0, where));
     DR_TRY(dr_json_bool(o, "truncate", &truncate, where));
@@ -264,7 +264,7 @@ static dr_status yarn(hf_rope *r, const hf_config *c, const json_t *config, cons
     if (!(r->theta > 1))
         DR_FAIL(DR_EFORMAT, "%s: rope_theta: %g is not above 1, as yarn needs it", where,
                 r->theta);
-    double low = yarn_pair(r, fast), high = yarn_pair(r, slow);
+    double low = yarn_pair(r, r->beta_fast), high = yarn_pair(r, r->beta_slow);
     r->ramp_low = fmax(truncate ? floor(low) : low, 0);
     r->ramp_high = fmin(truncate ? ceil(high) : high, r->rotary_dim - 1);
     if (r->ramp_low == r->ramp_high)

@@ -83,10 +83,11 @@ typedef struct {
  * to run or fail in 1.20.1, 1.21.1, 1.22.1, 1.23.2, 1.24.1, 1.25.0, 1.26.0 and 1.32.0:
  */
 enum {
-    ONNX_SINCE_BYTES = 23, /* 8-bit MatMulNBits; GatherBlockQuantized of bytes, `bits` */
-    ONNX_SINCE_2BIT = 24,  /* 2-bit MatMulNBits */
-    ONNX_SINCE_MOE = 32,   /* swiglu experts, attention sinks: not tried before */
-    ONNX_SINCE_WINDOW = 24 /* local_window_size counts the current token */
+    ONNX_SINCE_BYTES = 23,  /* 8-bit MatMulNBits; GatherBlockQuantized of bytes, `bits` */
+    ONNX_SINCE_2BIT = 24,   /* 2-bit MatMulNBits */
+    ONNX_SINCE_MOE = 32,    /* swiglu experts, attention sinks: not tried before */
+    ONNX_SINCE_WINDOW = 24, /* local_window_size counts the current token */
+    ONNX_SINCE_WORDS = 24   /* GenAI of that time knows the families of today by name */
 };
 bool onnx_before(const onnx_builder *b, int minor);
 /* What the user should know. */

@@ -11,7 +11,9 @@
  * 3. Threads are ONNX Runtime's choice, one for each core: left out, GenAI takes half of
  *    what the system shows, which is half the speed where no core shows twice (a
  *    Phi-3.5-mini's shape on 16 such cores: 25 tokens/s, 38 with this).
- * 4. The generation may end at any token that config, generation_config or the tokenizer
+ * 4. GenAI refuses a model.type that it does not know, too, and does with most of them the
+ *    same: for older runtimes a family that GenAI 0.5 has no word for is called `llama`.
+ * 5. The generation may end at any token that config, generation_config or the tokenizer
  *    call the end: instruct models differ in which of them they fill in.
  */
 #include <string.h>
@@ -157,6 +159,20 @@ static json_t *decoder_json(const hf_config *c, const onnx_options *opts)
     return o;
 }
 
+/* model.type: see 4 above. */
+static const char *genai_word(const hf_config *c, const onnx_options *o)
+{
+    static const char *const old[] = {"llama", "mistral", "gemma", "gemma2",
+                                      "phi",   "phi3",    "qwen2"};
+
+    if (o->min_ort_minor == 0 || o->min_ort_minor >= ONNX_SINCE_WORDS)
+        return c->genai_type;
+    for (size_t i = 0; i < DR_COUNT(old); i++)
+        if (strcmp(old[i], c->genai_type) == 0)
+            return c->genai_type;
+    return "llama";
+}
+
 static json_t *model_json(const hf_config *c, const onnx_options *opts,
                           const token_set *eos)
 {
@@ -170,7 +186,7 @@ static json_t *model_json(const hf_config *c, const onnx_options *opts,
     if (eos->count > 0)
         put(o, "eos_token_id", tokens_json(eos));
     put(o, "pad_token_id", json_integer(pad));
-    put(o, "type", json_string(c->genai_type));
+    put(o, "type", json_string(genai_word(c, opts)));
     put(o, "vocab_size", json_integer(c->vocab));
     return o;
 }

@@ -9,6 +9,11 @@ tests/golden/families/<case>.json
     greedy     {"prompt": tokens, "ids": what follows}
     mutations  [path in config "5", factor]: changes that logits must show
     step_from  a prompt of so many tokens, then one by one, gives `logits`
+    steps      longrope alone: logits of all tokens one by one from the first, whose keys stay
+               as they were rotated
+    half       what an F16 GGUF of the model computes: matrices (and Gemma's multiplier of the
+               embedding) in half precision, norms and biases not; config.json with `changes`,
+               without which the model has no form in GGUF; runs: as above
 
     python3 tools/oracle/family_goldens.py [case ...]    (torch, transformers 5)
 
@@ -211,6 +216,36 @@ def logits(model, ids, attentions=None):
     return out.logits[0].float().numpy()
 
 
+@torch.no_grad()
+def steps(model, ids):
+    cache, rows = None, []
+    for i in ids:
+        out = model(input_ids=torch.tensor([[i]]), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        rows.append(out.logits[0, -1].float().numpy())
+    return np.stack(rows)
+
+
+# What llama.cpp takes for granted: SmolLM3 rotates all but every fourth layer and has no
+# biases; of windows it knows those of Gemma and Phi-3, of attention's scale the head's size.
+FULL = dict(use_sliding_window=False, layer_types=None)
+ROTATED = dict(no_rope_layers=[1, 1, 1], no_rope_layer_interval=4)
+HALF_CHANGES = {"qwen2": FULL, "mistral": dict(sliding_window=None), "smollm3": ROTATED,
+                "smollm3_window": FULL | ROTATED | dict(attention_bias=False),
+                "gemma2": dict(query_pre_attn_scalar=16),
+                "gemma3": dict(query_pre_attn_scalar=16)}
+
+
+def half_matrices(model):
+    for p in model.parameters():
+        if p.ndim > 1:
+            p.data = p.data.half().float()
+    scale = getattr(model.model.embed_tokens, "embed_scale", None)
+    if scale is not None:
+        scale.copy_(scale.half())
+    return model
+
+
 # ---- one case ----
 
 def rounded(a):
@@ -218,7 +253,7 @@ def rounded(a):
 
 
 def lengths(name):
-    return (1, 8, 9) if name == "phi4mini" else (1, WINDOW - 1, WINDOW, WINDOW + 1)
+    return (1, 7, 8, 9) if name == "phi4mini" else (1, WINDOW - 1, WINDOW, WINDOW + 1)
 
 
 def config_json(config):
@@ -338,6 +373,15 @@ def run(name, from4):
            "runs": {str(n): rounded(r) for n, r in runs.items()},
            "greedy": {"prompt": PROMPT, "ids": new}, "mutations": changes}
     ROOT.mkdir(parents=True, exist_ok=True)
+    stepped = steps(model, ids)
+    if name == "phi4mini":
+        out["steps"] = [rounded(r) for r in stepped]
+    else:
+        assert abs(stepped - full).max() < 2e-5, name
+    half = HALF_CHANGES.get(name, {})
+    model = half_matrices(build_model(load_config(spec, saved | half), spec)[0])
+    out["half"] = {"changes": half, "runs": {str(n): rounded(logits(model, ids[:n])[-1])
+                                             for n in lengths(name)}}
     text = json.dumps(out, separators=(",", ":")).replace('],"', '],\n"').replace('},"', '},\n"')
     (ROOT / f"{name}.json").write_text(text + "\n")
 

@@ -8,6 +8,7 @@ Started by onnx_proof.py with the interpreter of each runtime version:
 mode  full      logits [T, V] of one run over all ids
       steps     logits [T, V]: the first 5 ids at once, then one at a time with the cache
       greedy:N  tokens [N] by ONNX Runtime GenAI, either API (0.5 or 0.18)
+      session:N the same tokens without GenAI: by the session, the best logit of each
       time:N    N tokens one at a time after the ids: milliseconds each
 adapter         path of an .onnx_adapter, or ""
 """
@@ -98,6 +99,16 @@ def greedy(job, n):
     return {"tokens": np.array(g.get_sequence(0)[len(ids):], np.int64)}
 
 
+def session_greedy(job, n):
+    s, run, keep = session(job)
+    ids, tokens = list(job["ids"]), []
+    y, past = step(s, run, ids, empty(s), len(ids))
+    for i in range(n):
+        tokens.append(int(y[-1].argmax()))
+        y, past = step(s, run, tokens[-1:], past, len(ids) + i + 1)
+    return {"tokens": np.array(tokens, np.int64)}
+
+
 def main():
     job = dict(np.load(sys.argv[1]))
     job = {k: v if k == "ids" else str(v) for k, v in job.items()}
@@ -109,9 +120,12 @@ def main():
         out = logits(job, [0, *range(min(5, count), count + 1)])
     elif mode == "greedy":
         out = greedy(job, int(n))
+    elif mode == "session":
+        out = session_greedy(job, int(n))
     else:
         out = timed(job, int(n))
     np.savez(sys.argv[2], **out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -215,8 +215,8 @@ static void test_refused(void)
         static const char *const text[] = {
             "blk.0.attn_q_norm.weight: a qwen2 model has no such tensor",
             "attention.value_length: 24, but keys have 32",
-            "architecture olmo2 is not supported"};
-        static const char *const arch[] = {"qwen2", "gemma2", "olmo2"};
+            "architecture falcon is not supported"};
+        static const char *const arch[] = {"qwen2", "gemma2", "falcon"};
         maker m;
         make_begin(&m);
         if (i == 1)

@@ -28,6 +28,13 @@ static const char qwen2_config[] =
     "\"max_position_embeddings\": 64, \"tie_word_embeddings\": true, \"rope_theta\": "
     "1000000.0, \"dtype\": \"float16\"}";
 
+#define SMOLLM3(more)                                                                      \
+    "{\"architectures\": [\"SmolLM3ForCausalLM\"], \"model_type\": \"smollm3\", "          \
+    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 5, "           \
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 128, "        \
+    "\"max_position_embeddings\": 64, \"pad_token_id\": null, \"dtype\": \"float16\"" more \
+    "}"
+
 /* ---- blocks ---- */
 
 static size_t from_hex(void *dst, const char *hex)
@@ -169,6 +176,27 @@ static void test_plain(const char *name, const char *config, dr_dtype dtype,
         check_config(hf_model_config(m), hf_model_config(back));
         check_tokenizers(m, back);
     }
+    hf_model_close(back);
+    hf_model_close(m);
+}
+
+/* Every fourth layer is not rotated, which no key says. */
+static void test_not_rotated(void)
+{
+    const char *dir =
+        with_tokenizer(make_model(&arena, "smollm3", SMOLLM3(""), DR_DTYPE_F16));
+    hf_model *m = NULL, *back = NULL;
+    hf_gguf_report report;
+
+    if (!CHECK_OK(hf_model_open(&m, dir)))
+        return;
+    back = write_and_open(m, HF_GGUF_F16, &report);
+    for (int i = 0; back != NULL && i < 5; i++) {
+        CHECK((hf_layer_rope(hf_model_config(m), i) == NULL) == (i == 3));
+        CHECK((hf_layer_rope(hf_model_config(back), i) == NULL) == (i == 3));
+    }
+    if (back != NULL)
+        check_same_values(m, back);
     hf_model_close(back);
     hf_model_close(m);
 }
@@ -409,6 +437,40 @@ static void check_refused(const char *tokenizer, dr_status st, const char *text)
     hf_model_close(m);
 }
 
+/* What llama.cpp would compute otherwise, or not load. */
+static void test_no_form(void)
+{
+    static const struct {
+        const char *config, *text;
+    } rows[] = {
+        {SMOLLM3(", \"no_rope_layer_interval\": 5"),
+         "a choice of layers that are not rotated has no form in a GGUF of smollm3"},
+        {SMOLLM3(", \"use_sliding_window\": true, \"sliding_window\": 8"),
+         "attention in a window has no form in a GGUF of smollm3"},
+        {SMOLLM3(", \"hidden_act\": \"gelu\""),
+         "its activation has no form in a GGUF of smollm3"},
+        {SMOLLM3(", \"attention_bias\": true"),
+         "a bias of its linears has no form in a GGUF of smollm3"},
+        {LLAMA(", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0, "
+               "\"truncate\": false, \"original_max_position_embeddings\": 16}"),
+         "this rotary scaling has no form in a GGUF of llama"},
+    };
+    const char *path = dr_path_join(&arena, check_tmp(), "refused.gguf");
+    hf_gguf_report report;
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        const char *dir =
+            with_tokenizer(make_model(&arena, "none", rows[i].config, DR_DTYPE_BF16));
+        hf_model *m = NULL;
+        if (CHECK_OK(hf_model_open(&m, dir))) {
+            CHECK_STATUS(hf_gguf_write(path, m, HF_GGUF_AUTO, "x", &report),
+                         DR_EUNSUPPORTED);
+            CHECK_TRAIL(rows[i].text);
+        }
+        hf_model_close(m);
+    }
+}
+
 #define BYTE_LEVEL                                                                         \
     "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, "
 
@@ -452,6 +514,8 @@ int main(void)
                DR_DTYPE_BF16, HF_GGUF_AUTO, "bf16");
     test_plain("phi3", phi3_config, DR_DTYPE_F16, HF_GGUF_AUTO, "f16");
     test_plain("qwen2", qwen2_config, DR_DTYPE_F16, HF_GGUF_F16, "f16");
+    test_not_rotated();
+    test_no_form();
     test_rounded();
     test_all_packed();
     test_pieces();

@@ -316,8 +316,19 @@ static void test_llama3_rope(void)
     }
     hf_model_close(model);
 
+    /* Element 4 turns once in 4442.88 positions; s = (16384 / 4442.88 - 1) / 3 = 0.8958985
+     * where the context was 16384, and 1 / ((1 - s) / 8 + s) is this. */
     memcpy(wrong, table, sizeof(wrong));
-    wrong[4] = 2;
+    wrong[4] = 1.1002175F;
+    tiny(&m, "llama");
+    key_f32(&m, "llama.rope.freq_base", 500000);
+    tensor(&m, "rope_freqs.weight", 0, HEAD / 2, 0, wrong, sizeof(wrong));
+    if (CHECK_OK(open_made(&m, &model)))
+        CHECK_EQ_INT(hf_model_config(model)->rope.original_max, 16384);
+    hf_model_close(model);
+
+    memcpy(wrong, table, sizeof(wrong));
+    wrong[3] = wrong[4] = 2; /* no context gives both */
     tiny(&m, "llama");
     key_f32(&m, "llama.rope.freq_base", 500000);
     tensor(&m, "rope_freqs.weight", 0, HEAD / 2, 0, wrong, sizeof(wrong));
@@ -375,8 +386,36 @@ static void test_linear_rope(void)
               hf_model_config(model)->rope.factor == 4);
     hf_model_close(model);
     tiny(&m, "llama");
+    key_str(&m, "llama.rope.scaling.type", "dynamic");
+    refused(&m, DR_EUNSUPPORTED, "rope.scaling.type: dynamic");
+}
+
+/* attn_factor is on top of yarn's own, 1 + ln(factor) / 10. */
+static void test_yarn_rope(void)
+{
+    hf_model *model = NULL;
+    maker m;
+
+    tiny(&m, "llama");
     key_str(&m, "llama.rope.scaling.type", "yarn");
-    refused(&m, DR_EUNSUPPORTED, "rope.scaling.type: yarn");
+    key_f32(&m, "llama.rope.scaling.factor", 4);
+    key_u32(&m, "llama.rope.scaling.original_context_length", 16);
+    key_f32(&m, "llama.rope.scaling.yarn_beta_fast", 8);
+    key_f32(&m, "llama.rope.scaling.attn_factor", 0.5F);
+    if (CHECK_OK(open_made(&m, &model))) {
+        const hf_rope *r = &hf_model_config(model)->rope;
+        CHECK(r->kind == HF_ROPE_YARN);
+        CHECK_NEAR(r->factor, 4, 0);
+        CHECK_EQ_INT(r->original_max, 16);
+        CHECK_NEAR(r->beta_fast, 8, 0);
+        CHECK_NEAR(r->beta_slow, 1, 0);
+        CHECK_NEAR(r->attention_factor, 0.5 * (1 + 0.1 * log(4)), 1e-6);
+    }
+    hf_model_close(model);
+    tiny(&m, "llama");
+    key_str(&m, "llama.rope.scaling.type", "yarn");
+    key_f32(&m, "llama.rope.scaling.factor", 4);
+    refused(&m, DR_EFORMAT, "llama.rope.scaling.original_context_length is missing");
 }
 
 /* ---- tokenizer ---- */
@@ -713,6 +752,7 @@ int main(void)
     test_llama3_rope();
     test_phi3();
     test_linear_rope();
+    test_yarn_rope();
     test_byte_level();
     test_qwen_split();
     test_scores();

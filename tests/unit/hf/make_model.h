@@ -81,7 +81,7 @@ static inline void made_layer(made *w, const json_t *c, int64_t layer)
         {"self_attn.k_proj", g * hd, d, !fused, bias},
         {"self_attn.v_proj", g * hd, d, !fused, bias},
         {"self_attn.qkv_proj", (h + 2 * g) * hd, d, fused, false},
-        {"self_attn.o_proj", d, h * hd, true, bias && strcmp(type, "llama") == 0},
+        {"self_attn.o_proj", d, h * hd, true, bias && strcmp(type, "qwen2") != 0},
         {"post_attention_layernorm", d, 0, true, false},
         {"mlp.gate_up_proj", 2 * i, d, fused, false},
         {"mlp.gate_proj", i, d, !fused, false},

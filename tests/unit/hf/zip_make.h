@@ -24,7 +24,7 @@ typedef struct {
 static inline void zip_put(dr_buf *b, unsigned long long v, int bytes)
 {
     for (int i = 0; i < bytes; i++)
-        CHECK_OK(dr_buf_add(b, &(char){(char)(v >> 8 * i & 255)}, 1));
+        CHECK_OK(dr_buf_add(b, &(char){(char)(i < 8 ? v >> 8 * i & 255 : 0)}, 1));
 }
 
 static inline void zip_row(dr_buf *b, const zip_part *p, unsigned long long at,

@@ -1,6 +1,7 @@
 /*
  * genai_config_test.c - genai_config.json: keys, the joined end tokens, the cap on length.
  */
+#include "family.h"
 #include "onnx_fixture.h"
 
 static dr_arena arena;
@@ -105,6 +106,29 @@ static void ends(const char *path)
     json_decref(root);
 }
 
+/* A word that GenAI 0.5 does not know is not written for its runtime. */
+static void words(const char *name, const char *today, const char *then)
+{
+    json_t *golden = family_golden(&arena, name);
+    const json_t *config = json_object_get(json_object_get(golden, "configs"), "5");
+    const char *path = family_model(&arena, name, golden, config, 1);
+    onnx_options o = fixture_options(ONNX_FP32);
+
+    o.genai = true;
+    for (int i = 0; i < 2; i++) {
+        json_t *root = NULL;
+        const char *dir = NULL;
+        o.min_ort_minor = i == 0 ? 0 : 20;
+        if (CHECK_OK(fixture_export(&arena, &dir, "words", path, &o, 1)) &&
+            CHECK_OK(dr_json_read(&root, dr_path_join(&arena, dir, "genai_config.json"))))
+            CHECK_STR(
+                json_string_value(json_object_get(json_object_get(root, "model"), "type")),
+                i == 0 ? today : then);
+        json_decref(root);
+    }
+    json_decref(golden);
+}
+
 int main(void)
 {
     fixture f;
@@ -114,6 +138,10 @@ int main(void)
     plain(path);
     too_long(path);
     ends(path);
+    words("phi3", "phi3", "phi3");
+    words("granite", "granite", "llama");
+    words("olmo2", "decoder", "llama");
+    words("gemma3", "gemma3_text", "llama");
     dr_arena_release(&arena);
     return check_done();
 }
