@@ -61,11 +61,12 @@ static inline void fuzz_use_tokenizer(const tok_tokenizer *t)
         "\xC3\xA9t\xC3\xA9 e\xCC\x81 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x8D\x91 "
         "\xEF\xBF\xBD",
         "<s>[INST] <|user|>\n<|im_start|> [MASK] </s><unk>",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
         "bad \xFF\xC0\x80 \xED\xA0\x80 \xF0\x9F bytes \x00 end",
     };
 
     for (size_t i = 0; i < DR_COUNT(texts); i++)
-        fuzz_round_trip(t, texts[i], i == 3 ? 30 : strlen(texts[i]));
+        fuzz_round_trip(t, texts[i], i == 4 ? 30 : strlen(texts[i]));
     fuzz_round_trip(t, "", 0);
     fuzz_decode_ids(t);
 }
