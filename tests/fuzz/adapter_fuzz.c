@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     onnx_adapter_file f = {0};
     char path[256];
 
+    fuzz_begin();
     fuzz_put("input.onnx_adapter", data, size);
     if (onnx_adapter_open(&f, fuzz_path(path, "input.onnx_adapter")) == DR_OK) {
         touch(&f);

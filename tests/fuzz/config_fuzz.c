@@ -60,6 +60,7 @@ static void as_config(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    fuzz_begin();
     fuzz_put_file("config.json", "golden/hf/llama/config.json");
     fuzz_drop("generation_config.json");
     if (has(data, size, "weight_map")) {

@@ -5,25 +5,55 @@
  * A target is one LLVMFuzzerTestOneInput.  It writes the input where the reader looks for
  * it, opens it through the room's door, uses what it got and releases it: a status is fine
  * whatever it is; what must not be is a crash, a leak, undefined behaviour, more than two
- * seconds or more memory than the limits in tools/fuzz.  Targets keep nothing from one
+ * seconds (fuzz_begin) or more memory than the limits in tools/fuzz.  Targets keep nothing from one
  * input to the next but files that stay the same.
  */
 #ifndef DRUPE_TESTS_FUZZ_H
 #define DRUPE_TESTS_FUZZ_H
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "core/arena.h"
 #include "core/buf.h"
 #include "core/file.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
+enum { FUZZ_SECONDS = 12 }; /* sanitizers are about six times as slow */
+#else
+enum { FUZZ_SECONDS = 2 };
+#endif
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static inline void fuzz_too_slow(int signal_number)
+{
+    static const char text[] = "fuzz: an input takes too long\n";
+
+    (void)signal_number;
+    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+    abort();
+}
+
+/* The first call of a target: so much processor time does an input have.  A clock on the
+ * wall would say more about what else the machine does. */
+static inline void fuzz_begin(void)
+{
+    const struct itimerval limit = {.it_value = {.tv_sec = FUZZ_SECONDS}};
+
+    if (signal(SIGPROF, fuzz_too_slow) == SIG_ERR ||
+        setitimer(ITIMER_PROF, &limit, NULL) != 0) {
+        perror("fuzz_begin");
+        exit(2);
+    }
+}
 
 static char fuzz_dir_path[64]; /* empty until fuzz_dir() */
 

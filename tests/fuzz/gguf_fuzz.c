@@ -24,6 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char path[256];
     hf_model *m = NULL;
 
+    fuzz_begin();
     dr_log_level(DR_CRITICAL);
     fuzz_put("input.gguf", data, size);
     if (hf_model_open(&m, fuzz_path(path, "input.gguf")) == DR_OK) {

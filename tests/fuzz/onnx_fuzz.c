@@ -35,6 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bool ready;
     char path[256], adapter[256];
 
+    fuzz_begin();
     fuzz_path(adapter, "a.onnx_adapter");
     if (!ready)
         put_adapter(adapter);

@@ -3,7 +3,7 @@
  * so that what once crashed is tried by plain ctest.
  *
  * Each file has a process of its own: a crash is a failed check that names the file, and
- * the others are still tried.  Two seconds of processor time and 1 GiB are the limits.
+ * the others are still tried.  fuzz_begin's time and 1 GiB are the limits.
  */
 #include <signal.h>
 #include <sys/resource.h>
@@ -12,7 +12,7 @@
 #include "check.h"
 #include "fuzz/fuzz.h"
 
-enum { SECONDS_MAX = 2, CORPUS_MIN = 8 };
+enum { CORPUS_MIN = 8 };
 static const long memory_max_kb = 1L << 20;
 
 static void run_one(const char *path)
@@ -35,13 +35,12 @@ static void replay(const char *path)
     (void)fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        (void)alarm(60);
+        (void)alarm(300);
         run_one(path);
     }
     if (!CHECK(child > 0 && wait4(child, &status, 0, &used) == child))
         return;
     bool ok = CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    ok = CHECK(used.ru_utime.tv_sec + used.ru_stime.tv_sec < SECONDS_MAX) && ok;
     ok = CHECK(used.ru_maxrss < memory_max_kb) && ok;
     if (!ok)
         (void)printf("  %s: status %d, %ld.%06ld s, %ld kB\n", path, status,

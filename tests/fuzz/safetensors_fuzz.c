@@ -22,6 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     hf_adapter ad = {0};
     char path[256];
 
+    fuzz_begin();
     put_neighbours();
     fuzz_put("model.safetensors", data, size);
     if (hf_model_open(&m, fuzz_dir()) == DR_OK)

@@ -46,6 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     tok_tokenizer *t = NULL;
 
+    fuzz_begin();
     fuzz_put("tokenizer.json", small, strlen(small));
     fuzz_put("tokenizer_config.json", config, strlen(config));
     fuzz_put("chat_template.jinja", data, size);

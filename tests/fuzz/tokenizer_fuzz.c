@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const size_t first = nul != NULL ? (size_t)(nul - data) : size;
     tok_tokenizer *t = NULL;
 
+    fuzz_begin();
     dr_log_level(DR_CRITICAL);
     fuzz_put("tokenizer.json", data, first);
     if (nul != NULL)

@@ -11,6 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char path[256];
     hf_model *m = NULL;
 
+    fuzz_begin();
     if (!ready)
         fuzz_put_file("config.json", "golden/hf/torch/config.json");
     ready = true;
