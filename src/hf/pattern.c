@@ -1,6 +1,6 @@
 /*
- * pattern.c - regular expressions over module names, as the Python libraries use them.  They
- * come from a model's files: a match that takes more than MATCH_LIMIT steps is given up.
+ * pattern.c - regular expressions over module names, as the Python libraries use them.
+ * They come from a model's files: a match of more than MATCH_LIMIT steps is given up.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 

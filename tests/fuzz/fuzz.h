@@ -4,9 +4,9 @@
  *
  * A target is one LLVMFuzzerTestOneInput.  It writes the input where the reader looks for
  * it, opens it through the room's door, uses what it got and releases it: a status is fine
- * whatever it is; what must not be is a crash, a leak, undefined behaviour, more than two
- * seconds (fuzz_begin) or more memory than the limits in tools/fuzz.  Targets keep nothing from one
- * input to the next but files that stay the same.
+ * whatever it is; what must not be is a crash, a leak, undefined behaviour, more time than
+ * fuzz_begin gives or more memory than the limits in tools/fuzz.  Targets keep nothing from
+ * one input to the next but files that stay the same.
  */
 #ifndef DRUPE_TESTS_FUZZ_H
 #define DRUPE_TESTS_FUZZ_H

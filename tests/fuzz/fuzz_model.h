@@ -1,5 +1,5 @@
 /*
- * fuzz_model.h - uses of an open model: every part that a pass would read, a few rows of it.
+ * fuzz_model.h - uses of an open model: each part that a pass would read, a few rows of it.
  *
  * Rows are bounded by what is read here, not by what the file claims: a reader must have
  * refused sizes that its file does not hold.

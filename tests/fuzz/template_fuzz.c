@@ -1,6 +1,6 @@
 /*
- * template_fuzz.c - a chat template, rendered for a plain talk and for one with tools, calls
- * of them, parts of content and names that templates ask for.
+ * template_fuzz.c - a chat template, rendered for a plain talk and for one with tools,
+ * calls of them, parts of content and names that templates ask for.
  */
 #include "core/json.h"
 #include "fuzz/fuzz.h"
