@@ -58,15 +58,14 @@ static inline void fuzz_use_tokenizer(const tok_tokenizer *t)
 {
     static const char texts[][80] = {
         "Hello, world! 123 it's  two   spaces\n\n\ttab",
-        "\xC3\xA9t\xC3\xA9 e\xCC\x81 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x8D\x91 "
-        "\xEF\xBF\xBD",
+        "\xC3\xA9t\xC3\xA9 e\xCC\x81 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x8D\x91",
         "<s>[INST] <|user|>\n<|im_start|> [MASK] </s><unk>",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
-        "bad \xFF\xC0\x80 \xED\xA0\x80 \xF0\x9F bytes \x00 end",
+        "\xEF\xBF\xBD \xFF\xC0\x80 \xED\xA0\x80 \xF0\x9F bytes \x00 end",
     };
 
     for (size_t i = 0; i < DR_COUNT(texts); i++)
-        fuzz_round_trip(t, texts[i], i == 4 ? 30 : strlen(texts[i]));
+        fuzz_round_trip(t, texts[i], i == 4 ? 26 : strlen(texts[i]));
     fuzz_round_trip(t, "", 0);
     fuzz_decode_ids(t);
 }
