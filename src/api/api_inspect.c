@@ -32,7 +32,11 @@ dr_status api_number(drupe_result *r, const char *key, int64_t v)
 
 static dr_status inspect_hf(drupe_result *r, const char *path)
 {
-    static const char *const ropes[] = {"default", "linear", "llama3", "longrope"};
+    static const char *const ropes[] = {[HF_ROPE_DEFAULT] = "default",
+                                        [HF_ROPE_LINEAR] = "linear",
+                                        [HF_ROPE_LLAMA3] = "llama3",
+                                        [HF_ROPE_YARN] = "yarn",
+                                        [HF_ROPE_LONGROPE] = "longrope"};
     hf_model *m = NULL;
     dr_status st = DR_OK;
 

@@ -25,7 +25,7 @@
 enum {
     JINJA_OUTPUT_MAX = 16 << 20,
     JINJA_BYTES_MAX = 256 << 20,
-    JINJA_STEPS_MAX = 10000000,
+    JINJA_STEPS_MAX = 2000000,
     JINJA_INDENT_MAX = 64, /* of tojson */
     JINJA_DEPTH_MAX = 200  /* of the syntax tree, of values, of macro calls */
 };

@@ -94,7 +94,7 @@ bool tok_has_chat_template(const tok_tokenizer *t);
  * Renders the model's own template (Jinja as transformers runs it: trim_blocks,
  * lstrip_blocks; bos_token, eos_token, messages, add_generation_prompt) into out.
  * DR_EUNSUPPORTED: no template, or a construct that is not understood, by name and line.
- * Bounded: at most 16 MiB of output, 256 MiB of values, 10 million steps and 200 levels of
+ * Bounded: at most 16 MiB of output, 256 MiB of values, 2 million steps and 200 levels of
  * values and syntax; DR_EFORMAT names the limit.
  */
 DR_MUST_USE dr_status tok_chat(const tok_tokenizer *t, dr_buf *out,

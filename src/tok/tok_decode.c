@@ -47,7 +47,7 @@ struct tok_stage {
 
 typedef struct {
     dr_buf held, work;
-    size_t seen; /* pieces; for a fused Strip, characters taken off */
+    size_t seen; /* pieces; for a fused Strip, characters taken off; for Replace, bytes */
     bool whole;  /* the end has come: a fused stage treats `held` as one piece */
 } stage_state;
 
@@ -55,6 +55,7 @@ struct tok_stream {
     const tok_tokenizer *t; /* borrowed */
     stage_state *states;    /* owned: one a stage */
     tok_matcher matcher;
+    size_t bytes; /* of the pieces so far */
     bool skip_special;
 };
 
@@ -367,15 +368,20 @@ done:
     return st;
 }
 
+/* No other stage makes more than a few times of what it gets: Replace in a row could. */
 static dr_status replace(tok_stream *s, size_t i, tok_str piece, dr_buf *out)
 {
     const tok_stage *x = &s->t->stages.list[i];
-    dr_buf *work = &s->states[i].work;
+    stage_state *state = &s->states[i];
+    dr_buf *work = &state->work;
     dr_status st = DR_OK;
 
     dr_buf_reset(work);
-    DR_TRY(tok_pattern_replace(work, &x->pattern, &s->matcher, piece,
-                               (tok_str){x->text, x->text_n}));
+    work->max = tok_growth_max(s->bytes) - state->seen;
+    DR_TRYF(tok_pattern_replace(work, &x->pattern, &s->matcher, piece,
+                                (tok_str){x->text, x->text_n}),
+            "decoding %zu bytes of pieces", s->bytes);
+    state->seen += work->len;
     DR_TRY(push(s, i + 1, (tok_str){work->data, work->len}, out));
 done:
     return st;
@@ -543,6 +549,7 @@ dr_status tok_stream_add(tok_stream *s, int32_t id, dr_buf *out)
         return DR_OK;
     if (s->skip_special && added != NULL && added->skipped)
         return DR_OK;
+    s->bytes += piece.n;
     return push(s, 0, piece, out);
 }
 

@@ -23,8 +23,11 @@
 #include "tok/tok.h"
 
 enum {
-    TOK_ID_LIMIT = 1 << 24, /* ids and counts of pieces that a file may ask for */
-    TOK_STEP_LIMIT = 64,    /* normalizers, ops, decoder stages, each */
+    TOK_ID_LIMIT = 1 << 24,     /* ids and counts of pieces that a file may ask for */
+    TOK_STEP_LIMIT = 64,        /* normalizers, ops, decoder stages, each */
+    TOK_AROUND_LIMIT = 1 << 12, /* ids that a post-processor puts around a text */
+    TOK_GROWTH_BASE = 1 << 12,  /* see tok_growth_max */
+    TOK_GROWTH_TIMES = 32,
 };
 #define TOK_TEXT_MAX ((size_t)1 << 32) /* bytes of any text buffer */
 #define TOK_MARK     "\xE2\x96\x81"    /* U+2581, SentencePiece's space */
@@ -437,6 +440,13 @@ struct tok_work {
     size_t symbols_cap, heap_cap, ways_cap;
     tok_cached *cache; /* owned */
 };
+
+/*
+ * The most bytes that normalizers in a row may make of n bytes of text, pre-tokenizers of
+ * that, decoders of pieces: a file may have 64 of each, and each can double what it gets.
+ * What known files do stays below 12 times (NFKC of U+FDFA).
+ */
+size_t tok_growth_max(size_t n);
 
 tok_work *tok_work_take(const tok_tokenizer *t);
 void tok_work_give(const tok_tokenizer *t, tok_work *w);

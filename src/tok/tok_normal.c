@@ -327,20 +327,23 @@ static size_t settle_head(const tok_normal *x, tok_str text, size_t head)
 
 dr_status tok_normals_run(const tok_normals *ns, tok_work *w, tok_str *text, size_t *head)
 {
+    const size_t n = text->n;
     int turn = 0;
     dr_status st = DR_OK;
 
+    w->normal[0].max = w->normal[1].max = w->name.max = tok_growth_max(n);
     for (size_t i = 0; i < ns->count; i++) {
         const tok_normal *x = &ns->list[i];
         dr_buf *out = &w->normal[turn];
         const bool follow = head != NULL && *head > 0;
         if (follow)
-            DR_TRY(follow_head(x, w, *text, head));
-        DR_TRY(run_one(x, w, out, text));
+            DR_TRYF(follow_head(x, w, *text, head), "normalizing %zu bytes", n);
+        DR_TRYF(run_one(x, w, out, text), "normalizing %zu bytes", n);
         if (follow)
             *head = settle_head(x, *text, *head);
         turn = text->s == out->data ? !turn : turn;
     }
 done:
+    w->name.max = TOK_TEXT_MAX;
     return st;
 }

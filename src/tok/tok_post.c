@@ -12,6 +12,14 @@
 
 #include "tok/tok_impl.h"
 
+static dr_status room_for_more(const tok_ids *ids, const char *where)
+{
+    if (ids->count < TOK_AROUND_LIMIT)
+        return DR_OK;
+    return dr_fail(DR_EFORMAT, "%s: post_processor: more than %d ids around a text", where,
+                   TOK_AROUND_LIMIT);
+}
+
 static dr_status special_ids(tok_ids *out, const json_t *specials, const char *name,
                              const char *where)
 {
@@ -27,6 +35,7 @@ static dr_status special_ids(tok_ids *out, const json_t *specials, const char *n
         json_int_t value = json_integer_value(id);
         if (!json_is_integer(id) || value < 0 || value >= TOK_ID_LIMIT)
             DR_FAIL(DR_EFORMAT, "%s: post_processor: ids of \"%s\"", where, name);
+        DR_TRY(room_for_more(out, where));
         DR_TRY(tok_ids_add(out, (int32_t)value));
     }
 done:
@@ -88,12 +97,14 @@ done:
     return st;
 }
 
-static dr_status append(tok_ids *out, const tok_ids *ids)
+static dr_status append(tok_ids *out, const tok_ids *ids, const char *where)
 {
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < ids->count; i++)
+    for (size_t i = 0; i < ids->count; i++) {
+        DR_TRY(room_for_more(out, where));
         DR_TRY(tok_ids_add(out, ids->ids[i]));
+    }
 done:
     return st;
 }
@@ -105,8 +116,8 @@ static dr_status wrap(tok_post *p, const json_t *spec, bool template, const char
     dr_status st = DR_OK;
 
     DR_TRY((template ? read_template : read_pair)(&around, spec, where));
-    DR_TRY(append(&around.before, &p->before));
-    DR_TRY(append(&p->after, &around.after));
+    DR_TRY(append(&around.before, &p->before, where));
+    DR_TRY(append(&p->after, &around.after, where));
     const tok_ids inner = p->before;
     p->before = around.before;
     around.before = inner;

@@ -494,14 +494,16 @@ dr_status tok_ops_run(const tok_ops *ops, tok_work *w, tok_str text, size_t head
     int turn = 0, page = 0;
     dr_status st = DR_OK;
 
+    w->op[0].max = w->op[1].max = tok_growth_max(text.n);
     *base = text.s;
     w->spans[turn].count = 0;
     if (text.n > 0)
         tok_spans_add(&w->spans[turn], 0, text.n, head);
     for (size_t i = 0; i < ops->count; i++) {
         const char *was = *base;
-        DR_TRY(run_op(&ops->list[i], w, base, &w->spans[turn], &w->spans[!turn],
-                      &w->op[page]));
+        DR_TRYF(
+            run_op(&ops->list[i], w, base, &w->spans[turn], &w->spans[!turn], &w->op[page]),
+            "splitting %zu bytes", text.n);
         turn = !turn;
         page = *base != was ? !page : page;
     }

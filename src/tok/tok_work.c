@@ -42,6 +42,13 @@ void tok_work_free(tok_work *w)
     free(w);
 }
 
+size_t tok_growth_max(size_t n)
+{
+    if (n > (TOK_TEXT_MAX - TOK_GROWTH_BASE) / TOK_GROWTH_TIMES)
+        return TOK_TEXT_MAX;
+    return TOK_GROWTH_BASE + n * TOK_GROWTH_TIMES;
+}
+
 tok_work *tok_work_take(const tok_tokenizer *t)
 {
     tok_work *w = NULL;

@@ -58,6 +58,36 @@ static void test_models(void)
     json_decref(j);
 }
 
+/* The tiny Llama with other rotations, and a Phi-3, by the words that inspect has. */
+static void test_ropes(void)
+{
+    static const char *const kinds[] = {"default", "linear", "llama3", "yarn"};
+    const char *dir = in_tmp(&arena, "rope"), *file = in_tmp(&arena, "rope/config.json");
+    json_t *config = NULL;
+
+    CHECK_OK(dr_make_dirs(dir));
+    CHECK_OK(
+        dr_copy_file(in_tmp(&arena, "rope/model.safetensors"), TINY "/model.safetensors"));
+    CHECK_OK(dr_json_read(&config, TINY "/config.json"));
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        char want[64];
+        (void)json_object_set_new(config, "rope_parameters",
+                                  json_pack("{s:s, s:f, s:f, s:f, s:f, s:i}", "rope_type",
+                                            kinds[i], "rope_theta", 10000.0, "factor", 4.0,
+                                            "low_freq_factor", 1.0, "high_freq_factor", 4.0,
+                                            "original_max_position_embeddings", 32));
+        CHECK_OK(dr_json_write(file, config));
+        json_t *j = inspect(dir);
+        (void)snprintf(want, sizeof(want), "%s, theta 10000", kinds[i]);
+        CHECK_STR(text_at(j, "rope"), want);
+        json_decref(j);
+    }
+    json_decref(config);
+    json_t *j = inspect(DRUPE_SOURCE_DIR "/tests/golden/hf/phi3");
+    CHECK_STR(text_at(j, "rope"), "longrope, theta 10000");
+    json_decref(j);
+}
+
 static void test_onnx(void)
 {
     const char *out = in_tmp(&arena, "onnx");
@@ -152,6 +182,7 @@ static void test_errors(void)
 int main(void)
 {
     test_models();
+    test_ropes();
     test_onnx();
     test_adapters();
     test_broken(in_tmp(&arena, "onnx/model/travel.onnx_adapter"),

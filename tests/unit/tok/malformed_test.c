@@ -265,8 +265,67 @@ static void test_messages(void)
     }
 }
 
+/* Twenty steps that each double a text, and a post-processor that writes 5,000 ids. */
+static void test_growth(void)
+{
+    static const struct {
+        const char *key, *list, *step;
+    } rows[] = {
+        {"normalizer", "normalizers",
+         "{'type': 'Replace', 'pattern': {'String': 'a'}, 'content': 'aa'}"},
+        {"pre_tokenizer", "pretokenizers",
+         "{'type': 'ByteLevel', 'add_prefix_space': false, 'use_regex': false}"},
+        {"decoder", "decoders",
+         "{'type': 'Replace', 'pattern': {'String': 'a'}, 'content': 'aa'}"},
+    };
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        tok_ids ids = {0};
+        dr_buf json, out;
+        dr_buf_init(&json, 1 << 16);
+        dr_buf_init(&out, (size_t)1 << 31);
+        CHECK_OK(dr_buf_addf(&json,
+                             "{'model': {'vocab': {'a': 0}, 'merges': []}, '%s': "
+                             "{'type': 'Sequence', '%s': [%s",
+                             rows[i].key, rows[i].list, rows[i].step));
+        for (int k = 1; k < 20; k++)
+            CHECK_OK(dr_buf_addf(&json, ", %s", rows[i].step));
+        CHECK_OK(dr_buf_adds(&json, "]}}"));
+        tok_tokenizer *t = toy_open(json.data, NULL);
+        dr_status st = tok_encode(t, &ids, "a\xC3\xA9", 3, true);
+        if (st == DR_OK)
+            st = tok_decode(t, &out, (const int32_t[]){0}, 1, false);
+        CHECK_STATUS(st, DR_EFORMAT);
+        CHECK_TRAIL("bytes of text");
+        tok_close(t);
+        tok_ids_release(&ids);
+        dr_buf_release(&json);
+        dr_buf_release(&out);
+    }
+}
+
+static void test_post_limit(void)
+{
+    tok_tokenizer *t = NULL;
+    dr_buf json;
+
+    dr_buf_init(&json, 1 << 20);
+    CHECK_OK(dr_buf_adds(&json, "{'model': {'vocab': {'a': 0}, 'merges': []}, "
+                                "'post_processor': {'type': 'TemplateProcessing', "
+                                "'special_tokens': {'a': {'ids': [0, 0, 0, 0, 0]}}, "
+                                "'single': [{'Sequence': {'id': 'A'}}"));
+    for (int i = 0; i < 1000; i++)
+        CHECK_OK(dr_buf_adds(&json, ", {'SpecialToken': {'id': 'a'}}"));
+    CHECK_OK(dr_buf_adds(&json, "]}}"));
+    CHECK_STATUS(toy_try(&t, json.data, NULL), DR_EFORMAT);
+    CHECK_TRAIL("more than 4096 ids around a text");
+    dr_buf_release(&json);
+}
+
 int main(void)
 {
+    test_growth();
+    test_post_limit();
     test_truncations();
     test_swaps(bpe, 60);
     test_swaps(bert, 30);
