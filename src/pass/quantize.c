@@ -11,6 +11,8 @@ enum {
     MEMORY_BASE = 64 << 20,
     JUDGE_SEQ_LEN = 512,
     JUDGE_BLOCKS = 16,
+    MIX_BLOCKS = 16,   /* of text that weighs errors, for a quantizer that reads none */
+    MIX_FORWARDS = 3,  /* its work, in forward passes */
     HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
     GROUP_MAX = 1024
@@ -137,6 +139,42 @@ done:
     return st;
 }
 
+/* The quantizer's plan; bits by measured error need text whatever rounds them. */
+static pass_quant_plan plan_of(const pass_job *job)
+{
+    pass_quant_plan plan = job->def->quant_plan(job->config);
+
+    if (plan.modules->max_size != NULL) {
+        if (plan.calib_samples == 0) {
+            plan.calib_samples = MIX_BLOCKS;
+            plan.calib_seq_len = JUDGE_SEQ_LEN;
+        }
+        plan.forwards += MIX_FORWARDS;
+    }
+    return plan;
+}
+
+/* Bits and groups by slot, where they are asked for. */
+static dr_status mix(const pass_job *job, pass_choices *chosen, nn_device *dev,
+                     const hf_model *m, const quant_grid *grid, const data_blocks *blocks,
+                     const pass_quant_plan *plan)
+{
+    const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
+    dr_progress progress;
+    const quant_site site = {
+        .dev = dev, .in = m, .progress = plan->modules->max_size ? &progress : NULL};
+    dr_status st = DR_OK;
+
+    if (site.progress != NULL)
+        dr_progress_begin(&progress, "weighing errors", "layers",
+                          (size_t)hf_model_config(m)->layers);
+    st = pass_mix(chosen, job->arena, &site, grid, plan->modules,
+                  pass_layout_of(plan->modules, plan->layout), &calib);
+    if (site.progress != NULL)
+        dr_progress_end(&progress);
+    return st;
+}
+
 /* The quantizer proper, into dir. */
 static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *dev,
                                const hf_model *m, const quant_grid *grid,
@@ -204,7 +242,7 @@ done:
 
 dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     quant_quality quality = {0};
@@ -229,10 +267,13 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
         const data_options data = calib_options(job, plan, m);
         DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");
     }
+    DR_TRY(mix(job, &chosen, dev, m, &grid, &blocks, plan));
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
         DR_TRY(judge(job, &quality, dev, m, made, tok));
+    if (pass_mix_asked(plan->modules))
+        DR_TRY(pass_mix_tell(job, &chosen, m));
     DR_TRY(tell(job, m, made, &grid, job->evaluate ? &quality : NULL));
     *out = (pass_model){.kind = PASS_MODEL_HF, .path = dir, .name = in->name};
 done:
@@ -246,7 +287,7 @@ done:
 
 dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job), *plan = &planned;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 
