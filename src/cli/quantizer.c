@@ -99,6 +99,7 @@ static void set_exact(json_t *config, const cli_quantizer *q)
         return;
     json_object_set_new(config, "minmax", json_true());
     json_object_set_new(config, "prescale", json_false());
+    json_object_set_new(config, "bias_correction", json_false());
     json_object_set_new(config, "desc_act",
                         json_boolean(q->group_size == -1 && q->implementation != AUTOGPTQ));
 }

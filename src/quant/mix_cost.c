@@ -6,8 +6,8 @@
  * reads the residual stream through a norm, so what counts is a token's error as a share
  * of the stream's square.  For the block's last linear (O, DOWN) that is its own error,
  * if each token of its Hessian is divided by |x|^2 behind the layer; this also keeps the
- * few tokens with huge activations from deciding alone.  For the linears before it, a relative
- * error of q, k, v, gate or up is taken for one as large of what the block adds:
+ * few tokens with huge activations from deciding alone.  For the linears before it, a
+ * relative error of q, k, v, gate or up is taken for one as large of what the block adds:
  *
  *     cost = sum over the slot's linears of (e H e^T / w H w^T) * (|added|^2 / |x|^2)
  *

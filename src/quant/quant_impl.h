@@ -148,9 +148,10 @@ DR_MUST_USE dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm
  * the scale `after`. */
 void quant_row_scale(float *row_scale, const hf_config *c, hf_slot slot,
                      const float *after);
-/* Writes the biases of a slot's linears that row_scale changes. */
+/* Writes the biases of a slot's linears that change: (bias + more) / row_scale.  more[N]:
+ * NULL: nothing. */
 DR_MUST_USE dr_status quant_fold_bias(const quant_site *site, int layer, hf_slot slot,
-                                      const float *row_scale);
+                                      const float *row_scale, const float *more);
 /* Divides the rows of a packed weight. */
 void quant_fold_rows(dr_qtensor *q, const float *row_scale);
 /* v[H*C]: query heads of one key/value head get their mean, since they share V's rows. */
@@ -165,6 +166,16 @@ DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *st
 /* grams[n][block]: the diagonal blocks, one below the other. */
 DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x,
                                             size_t m, size_t n, size_t block, bool first);
+
+/* ---- biases (bias.c) ---- */
+
+/* sum[K] (set where first) += x[M][K], in the order of its rows. */
+DR_MUST_USE dr_status quant_inputs_add(dr_pool *pool, double *sum, const float *x, size_t m,
+                                       size_t k, bool first);
+/* out[N] = sign * W[N][K] sum / count, added to what is there where sign is -1. */
+DR_MUST_USE dr_status quant_mean_output(dr_pool *pool, float *out, const float *w,
+                                        const double *sum, size_t n, size_t k, size_t count,
+                                        int sign);
 
 /* ---- GPTQ's solver (chol.c, gptq_solve.c, gptq_sweep.c) ---- */
 
