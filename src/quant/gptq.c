@@ -41,9 +41,10 @@ typedef struct {
     float *act;     /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
-    bool best;        /* the whole chain, with and without scales */
-    float *w;         /* owned: weights of the slot at hand */
-    float *other;     /* owned: the same for the other scales, with best */
+    const quant_prune_options *prune; /* zeros instead of codes; NULL: none */
+    bool best;                        /* the whole chain, with and without scales */
+    float *w;                         /* owned: weights of the slot at hand */
+    float *other;                     /* owned: the same for the other scales, with best */
     float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
     float *bias[2];   /* owned */
     double *sum;      /* owned: [K] the sum of the slot's inputs */
@@ -295,6 +296,28 @@ done:
     return st;
 }
 
+/* Zeros into r->w; its linears go to the writer, those that stay excepted. */
+static dr_status prune_slot(gptq_run *r, int layer, hf_slot slot, const char *name)
+{
+    const quant_site *site = r->s.site;
+    size_t n_in = hf_slot_in(r->s.cfg, slot), count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    if (layer < r->prune->min_layer ||
+        (r->prune->max_layer >= 0 && layer >= r->prune->max_layer))
+        goto done;
+    DR_TRYF(quant_prune_solve(site->dev, r->w, r->full, hf_slot_out(r->s.cfg, slot), n_in,
+                              r->prune, name),
+            "pruning %s", name);
+    for (size_t i = 0; i < count; i++) {
+        if (!quant_is_plain(site, &l[i]))
+            DR_TRY(hf_writer_linear(site->out, &l[i], r->w + l[i].row0 * n_in));
+    }
+done:
+    return st;
+}
+
 /*
  * Rounds the slot for the Hessian in strips; r->packed[k] is then its rounded weight,
  * unscaled: the text goes on through the layer as if nothing had been folded.
@@ -314,7 +337,9 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
     DR_TRY(mean_output(r, layer, slot, 1));
-    if (!quant_slot_grid(&r->grid, site, layer, slot, r->base))
+    if (r->prune != NULL)
+        DR_TRY(prune_slot(r, layer, slot, l->path));
+    else if (!quant_slot_grid(&r->grid, site, layer, slot, r->base))
         DR_TRY(leave_slot(r, layer, slot, l->path));
     else if (r->best)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
@@ -485,9 +510,10 @@ done:
 }
 
 static dr_status run_model(const quant_site *site, const quant_grid *grid,
-                           const quant_calib *calib, const quant_gptq_options *o, bool best)
+                           const quant_calib *calib, const quant_gptq_options *o, bool best,
+                           const quant_prune_options *prune)
 {
-    gptq_run r = {.base = grid, .o = o, .best = best};
+    gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune};
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
@@ -513,7 +539,7 @@ done:
 dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
                      const quant_calib *calib, const quant_gptq_options *o)
 {
-    return run_model(site, grid, calib, o, false);
+    return run_model(site, grid, calib, o, false, NULL);
 }
 
 dr_status quant_best(const quant_site *site, const quant_grid *grid,
@@ -523,5 +549,15 @@ dr_status quant_best(const quant_site *site, const quant_grid *grid,
 
     chain.prescale = true;
     chain.minmax = false;
-    return run_model(site, grid, calib, &chain, true);
+    return run_model(site, grid, calib, &chain, true, NULL);
+}
+
+dr_status quant_prune(const quant_site *site, const quant_calib *calib,
+                      const quant_prune_options *o)
+{
+    const quant_gptq_options gptq = {.damp_percent = o->damp_percent};
+    const quant_grid none = {4, -1, false};
+
+    DR_BUG_IF(o->blocksize < 1 || o->blocksize > QUANT_PRUNE_BLOCK);
+    return run_model(site, &none, calib, &gptq, false, o);
 }

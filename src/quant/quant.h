@@ -169,6 +169,23 @@ DR_MUST_USE bool quant_mix_pick(int *pick, uint64_t *least, const double *cost,
                                 const uint64_t *bytes, size_t units, size_t options,
                                 uint64_t budget);
 
+/*
+ * SparseGPT (Frantar and Alistarh 2023): weights that cost their linear least become zero,
+ * the others move to make up for them, on inputs from the layers already pruned.  Floats go
+ * to the writer.  Layers from min_layer to below max_layer; plain ones of site->choices
+ * stay.
+ */
+enum { QUANT_PRUNE_BLOCK = 1024 };
+typedef struct {
+    double sparsity; /* share of zeros in each block of columns */
+    int n, m;        /* instead: n zeros of each m columns; m 0: not so */
+    int blocksize;   /* columns, up to QUANT_PRUNE_BLOCK, that are chosen from together */
+    double damp_percent;
+    int min_layer, max_layer; /* max -1: all */
+} quant_prune_options;
+DR_MUST_USE dr_status quant_prune(const quant_site *site, const quant_calib *calib,
+                                  const quant_prune_options *o);
+
 /* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to
  * fp16 when fp16_scales).  group -1 must be resolved by the caller (block = cols). */
 DR_MUST_USE dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w,

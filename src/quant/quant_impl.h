@@ -195,6 +195,14 @@ DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *d
                                        const quant_grid *grid, const quant_gptq_options *o,
                                        const char *name);
 
+/* factor[n][n]: of h damped, the lower triangle read backwards (see gptq_solve.c). */
+DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h,
+                                        size_t n, double damp_percent, const char *name);
+/* w[rows][n] made sparse for h, by SparseGPT (prune.c). */
+DR_MUST_USE dr_status quant_prune_solve(nn_device *dev, float *w, const float *h,
+                                        size_t rows, size_t n, const quant_prune_options *o,
+                                        const char *name);
+
 /* Scaling before it (gptq_scale.c).  scale[K]: the best of AWQ's candidates for w[N][K] and
  * the Hessian h; tied: of O, whose query heads share V's rows, else NULL. */
 DR_MUST_USE dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w,
