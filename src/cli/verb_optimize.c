@@ -6,8 +6,8 @@
  *     int4, uint4              Gptq (int4: without zero points), then ModelBuilder
  *
  * --algorithm puts another quantizer in Gptq's place.  For QNN, OpenVINO and VitisAI the
- * last step is NpuModelBuilder; OpenVINO has no Gptq.  The others' weights have one scale an
- * output: the quantizer gets whole rows.
+ * last step is NpuModelBuilder; OpenVINO has no Gptq.  The others' weights have one scale
+ * an output: the quantizer gets whole rows.
  *
  * Gptq is left out where there is nothing for it: a model that is packed already, and one
  * with an adapter, which was trained on the weights as they are (Gptq's scaling would move

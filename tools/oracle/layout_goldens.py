@@ -5,10 +5,10 @@ tests/golden/hf/layouts/<name>/
     config.json, model.safetensors   made by `drupe quantize --format ...` from packed_f32
     expected.safetensors             the linears' weights in float32, by the format's reader
 
-The readers: transformers with compressed-tensors' package (dequantized while loading, and
-beside it that package's own decompressor), transformers with Olive's quantizer class, ORT
-GenAI's builder for awq and gptq (and for olive again).  Its ORT blocks are dequantized here
-as MatMulNBits defines them.
+The readers: compressed-tensors' own decompressor and transformers with that package
+(dequantized while loading; symmetric ones also left packed), transformers with Olive's
+quantizer class, ORT GenAI's builder for awq and gptq (and for olive again).  Its ORT blocks
+are dequantized here as MatMulNBits defines them.
 
     python3 tools/oracle/layout_goldens.py build/drupe
         (torch, transformers, compressed-tensors, olive-ai, onnxruntime-genai)
@@ -51,6 +51,7 @@ CASES = {
     "compressed_symmetric": ("compressed-tensors", ["--symmetric"]),
     "compressed_rows": ("compressed-tensors", ["--group_size", "-1"]),
     "compressed_mixed": ("compressed-tensors", MIXED),
+    "compressed_mixed_symmetric": ("compressed-tensors", ["--symmetric", *MIXED]),
     "compressed_head": ("compressed-tensors", ["--lm_head", "--precision", "int8"]),
     "compressed_2": ("compressed-tensors", ["--precision", "int2"]),
 }
@@ -73,14 +74,14 @@ def quantized_names(folder):
             if k.endswith(ends)]
 
 
-def by_transformers(folder):
-    """Weights of the modules as the loaded model multiplies them.  compressed-tensors are
-    dequantized while loading: left packed, transformers 5.24 expects zero points unpacked."""
-    quant = json.loads((folder / "config.json").read_text())["quantization_config"]
+def by_transformers(folder, dequantize=False):
+    """Weights of the modules as the loaded model multiplies them.  dequantize is for
+    compressed-tensors: left packed, transformers 5.24 expects zero points unpacked."""
     more = {}
-    if quant["quant_method"] == "compressed-tensors":
+    if dequantize:
         more["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **more)
+    model(torch.tensor([[1, 2]]))  # the first call unpacks compressed-tensors
     out = {}
     for name in quantized_names(folder):
         module = model.get_submodule(name)
@@ -172,7 +173,9 @@ def make(drupe, name, layout, flags, work):
     if layout == "compressed-tensors":
         readers["compressed-tensors"] = by_package(folder)
     if layout == "compressed-tensors" and "mixed" not in name:  # it reads one group only
-        same(by_transformers(folder), by_package(folder, torch.float16), name)
+        same(by_transformers(folder, True), by_package(folder, torch.float16), name)
+    if layout == "compressed-tensors" and "symmetric" in name:
+        readers["transformers"] = by_transformers(folder)
     (first, values), *others = readers.items()
     for other, theirs in others:
         same(values, theirs, f"{name}: {first} and {other}")

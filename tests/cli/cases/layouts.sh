@@ -26,6 +26,8 @@ same compressed_symmetric --format compressed-tensors --symmetric
 same compressed_rows --format compressed-tensors --group_size -1
 same compressed_mixed --format compressed-tensors --overrides "$mixed" \
     --modules_to_not_convert v_proj
+same compressed_mixed_symmetric --format compressed-tensors --symmetric --overrides "$mixed" \
+    --modules_to_not_convert v_proj
 same compressed_head --format compressed-tensors --lm_head --precision uint8
 same compressed_2 --format compressed-tensors --precision int2
 # each option changes the result, with every quantizer

@@ -36,7 +36,7 @@ pair --algorithm awq --exact $text --precision int4 --
 tree one
 grep -c '"type"' one/drupe.json
 # measured, and checked in the runtime
-try auto-opt -m m --algorithm hqq --group_size 16 -o out
+try auto-opt -m m --algorithm hqq --group_size 16 -o out | sed 's/run in .*/run/'
 # optimize: its own symmetric grid
 try optimize -m m --precision int4 --algorithm best --max_samples 2 --max_seq_len 32 --no_check \
     --no_evaluate --block_size 16 -o out

@@ -26,6 +26,7 @@ static const layout layouts[] = {
     {"compressed_symmetric", HF_QUANT_COMPRESSED, 4, 7, true},
     {"compressed_rows", HF_QUANT_COMPRESSED, 4, 7, false},
     {"compressed_mixed", HF_QUANT_COMPRESSED, 4, 6, false},
+    {"compressed_mixed_symmetric", HF_QUANT_COMPRESSED, 4, 6, true},
     {"compressed_head", HF_QUANT_COMPRESSED, 8, 8, false},
     {"compressed_2", HF_QUANT_COMPRESSED, 2, 7, false},
 };
