@@ -87,21 +87,26 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
                       const quant_grid *grid, const quant_quality *q)
 {
     uint64_t in_bytes = hf_model_weight_bytes(in), out_bytes = hf_model_weight_bytes(made);
+    bool packed = hf_model_quant(made).method != HF_QUANT_NONE;
     json_t *r = job->report;
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(job->text, "weights        %s\n", hf_model_origin(in)));
-    DR_TRY(dr_buf_addf(job->text, "grid           %d bits, group %d, %s\n", grid->bits,
-                       grid->group_size, grid->symmetric ? "symmetric" : "zero points"));
+    if (packed)
+        DR_TRY(dr_buf_addf(job->text, "grid           %d bits, group %d, %s\n", grid->bits,
+                           grid->group_size,
+                           grid->symmetric ? "symmetric" : "zero points"));
     DR_TRY(dr_buf_addf(job->text, "%-14s %14s %14s\n", "", "before", "after"));
     DR_TRY(dr_buf_addf(job->text, "%-14s %14llu %14llu\n", "bytes",
                        (unsigned long long)in_bytes, (unsigned long long)out_bytes));
     json_object_set_new(r, "origin", json_string(hf_model_origin(in)));
     json_object_set_new(r, "bytes_before", json_integer((json_int_t)in_bytes));
     json_object_set_new(r, "bytes_after", json_integer((json_int_t)out_bytes));
-    json_object_set_new(r, "bits", json_integer(grid->bits));
-    json_object_set_new(r, "group_size", json_integer(grid->group_size));
-    json_object_set_new(r, "symmetric", json_boolean(grid->symmetric));
+    if (packed) {
+        json_object_set_new(r, "bits", json_integer(grid->bits));
+        json_object_set_new(r, "group_size", json_integer(grid->group_size));
+        json_object_set_new(r, "symmetric", json_boolean(grid->symmetric));
+    }
     if (q == NULL) {
         DR_TRY(dr_buf_adds(job->text, "not measured: --no_evaluate\n"));
         goto done;
@@ -190,7 +195,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     dr_status st = DR_OK;
 
     DR_TRY(dr_make_dirs(dir));
-    DR_TRY(hf_writer_open(&writer, dir, m, &layout));
+    DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
     const quant_site site = {.dev = dev,
                              .in = m,
@@ -299,8 +304,12 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
     uint64_t tokens = plan->calib_samples > 0 ? data.max_samples * data.max_seq_len : 0;
     uint64_t judged = job->evaluate ? JUDGE_SEQ_LEN * JUDGE_BLOCKS : 0;
 
-    need->disk = layer * layers * ((uint64_t)quant_stored_bits(&plan->grid) + 1) / 8 +
-                 embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
+    need->disk =
+        layer * layers *
+            (plan->layout == HF_QUANT_NONE ? 8 * dr_dtype_bytes(c->dtype)
+                                           : (uint64_t)quant_stored_bits(&plan->grid) + 1) /
+            8 +
+        embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
     if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
                        Grams of the widest input */
