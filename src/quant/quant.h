@@ -186,6 +186,15 @@ typedef struct {
 DR_MUST_USE dr_status quant_prune(const quant_site *site, const quant_calib *calib,
                                   const quant_prune_options *o);
 
+/* Clips weights of O, GATE_UP and DOWN for a grid, as AWQ does after its scaling, without
+ * one: floats go to the writer. */
+typedef struct {
+    int n_grid;        /* steps from a whole range to nothing */
+    double max_shrink; /* share of a range that may go */
+} quant_clip_options;
+DR_MUST_USE dr_status quant_clip(const quant_site *site, const quant_grid *grid,
+                                 const quant_calib *calib, const quant_clip_options *o);
+
 /* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to
  * fp16 when fp16_scales).  group -1 must be resolved by the caller (block = cols). */
 DR_MUST_USE dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w,

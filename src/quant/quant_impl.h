@@ -124,6 +124,11 @@ void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule
 /* m for a group: the group itself up to 128 columns, else a power of two that divides
  * it. */
 size_t quant_gram_cols(size_t block);
+/* w[rows][cols] clipped for the rule, by the Gram blocks of its groups (autoclip.c). */
+DR_MUST_USE dr_status quant_clip_weight(nn_device *dev, float *w, const float *grams,
+                                        size_t rows, size_t cols, size_t block,
+                                        const quant_rule *rule,
+                                        const quant_clip_options *o);
 /* tile = clamp(tile, -limit, limit) by lane. */
 void quant_tile_clamp(float *tile, const float *limit, size_t n);
 
