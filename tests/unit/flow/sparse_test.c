@@ -1,7 +1,9 @@
 /*
- * sparse_test.c - the SparseGPT pass on a small model: where the zeros are, what stays, what
- * is refused.
+ * sparse_test.c - passes whose result is floats, SparseGPT and AutoClip, on a small model:
+ * where zeros and clipped weights are, what stays, what is refused.
  */
+#include <math.h>
+
 #include "core/mem.h"
 #include "flow_fixture.h"
 #include "hf/hf.h"
@@ -93,6 +95,44 @@ static double quarter(const hf_linear *l)
     return l->slot == HF_SLOT_O || l->slot == HF_SLOT_DOWN ? 0.25 : -1;
 }
 
+/* Greatest magnitude of a linear. */
+static float greatest(const hf_model *m, const hf_linear *l)
+{
+    float *w = dr_calloc(l->n_out * l->n_in, sizeof(*w)), most = 0;
+
+    CHECK_OK(hf_linear_read(m, l, w, 0, l->n_out));
+    for (size_t i = 0; i < l->n_out * l->n_in; i++)
+        most = fmaxf(most, fabsf(w[i]));
+    free(w);
+    return most;
+}
+
+/* q, k and v stay; of the others nothing grows and some end is clipped. */
+static void check_clipped(const char *in)
+{
+    hf_model *a = NULL, *b = NULL;
+    int clipped = 0;
+
+    CHECK_OK(run_pass("AutoClip", "{\"group_size\": 16, \"bits\": 2, \"sym\": true}",
+                      spec_of(in, "clip", 2)));
+    if (!CHECK_OK(hf_model_open(&a, in)) ||
+        !CHECK_OK(hf_model_open(&b, dr_path_join(&arena, in_tmp(&arena, "clip"), "model"))))
+        return;
+    for (int i = 0; i < hf_model_config(a)->layers; i++) {
+        const hf_linear *la = NULL, *lb = NULL;
+        size_t n = hf_layer_linears(a, i, &la);
+        CHECK_EQ_INT(hf_layer_linears(b, i, &lb), n);
+        for (size_t k = 0; k < n; k++) {
+            float before = greatest(a, &la[k]), after = greatest(b, &lb[k]);
+            CHECK(la[k].slot == HF_SLOT_QKV ? after == before : after <= before);
+            clipped += after < before;
+        }
+    }
+    CHECK(clipped > 0);
+    hf_model_close(a);
+    hf_model_close(b);
+}
+
 int main(void)
 {
     const char *in = model();
@@ -101,7 +141,7 @@ int main(void)
     check_model("pairs", half, true);
     CHECK_OK(run_pass("SparseGPT", "{\"sparsity\": [2, 4]}", spec_of(in, "again", 2)));
     CHECK_STR(tree_of(&arena, dr_path_join(&arena, in_tmp(&arena, "pairs"), "model")),
-                 tree_of(&arena, dr_path_join(&arena, in_tmp(&arena, "again"), "model")));
+              tree_of(&arena, dr_path_join(&arena, in_tmp(&arena, "again"), "model")));
     CHECK_OK(run_pass("SparseGPT", "{\"sparsity\": 0.25, \"blocksize\": 32}",
                       spec_of(in, "quarter", 2)));
     check_model("quarter", quarter, false);
@@ -110,6 +150,10 @@ int main(void)
                       "[\"mlp\"]}",
                       spec_of(in, "some", 2)));
     check_model("some", some, true);
+    check_clipped(in);
+    CHECK_STATUS(run_pass("AutoClip", "{\"max_shrink\": 0.01}", spec_of(in, "no", 1)),
+                 DR_EUSAGE);
+    CHECK_TRAIL("max_shrink: 0.01 of 20 steps is none");
     static const char *const wrong[][2] = {
         {"{\"sparsity\": 1}", "expected a share below 1 or N,M, found \"1\""},
         {"{\"sparsity\": [4, 2]}", "found \"4,2\""},
