@@ -1,6 +1,6 @@
 /*
- * autoclip.c - weights clipped for a grid, without scales: the half of AWQ that Olive has as
- * a pass of its own, whose result is a float checkpoint for the next quantizer.
+ * autoclip.c - weights clipped for a grid, without scales: the half of AWQ that Olive has
+ * as a pass of its own, whose result is a float checkpoint for the next quantizer.
  *
  * Both ends of each group's range shrink by themselves, in steps of 1/n_grid down to
  * 1 - max_shrink; the pair whose rounded weights cost the group's outputs least stays, and

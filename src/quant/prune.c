@@ -1,8 +1,9 @@
 /*
- * prune.c - one weight made sparse for its inputs, by SparseGPT (Frantar and Alistarh 2023).
+ * prune.c - one weight made sparse for its inputs, by SparseGPT (Frantar and Alistarh
+ * 2023).
  *
- * As in GPTQ (gptq_sweep.c), with H = A A^T, A upper triangular, a column k that comes after
- * fixed ones stands best at
+ * As in GPTQ (gptq_sweep.c), with H = A A^T, A upper triangular, a column k that comes
+ * after fixed ones stands best at
  *
  *     w_k + sum over i < k of (w_i - q_i) A_ik / A_kk
  *
