@@ -152,9 +152,12 @@ typedef struct {
     int format; /* read by its row, as the next ones */
     bool lm_head;
     const char *modules_to_not_convert, *overrides;
+    int mixed; /* likewise, of cli_mixes */
+    double ratio;
+    const char *max_size;
 } cli_quantizer;
 extern const char *const cli_algorithms[], *const cli_implementations[],
-                                               *const cli_layouts[];
+                                               *const cli_layouts[], *const cli_mixes[];
 
 /* For a struct with a cli_quantizer called quantizer. */
 #define CLI_QUANTIZER(s)                                                                   \

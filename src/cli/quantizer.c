@@ -21,6 +21,8 @@ const char *const cli_implementations[] = {"olive",  "awq",   "autogptq", "bnb",
                                            "ort",    "nvmo",  "inc",      "spinquant",
                                            "quarot", "aimet", NULL};
 const char *const cli_layouts[] = {"awq", "gptq", "olive", "compressed-tensors", NULL};
+const char *const cli_mixes[] = {"k_quant_down", "k_quant_mixed", "k_quant_last", "snr",
+                                 "snr_relative", "iqe",           "iqe_relative", NULL};
 
 static dr_status refuse_algorithm(const char *name)
 {
@@ -97,6 +99,7 @@ static void set_exact(json_t *config, const cli_quantizer *q)
         return;
     json_object_set_new(config, "minmax", json_true());
     json_object_set_new(config, "prescale", json_false());
+    json_object_set_new(config, "bias_correction", json_false());
     json_object_set_new(config, "desc_act",
                         json_boolean(q->group_size == -1 && q->implementation != AUTOGPTQ));
 }
@@ -124,8 +127,9 @@ dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quanti
                                const cli_verb *verb, const void *config,
                                const unsigned char *given)
 {
-    static const char *const rows[] = {"format", "lm_head", "modules_to_not_convert",
-                                       "overrides"};
+    static const char *const rows[] = {"format",    "lm_head", "modules_to_not_convert",
+                                       "overrides", "mixed",   "ratio",
+                                       "max_size"};
     cli_key keys[DR_COUNT(rows)];
     size_t n = 0;
     dr_status st = DR_OK;

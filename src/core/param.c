@@ -319,6 +319,10 @@ dr_status dr_param_set_json(const dr_param *p, void *cfg, const json_t *value,
     }
     if (p->listed && (json_is_array(value) || json_is_object(value)))
         return set_listed(p, cfg, value, label, a);
+    if (p->listed && json_is_number(value)) {
+        *(const char **)field(p, cfg) = item_text(a, value);
+        return DR_OK;
+    }
     if (json_is_null(value)) {
         if (p->type == DR_PARAM_STR)
             *(const char **)field(p, cfg) = NULL;

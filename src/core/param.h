@@ -47,7 +47,7 @@ typedef struct {
     bool required;   /* must be given */
     bool hidden;     /* not in the help */
     bool words;      /* of a string: all values up to the next option, commas between */
-    bool listed;     /* a string that JSON may write as a list or an object: "a,b", "k=v" */
+    bool listed;     /* a string; JSON may write a number, list or object: "a,b", "k=v" */
     bool json;       /* a string of JSON, which JSON may write as an object itself */
     /* As a user would write it; NULL: 0, false, NULL, choice -1.  "null" is NULL for a
      * string and -1 for a choice. */

@@ -234,6 +234,9 @@ DR_MUST_USE dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer
  * value that is not finite as written is a warning that names the first tensor with one. */
 DR_MUST_USE dr_status hf_writer_finish(hf_writer *w);
 void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
+/* Bytes to be written: l in q's format (NULL: plain); l NULL: all but layers' linears. */
+DR_MUST_USE dr_status hf_written_bytes(uint64_t *bytes, const hf_model *m,
+                                       const hf_linear *l, const hf_quant *q);
 
 /* model_config.json of Olive beside a result: type HfModel, model_path, adapter_path (may
  * be NULL); paths relative to dir are stored as given. */

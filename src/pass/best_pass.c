@@ -9,6 +9,7 @@ typedef struct {
     double damp_percent;
     bool desc_act;
     int sweeps;
+    bool bias_correction;
 } best;
 
 static const dr_param params[] = {
@@ -19,6 +20,8 @@ static const dr_param params[] = {
             .help = "columns by descending activation, groups kept whole"),
     DR_INT(best, sweeps, .dflt = "3", .min = 0, .max = 100,
            .help = "times that codes, scales and zero points are improved one by one"),
+    DR_BOOL(best, bias_correction, .dflt = "true", .search = "[true, false]",
+            .help = "a linear's mean error goes into its bias, if it has one"),
     PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
@@ -27,8 +30,10 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
                           const quant_calib *calib, const void *config)
 {
     const best *c = config;
-    const quant_gptq_options o = {
-        .damp_percent = c->damp_percent, .desc_act = c->desc_act, .sweeps = c->sweeps};
+    const quant_gptq_options o = {.damp_percent = c->damp_percent,
+                                  .desc_act = c->desc_act,
+                                  .sweeps = c->sweeps,
+                                  .bias = c->bias_correction};
 
     return quant_best(site, grid, calib, &o);
 }
@@ -46,7 +51,7 @@ static pass_quant_plan quant_plan(const void *config)
 extern const pass_def pass_best; /* PASS(best) in pass/passes.def */
 const pass_def pass_best = {
     .name = "Best",
-    .version = 1,
+    .version = 2,
     .summary = "scales, error feedback and descent over codes, scales and zero points",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -10,6 +10,7 @@ typedef struct {
     bool static_groups;
     bool prescale;
     bool minmax;
+    bool bias_correction;
 } gptq;
 
 static const dr_param params[] = {
@@ -24,6 +25,8 @@ static const dr_param params[] = {
             .help = "AWQ's scaling before the rounding"),
     DR_BOOL(gptq, minmax, .dflt = "false",
             .help = "grids from min and max; else from the range that costs least"),
+    DR_BOOL(gptq, bias_correction, .dflt = "true", .search = "[true, false]",
+            .help = "a linear's mean error goes into its bias, if it has one"),
     PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
@@ -36,7 +39,8 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
                                   .desc_act = c->desc_act,
                                   .static_groups = c->static_groups,
                                   .prescale = c->prescale,
-                                  .minmax = c->minmax};
+                                  .minmax = c->minmax,
+                                  .bias = c->bias_correction};
 
     return quant_gptq(site, grid, calib, &o);
 }
@@ -54,7 +58,7 @@ static pass_quant_plan quant_plan(const void *config)
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
 const pass_def pass_gptq = {
     .name = "Gptq",
-    .version = 4,
+    .version = 5,
     .summary = "rounding with error feedback through the inverse Hessian",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -112,6 +112,7 @@ dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
     dr_status st = DR_OK;
 
     DR_TRY(check_bits("bits", grid->bits, grid->symmetric));
+    DR_TRY(pass_mix_check(w, grid, pass_layout_of(w, own)));
     DR_TRY(parse_overrides(&overrides, w));
     if (awq && quant_stored_bits(grid) != 4)
         what = "bits: the awq layout holds 4 bits";

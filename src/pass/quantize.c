@@ -16,6 +16,8 @@ enum {
     MEMORY_BASE = 64 << 20,
     JUDGE_SEQ_LEN = 512,
     JUDGE_BLOCKS = 16,
+    MIX_BLOCKS = 16,   /* of text that weighs errors, for a quantizer that reads none */
+    MIX_FORWARDS = 3,  /* its work, in forward passes */
     HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
     GROUP_MAX = 1024
@@ -96,21 +98,26 @@ static dr_status tell(const pass_job *job, const hf_model *in, const hf_model *m
     uint64_t in_bytes = hf_model_weight_bytes(in), out_bytes = hf_model_weight_bytes(made);
     static const eval_names names = {"perplexity before", "perplexity_before",
                                      "perplexity after", "perplexity_after"};
+    bool packed = hf_model_quant(made).method != HF_QUANT_NONE;
     json_t *r = job->report;
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(job->text, "weights        %s\n", hf_model_origin(in)));
-    DR_TRY(dr_buf_addf(job->text, "grid           %d bits, group %d, %s\n", grid->bits,
-                       grid->group_size, grid->symmetric ? "symmetric" : "zero points"));
+    if (packed)
+        DR_TRY(dr_buf_addf(job->text, "grid           %d bits, group %d, %s\n", grid->bits,
+                           grid->group_size,
+                           grid->symmetric ? "symmetric" : "zero points"));
     DR_TRY(dr_buf_addf(job->text, "%-14s %14s %14s\n", "", "before", "after"));
     DR_TRY(dr_buf_addf(job->text, "%-14s %14llu %14llu\n", "bytes",
                        (unsigned long long)in_bytes, (unsigned long long)out_bytes));
     json_object_set_new(r, "origin", json_string(hf_model_origin(in)));
     json_object_set_new(r, "bytes_before", json_integer((json_int_t)in_bytes));
     json_object_set_new(r, "bytes_after", json_integer((json_int_t)out_bytes));
-    json_object_set_new(r, "bits", json_integer(grid->bits));
-    json_object_set_new(r, "group_size", json_integer(grid->group_size));
-    json_object_set_new(r, "symmetric", json_boolean(grid->symmetric));
+    if (packed) {
+        json_object_set_new(r, "bits", json_integer(grid->bits));
+        json_object_set_new(r, "group_size", json_integer(grid->group_size));
+        json_object_set_new(r, "symmetric", json_boolean(grid->symmetric));
+    }
     if (q == NULL) {
         DR_TRY(dr_buf_adds(job->text, "not measured: --no_evaluate\n"));
         goto done;
@@ -138,6 +145,42 @@ done:
     return st;
 }
 
+/* The quantizer's plan; bits by measured error need text whatever rounds them. */
+static pass_quant_plan plan_of(const pass_job *job)
+{
+    pass_quant_plan plan = job->def->quant_plan(job->config);
+
+    if (plan.modules->max_size != NULL) {
+        if (plan.calib_samples == 0) {
+            plan.calib_samples = MIX_BLOCKS;
+            plan.calib_seq_len = JUDGE_SEQ_LEN;
+        }
+        plan.forwards += MIX_FORWARDS;
+    }
+    return plan;
+}
+
+/* Bits and groups by slot, where they are asked for. */
+static dr_status mix(const pass_job *job, pass_choices *chosen, nn_device *dev,
+                     const hf_model *m, const quant_grid *grid, const data_blocks *blocks,
+                     const pass_quant_plan *plan)
+{
+    const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
+    dr_progress progress;
+    const quant_site site = {
+        .dev = dev, .in = m, .progress = plan->modules->max_size ? &progress : NULL};
+    dr_status st = DR_OK;
+
+    if (site.progress != NULL)
+        dr_progress_begin(&progress, "weighing errors", "layers",
+                          (size_t)hf_model_config(m)->layers);
+    st = pass_mix(chosen, job->arena, &site, grid, plan->modules,
+                  pass_layout_of(plan->modules, plan->layout), &calib);
+    if (site.progress != NULL)
+        dr_progress_end(&progress);
+    return st;
+}
+
 /* The quantizer proper, into dir. */
 static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *dev,
                                const hf_model *m, const quant_grid *grid,
@@ -153,7 +196,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     dr_status st = DR_OK;
 
     DR_TRY(dr_make_dirs(dir));
-    DR_TRY(hf_writer_open(&writer, dir, m, &layout));
+    DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
     const quant_site site = {.dev = dev,
                              .in = m,
@@ -205,7 +248,7 @@ done:
 
 dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     judgement found = {0};
@@ -230,10 +273,13 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
         const data_options data = calib_options(job, plan, m);
         DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");
     }
+    DR_TRY(mix(job, &chosen, dev, m, &grid, &blocks, plan));
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
         DR_TRY(judge(job, &found, dev, m, made, tok));
+    if (pass_mix_asked(plan->modules))
+        DR_TRY(pass_mix_tell(job, &chosen, m));
     DR_TRY(tell(job, m, made, &grid, job->evaluate ? &found.quality : NULL));
     const pass_quant_outcome outcome = {.before = m,
                                         .after = made,
@@ -256,7 +302,7 @@ done:
 
 dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    const pass_quant_plan planned = job->def->quant_plan(job->config), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job), *plan = &planned;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 
@@ -268,8 +314,12 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
     uint64_t tokens = plan->calib_samples > 0 ? data.max_samples * data.max_seq_len : 0;
     uint64_t judged = job->evaluate ? JUDGE_SEQ_LEN * JUDGE_BLOCKS : 0;
 
-    need->disk = layer * layers * ((uint64_t)quant_stored_bits(&plan->grid) + 1) / 8 +
-                 embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
+    need->disk =
+        layer * layers *
+            (plan->layout == HF_QUANT_NONE ? 8 * dr_dtype_bytes(c->dtype)
+                                           : (uint64_t)quant_stored_bits(&plan->grid) + 1) /
+            8 +
+        embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
     if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
                        Grams of the widest input */

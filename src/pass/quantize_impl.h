@@ -20,8 +20,11 @@ typedef struct {
     bool lm_head;
     const char *modules_to_not_convert; /* comma list; NULL: none */
     const char *overrides;              /* JSON object; NULL: none */
+    int mixed;                          /* a quant_mix; -1: none */
+    double ratio;                       /* of mixed; 0: its default */
+    const char *max_size;               /* "90MB"; NULL: no budget */
 } pass_modules;
-extern const char *const pass_layouts[];
+extern const char *const pass_layouts[], *const pass_mixes[];
 
 /* Rows for a struct with a pass_modules called modules. */
 #define PASS_MODULES_ROW(s, member, kind, ...)                                             \
@@ -37,7 +40,13 @@ extern const char *const pass_layouts[];
             s, modules_to_not_convert, DR_PARAM_STR, .dflt = "null", .listed = true,       \
             .help = "parts of names, or re:EXPRESSION, of modules that stay"),             \
         PASS_MODULES_ROW(s, overrides, DR_PARAM_STR, .dflt = "null", .json = true,         \
-                         .help = "name or re:EXPRESSION to bits, group_size, symmetric")
+                         .help = "name or re:EXPRESSION to bits, group_size, symmetric"),  \
+        PASS_MODULES_ROW(s, mixed, DR_PARAM_CHOICE, .dflt = "null", .choices = pass_mixes, \
+                         .help = "which linears get 8 bits, as SelectiveMixedPrecision"),  \
+        PASS_MODULES_ROW(s, ratio, DR_PARAM_FLOAT, .dflt = "0", .max = 1,                  \
+                         .help = "share of weights that mixed leaves (snr, iqe: 0.8)"),    \
+        PASS_MODULES_ROW(s, max_size, DR_PARAM_STR, .dflt = "null",                        \
+                         .help = "bits and groups by measured error within these bytes")
 
 /* What becomes of each linear. */
 typedef struct {
@@ -56,6 +65,21 @@ DR_MUST_USE dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const 
 /* Tells the writer. */
 DR_MUST_USE dr_status pass_choices_formats(hf_writer *w, const pass_choices *c,
                                            const hf_model *m, hf_quant_method layout);
+
+/* ---- bits by slot (mixing.c) ---- */
+
+bool pass_mix_asked(const pass_modules *w);
+/* DR_EUSAGE: what contradicts, or the layout cannot hold; before there is a model. */
+DR_MUST_USE dr_status pass_mix_check(const pass_modules *w, const quant_grid *grid,
+                                     hf_quant_method layout);
+/* Fills c as mixed or max_size say; nothing when neither is given.  calib: for max_size.
+ * DR_EUSAGE: max_size is too small, and what would do. */
+DR_MUST_USE dr_status pass_mix(pass_choices *c, dr_arena *a, const quant_site *site,
+                               const quant_grid *base, const pass_modules *w,
+                               hf_quant_method layout, const quant_calib *calib);
+/* How many linears have which grid. */
+DR_MUST_USE dr_status pass_mix_tell(const pass_job *job, const pass_choices *c,
+                                    const hf_model *m);
 
 /* ---- the frame ---- */
 

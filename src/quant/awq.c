@@ -312,7 +312,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     if (rows_scaled) {
         quant_row_scale(row_scale, r->s.cfg, s,
                         r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
-        DR_TRY(quant_fold_bias(r->s.site, layer, s, row_scale));
+        DR_TRY(quant_fold_bias(r->s.site, layer, s, row_scale, NULL));
     }
     DR_TRY(awq_round_rows(dev, &job, 0, from));
     if (from < slot->n) {

@@ -132,7 +132,7 @@ void quant_row_scale(float *row_scale, const hf_config *c, hf_slot slot, const f
 }
 
 dr_status quant_fold_bias(const quant_site *site, int layer, hf_slot slot,
-                          const float *row_scale)
+                          const float *row_scale, const float *more)
 {
     size_t count = 0;
     const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
@@ -145,8 +145,10 @@ dr_status quant_fold_bias(const quant_site *site, int layer, hf_slot slot,
             continue;
         DR_TRY(hf_linear_bias(site->in, &l[k], bias));
         for (size_t i = 0; i < l[k].n_out; i++) {
-            bias[i] /= row_scale[l[k].row0 + i];
-            changed = changed || row_scale[l[k].row0 + i] != 1.0f;
+            size_t row = l[k].row0 + i;
+            float add = more != NULL ? more[row] : 0.0f;
+            bias[i] = (bias[i] + add) / row_scale[row];
+            changed = changed || row_scale[row] != 1.0f || add != 0.0f;
         }
         if (changed)
             DR_TRY(hf_writer_bias(site->out, &l[k], bias));

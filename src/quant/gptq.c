@@ -20,6 +20,7 @@
  * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
  * layer that has been rounded to 4 bits, next to which their 8 are as good as exact.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -40,13 +41,16 @@ typedef struct {
     float *act;     /* owned: [m][I] */
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
-    bool best;                /* the whole chain, with and without scales */
-    float *w;                 /* owned: weights of the slot at hand */
-    float *other;             /* owned: the same for the other scales, with best */
-    float *packed[2];         /* owned: rounded, as nn multiplies them; [1]: of down */
-    float *bias[2];           /* owned */
-    float *strips;            /* owned: the Hessian being summed */
-    float *full;              /* owned: [K][K] */
+    const quant_prune_options *prune; /* zeros instead of codes; NULL: none */
+    bool best;                        /* the whole chain, with and without scales */
+    float *w;                         /* owned: weights of the slot at hand */
+    float *other;                     /* owned: the same for the other scales, with best */
+    float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
+    float *bias[2];   /* owned */
+    double *sum;      /* owned: [K] the sum of the slot's inputs */
+    float *more[2];   /* owned: [N] what a bias takes back; [1]: of the slot that is held */
+    float *strips;    /* owned: the Hessian being summed */
+    float *full;      /* owned: [K][K] */
     float *scale, *row_scale; /* owned: [K], [N] with prescale */
     dr_qtensor held; /* owned: QKV or GATE_UP until the slot after it has its scale */
 } gptq_run;
@@ -59,6 +63,9 @@ static void run_release(gptq_run *r)
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
+    dr_big_free(r->more[0]);
+    dr_big_free(r->more[1]);
+    free(r->sum);
     dr_qtensor_release(&r->held);
     quant_stream_close(&r->s);
 }
@@ -103,6 +110,9 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
     DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
+    DR_TRY(quant_floats(&r->more[0], n_out, 1, "biases"));
+    DR_TRY(quant_floats(&r->more[1], n_out, 1, "biases"));
+    r->sum = dr_calloc(n_in, sizeof(*r->sum));
     DR_TRY(quant_floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
     DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, n_in, 1, "scales"));
@@ -138,7 +148,7 @@ static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
     } else {
         hf_slot before = slot == HF_SLOT_O ? HF_SLOT_QKV : HF_SLOT_GATE_UP;
         quant_row_scale(r->row_scale, c, before, r->scale);
-        DR_TRY(quant_fold_bias(site, layer, before, r->row_scale));
+        DR_TRY(quant_fold_bias(site, layer, before, r->row_scale, r->more[1]));
         if (r->held.rows == 0) /* all plain */
             goto done;
         quant_fold_rows(&r->held, r->row_scale);
@@ -244,6 +254,70 @@ done:
     return st;
 }
 
+static bool mends_bias(const gptq_run *r, int layer, hf_slot slot)
+{
+    return r->o->bias && quant_slot_linears(r->s.site->in, layer, slot, NULL)->has_bias;
+}
+
+/* r->more[0] = the mean output so far (sign 1), less that of r->w (-1). */
+static dr_status mean_output(gptq_run *r, int layer, hf_slot slot, int sign)
+{
+    size_t tokens = r->s.calib->count * r->s.calib->seq_len;
+
+    if (!mends_bias(r, layer, slot))
+        return DR_OK;
+    return quant_mean_output(nn_device_pool(r->s.site->dev), r->more[0], r->w, r->sum,
+                             hf_slot_out(r->s.cfg, slot), hf_slot_in(r->s.cfg, slot),
+                             tokens, sign);
+}
+
+/* The bias takes the mean error back: at once for the text, in the file when the slot's
+ * rows have their scale. */
+static dr_status mend_bias(gptq_run *r, int layer, hf_slot slot, bool held)
+{
+    size_t n = hf_slot_out(r->s.cfg, slot);
+    dr_status st = DR_OK;
+
+    if (held)
+        memset(r->more[1], 0, n * sizeof(*r->more[1]));
+    if (!mends_bias(r, layer, slot))
+        goto done;
+    DR_TRY(mean_output(r, layer, slot, -1));
+    for (size_t i = 0; i < n; i++)
+        r->bias[slot == HF_SLOT_DOWN][i] += r->more[0][i];
+    if (held) {
+        memcpy(r->more[1], r->more[0], n * sizeof(*r->more[1]));
+        goto done;
+    }
+    for (size_t i = 0; i < n; i++)
+        r->row_scale[i] = 1.0f;
+    DR_TRY(quant_fold_bias(r->s.site, layer, slot, r->row_scale, r->more[0]));
+done:
+    return st;
+}
+
+/* Zeros into r->w; its linears go to the writer, those that stay excepted. */
+static dr_status prune_slot(gptq_run *r, int layer, hf_slot slot, const char *name)
+{
+    const quant_site *site = r->s.site;
+    size_t n_in = hf_slot_in(r->s.cfg, slot), count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    if (layer < r->prune->min_layer ||
+        (r->prune->max_layer >= 0 && layer >= r->prune->max_layer))
+        goto done;
+    DR_TRYF(quant_prune_solve(site->dev, r->w, r->full, hf_slot_out(r->s.cfg, slot), n_in,
+                              r->prune, name),
+            "pruning %s", name);
+    for (size_t i = 0; i < count; i++) {
+        if (!quant_is_plain(site, &l[i]))
+            DR_TRY(hf_writer_linear(site->out, &l[i], r->w + l[i].row0 * n_in));
+    }
+done:
+    return st;
+}
+
 /*
  * Rounds the slot for the Hessian in strips; r->packed[k] is then its rounded weight,
  * unscaled: the text goes on through the layer as if nothing had been folded.
@@ -262,7 +336,10 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
-    if (!quant_slot_grid(&r->grid, site, layer, slot, r->base))
+    DR_TRY(mean_output(r, layer, slot, 1));
+    if (r->prune != NULL)
+        DR_TRY(prune_slot(r, layer, slot, l->path));
+    else if (!quant_slot_grid(&r->grid, site, layer, slot, r->base))
         DR_TRY(leave_slot(r, layer, slot, l->path));
     else if (r->best)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
@@ -270,6 +347,7 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
         DR_TRY(round_scaled(r, layer, slot, &q, l->path));
     DR_TRY(quant_slot_restore(site, layer, slot, r->w));
     DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+    DR_TRY(mend_bias(r, layer, slot, r->o->prescale && folds_norm(slot)));
     if (r->o->prescale && folds_norm(slot)) {
         r->held = q;
         q = (dr_qtensor){0};
@@ -305,8 +383,14 @@ static dr_status linear_chunk(const gptq_run *r, float *y, const float *in, hf_s
 
 static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i, size_t m)
 {
-    return nn_i8_gram(r->s.site->dev, r->strips, in, m, hf_slot_in(r->s.cfg, slot),
-                       i == 0);
+    size_t k = hf_slot_in(r->s.cfg, slot);
+    dr_status st = DR_OK;
+
+    if (r->o->bias)
+        DR_TRY(quant_inputs_add(nn_device_pool(r->s.site->dev), r->sum, in, m, k, i == 0));
+    DR_TRY(nn_i8_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
+done:
+    return st;
 }
 
 /* Chunk i into r->act, or where it is kept. */
@@ -426,9 +510,10 @@ done:
 }
 
 static dr_status run_model(const quant_site *site, const quant_grid *grid,
-                           const quant_calib *calib, const quant_gptq_options *o, bool best)
+                           const quant_calib *calib, const quant_gptq_options *o, bool best,
+                           const quant_prune_options *prune)
 {
-    gptq_run r = {.base = grid, .o = o, .best = best};
+    gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune};
     int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
@@ -454,7 +539,7 @@ done:
 dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
                      const quant_calib *calib, const quant_gptq_options *o)
 {
-    return run_model(site, grid, calib, o, false);
+    return run_model(site, grid, calib, o, false, NULL);
 }
 
 dr_status quant_best(const quant_site *site, const quant_grid *grid,
@@ -464,5 +549,15 @@ dr_status quant_best(const quant_site *site, const quant_grid *grid,
 
     chain.prescale = true;
     chain.minmax = false;
-    return run_model(site, grid, calib, &chain, true);
+    return run_model(site, grid, calib, &chain, true, NULL);
+}
+
+dr_status quant_prune(const quant_site *site, const quant_calib *calib,
+                      const quant_prune_options *o)
+{
+    const quant_gptq_options gptq = {.damp_percent = o->damp_percent};
+    const quant_grid none = {4, -1, false};
+
+    DR_BUG_IF(o->blocksize < 1 || o->blocksize > QUANT_PRUNE_BLOCK);
+    return run_model(site, &none, calib, &gptq, false, o);
 }

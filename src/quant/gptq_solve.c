@@ -185,6 +185,20 @@ done:
     return st;
 }
 
+dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h, size_t n,
+                            double damp_percent, const char *name)
+{
+    const quant_gptq_options o = {.damp_percent = damp_percent};
+    solver s = {.dev = dev, .h = h, .n = n, .o = &o, .name = name, .factor = factor};
+    dr_status st = DR_OK;
+
+    s.order = dr_calloc(n, sizeof(*s.order));
+    choose_order(&(solver){.n = n, .block = n, .o = &o, .order = s.order});
+    st = factorize(&s);
+    free(s.order);
+    return st;
+}
+
 /* ---- weights in order ---- */
 
 static dr_status load_weights(void *ctx, size_t task, int worker)

@@ -111,7 +111,8 @@ typedef struct {
     bool prescale;       /* AWQ's scaling first, folded into norms and V and up rows */
     bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
                             costs the group least, by its block of the Hessian */
-    int sweeps;          /* of descent over codes, scales and zero points; 0: none */
+    bool bias;  /* the mean of a linear's error goes into its bias, if it has one */
+    int sweeps; /* of descent over codes, scales and zero points; 0: none */
 } quant_gptq_options;
 DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
@@ -125,6 +126,74 @@ DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
  */
 DR_MUST_USE dr_status quant_best(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
+
+/* ---- which slots get more bits (mix.c, mix_cost.c) ---- */
+
+/* Olive's SelectiveMixedPrecision.  K_QUANT_*: by the layer's place: the down slots of the
+ * first and last eighth and of each third layer between; MIXED: QKV too; LAST: none.  SNR,
+ * IQE: those whose weights lose most by signal to noise, by the worst row's mean square;
+ * RELATIVE: by what the high grid gains there. */
+typedef enum {
+    QUANT_MIX_K_QUANT_DOWN,
+    QUANT_MIX_K_QUANT_MIXED,
+    QUANT_MIX_K_QUANT_LAST,
+    QUANT_MIX_SNR,
+    QUANT_MIX_SNR_RELATIVE,
+    QUANT_MIX_IQE,
+    QUANT_MIX_IQE_RELATIVE
+} quant_mix;
+
+/* high[layers][HF_SLOT_COUNT]: gets the grid `better`.  ratio: the share of weights that
+ * keeps base, for SNR and IQE: slots are taken until the rest is no more than that. */
+DR_MUST_USE dr_status quant_mix_rule(bool *high, const quant_site *site, quant_mix how,
+                                     const quant_grid *base, const quant_grid *better,
+                                     double ratio);
+
+/*
+ * cost[layers][HF_SLOT_COUNT][count]: what rounding a slot to each grid costs, as a share
+ * of the residual stream's square: the relative error of each linear's outputs on the text
+ * (e H e^T over w H w^T), times the share that its block adds to the stream.
+ */
+DR_MUST_USE dr_status quant_mix_costs(double *cost, const quant_site *site,
+                                      const quant_grid *grids, size_t count,
+                                      const quant_calib *calib);
+
+/*
+ * pick[units]: an option for each unit, so that the bytes[units][options] picked are within
+ * the budget and their cost[units][options] low: from the smallest options on, the step
+ * that saves most for its bytes is taken while one fits.  The result costs no more than the
+ * best choice under a budget smaller by the greatest single step.
+ * false: even the smallest options are over the budget; *least is their sum.
+ */
+DR_MUST_USE bool quant_mix_pick(int *pick, uint64_t *least, const double *cost,
+                                const uint64_t *bytes, size_t units, size_t options,
+                                uint64_t budget);
+
+/*
+ * SparseGPT (Frantar and Alistarh 2023): weights that cost their linear least become zero,
+ * the others move to make up for them, on inputs from the layers already pruned.  Floats go
+ * to the writer.  Layers from min_layer to below max_layer; plain ones of site->choices
+ * stay.
+ */
+enum { QUANT_PRUNE_BLOCK = 1024 };
+typedef struct {
+    double sparsity; /* share of zeros in each block of columns */
+    int n, m;        /* instead: n zeros of each m columns; m 0: not so */
+    int blocksize;   /* columns, up to QUANT_PRUNE_BLOCK, that are chosen from together */
+    double damp_percent;
+    int min_layer, max_layer; /* max -1: all */
+} quant_prune_options;
+DR_MUST_USE dr_status quant_prune(const quant_site *site, const quant_calib *calib,
+                                  const quant_prune_options *o);
+
+/* Clips weights of O, GATE_UP and DOWN for a grid, as AWQ does after its scaling, without
+ * one: floats go to the writer. */
+typedef struct {
+    int n_grid;        /* steps from a whole range to nothing */
+    double max_shrink; /* share of a range that may go */
+} quant_clip_options;
+DR_MUST_USE dr_status quant_clip(const quant_site *site, const quant_grid *grid,
+                                 const quant_calib *calib, const quant_clip_options *o);
 
 /* rows x cols floats to a packed weight by rounding to nearest on `grid` (scales rounded to
  * fp16 when fp16_scales).  group -1 must be resolved by the caller (block = cols). */

@@ -124,6 +124,11 @@ void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule
 /* m for a group: the group itself up to 128 columns, else a power of two that divides
  * it. */
 size_t quant_gram_cols(size_t block);
+/* w[rows][cols] clipped for the rule, by the Gram blocks of its groups (autoclip.c). */
+DR_MUST_USE dr_status quant_clip_weight(nn_device *dev, float *w, const float *grams,
+                                        size_t rows, size_t cols, size_t block,
+                                        const quant_rule *rule,
+                                        const quant_clip_options *o);
 /* tile = clamp(tile, -limit, limit) by lane. */
 void quant_tile_clamp(float *tile, const float *limit, size_t n);
 
@@ -148,9 +153,10 @@ DR_MUST_USE dr_status quant_fold_norm(const quant_site *site, int layer, hf_norm
  * the scale `after`. */
 void quant_row_scale(float *row_scale, const hf_config *c, hf_slot slot,
                      const float *after);
-/* Writes the biases of a slot's linears that row_scale changes. */
+/* Writes the biases of a slot's linears that change: (bias + more) / row_scale.  more[N]:
+ * NULL: nothing. */
 DR_MUST_USE dr_status quant_fold_bias(const quant_site *site, int layer, hf_slot slot,
-                                      const float *row_scale);
+                                      const float *row_scale, const float *more);
 /* Divides the rows of a packed weight. */
 void quant_fold_rows(dr_qtensor *q, const float *row_scale);
 /* v[H*C]: query heads of one key/value head get their mean, since they share V's rows. */
@@ -165,6 +171,16 @@ DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *st
 /* grams[n][block]: the diagonal blocks, one below the other. */
 DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x,
                                             size_t m, size_t n, size_t block, bool first);
+
+/* ---- biases (bias.c) ---- */
+
+/* sum[K] (set where first) += x[M][K], in the order of its rows. */
+DR_MUST_USE dr_status quant_inputs_add(dr_pool *pool, double *sum, const float *x, size_t m,
+                                       size_t k, bool first);
+/* out[N] = sign * W[N][K] sum / count, added to what is there where sign is -1. */
+DR_MUST_USE dr_status quant_mean_output(dr_pool *pool, float *out, const float *w,
+                                        const double *sum, size_t n, size_t k, size_t count,
+                                        int sign);
 
 /* ---- GPTQ's solver (chol.c, gptq_solve.c, gptq_sweep.c) ---- */
 
@@ -183,6 +199,14 @@ DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *d
                                        float *w, const float *h, size_t rows, size_t cols,
                                        const quant_grid *grid, const quant_gptq_options *o,
                                        const char *name);
+
+/* factor[n][n]: of h damped, the lower triangle read backwards (see gptq_solve.c). */
+DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h,
+                                        size_t n, double damp_percent, const char *name);
+/* w[rows][n] made sparse for h, by SparseGPT (prune.c). */
+DR_MUST_USE dr_status quant_prune_solve(nn_device *dev, float *w, const float *h,
+                                        size_t rows, size_t n, const quant_prune_options *o,
+                                        const char *name);
 
 /* Scaling before it (gptq_scale.c).  scale[K]: the best of AWQ's candidates for w[N][K] and
  * the Hessian h; tied: of O, whose query heads share V's rows, else NULL. */

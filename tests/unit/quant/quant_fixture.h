@@ -68,7 +68,7 @@ typedef struct {
 
 typedef struct {
     dr_arena *a;
-    dr_tensor list[64];
+    dr_tensor list[128];
     size_t count;
     uint64_t stream;
 } fix_weights;
