@@ -148,6 +148,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
     json_t **configs = dr_calloc(job->pass_count, sizeof(json_t *));
     const drupe_data *d = &job->data;
+    data_strategy strategy = DATA_JOIN;
     flow_result made = {0};
     dr_status st = DR_OK;
 
@@ -155,27 +156,31 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
     dr_trail_clear();
     DR_TRY(check_job(job));
     DR_TRY(read_steps(steps, configs, job));
-    const flow_spec spec = {
-        .model = job->model,
-        .adapters = job->adapters,
-        .output = job->output,
-        .steps = steps,
-        .step_count = job->pass_count,
-        .data = {.data_name = d->name,
-                 .data_files = d->files,
-                 .text_field = d->text_field,
-                 .text_template = d->text_template,
-                 .use_chat_template = d->use_chat_template,
-                 .add_special_tokens = d->add_special_tokens,
-                 .max_seq_len = d->max_seq_len,
-                 .max_samples = d->max_samples,
-                 .strategy = d->line_by_line ? DATA_LINE_BY_LINE : DATA_JOIN},
-        .device = job->device,
-        .threads = job->threads,
-        .evaluate = job->evaluate,
-        .check = job->check,
-        .dry_run = job->dry_run,
-        .save_config = job->save_config};
+    DR_TRY(data_strategy_named(&strategy, d->strategy));
+    const flow_spec spec = {.model = job->model,
+                            .adapters = job->adapters,
+                            .output = job->output,
+                            .steps = steps,
+                            .step_count = job->pass_count,
+                            .data = {.data_name = d->name,
+                                     .data_files = d->files,
+                                     .text_field = d->text_field,
+                                     .text_template = d->text_template,
+                                     .use_chat_template = d->use_chat_template,
+                                     .add_special_tokens = d->add_special_tokens,
+                                     .max_seq_len = d->max_seq_len,
+                                     .max_samples = d->max_samples,
+                                     .strategy = strategy,
+                                     .stride = d->stride,
+                                     .random_seed = d->random_seed,
+                                     .self_written = d->self_written,
+                                     .temperature = d->temperature},
+                            .device = job->device,
+                            .threads = job->threads,
+                            .evaluate = job->evaluate,
+                            .check = job->check,
+                            .dry_run = job->dry_run,
+                            .save_config = job->save_config};
     DR_TRY(flow_run(&made, &spec));
 
     drupe_result *r = api_result_new();

@@ -13,6 +13,8 @@ typedef struct {
     bool symmetric;
     bool exact;
     bool no_evaluate;
+    int calibration_source;
+    double temperature;
 } options;
 
 enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN };
@@ -20,6 +22,8 @@ static const char *const algorithms[] = {"awq",    "best",    "gptq", "hqq",
                                          "kquant", "k_quant", "rtn",  NULL};
 static const char *const passes[] = {"AutoAWQQuantizer", "Best",   "Gptq", "Hqq",
                                      "KQuant",           "KQuant", "Rtn"};
+enum { SOURCE_TEXT, SOURCE_SELF };
+static const char *const sources[] = {"text", "self", NULL};
 static const char *const precisions[] = {"int4", NULL};
 
 static const dr_param params[] = {
@@ -35,6 +39,10 @@ static const dr_param params[] = {
             .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
+    DR_CHOICE(options, calibration_source, .dflt = "text", .choices = sources,
+              .help = "text: files or the built-in text; self: the model writes it"),
+    DR_FLOAT(options, temperature, .dflt = "1", .min = 0, .max = 10,
+             .help = "of calibration_source self; 0: the likeliest token"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the result against the original"),
     CLI_THREADS(options),
@@ -82,12 +90,17 @@ static dr_status run(const void *cfg, const unsigned char *given)
     dr_status st = DR_OK;
 
     job.data = cli_data_of(&o->data);
+    job.data.self_written = o->calibration_source == SOURCE_SELF;
+    job.data.temperature = job.data.self_written ? o->temperature : 0;
     job.evaluate = !o->no_evaluate;
     job.check = true;
     cli_model_notes(&o->model);
     if (o->exact && o->algorithm != AWQ && o->algorithm != GPTQ)
         DR_FAIL(DR_EUSAGE, "--exact belongs to --algorithm awq and gptq, not to %s",
                 algorithms[o->algorithm]);
+    if (!job.data.self_written &&
+        dr_param_given(params, DR_COUNT(params), given, "temperature"))
+        DR_FAIL(DR_EUSAGE, "--temperature belongs to --calibration_source self");
     DR_TRY(pass_config(&config, o, given));
     DR_TRY(cli_run_job(&o->common, &job, passes[o->algorithm], config, "quantized"));
 done:

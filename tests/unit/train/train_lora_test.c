@@ -55,7 +55,7 @@ static train_options golden_options(void)
 static dr_status train(train_report *r, const char *base, const char *device, int threads,
                        const train_options *o, const char *out)
 {
-    const train_blocks blocks = {ids, lengths, 6, 24};
+    const train_blocks blocks = {ids, lengths, 6, 24, 0};
     nn_device *dev = NULL;
     hf_model *m = NULL;
     dr_status st = DR_OK;
