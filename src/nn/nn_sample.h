@@ -2,8 +2,8 @@
  * nn_sample.h - a decoder writes text: a part of nn's door.
  *
  * Sequences begin with one token and go on, token by token, drawn from the softmax of the
- * logits over the temperature (0: the likeliest).  Keys and values are kept.  Nothing ends a
- * sequence: behind an end of text the next text begins, as in training.
+ * logits over the temperature (0: the likeliest).  Keys and values are kept.  Nothing ends
+ * a sequence: behind an end of text the next text begins, as in training.
  *
  * The number that draws token i of sequence s is Philox(seed, s) at i, and sequences are
  * computed NN_SAMPLE_BATCH at a time: the same bytes for any number of threads.
@@ -12,7 +12,9 @@
 #define DRUPE_NN_SAMPLE_H
 
 #include "core/log.h"
-#include "nn/nn.h"
+#include "hf/hf.h"
+
+typedef struct nn_decoder nn_decoder; /* as in nn.h */
 
 enum { NN_SAMPLE_BATCH = 32 };
 

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "nn/nn_sample.h"
 #include "pass/quantize_impl.h"
 #include "pass/shared_impl.h"
 
@@ -113,11 +112,10 @@ static dr_status write_itself(data_blocks *out, const pass_job *job, const data_
         dr_hint("give a file: --data_name text --data_files FILE");
         goto done;
     }
-    dr_log(DR_WARNING,
-           "the model writes its calibration text: about %s on this CPU: %zu x %zu "
-           "tokens",
-           duration(job->arena, sampling_seconds(job, o, hf_model_config(m))), s.count,
-           s.len);
+    dr_warn_result("the model writes its calibration text: about %s on this CPU: %zu x %zu "
+                   "tokens",
+                   duration(job->arena, sampling_seconds(job, o, hf_model_config(m))),
+                   s.count, s.len);
     DR_TRY(data_blocks_new(out, s.count, s.len));
     for (size_t i = 0; i < s.count; i++)
         out->lengths[i] = s.len;

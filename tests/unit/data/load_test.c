@@ -93,7 +93,7 @@ static void test_json_columns(void)
     CHECK_TRAIL("x.jsonl: column \"r\" has 1 values, column \"p\" has 2");
     CHECK_STATUS(load_json("{\"text\": [\"a\",\n [3]]}", NULL), DR_EUNSUPPORTED);
     CHECK_TRAIL("x.jsonl: row 2: column \"text\" is an array, not text");
-    /* one line is a row, whatever it holds; an object of one row on several lines is none */
+    /* One line is a row, whatever it holds; one row on several lines is refused. */
     CHECK_STATUS(load_json("{\"text\": [\"a\"]}\n", NULL), DR_EUNSUPPORTED);
     CHECK_STATUS(load_json("{\"text\":\n \"a\"}", NULL), DR_EFORMAT);
     CHECK_TRAIL("one object of columns");

@@ -2,13 +2,12 @@
  * sample_test.c - text from a decoder: with kept keys and values it is what whole forward
  * passes over each beginning say, and the same for any number of threads.
  *
- * The oracle is nn_decoder_hidden, which keeps nothing, and a draw that is written out here.
+ * The oracle is nn_decoder_hidden, which keeps nothing, and a draw written out here.
  */
 #include "nn_check.h"
 
 #include "core/mem.h"
 #include "core/rng.h"
-#include "nn/nn_sample.h"
 
 enum { SEQUENCES = 3, LEN = 14 };
 
