@@ -196,7 +196,8 @@ static size_t batch_targets(const trainer *t, const size_t *order, size_t from, 
 
     for (size_t i = from; i < to; i++) {
         size_t length = t->blocks->lengths[order[i]];
-        n += length > 0 ? length - 1 : 0;
+        size_t seen = t->blocks->context > 1 ? t->blocks->context : 1;
+        n += length > seen ? length - seen : 0;
     }
     return n;
 }

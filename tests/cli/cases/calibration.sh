@@ -45,6 +45,36 @@ printf '\n{"text": ""}\n{"text": ""}\n' >>t.jsonl
 q empty -d json --data_files t.jsonl
 "$drupe" quantize -m m --algorithm gptq --max_samples 400 --max_seq_len 32 --no_evaluate -d json \
     --data_files t.jsonl --json -o counted 2>/dev/null | grep -A12 '"calibration"'
+# Rows of a conversation, in two forms, against the template's text written out.
+i=0
+while [ $i -lt 20 ]; do
+    printf '{"prompt": "where is %d", "response": "it is \\"%d\\""}\n' $i $i >>r.jsonl
+    printf '{"messages": [{"role": "user", "content": "where is %d"}, ' $i >>c.jsonl
+    printf '{"role": "assistant", "content": "it is \\"%d\\""}]}\n' $i >>c.jsonl
+    printf '{"text": "<|user|>\\nwhere is %d<|end|>\\n<|assistant|>\\n' $i >>w.jsonl
+    printf 'it is \\"%d\\"<|end|>\\n"}\n' $i >>w.jsonl
+    i=$((i + 1))
+done
+tail -n 1 w.jsonl
+q rows -d json --data_files r.jsonl --use_chat_template
+q chat -d json --data_files c.jsonl --use_chat_template
+q written -d json --data_files w.jsonl
+same rows written
+same chat written
+ft() # NAME options
+{
+    name=$1
+    shift
+    "$drupe" finetune -m m -d json --max_steps 2 --max_seq_len 32 --max_samples 8 "$@" \
+        -o $name >/dev/null 2>err || { cat err; return; }
+    sha256sum <$name/adapter/adapter_model.safetensors >$name.hash
+}
+ft ft_rows --data_files r.jsonl --use_chat_template
+ft ft_written --data_files w.jsonl
+ft ft_window --data_files w.jsonl --strategy join-sliding-window --stride 16
+ft ft_drawn --data_files w.jsonl --strategy join-random
+cmp ft_rows.hash ft_written.hash
+sort -u ft_*.hash | wc -l
 try quantize -m m --algorithm gptq --temperature 0.5 -o no
 try quantize -m m --algorithm rtn --calibration_source self -o no
 try quantize -m m --algorithm gptq --calibration_source self -d text --data_files t.txt -o no
