@@ -143,7 +143,7 @@ extern const char *const cli_strategies[];
         CLI_ROW(s, data.stride, "stride", DR_PARAM_INT, .max = 1 << 20,                    \
                 .help = "tokens between the beginnings of sliding windows"),               \
         CLI_ROW(s, data.random_seed, "random_seed", DR_PARAM_INT, .max = INT_MAX,          \
-                .help = "of the random strategies"),                                       \
+                .help = "of what is drawn at random"),                                     \
         DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
         DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
         DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \

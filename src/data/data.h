@@ -2,9 +2,8 @@
  * data.h - text for training and calibration: from files, from templates, built in.
  *
  * Rows become texts (a field, a template, or the model's chat template), texts become ids,
- * ids become blocks of equal length ("join", as Olive: each text is tokenized by itself,
- * the ids of a blank line follow it, the whole is cut, the remainder dropped) or one block
- * a row ("line-by-line").
+ * ids become blocks of equal length, by Olive's strategies.  What is lost on the way is
+ * counted, for data_losses and for reports.
  */
 #ifndef DRUPE_DATA_H
 #define DRUPE_DATA_H

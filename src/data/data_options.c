@@ -137,6 +137,10 @@ static dr_status check_how(const data_options *o)
                 "stride %zu is more than max_seq_len %zu: text between blocks "
                 "would be lost",
                 o->stride, o->max_seq_len);
+    if (o->random_seed > 0 && !o->self_written && o->strategy != DATA_JOIN_RANDOM &&
+        o->strategy != DATA_LINE_BY_LINE_RANDOM)
+        DR_FAIL(DR_EUSAGE, "random_seed: strategy %s draws nothing",
+                data_strategy_name(o->strategy));
     if (o->self_written && o->data_name != NULL)
         DR_FAIL(DR_EUSAGE, "calibration_source self: the model writes the text; leave "
                            "data_name out");

@@ -56,6 +56,8 @@ int main(void)
     CHECK_OK(data_check(&(data_options){.data_name = "csv", .data_files = a}));
     refused((data_options){.strategy = DATA_JOIN_SLIDING_WINDOW}, DR_EUSAGE,
             "needs stride");
+    refused((data_options){.random_seed = 3}, DR_EUSAGE, "strategy join draws nothing");
+    CHECK_OK(data_check(&(data_options){.random_seed = 3, .self_written = true}));
     refused((data_options){.stride = 3}, DR_EUSAGE,
             "stride belongs to strategy join-sliding-window, not to join");
     refused(
