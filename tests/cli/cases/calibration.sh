@@ -73,6 +73,8 @@ ft ft_rows --data_files r.jsonl --use_chat_template
 ft ft_written --data_files w.jsonl
 ft ft_window --data_files w.jsonl --strategy join-sliding-window --stride 16
 ft ft_drawn --data_files w.jsonl --strategy join-random
+"$drupe" finetune -m m -d json --data_files t.jsonl --max_steps 1 --max_seq_len 32 --strategy \
+    line-by-line -o ft_lines 2>&1 >/dev/null | grep warning
 cmp ft_rows.hash ft_written.hash
 sort -u ft_*.hash | wc -l
 try quantize -m m --algorithm gptq --temperature 0.5 -o no
