@@ -79,15 +79,19 @@ typedef struct {
 
 /* Text for calibration or training; all NULL or 0: the built-in text. */
 typedef struct {
-    const char *name;  /* "json" or "text" */
+    const char *name;  /* "json", "csv" or "text" */
     const char *files; /* comma-separated paths */
     const char *text_field;
     const char *text_template;
     bool use_chat_template;
     bool add_special_tokens;
-    bool line_by_line;  /* a row a block; else rows are joined and cut */
-    size_t max_seq_len; /* tokens a block; 0: the pass's default */
-    size_t max_samples; /* blocks; 0: the pass's default */
+    const char *strategy; /* "join" (NULL), "line-by-line", ...: Olive's names */
+    size_t stride;        /* of "join-sliding-window" */
+    size_t max_seq_len;   /* tokens a block; 0: the pass's default */
+    size_t max_samples;   /* blocks; 0: the pass's default */
+    uint64_t random_seed; /* of what is drawn */
+    bool self_written;    /* calibration: the model writes the text */
+    double temperature;   /* of that; 0: always the likeliest token */
 } drupe_data;
 
 typedef struct {

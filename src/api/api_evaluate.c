@@ -5,20 +5,20 @@
 
 drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
 {
-    const flow_evaluation f = {.model = e->model != NULL ? e->model : "",
-                               .reference = e->reference,
-                               .adapter = e->adapter,
-                               .data = api_data(&e->data),
-                               .task = e->task,
-                               .max_kl = e->max_kl,
-                               .max_perplexity = e->max_perplexity,
-                               .device = e->device,
-                               .threads = e->threads};
+    flow_evaluation f = {.model = e->model != NULL ? e->model : "",
+                         .reference = e->reference,
+                         .adapter = e->adapter,
+                         .task = e->task,
+                         .max_kl = e->max_kl,
+                         .max_perplexity = e->max_perplexity,
+                         .device = e->device,
+                         .threads = e->threads};
     flow_result made = {0};
     dr_status st = DR_OK;
 
     *out = NULL;
     dr_trail_clear();
+    DR_TRY(api_data(&f.data, &e->data));
     DR_TRY(flow_evaluate(&made, &f));
     DR_TRY(api_result_of(out, &made));
 done:

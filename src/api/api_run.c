@@ -172,9 +172,9 @@ static dr_status check_job(const drupe_job *job)
     return DR_OK;
 }
 
-data_options api_data(const drupe_data *d)
+dr_status api_data(data_options *out, const drupe_data *d)
 {
-    return (data_options){.data_name = d->name,
+    *out = (data_options){.data_name = d->name,
                           .data_files = d->files,
                           .text_field = d->text_field,
                           .text_template = d->text_template,
@@ -182,7 +182,11 @@ data_options api_data(const drupe_data *d)
                           .add_special_tokens = d->add_special_tokens,
                           .max_seq_len = d->max_seq_len,
                           .max_samples = d->max_samples,
-                          .strategy = d->line_by_line ? DATA_LINE_BY_LINE : DATA_JOIN};
+                          .stride = d->stride,
+                          .random_seed = d->random_seed,
+                          .self_written = d->self_written,
+                          .temperature = d->temperature};
+    return data_strategy_named(&out->strategy, d->strategy);
 }
 
 dr_status api_result_of(drupe_result **out, const flow_result *made)
@@ -206,6 +210,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
 {
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
     json_t **configs = dr_calloc(job->pass_count, sizeof(json_t *));
+    data_options data = {0};
     flow_result made = {0};
     dr_status st = DR_OK;
 
@@ -213,12 +218,13 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
     dr_trail_clear();
     DR_TRY(check_job(job));
     DR_TRY(read_steps(steps, configs, job));
+    DR_TRY(api_data(&data, &job->data));
     const flow_spec spec = {.model = job->model,
                             .adapters = job->adapters,
                             .output = job->output,
                             .steps = steps,
                             .step_count = job->pass_count,
-                            .data = api_data(&job->data),
+                            .data = data,
                             .device = job->device,
                             .threads = job->threads,
                             .evaluate = job->evaluate,

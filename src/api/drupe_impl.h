@@ -25,7 +25,7 @@ drupe_result *api_result_new(void);
 void api_result_seal(drupe_result *r);
 
 /* The inner form of the data options. */
-data_options api_data(const drupe_data *d);
+DR_MUST_USE dr_status api_data(data_options *out, const drupe_data *d);
 /* What a run left, as a result. */
 DR_MUST_USE dr_status api_result_of(drupe_result **out, const flow_result *made);
 

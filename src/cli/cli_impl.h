@@ -6,6 +6,7 @@
 #define DRUPE_CLI_CLI_IMPL_H
 
 #include <jansson.h>
+#include <limits.h>
 
 #include "core/arena.h"
 #include "core/param.h"
@@ -114,11 +115,14 @@ typedef struct {
     const char *data_name, *data_files, *text_field, *text_template;
     bool use_chat_template, add_special_tokens;
     int max_seq_len, max_samples;
+    int strategy, stride, random_seed;
 } cli_data;
+
+extern const char *const cli_strategies[];
 
 #define CLI_DATA(s, seq_help, samples_help)                                                \
     CLI_ROW(s, data.data_name, "data_name", DR_PARAM_STR, .short_name = 'd',               \
-            .help = "json or text"),                                                       \
+            .help = "json, csv or text"),                                                  \
         CLI_ROW(s, data.data_files, "data_files", DR_PARAM_STR,                            \
                 .help = "comma list of files"),                                            \
         CLI_ROW(s, data.text_field, "text_field", DR_PARAM_STR,                            \
@@ -126,13 +130,20 @@ typedef struct {
         CLI_ROW(s, data.text_template, "text_template", DR_PARAM_STR,                      \
                 .help = "text from columns: \"{prompt}\\n{response}\""),                   \
         CLI_ROW(s, data.use_chat_template, "use_chat_template", DR_PARAM_BOOL,             \
-                .dflt = "false", .help = "the model's template over column messages"),     \
+                .dflt = "false",                                                           \
+                .help = "chat template over messages or prompt, response"),                \
         CLI_ROW(s, data.add_special_tokens, "add_special_tokens", DR_PARAM_BOOL,           \
                 .dflt = "false", .help = "begin and end of text around each row"),         \
         CLI_ROW(s, data.max_seq_len, "max_seq_len", DR_PARAM_INT, .max = 1 << 20,          \
                 .help = seq_help),                                                         \
         CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .max = 1 << 24,          \
                 .help = samples_help),                                                     \
+        CLI_ROW(s, data.strategy, "strategy", DR_PARAM_CHOICE, .dflt = "join",             \
+                .choices = cli_strategies, .help = "how rows become blocks"),              \
+        CLI_ROW(s, data.stride, "stride", DR_PARAM_INT, .max = 1 << 20,                    \
+                .help = "tokens between the beginnings of sliding windows"),               \
+        CLI_ROW(s, data.random_seed, "random_seed", DR_PARAM_INT, .max = INT_MAX,          \
+                .help = "of what is drawn at random"),                                     \
         DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
         DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
         DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \

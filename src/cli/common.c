@@ -11,6 +11,10 @@
 
 const char *const cli_tasks[] = {"text-generation-with-past", "text-generation", NULL};
 
+const char *const cli_strategies[] = {
+    "join",         "join-random",         "join-sliding-window",
+    "line-by-line", "line-by-line-random", NULL};
+
 drupe_data cli_data_of(const cli_data *d)
 {
     return (drupe_data){.name = d->data_name,
@@ -20,7 +24,10 @@ drupe_data cli_data_of(const cli_data *d)
                         .use_chat_template = d->use_chat_template,
                         .add_special_tokens = d->add_special_tokens,
                         .max_seq_len = (size_t)d->max_seq_len,
-                        .max_samples = (size_t)d->max_samples};
+                        .max_samples = (size_t)d->max_samples,
+                        .strategy = cli_strategies[d->strategy],
+                        .stride = (size_t)d->stride,
+                        .random_seed = (uint64_t)d->random_seed};
 }
 
 void cli_model_notes(const cli_model *m)

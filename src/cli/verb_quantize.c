@@ -13,7 +13,12 @@ typedef struct {
     int precision;
     bool no_evaluate;
     double max_kl;
+    int calibration_source;
+    double temperature;
 } options;
+
+enum { SOURCE_TEXT, SOURCE_SELF };
+static const char *const sources[] = {"text", "self", NULL};
 
 /* Olive's names and two of ours; those from int16 on are refused. */
 static const char *const precisions[] = {
@@ -48,6 +53,10 @@ static const dr_param params[] = {
                     "weights (90MB)"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
+    DR_CHOICE(options, calibration_source, .dflt = "text", .choices = sources,
+              .help = "text: files or the built-in text; self: the model writes it"),
+    DR_FLOAT(options, temperature, .dflt = "1", .min = 0, .max = 10,
+             .help = "of calibration_source self; 0: the likeliest token"),
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the result against the original"),
     DR_FLOAT(options, max_kl, .dflt = "0", .max = 1000,
@@ -108,6 +117,8 @@ static dr_status run(const void *cfg, const unsigned char *given)
     dr_status st = DR_OK;
 
     job.data = cli_data_of(&o->data);
+    job.data.self_written = o->calibration_source == SOURCE_SELF;
+    job.data.temperature = job.data.self_written ? o->temperature : 0;
     job.evaluate = !o->no_evaluate;
     job.max_kl = o->max_kl;
     job.check = true;
@@ -116,6 +127,9 @@ static dr_status run(const void *cfg, const unsigned char *given)
         DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --no_evaluate");
     if (o->model.dry_run && o->max_kl != 0)
         DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --dry_run");
+    if (!job.data.self_written &&
+        dr_param_given(params, DR_COUNT(params), given, "temperature"))
+        DR_FAIL(DR_EUSAGE, "--temperature belongs to --calibration_source self");
     DR_TRY(check_precision(o));
     if (dr_param_given(params, DR_COUNT(params), given, "precision"))
         q.bits = bits_of[o->precision];

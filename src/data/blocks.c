@@ -1,19 +1,26 @@
 /*
- * blocks.c - texts become blocks of ids.
+ * blocks.c - texts become blocks of ids, by Olive's strategies.
  *
- * join, as Olive 0.13 does it: each row is tokenized by itself without special tokens, the
- * ids of a blank line follow each row, and the whole is cut into blocks of max_seq_len.  A
- * block begins at b = 0, len, 2 len, ... as long as b + len is less than the total: what is
- * left, even if it is one whole block, is dropped.
+ * All rows are tokenized once, each by itself without special tokens (join strategies: the
+ * ids of a blank line behind each), into one run of ids; a strategy is a list of spans of
+ * that run.
+ *
+ * join: spans begin at b = 0, len, 2 len, ... as long as b + len is less than the total, as
+ * in Olive 0.13: what is left, even if it is one whole block, is dropped.
+ * join-sliding-window: the same with b = 0, stride, 2 stride, ...; Olive loses the overlap
+ * at every 1,024th row, a matter of its batches, which is not copied.
+ * join-random, line-by-line-random: rows are drawn by counter, block i from stream i, so
+ * that a block does not depend on how many come before it; ten draws, then it is missed.
  * line-by-line: a row is a block, cut at max_seq_len, padded with the pad token.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
+#include "core/rng.h"
 #include "data/data.h"
 
-enum { SEQ_LEN_DEFAULT = 1024, SPECIAL_BYTES = 4096 };
+enum { SEQ_LEN_DEFAULT = 1024, SPECIAL_BYTES = 4096, DRAWS = 10 };
 
 void data_blocks_release(data_blocks *b)
 {
@@ -43,7 +50,7 @@ done:
     return st;
 }
 
-static dr_status blocks_new(data_blocks *b, size_t count, size_t seq_len)
+dr_status data_blocks_new(data_blocks *b, size_t count, size_t seq_len)
 {
     void *ids = NULL;
     size_t n = 0;
@@ -61,85 +68,162 @@ done:
     return st;
 }
 
-static dr_status join(data_blocks *out, const data_texts *texts, const data_options *o,
-                      const tok_tokenizer *t, size_t seq_len)
+/* ---- spans of all rows' ids ---- */
+
+typedef struct {
+    size_t at, n;
+} span;
+
+typedef struct {
+    const data_options *o;
+    tok_ids ids;    /* owned: of all rows */
+    size_t *starts; /* owned [rows + 1] */
+    size_t rows;
+    size_t seq_len;
+    span *spans; /* owned */
+    size_t count, cap;
+} cutter;
+
+static dr_status encode_all(cutter *c, const data_texts *texts, const tok_tokenizer *t,
+                            bool joined)
 {
-    tok_ids all = {0};
-    size_t count = 0;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < texts->count; i++) {
-        DR_TRYF(encode_row(&all, texts, i, o, t), "row %zu of %s", i + 1, texts->source);
-        DR_TRY(tok_encode(t, &all, "\n\n", 2, false));
+    c->rows = texts->count;
+    c->starts = dr_calloc(c->rows + 1, sizeof(size_t));
+    for (size_t i = 0; i < c->rows; i++) {
+        DR_TRYF(encode_row(&c->ids, texts, i, c->o, t), "row %zu of %s", i + 1,
+                texts->source);
+        if (joined)
+            DR_TRY(tok_encode(t, &c->ids, "\n\n", 2, false));
+        c->starts[i + 1] = c->ids.count;
     }
-    if (all.count > seq_len)
-        count = (all.count - 1) / seq_len;
-    if (count == 0) {
-        st = dr_fail(DR_EFORMAT, "%s: %zu tokens do not fill one block of %zu",
-                     texts->source, all.count, seq_len);
-        dr_hint("give more text, or --max_seq_len below %zu", all.count);
-        goto done;
-    }
-    if (o->max_samples > 0 && count > o->max_samples)
-        count = o->max_samples;
-    DR_TRY(blocks_new(out, count, seq_len));
-    memcpy(out->ids, all.ids, count * seq_len * sizeof(int32_t));
-    for (size_t i = 0; i < count; i++)
-        out->lengths[i] = seq_len;
-    out->tokens = all.count;
-    out->dropped = all.count - count * seq_len;
 done:
-    tok_ids_release(&all);
     return st;
 }
 
-static dr_status line_by_line(data_blocks *out, const data_texts *texts,
-                              const data_options *o, const tok_tokenizer *t, size_t seq_len)
+/* False when max_samples are there. */
+static bool add_span(cutter *c, size_t at, size_t n)
 {
-    size_t count = texts->count;
-    int32_t pad = tok_pad(t) >= 0 ? tok_pad(t) : tok_eos(t);
-    tok_ids ids = {0};
+    if (c->count == c->cap) {
+        c->cap = c->cap ? 2 * c->cap : 256;
+        c->spans = dr_realloc(c->spans, c->cap, sizeof(*c->spans));
+    }
+    c->spans[c->count++] = (span){at, n};
+    return c->o->max_samples == 0 || c->count < c->o->max_samples;
+}
+
+static void cut_joined(cutter *c, size_t step)
+{
+    for (size_t b = 0; b + c->seq_len < c->ids.count; b += step)
+        if (!add_span(c, b, c->seq_len))
+            break;
+}
+
+/* One row as a block; false when max_samples are there. */
+static bool add_row(cutter *c, data_blocks *out, size_t i)
+{
+    size_t n = c->starts[i + 1] - c->starts[i];
+
+    out->cut_rows += n > c->seq_len;
+    out->short_rows += n < c->seq_len;
+    return n == 0 || add_span(c, c->starts[i], n < c->seq_len ? n : c->seq_len);
+}
+
+static void draw(cutter *c, data_blocks *out, bool joined)
+{
+    for (size_t i = 0; i < c->o->max_samples; i++) {
+        bool found = false;
+        dr_rng rng;
+        dr_rng_init(&rng, c->o->random_seed, i);
+        for (int k = 0; k < DRAWS && !found; k++) {
+            size_t row = dr_rng_below(&rng, c->rows), at = c->starts[row];
+            found = joined ? at + c->seq_len <= c->ids.count : c->starts[row + 1] > at;
+            if (found && joined)
+                (void)add_span(c, at, c->seq_len);
+            else if (found)
+                (void)add_row(c, out, row);
+        }
+        out->missed += !found;
+    }
+}
+
+static dr_status cut(cutter *c, data_blocks *out, const char *source)
+{
+    switch (c->o->strategy) {
+    case DATA_JOIN:
+        cut_joined(c, c->seq_len);
+        break;
+    case DATA_JOIN_SLIDING_WINDOW:
+        if (c->o->stride == 0 || c->o->stride > c->seq_len)
+            return dr_fail(DR_EUSAGE, "stride: expected 1 to %zu (max_seq_len), found %zu",
+                           c->seq_len, c->o->stride);
+        cut_joined(c, c->o->stride);
+        out->context = c->seq_len - c->o->stride;
+        break;
+    case DATA_LINE_BY_LINE:
+        for (size_t i = 0; i < c->rows; i++)
+            if (!add_row(c, out, i))
+                break;
+        break;
+    case DATA_JOIN_RANDOM:
+    case DATA_LINE_BY_LINE_RANDOM:
+        if (c->o->max_samples == 0)
+            return dr_fail(DR_EUSAGE, "strategy %s needs max_samples",
+                           data_strategy_name(c->o->strategy));
+        if (c->rows > 0)
+            draw(c, out, c->o->strategy == DATA_JOIN_RANDOM);
+        break;
+    }
+    if (c->count > 0)
+        return DR_OK;
+    dr_status st = dr_fail(DR_EFORMAT, "%s: %zu tokens do not fill one block of %zu",
+                           source, c->ids.count, c->seq_len);
+    if (c->ids.count > 1)
+        dr_hint("give more text, or --max_seq_len below %zu", c->ids.count);
+    return st;
+}
+
+/* The spans as blocks; what none of them has is dropped. */
+static dr_status fill(data_blocks *out, const cutter *c, int32_t pad)
+{
+    unsigned char *used = dr_calloc(c->ids.count + 1, 1);
     dr_status st = DR_OK;
 
-    if (o->max_samples > 0 && count > o->max_samples)
-        count = o->max_samples;
-    DR_TRY(blocks_new(out, count, seq_len));
-    for (size_t i = 0; i < count; i++) {
-        ids.count = 0;
-        DR_TRYF(encode_row(&ids, texts, i, o, t), "row %zu of %s", i + 1, texts->source);
-        size_t n = ids.count < seq_len ? ids.count : seq_len;
-        int32_t *row = out->ids + i * seq_len;
-        if (n > 0)
-            memcpy(row, ids.ids, n * sizeof(int32_t));
-        for (size_t j = n; j < seq_len; j++)
+    DR_TRY(data_blocks_new(out, c->count, c->seq_len));
+    for (size_t i = 0; i < c->count; i++) {
+        const span *s = &c->spans[i];
+        int32_t *row = out->ids + i * c->seq_len;
+        memcpy(row, c->ids.ids + s->at, s->n * sizeof(int32_t));
+        memset(used + s->at, 1, s->n);
+        for (size_t j = s->n; j < c->seq_len; j++)
             row[j] = pad >= 0 ? pad : 0;
-        out->lengths[i] = n;
-        out->tokens += ids.count;
-        out->dropped += ids.count - n;
+        out->lengths[i] = s->n;
     }
-    for (size_t i = count; i < texts->count; i++) { /* past max_samples */
-        ids.count = 0;
-        DR_TRYF(encode_row(&ids, texts, i, o, t), "row %zu of %s", i + 1, texts->source);
-        out->tokens += ids.count;
-        out->dropped += ids.count;
-    }
+    out->tokens = c->ids.count;
+    for (size_t i = 0; i < c->ids.count; i++)
+        out->dropped += !used[i];
 done:
-    tok_ids_release(&ids);
+    free(used);
     return st;
 }
 
 dr_status data_tokenize(data_blocks *out, const data_texts *texts, const data_options *o,
                         const tok_tokenizer *t)
 {
-    size_t seq_len = o->max_seq_len > 0 ? o->max_seq_len : SEQ_LEN_DEFAULT;
+    cutter c = {.o = o, .seq_len = o->max_seq_len > 0 ? o->max_seq_len : SEQ_LEN_DEFAULT};
+    bool joined =
+        o->strategy != DATA_LINE_BY_LINE && o->strategy != DATA_LINE_BY_LINE_RANDOM;
     dr_status st = DR_OK;
 
     *out = (data_blocks){0};
-    if (o->strategy == DATA_JOIN)
-        DR_TRY(join(out, texts, o, t, seq_len));
-    else
-        DR_TRY(line_by_line(out, texts, o, t, seq_len));
+    DR_TRY(encode_all(&c, texts, t, joined));
+    DR_TRY(cut(&c, out, texts->source));
+    DR_TRY(fill(out, &c, tok_pad(t) >= 0 ? tok_pad(t) : tok_eos(t)));
 done:
+    tok_ids_release(&c.ids);
+    free(c.starts);
+    free(c.spans);
     if (st != DR_OK)
         data_blocks_release(out);
     return st;

@@ -2,9 +2,8 @@
  * data.h - text for training and calibration: from files, from templates, built in.
  *
  * Rows become texts (a field, a template, or the model's chat template), texts become ids,
- * ids become blocks of equal length ("join", as Olive: each text is tokenized by itself,
- * the ids of a blank line follow it, the whole is cut, the remainder dropped) or one block
- * a row ("line-by-line").
+ * ids become blocks of equal length, by Olive's strategies.  What is lost on the way is
+ * counted, for data_losses and for reports.
  */
 #ifndef DRUPE_DATA_H
 #define DRUPE_DATA_H
@@ -18,20 +17,40 @@
 #include "core/status.h"
 #include "tok/tok.h"
 
-typedef enum { DATA_JOIN, DATA_LINE_BY_LINE } data_strategy;
+/*
+ * How rows become blocks, by Olive's names.  join: joined by blank lines and cut.
+ * join-sliding-window: likewise, but blocks begin every `stride` tokens.  join-random: each
+ * block begins at a row drawn at random and goes on into the next rows.  line-by-line: a
+ * row a block, in order.  line-by-line-random: rows drawn at random, with replacement.
+ */
+typedef enum {
+    DATA_JOIN,
+    DATA_JOIN_RANDOM,
+    DATA_JOIN_SLIDING_WINDOW,
+    DATA_LINE_BY_LINE,
+    DATA_LINE_BY_LINE_RANDOM
+} data_strategy;
+
+const char *data_strategy_name(data_strategy s);
+/* NULL: join.  DR_EUSAGE: an unknown name, with the nearest. */
+DR_MUST_USE dr_status data_strategy_named(data_strategy *out, const char *name);
 
 /* Olive's dataset options.  NULL or 0 where not given; strings are borrowed. */
 typedef struct {
-    const char *data_name; /* "json", "text": the kind of data_files; NULL: built-in text */
-    const char *data_files;    /* comma-separated paths */
-    const char *text_field;    /* one column */
+    const char *data_name;  /* "json", "csv", "text": of data_files; NULL: built-in text */
+    const char *data_files; /* comma-separated paths */
+    const char *text_field; /* one column */
     const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
-    bool use_chat_template;    /* column "messages" */
+    bool use_chat_template;    /* columns "messages", or "prompt" and "response" */
     bool add_special_tokens;
     size_t max_seq_len; /* tokens a block; 0: 1024 */
     size_t max_samples; /* blocks; 0: all */
     data_strategy strategy;
-    bool held_out; /* built-in text only: the half that judges */
+    size_t stride;        /* of join-sliding-window */
+    uint64_t random_seed; /* of the random strategies and of self_written */
+    bool held_out;        /* built-in text only: the half that judges */
+    bool self_written;    /* the model's own text: no files; not for data_load */
+    double temperature;   /* of self_written */
 } data_options;
 
 /*
@@ -49,6 +68,7 @@ typedef struct {
     size_t *text_bytes;
     size_t count;
     const char *source; /* "data/travel.jsonl", "built-in text" */
+    size_t empty_rows;  /* rows read whose text is empty: left out */
 } data_texts;
 
 /* data_check's errors; DR_EFORMAT: file, line and column; DR_EUNSUPPORTED: Parquet and the
@@ -65,12 +85,24 @@ typedef struct {
     size_t tokens;  /* in all, before cutting */
     size_t dropped; /* of these, in no block: past max_samples, the remainder, or past
                        seq_len */
+    size_t cut_rows, short_rows; /* line-by-line: longer, shorter than a block */
+    size_t missed;               /* random: blocks for which no row was long enough */
+    size_t context; /* sliding window: a block's first tokens that the one before it had */
 } data_blocks;
 
-/* DR_EFORMAT: not one whole block (names the tokens had and the tokens needed). */
+/* DR_EFORMAT: not one whole block (names the tokens had and the tokens needed).  DR_EUSAGE:
+ * a random strategy without max_samples. */
 DR_MUST_USE dr_status data_tokenize(data_blocks *out, const data_texts *texts,
                                     const data_options *o, const tok_tokenizer *t);
 void data_blocks_release(data_blocks *b);
+
+/* Room for count blocks, all of length 0.  DR_ENOMEM: with the bytes. */
+DR_MUST_USE dr_status data_blocks_new(data_blocks *b, size_t count, size_t seq_len);
+
+/* "3 of 40 rows are empty, 2 are cut at 512 tokens": what is not used as it stands in the
+ * file, without join's remainder; nothing is appended where there is nothing to say. */
+DR_MUST_USE dr_status data_losses(dr_buf *out, const data_texts *texts,
+                                  const data_blocks *b);
 
 /* What a person sees before training: columns, rows, a rendered sample with its special
  * tokens visible, tokens, blocks, what is cut. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/param.h"
 #include "data/row_impl.h"
 
 dr_status data_files_split(dr_arena *a, char ***paths, size_t *count,
@@ -28,24 +29,71 @@ done:
     return st;
 }
 
-static dr_status check_name(const char *name)
+/* ---- strategies ---- */
+
+static const char *const strategies[] = {[DATA_JOIN] = "join",
+                                         [DATA_JOIN_RANDOM] = "join-random",
+                                         [DATA_JOIN_SLIDING_WINDOW] = "join-sliding-window",
+                                         [DATA_LINE_BY_LINE] = "line-by-line",
+                                         [DATA_LINE_BY_LINE_RANDOM] =
+                                             "line-by-line-random"};
+
+const char *data_strategy_name(data_strategy s)
 {
-    static const char *const kinds[] = {"csv",    "parquet", "arrow",
-                                        "pandas", "xml",     "webdataset"};
+    return strategies[s];
+}
+
+dr_status data_strategy_named(data_strategy *out, const char *name)
+{
     dr_status st = DR_OK;
 
-    if (name == NULL || strcmp(name, "json") == 0 || strcmp(name, "text") == 0)
+    *out = DATA_JOIN;
+    if (name == NULL)
+        return DR_OK;
+    for (size_t i = 0; i < DR_COUNT(strategies); i++) {
+        if (strcmp(name, strategies[i]) == 0) {
+            *out = (data_strategy)i;
+            return DR_OK;
+        }
+    }
+    st = dr_fail(DR_EUSAGE, "strategy \"%s\" is not known", name);
+    const char *near = dr_nearest(name, strategies, DR_COUNT(strategies));
+    dr_hint(near != NULL ? "did you mean %s?" : "the plain one is %s",
+            near != NULL ? near : "join");
+    return st;
+}
+
+/* ---- options ---- */
+
+void data_hint_parquet(const char *path)
+{
+    dr_hint("convert it and give --data_name json: python -c \"import pandas; "
+            "pandas.read_parquet('%s').to_json('data.jsonl', orient='records', "
+            "lines=True)\"",
+            path);
+}
+
+static dr_status check_name(const char *name, const char *files)
+{
+    static const char *const kinds[] = {"parquet", "arrow", "pandas", "xml", "webdataset"};
+    dr_status st = DR_OK;
+
+    if (name == NULL || strcmp(name, "json") == 0 || strcmp(name, "csv") == 0 ||
+        strcmp(name, "text") == 0)
         return DR_OK;
     for (size_t i = 0; i < DR_COUNT(kinds); i++) {
         if (strcmp(name, kinds[i]) != 0)
             continue;
-        st = dr_fail(DR_EUSAGE, "data_name %s: json and text are read", name);
-        dr_hint("convert it to JSON lines and give --data_name json");
+        st = dr_fail(DR_EUSAGE, "data_name %s: json, csv and text are read", name);
+        if (i == 0)
+            data_hint_parquet(files != NULL ? files : "data.parquet");
+        else
+            dr_hint("convert it to JSON lines and give --data_name json");
         return st;
     }
     st =
         dr_fail(DR_EUSAGE, "data_name \"%s\": data sets of the hub are not read yet", name);
-    dr_hint("download it and give --data_name json --data_files FILE (json, text)");
+    dr_hint("download it and give --data_name json --data_files FILE (json, csv, text)");
     return st;
 }
 
@@ -73,6 +121,36 @@ done:
     return st;
 }
 
+/* What goes with a strategy and with text of the model's own. */
+static dr_status check_how(const data_options *o)
+{
+    bool sliding = o->strategy == DATA_JOIN_SLIDING_WINDOW;
+    dr_status st = DR_OK;
+
+    if (sliding && o->stride == 0)
+        DR_FAIL(DR_EUSAGE, "strategy join-sliding-window needs stride");
+    if (!sliding && o->stride > 0)
+        DR_FAIL(DR_EUSAGE, "stride belongs to strategy join-sliding-window, not to %s",
+                data_strategy_name(o->strategy));
+    if (sliding && o->max_seq_len > 0 && o->stride > o->max_seq_len)
+        DR_FAIL(DR_EUSAGE,
+                "stride %zu is more than max_seq_len %zu: text between blocks "
+                "would be lost",
+                o->stride, o->max_seq_len);
+    if (o->random_seed > 0 && !o->self_written && o->strategy != DATA_JOIN_RANDOM &&
+        o->strategy != DATA_LINE_BY_LINE_RANDOM)
+        DR_FAIL(DR_EUSAGE, "random_seed: strategy %s draws nothing",
+                data_strategy_name(o->strategy));
+    if (o->self_written && o->data_name != NULL)
+        DR_FAIL(DR_EUSAGE, "calibration_source self: the model writes the text; leave "
+                           "data_name out");
+    if (o->self_written && (o->strategy != DATA_JOIN || o->add_special_tokens))
+        DR_FAIL(DR_EUSAGE, "calibration_source self: strategy and add_special_tokens are "
+                           "for rows of files");
+done:
+    return st;
+}
+
 dr_status data_check(const data_options *o)
 {
     int ways = (o->text_field != NULL) + (o->text_template != NULL) + o->use_chat_template;
@@ -82,11 +160,11 @@ dr_status data_check(const data_options *o)
     if (ways > 1)
         DR_FAIL(DR_EUSAGE,
                 "text_field, text_template and use_chat_template: only one of them");
-    DR_TRY(check_name(o->data_name));
+    DR_TRY(check_name(o->data_name, o->data_files));
     if (o->data_name != NULL && o->data_files == NULL)
         DR_FAIL(DR_EUSAGE, "data_name %s needs data_files", o->data_name);
     if (o->data_name == NULL && o->data_files != NULL)
-        DR_FAIL(DR_EUSAGE, "data_files needs data_name: json or text");
+        DR_FAIL(DR_EUSAGE, "data_files needs data_name: json, csv or text");
     if (o->data_name == NULL && ways > 0)
         DR_FAIL(DR_EUSAGE, "text_field, text_template and use_chat_template need data_name "
                            "and data_files");
@@ -96,6 +174,7 @@ dr_status data_check(const data_options *o)
     if (text && o->text_field != NULL && strcmp(o->text_field, "text") != 0)
         DR_FAIL(DR_EUSAGE, "text_field %s: the one column of data_name text is called text",
                 o->text_field);
+    DR_TRY(check_how(o));
     if (o->use_chat_template && o->add_special_tokens)
         DR_FAIL(DR_EUSAGE, "add_special_tokens: the chat template writes its own");
     if (o->data_files != NULL)

@@ -1,9 +1,9 @@
 /*
  * load.c - rows of files become texts.
  *
- * json: JSON lines, or one array of objects.  text: one text a line, in a column "text".  A
- * byte order mark, CRLF and empty lines are taken as text editors leave them.  Rows whose
- * text is empty are left out, as Olive does.
+ * json: load_json.c.  csv: load_csv.c.  text: one text a line, in a column "text"; an empty
+ * line is no row.  A byte order mark and CRLF are taken as text editors leave them.  Rows
+ * whose text is empty are left out, as Olive does, and counted.
  */
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #include "data/row_impl.h"
 
 /* Rows as they come in; everything but the arrays themselves lives in the arena. */
-typedef struct {
+struct data_loader {
     dr_arena *arena;
     const data_options *o;
     const tok_tokenizer *tok;
@@ -22,14 +22,16 @@ typedef struct {
     size_t cap;
     dr_buf text; /* the row in hand */
     char *columns[DATA_COLUMNS_MAX];
-} loader;
+};
 
-static void add_text(loader *l, const char *text, size_t n)
+static void add_text(data_loader *l, const char *text, size_t n)
 {
     data_texts *o = l->out;
 
-    if (n == 0)
+    if (n == 0) {
+        o->empty_rows++;
         return;
+    }
     if (o->count == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 256;
         char **texts = dr_arena_alloc(l->arena, cap, sizeof(*texts));
@@ -46,7 +48,7 @@ static void add_text(loader *l, const char *text, size_t n)
     o->text_bytes[o->count++] = n;
 }
 
-static dr_status note_columns(loader *l, const json_t *row, const char *where)
+static dr_status note_columns(data_loader *l, const json_t *row, const char *where)
 {
     const char *key;
     json_t *value;
@@ -66,7 +68,7 @@ static dr_status note_columns(loader *l, const json_t *row, const char *where)
     return DR_OK;
 }
 
-static dr_status add_row(loader *l, const json_t *row, const char *where)
+dr_status data_add_row(data_loader *l, const json_t *row, const char *where)
 {
     dr_status st = DR_OK;
 
@@ -85,50 +87,7 @@ done:
     return st;
 }
 
-static dr_status load_json_array(loader *l, const char *text, size_t n, const char *path)
-{
-    json_t *rows = NULL;
-    char where[512];
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_json_parse(&rows, text, n, path));
-    for (size_t i = 0; i < json_array_size(rows); i++) {
-        (void)snprintf(where, sizeof(where), "%s: row %zu", path, i + 1);
-        DR_TRY(add_row(l, json_array_get(rows, i), where));
-    }
-done:
-    json_decref(rows);
-    return st;
-}
-
-static dr_status json_line(loader *l, const char *text, size_t n, const char *path,
-                           size_t number)
-{
-    json_error_t err;
-    json_t *row = NULL;
-    char where[512];
-    dr_status st = DR_OK;
-
-    while (n > 0 && memchr(" \t\r", text[n - 1], 3) != NULL)
-        n--;
-    if (n == 0)
-        goto done;
-    (void)snprintf(where, sizeof(where), "%s:%zu", path, number);
-    row = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &err);
-    if (row == NULL) {
-        st = dr_fail(DR_EFORMAT, "%s:%d: not JSON: %s", where, err.column, err.text);
-        if (number == 1)
-            dr_hint("one object a line, or one array of objects; for plain text give "
-                    "--data_name text");
-        goto done;
-    }
-    DR_TRY(add_row(l, row, where));
-done:
-    json_decref(row);
-    return st;
-}
-
-static dr_status text_line(loader *l, const char *text, size_t n, const char *path,
+static dr_status text_line(data_loader *l, const char *text, size_t n, const char *path,
                            size_t number)
 {
     json_t *row = NULL, *value = NULL;
@@ -143,14 +102,13 @@ static dr_status text_line(loader *l, const char *text, size_t n, const char *pa
         return dr_fail(DR_EFORMAT, "%s: not UTF-8", where);
     row = json_object();
     json_object_set_new(row, "text", value);
-    st = add_row(l, row, where);
+    st = data_add_row(l, row, where);
     json_decref(row);
     return st;
 }
 
-/* Lines end in LF or CRLF; in text also in CR, as Python reads it. */
-static dr_status load_lines(loader *l, const char *text, size_t n, const char *path,
-                            bool json)
+/* Lines end in LF, CRLF or CR, as Python reads them. */
+static dr_status load_lines(data_loader *l, const char *text, size_t n, const char *path)
 {
     const char *p = text, *end = text + n;
     dr_status st = DR_OK;
@@ -158,12 +116,9 @@ static dr_status load_lines(loader *l, const char *text, size_t n, const char *p
     for (size_t number = 1; p < end; number++) {
         const char *stop = memchr(p, '\n', (size_t)(end - p));
         stop = stop != NULL ? stop : end;
-        const char *cr = json ? NULL : memchr(p, '\r', (size_t)(stop - p));
+        const char *cr = memchr(p, '\r', (size_t)(stop - p));
         stop = cr != NULL ? cr : stop;
-        if (json)
-            DR_TRY(json_line(l, p, (size_t)(stop - p), path, number));
-        else
-            DR_TRY(text_line(l, p, (size_t)(stop - p), path, number));
+        DR_TRY(text_line(l, p, (size_t)(stop - p), path, number));
         p = stop + 1;
         if (cr != NULL && p < end && *p == '\n')
             p++;
@@ -190,9 +145,7 @@ static dr_status check_kind(const dr_map *m, const char *path)
             continue;
         st = dr_fail(DR_EUNSUPPORTED, "%s: %s is not read", path, kinds[i].kind);
         if (i == 0)
-            dr_hint("convert it: python -c \"import pandas; pandas.read_parquet('%s')"
-                    ".to_json('data.jsonl', orient='records', lines=True)\"",
-                    path);
+            data_hint_parquet(path);
         else
             dr_hint(i == 1 ? "convert it to JSON lines" : "unpack it");
         return st;
@@ -205,7 +158,7 @@ static dr_status check_kind(const dr_map *m, const char *path)
     return st;
 }
 
-static dr_status load_file(loader *l, const char *path, bool json)
+static dr_status load_file(data_loader *l, const char *path)
 {
     dr_map m = {0};
     dr_status st = DR_OK;
@@ -213,17 +166,17 @@ static dr_status load_file(loader *l, const char *path, bool json)
     DR_TRYF(dr_map_open(&m, path), "data_files");
     DR_TRY(check_kind(&m, path));
     const char *text = (const char *)m.data;
-    size_t n = m.size, i = 0;
+    size_t n = m.size;
     if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark */
         text += 3;
         n -= 3;
     }
-    while (i < n && memchr(" \t\r\n", text[i], 4) != NULL)
-        i++;
-    if (json && i < n && text[i] == '[')
-        DR_TRY(load_json_array(l, text, n, path));
+    if (strcmp(l->o->data_name, "json") == 0)
+        DR_TRY(data_load_json(l, text, n, path));
+    else if (strcmp(l->o->data_name, "csv") == 0)
+        DR_TRY(data_load_csv(l, text, n, path));
     else
-        DR_TRY(load_lines(l, text, n, path, json));
+        DR_TRY(load_lines(l, text, n, path));
 done:
     dr_map_close(&m);
     return st;
@@ -232,7 +185,7 @@ done:
 dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
                     const tok_tokenizer *t)
 {
-    loader l = {.arena = a, .o = o, .tok = t, .out = out};
+    data_loader l = {.arena = a, .o = o, .tok = t, .out = out};
     char **paths = NULL;
     size_t count = 0;
     dr_status st = DR_OK;
@@ -240,6 +193,8 @@ dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
     *out = (data_texts){0};
     dr_buf_init(&l.text, DATA_ROW_MAX);
     DR_TRY(data_check(o));
+    if (o->self_written)
+        DR_FAIL(DR_EUSAGE, "calibration_source self is for quantizers only");
     if (o->data_name == NULL) {
         data_load_builtin(a, out, o->held_out);
         goto done;
@@ -247,7 +202,7 @@ dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
     out->source = dr_arena_strdup(a, o->data_files);
     DR_TRY(data_files_split(a, &paths, &count, o->data_files));
     for (size_t i = 0; i < count; i++)
-        DR_TRY(load_file(&l, paths[i], strcmp(o->data_name, "json") == 0));
+        DR_TRY(load_file(&l, paths[i]));
     if (out->count == 0)
         DR_FAIL(DR_EFORMAT, "%s: no text in it", o->data_files);
     out->columns = dr_arena_alloc(a, DATA_COLUMNS_MAX, sizeof(char *));

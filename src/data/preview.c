@@ -56,14 +56,48 @@ done:
     return st;
 }
 
+dr_status data_losses(dr_buf *out, const data_texts *texts, const data_blocks *b)
+{
+    const char *comma = "";
+    dr_status st = DR_OK;
+
+    if (texts->empty_rows > 0) {
+        DR_TRY(dr_buf_addf(out, "%zu of %zu rows are empty and left out", texts->empty_rows,
+                           texts->empty_rows + texts->count));
+        comma = ", ";
+    }
+    if (b->cut_rows > 0) {
+        DR_TRY(dr_buf_addf(out, "%s%zu of %zu blocks are rows cut at %zu tokens", comma,
+                           b->cut_rows, b->count, b->seq_len));
+        comma = ", ";
+    }
+    if (b->short_rows > 0) {
+        DR_TRY(dr_buf_addf(out, "%s%zu rows are shorter than a block of %zu", comma,
+                           b->short_rows, b->seq_len));
+        comma = ", ";
+    }
+    if (b->missed > 0)
+        DR_TRY(dr_buf_addf(out, "%s%zu blocks found no row with %zu tokens from it on",
+                           comma, b->missed, b->seq_len));
+done:
+    return st;
+}
+
 dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *blocks,
                        const data_options *o, const tok_tokenizer *t)
 {
-    const char *how = o->strategy == DATA_JOIN
-                          ? "rows joined by a blank line, all trained on"
-                          : "one row a block";
+    static const char *const hows[] = {
+        [DATA_JOIN] = "rows joined by a blank line, all trained on",
+        [DATA_JOIN_RANDOM] = "blocks from rows drawn at random",
+        [DATA_JOIN_SLIDING_WINDOW] = "overlapping blocks, what is new in each trained on",
+        [DATA_LINE_BY_LINE] = "one row a block",
+        [DATA_LINE_BY_LINE_RANDOM] = "one row a block, drawn at random"};
+    const char *how = hows[o->strategy];
+    dr_buf lost;
     dr_status st = DR_OK;
 
+    dr_buf_init(&lost, 4096);
+    DR_TRY(data_losses(&lost, texts, blocks));
     DR_TRY(dr_buf_addf(out, "data     %s\n", texts->source));
     DR_TRY(dr_buf_adds(out, "columns "));
     for (size_t i = 0; i < texts->column_count; i++)
@@ -73,10 +107,13 @@ dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *
     DR_TRY(
         dr_buf_addf(out, "blocks   %zu of %zu tokens\n", blocks->count, blocks->seq_len));
     DR_TRY(dr_buf_addf(out, "cut off  %zu tokens\n", blocks->dropped));
+    if (lost.len > 0)
+        DR_TRY(dr_buf_addf(out, "beware   %s\n", lost.data));
     if (blocks->count > 0) {
         DR_TRY(dr_buf_adds(out, "sample   special tokens between \xc2\xab and \xc2\xbb\n"));
         DR_TRY(sample(out, blocks, t));
     }
 done:
+    dr_buf_release(&lost);
     return st;
 }

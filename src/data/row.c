@@ -85,42 +85,95 @@ done:
     return st;
 }
 
-/* m[key], which must be a whole C string. */
-static dr_status message_part(const char **out, const json_t *m, const char *key, size_t i,
-                              const char *where)
+/* A string without zero characters, which no text has. */
+static dr_status check_text(const json_t *v, const char *what, const char *where)
 {
-    const json_t *v = dr_json_get(m, key);
-
     if (!json_is_string(v))
-        return dr_fail(DR_EFORMAT, "%s: message %zu: %s: expected a string, found %s",
-                       where, i + 1, key, dr_json_type(v));
-    *out = json_string_value(v);
-    if (strlen(*out) != json_string_length(v))
-        return dr_fail(DR_EFORMAT, "%s: message %zu: %s has a zero character", where, i + 1,
-                       key);
+        return dr_fail(DR_EFORMAT, "%s: %s: expected a string, found %s", where, what,
+                       dr_json_type(v));
+    if (strlen(json_string_value(v)) != json_string_length(v))
+        return dr_fail(DR_EFORMAT, "%s: %s has a zero character", where, what);
     return DR_OK;
+}
+
+/* role is text; so is content, unless it is parts or a call of tools stands for it. */
+static dr_status check_message(const json_t *m, size_t i, const char *where)
+{
+    const json_t *content = dr_json_get(m, "content");
+    char what[64];
+    dr_status st = DR_OK;
+
+    (void)snprintf(what, sizeof(what), "message %zu: role", i + 1);
+    DR_TRY(check_text(dr_json_get(m, "role"), what, where));
+    (void)snprintf(what, sizeof(what), "message %zu: content", i + 1);
+    if (!json_is_array(content) && dr_json_get(m, "tool_calls") == NULL)
+        DR_TRY(check_text(content, what, where));
+done:
+    return st;
+}
+
+/* A prompt or a response as messages: text, or a list of them already. */
+static dr_status add_side(json_t *messages, const json_t *v, const char *column,
+                          const char *role, const char *where)
+{
+    dr_status st = DR_OK;
+
+    if (json_is_array(v)) {
+        json_array_extend(messages, (json_t *)(uintptr_t)v);
+        goto done;
+    }
+    DR_TRY(check_text(v, column, where));
+    json_array_append_new(
+        messages, json_pack("{s:s, s:O}", "role", role, "content", (json_t *)(uintptr_t)v));
+done:
+    return st;
+}
+
+/* The row's conversation, new: "messages", or "prompt" with "response" or "completion". */
+static dr_status conversation(json_t **out, const json_t *row, const char *where)
+{
+    json_t *list = json_object_get(row, "messages"), *made = NULL;
+    const json_t *prompt = json_object_get(row, "prompt");
+    const char *answer = json_object_get(row, "response") ? "response" : "completion";
+    dr_status st = DR_OK;
+
+    if (list == NULL && prompt != NULL && json_object_get(row, answer) != NULL) {
+        made = json_array();
+        DR_TRY(add_side(made, prompt, "prompt", "user", where));
+        DR_TRY(add_side(made, json_object_get(row, answer), answer, "assistant", where));
+        list = made;
+    }
+    if (!json_is_array(list)) {
+        st = dr_fail(DR_EFORMAT,
+                     "%s: use_chat_template: column \"messages\" is %s, not a list", where,
+                     dr_json_type(list));
+        if (list == NULL)
+            dr_hint("or columns \"prompt\" and \"response\"");
+        goto done;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++)
+        DR_TRY(check_message(json_array_get(list, i), i, where));
+    *out = json_incref(list);
+done:
+    json_decref(made);
+    return st;
 }
 
 static dr_status by_chat(dr_buf *out, const json_t *row, const tok_tokenizer *t,
                          const char *where)
 {
-    const json_t *list = dr_json_get(row, "messages");
-    size_t n = json_array_size(list);
-    tok_message *messages = NULL;
+    static const char *const extras[] = {"tools", "documents"};
+    json_t *messages = NULL, *extra = json_object();
     dr_status st = DR_OK;
 
-    if (!json_is_array(list))
-        DR_FAIL(DR_EFORMAT, "%s: use_chat_template: column \"messages\" is %s, not a list",
-                where, dr_json_type(list));
-    messages = dr_calloc(n, sizeof(*messages));
-    for (size_t i = 0; i < n; i++) {
-        const json_t *m = json_array_get(list, i);
-        DR_TRY(message_part(&messages[i].role, m, "role", i, where));
-        DR_TRY(message_part(&messages[i].content, m, "content", i, where));
-    }
-    DR_TRYF(tok_chat(t, out, messages, n, false), "%s", where);
+    DR_TRY(conversation(&messages, row, where));
+    for (size_t i = 0; i < DR_COUNT(extras); i++)
+        if (json_is_array(json_object_get(row, extras[i])))
+            json_object_set(extra, extras[i], json_object_get(row, extras[i]));
+    DR_TRYF(tok_chat_json(t, out, messages, extra, false), "%s", where);
 done:
-    free(messages);
+    json_decref(messages);
+    json_decref(extra);
     return st;
 }
 

@@ -14,6 +14,20 @@ enum { DATA_COLUMNS_MAX = 256, DATA_ROW_MAX = 64 << 20 };
 DR_MUST_USE dr_status data_files_split(dr_arena *a, char ***paths, size_t *count,
                                        const char *data_files);
 
+/* The line of Python that turns a Parquet file into JSON lines, as a hint. */
+void data_hint_parquet(const char *path);
+
+/* Rows of a file as they are read, from one place: each becomes a text of out. */
+typedef struct data_loader data_loader;
+DR_MUST_USE dr_status data_add_row(data_loader *l, const json_t *row, const char *where);
+
+/* One kind of file each (load_json.c, load_csv.c); n bytes of text without byte order
+ * mark. */
+DR_MUST_USE dr_status data_load_json(data_loader *l, const char *text, size_t n,
+                                     const char *path);
+DR_MUST_USE dr_status data_load_csv(data_loader *l, const char *text, size_t n,
+                                    const char *path);
+
 /*
  * The text of one row after what out holds: by template, chat template or column, as o
  * says.  columns are the file's, for advice; where ("a.jsonl:3") starts every message.

@@ -133,7 +133,8 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
     if (!p->reads_data &&
         (d->data_name != NULL || d->data_files != NULL || d->text_field != NULL ||
          d->text_template != NULL || d->use_chat_template || d->add_special_tokens ||
-         d->max_seq_len > 0 || d->max_samples > 0))
+         d->max_seq_len > 0 || d->max_samples > 0 || d->strategy != DATA_JOIN ||
+         d->stride > 0 || d->random_seed > 0 || d->self_written))
         DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
                 p->steps[0].def->name);
     DR_TRY(data_check(d));

@@ -107,12 +107,21 @@ static json_t *data_json(const data_options *o)
 {
     json_t *j = json_object();
 
-    set_string(j, "data_name", o->data_name != NULL ? o->data_name : "built-in text");
+    set_string(j, "data_name",
+               o->self_written        ? "self"
+               : o->data_name != NULL ? o->data_name
+                                      : "built-in text");
     set_string(j, "text_field", o->text_field);
     set_string(j, "text_template", o->text_template);
     json_object_set_new(j, "use_chat_template", json_boolean(o->use_chat_template));
     json_object_set_new(j, "add_special_tokens", json_boolean(o->add_special_tokens));
-    set_string(j, "strategy", o->strategy == DATA_JOIN ? "join" : "line-by-line");
+    set_string(j, "strategy", data_strategy_name(o->strategy));
+    if (o->stride > 0)
+        json_object_set_new(j, "stride", json_integer((json_int_t)o->stride));
+    if (o->random_seed > 0)
+        json_object_set_new(j, "random_seed", json_integer((json_int_t)o->random_seed));
+    if (o->self_written)
+        json_object_set_new(j, "temperature", json_real(o->temperature));
     json_object_set_new(j, "max_seq_len", json_integer((json_int_t)o->max_seq_len));
     json_object_set_new(j, "max_samples", json_integer((json_int_t)o->max_samples));
     return j;

@@ -43,8 +43,12 @@ static json_t *data_json(const data_options *d)
     set_string(pre, "text_template", d->text_template);
     if (d->use_chat_template)
         json_object_set_new(pre, "chat_template", json_true());
-    json_object_set_new(pre, "strategy",
-                        json_string(d->strategy == DATA_JOIN ? "join" : "line-by-line"));
+    set_string(pre, "strategy", data_strategy_name(d->strategy));
+    set_count(pre, "stride", d->stride);
+    set_count(pre, "random_seed", (size_t)d->random_seed);
+    if (d->self_written)
+        json_object_set_new(pre, "self_written",
+                            json_pack("{s:f}", "temperature", d->temperature));
     json_object_set_new(pre, "add_special_tokens", json_boolean(d->add_special_tokens));
     set_count(pre, "max_seq_len", d->max_seq_len);
     set_count(pre, "max_samples", d->max_samples);
@@ -92,7 +96,8 @@ dr_status flow_workflow_json(json_t **out, const flow_spec *spec, const flow_pla
 {
     const data_options *d = &spec->data; /* without a name: the built-in text */
     bool has_data =
-        reads_data && (d->data_name != NULL || d->max_seq_len > 0 || d->max_samples > 0);
+        reads_data && (d->data_name != NULL || d->max_seq_len > 0 || d->max_samples > 0 ||
+                       d->strategy != DATA_JOIN || d->random_seed > 0 || d->self_written);
     json_t *j = json_object(), *passes = json_object(), *pass = NULL;
     bool onnx = steps[0].def->takes == PASS_MODEL_ONNX;
     json_t *model = json_pack("{s:s, s:s}", "type", onnx ? "ONNXModel" : "HfModel",

@@ -7,9 +7,10 @@
  *   H query heads  G key/value heads  C head size         L layers
  *   K inputs of a linear       N outputs of a linear      R LoRA rank
  *
- * All sequences begin at position 0 and are causal; there is no key/value cache here (ONNX
- * Runtime generates).  Activations and sums are float.  A layer's weights are floats in
- * memory while the layer is in use; packed weights are dequantized on the way in.
+ * All sequences begin at position 0 and are causal; only nn_sample.h, a part of this
+ * door, keeps keys and values (models are run by ONNX Runtime).  Activations and sums are
+ * float.  A layer's weights are floats in memory while the layer is in use; packed weights
+ * are dequantized on the way in.
  *
  * The same input and seed give the same bytes on one kind of device for any number of
  * threads: work is cut into tiles of fixed size, each summed in a fixed order.
@@ -25,6 +26,7 @@
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "nn/nn_sample.h"
 
 /* ---- devices ---- */
 

@@ -116,7 +116,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
     DR_TRY(dr_make_dirs(adapter_dir));
 
-    const train_blocks tb = {blocks.ids, blocks.lengths, blocks.count, blocks.seq_len};
+    const train_blocks tb = {blocks.ids, blocks.lengths, blocks.count, blocks.seq_len,
+                             blocks.context};
     DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
     DR_TRY(pass_tell_training(job, &report, how, &blocks));
 

@@ -34,21 +34,6 @@ dr_status pass_check_group(const char *name, int group)
                    name, GROUP_MIN, GROUP_MAX, group);
 }
 
-/* Blocks of the user's data, or of the built-in text's half. */
-static dr_status load_blocks(data_blocks *out, dr_arena *a, const data_options *o,
-                             const tok_tokenizer *t)
-{
-    data_texts texts = {0};
-    dr_status st = DR_OK;
-
-    DR_TRY(data_load(a, &texts, o, t));
-    DR_TRY(data_tokenize(out, &texts, o, t));
-    dr_log(DR_INFO, "%s: %zu texts, %zu tokens, %zu blocks of %zu", texts.source,
-           texts.count, out->tokens, out->count, out->seq_len);
-done:
-    return st;
-}
-
 /* What the user said about calibration text, or the plan's own sizes. */
 static data_options calib_options(const pass_job *job, const pass_quant_plan *plan,
                                   const hf_model *m)
@@ -77,9 +62,10 @@ static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
                             .max_samples = JUDGE_BLOCKS,
                             .held_out = true};
     data_blocks blocks = {0};
+    data_texts texts = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(load_blocks(&blocks, job->arena, &o, t));
+    DR_TRY(pass_text_blocks(&blocks, &texts, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
     found->errors =
         dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
@@ -271,7 +257,8 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
                 "reading the tokenizer, which calibration and measuring need");
     if (plan->calib_samples > 0) {
         const data_options data = calib_options(job, plan, m);
-        DR_TRYF(load_blocks(&blocks, job->arena, &data, tok), "reading calibration text");
+        DR_TRYF(pass_calibration(&blocks, job, &data, dev, m, tok),
+                "reading calibration text");
     }
     DR_TRY(mix(job, &chosen, dev, m, &grid, &blocks, plan));
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
@@ -333,6 +320,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
         pass_seconds(job, 2 * (double)(layer * layers) *
                                   (plan->forwards * (double)tokens + 2 * (double)judged) +
                               4 * (double)embed * (double)judged);
+    if (tokens > 0)
+        pass_calibration_need(need, job, &data, c);
 done:
     hf_model_close(m);
     return st;

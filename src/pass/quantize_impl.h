@@ -7,6 +7,7 @@
 
 #include "pass/pass.h"
 #include "quant/quant.h"
+#include "tok/tok.h"
 
 /* Rounding itself: calib is empty for a pass that needs none. */
 typedef dr_status (*pass_quantizer)(const quant_site *site, const quant_grid *grid,
@@ -98,6 +99,21 @@ DR_MUST_USE dr_status pass_quantize(const pass_job *job, pass_model *out,
                                     const pass_model *in);
 DR_MUST_USE dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in,
                                              pass_need *need);
+
+/*
+ * The text that calibrates, by the job's data options (calibrate.c): from files, built in,
+ * or written by the model.  options: max_seq_len and max_samples are set.  What is lost on
+ * the way is said; job->report gets "calibration".
+ */
+DR_MUST_USE dr_status pass_calibration(data_blocks *out, const pass_job *job,
+                                       const data_options *options, nn_device *dev,
+                                       const hf_model *m, const tok_tokenizer *t);
+/* Seconds and memory of what the model writes itself; nothing for other text. */
+void pass_calibration_need(pass_need *need, const pass_job *job,
+                           const data_options *options, const hf_config *c);
+/* Blocks of texts, with a line of level info. */
+DR_MUST_USE dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
+                                       const data_options *o, const tok_tokenizer *t);
 
 /* DR_EUSAGE unless it is -1 or a power of two from 16 to 1024, which is what MatMulNBits
  * and the checkpoints hold. */

@@ -9,6 +9,9 @@
 #include "pass/pass.h"
 #include "tok/tok.h"
 
+/* Bytes a second that weights are read at, once a token: of two shared memory channels. */
+#define PASS_READ_RATE 8e9
+
 /* Elements of one decoder layer's linears; of the embedding (the head's, where untied). */
 uint64_t pass_layer_elements(const hf_config *c);
 uint64_t pass_embed_elements(const hf_config *c);

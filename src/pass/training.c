@@ -13,10 +13,11 @@ dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks, const h
     int64_t context = hf_model_config(m)->max_position;
     tok_tokenizer *tok = NULL;
     data_texts texts = {0};
-    dr_buf preview;
+    dr_buf preview, lost;
     dr_status st = DR_OK;
 
     dr_buf_init(&preview, (size_t)1 << 20);
+    dr_buf_init(&lost, 4096);
     size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : PASS_LORA_SEQ_LEN;
     if (context > 0 && seq > (size_t)context)
         dr_warn_result("blocks of %zu tokens are longer than the model's context of %lld",
@@ -26,6 +27,9 @@ dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks, const h
     DR_TRY(data_tokenize(blocks, &texts, job->data, tok));
     DR_TRY(data_preview(&preview, &texts, blocks, job->data, tok));
     dr_log_text(DR_INFO, preview.data);
+    DR_TRY(data_losses(&lost, &texts, blocks));
+    if (lost.len > 0)
+        dr_warn_result("%s: %s", texts.source, lost.data);
     if (blocks->dropped > blocks->tokens / 8)
         dr_warn_result("%zu of %zu tokens are cut off: %zu blocks of %zu are trained on",
                        blocks->dropped, blocks->tokens, blocks->count, blocks->seq_len);
@@ -35,6 +39,7 @@ dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks, const h
                         json_integer((json_int_t)blocks->dropped));
 done:
     dr_buf_release(&preview);
+    dr_buf_release(&lost);
     tok_close(tok);
     return st;
 }

@@ -60,7 +60,7 @@ static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib
         weights = n * k > weights ? n * k : weights;
         n_in = k > n_in ? k : n_in;
         n_out = n > n_out ? n : n_out;
-        DR_TRY(quant_floats(&r->packed[i], nn_i16_packed_bytes(n, k) / sizeof(float), 1,
+        DR_TRY(quant_floats(&r->packed[i], nn_i8_packed_bytes(n, k) / sizeof(float), 1,
                             "a slot's weights"));
         DR_TRY(quant_floats(&r->strips[i], quant_gram_floats(k), 1, "Hessian"));
     }
@@ -123,7 +123,7 @@ static dr_status sum_layer(cost_run *r, int layer)
     DR_TRY(nn_decoder_layer(r->s.dec, layer, &w));
     r->layer = *w;
     for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        DR_TRY(nn_i16_pack(dev, r->packed[s], w->w[s], hf_slot_out(c, (hf_slot)s),
+        DR_TRY(nn_i8_pack(dev, r->packed[s], w->w[s], hf_slot_out(c, (hf_slot)s),
                            hf_slot_in(c, (hf_slot)s)));
         r->layer.packed[s] = r->packed[s];
     }
@@ -135,7 +135,7 @@ static dr_status sum_layer(cost_run *r, int layer)
         DR_TRY(nn_layer_forward(r->s.dec, &r->layer, b, t, x, &r->acts, NULL, 0));
         weigh_tokens(r, x, m);
         for (int s = 0; s < HF_SLOT_COUNT; s++)
-            DR_TRY(nn_i16_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s),
+            DR_TRY(nn_i8_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s),
                                i == 0));
     }
     r->share[0] /= (double)(count * t);

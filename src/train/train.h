@@ -62,6 +62,7 @@ typedef struct {
     const int32_t *ids;
     const size_t *lengths;
     size_t count, seq_len;
+    size_t context; /* first tokens of each block that are no labels */
 } train_blocks;
 DR_MUST_USE dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
                                  const char *base_name, const train_blocks *blocks,

@@ -154,7 +154,7 @@ static dr_status run_block(trainer *t, size_t block, float grad_scale, double *l
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i++)
-        t->targets[i] = i + 1 < n ? ids[i + 1] : -100;
+        t->targets[i] = i + 1 < n && i + 1 >= t->blocks->context ? ids[i + 1] : -100;
     DR_TRY(forward(t, ids, n));
     DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
     DR_TRY(backward(t, n));
@@ -196,7 +196,8 @@ static size_t batch_targets(const trainer *t, const size_t *order, size_t from, 
 
     for (size_t i = from; i < to; i++) {
         size_t length = t->blocks->lengths[order[i]];
-        n += length > 0 ? length - 1 : 0;
+        size_t seen = t->blocks->context > 1 ? t->blocks->context : 1;
+        n += length > seen ? length - seen : 0;
     }
     return n;
 }

@@ -189,6 +189,123 @@ static void test_line_by_line(const tok_tokenizer *t, const tok_tokenizer *bare)
     free_rows(2);
 }
 
+/* Rows of n letters each, row i of its own letter, without merges. */
+static data_texts letter_rows(size_t count, const size_t *n)
+{
+    for (size_t i = 0; i < count; i++) {
+        rows[i] = dr_calloc(n[i] + 1, 1);
+        memset(rows[i], 'A' + (int)i, n[i]);
+    }
+    return texts_of(count);
+}
+
+/* A window every stride tokens, as the sum of ids says, which is written out here. */
+static void test_sliding(const tok_tokenizer *t)
+{
+    static const size_t n[] = {3, 2, 4};
+    static const int32_t all[] = {'A',       'A', 'A', TOY_BLANK, 'B', 'B',
+                                  TOY_BLANK, 'C', 'C', 'C',       'C', TOY_BLANK};
+    const data_texts texts = letter_rows(3, n);
+    data_options o = {.max_seq_len = 5, .strategy = DATA_JOIN_SLIDING_WINDOW, .stride = 2};
+    data_blocks b = {0};
+
+    CHECK_OK(data_tokenize(&b, &texts, &o, t));
+    CHECK_EQ_INT(b.count, 4); /* at 0, 2, 4, 6: 6 + 5 < 12 */
+    for (size_t i = 0; i < b.count; i++)
+        CHECK_MEM(b.ids + 5 * i, all + 2 * i, 5 * sizeof(int32_t));
+    CHECK_EQ_INT(b.context, 3);
+    CHECK_EQ_INT(b.dropped, 1);
+    data_blocks_release(&b);
+    o.stride = 0;
+    CHECK_STATUS(data_tokenize(&b, &texts, &o, t), DR_EUSAGE);
+    o.stride = 6;
+    CHECK_STATUS(data_tokenize(&b, &texts, &o, t), DR_EUSAGE);
+    free_rows(3);
+}
+
+/* Each block begins with a whole row and goes on into the next; all rows that can are drawn
+ * about equally often. */
+static void test_join_random(const tok_tokenizer *t)
+{
+    static const size_t n[] = {4, 4, 4, 4};
+    const data_texts texts = letter_rows(4, n);
+    data_options o = {.max_seq_len = 8,
+                      .strategy = DATA_JOIN_RANDOM,
+                      .max_samples = 300,
+                      .random_seed = 5};
+    data_blocks b = {0}, again = {0}, other = {0}, fewer = {0};
+    size_t begins[4] = {0};
+
+    CHECK_OK(data_tokenize(&b, &texts, &o, t));
+    CHECK_EQ_INT(b.count + b.missed, 300);
+    for (size_t i = 0; i < b.count; i++) {
+        const int32_t *row = b.ids + 8 * i, c = row[0];
+        const int32_t want[] = {c, c, c, c, TOY_BLANK, c + 1, c + 1, c + 1};
+        CHECK_MEM(row, want, sizeof(want));
+        if (CHECK(c >= 'A' && c <= 'C'))
+            begins[c - 'A']++;
+    }
+    for (int i = 0; i < 3; i++)
+        CHECK(begins[i] > 60 && begins[i] < 140);
+    CHECK_EQ_INT(b.dropped, 2); /* the last D and its blank line are in no block */
+    CHECK_OK(data_tokenize(&again, &texts, &o, t));
+    CHECK_MEM(b.ids, again.ids, b.count * 8 * sizeof(int32_t));
+    o.max_samples = 10;
+    CHECK_OK(data_tokenize(&fewer, &texts, &o, t));
+    CHECK_MEM(b.ids, fewer.ids, fewer.count * 8 * sizeof(int32_t));
+    o.max_samples = 300;
+    o.random_seed = 6;
+    CHECK_OK(data_tokenize(&other, &texts, &o, t));
+    CHECK(memcmp(b.ids, other.ids, 280 * sizeof(int32_t)) != 0);
+    data_blocks_release(&b);
+    data_blocks_release(&again);
+    data_blocks_release(&other);
+    data_blocks_release(&fewer);
+    o.max_samples = 0;
+    CHECK_STATUS(data_tokenize(&b, &texts, &o, t), DR_EUSAGE);
+    CHECK_TRAIL("strategy join-random needs max_samples");
+    free_rows(4);
+}
+
+static void test_line_by_line_random(const tok_tokenizer *t)
+{
+    static const size_t n[] = {2, 3, 6};
+    const data_texts texts = letter_rows(3, n);
+    const data_options o = {
+        .max_seq_len = 4, .strategy = DATA_LINE_BY_LINE_RANDOM, .max_samples = 90};
+    size_t drawn[3] = {0};
+    data_blocks b = {0};
+
+    CHECK_OK(data_tokenize(&b, &texts, &o, t));
+    CHECK_EQ_INT(b.count, 90); /* more than there are rows: with replacement */
+    for (size_t i = 0; i < b.count; i++) {
+        int r = (int)(b.ids[4 * i] - 'A');
+        if (!CHECK(r >= 0 && r < 3))
+            break;
+        drawn[r]++;
+        CHECK_EQ_INT(b.lengths[i], n[r] < 4 ? n[r] : 4);
+        CHECK_EQ_INT(b.ids[4 * i + 3], n[r] < 4 ? TOY_PAD : 'A' + r);
+    }
+    CHECK_EQ_INT(b.cut_rows, drawn[2]);
+    CHECK_EQ_INT(b.short_rows, drawn[0] + drawn[1]);
+    CHECK(drawn[0] > 15 && drawn[1] > 15 && drawn[2] > 15);
+    CHECK_EQ_INT(b.dropped, 2);
+    data_blocks_release(&b);
+    free_rows(3);
+}
+
+static void test_names(void)
+{
+    data_strategy s = DATA_LINE_BY_LINE;
+
+    CHECK_OK(data_strategy_named(&s, NULL));
+    CHECK_EQ_INT(s, DATA_JOIN);
+    CHECK_OK(data_strategy_named(&s, "line-by-line-random"));
+    CHECK_EQ_INT(s, DATA_LINE_BY_LINE_RANDOM);
+    CHECK_STATUS(data_strategy_named(&s, "join-randm"), DR_EUSAGE);
+    CHECK_TRAIL("did you mean join-random?");
+}
+
 int main(void)
 {
     tok_tokenizer *t = toy_tok(true), *bare = toy_tok(false);
@@ -197,6 +314,10 @@ int main(void)
     test_join_edges(t);
     test_special(t, bare);
     test_line_by_line(t, bare);
+    test_sliding(t);
+    test_join_random(t);
+    test_line_by_line_random(t);
+    test_names();
     tok_close(t);
     tok_close(bare);
     return check_done();

@@ -50,7 +50,23 @@ int main(void)
             DR_EUSAGE, "is called text");
 
     refused((data_options){.data_name = "parquet", .data_files = a}, DR_EUSAGE,
-            "data_name parquet: json and text are read");
+            "data_name parquet: json, csv and text are read");
+    refused((data_options){.data_name = "parquet", .data_files = a}, DR_EUSAGE,
+            "a.jsonl').to_json('data.jsonl', orient='records', lines=True)");
+    CHECK_OK(data_check(&(data_options){.data_name = "csv", .data_files = a}));
+    refused((data_options){.strategy = DATA_JOIN_SLIDING_WINDOW}, DR_EUSAGE,
+            "needs stride");
+    refused((data_options){.random_seed = 3}, DR_EUSAGE, "strategy join draws nothing");
+    CHECK_OK(data_check(&(data_options){.random_seed = 3, .self_written = true}));
+    refused((data_options){.stride = 3}, DR_EUSAGE,
+            "stride belongs to strategy join-sliding-window, not to join");
+    refused(
+        (data_options){.strategy = DATA_JOIN_SLIDING_WINDOW, .stride = 9, .max_seq_len = 8},
+        DR_EUSAGE, "stride 9 is more than max_seq_len 8");
+    refused((data_options){.self_written = true, .data_name = "json", .data_files = a},
+            DR_EUSAGE, "the model writes the text");
+    refused((data_options){.self_written = true, .strategy = DATA_LINE_BY_LINE}, DR_EUSAGE,
+            "are for rows of files");
     refused((data_options){.data_name = "Salesforce/wikitext"}, DR_EUSAGE,
             "data sets of the hub are not read yet");
     refused((data_options){.data_name = "json", .data_files = "no/such.jsonl"}, DR_EIO,

@@ -84,6 +84,59 @@ static void test_json_array(void)
     CHECK_TRAIL("x.jsonl:2:");
 }
 
+static void test_json_columns(void)
+{
+    CHECK_OK(load_json("{\"p\": [\"a\", \"b\"],\n \"r\": [1, null]}\n", "{p}-{r}"));
+    holds("<a-1><b-None>");
+    CHECK_STR(texts.columns[1], "r");
+    CHECK_STATUS(load_json("{\"p\": [\"a\", \"b\"],\n \"r\": [1]}", "{p}"), DR_EFORMAT);
+    CHECK_TRAIL("x.jsonl: column \"r\" has 1 values, column \"p\" has 2");
+    CHECK_STATUS(load_json("{\"text\": [\"a\",\n [3]]}", NULL), DR_EUNSUPPORTED);
+    CHECK_TRAIL("x.jsonl: row 2: column \"text\" is an array, not text");
+    /* One line is a row, whatever it holds; one row on several lines is refused. */
+    CHECK_STATUS(load_json("{\"text\": [\"a\"]}\n", NULL), DR_EUNSUPPORTED);
+    CHECK_STATUS(load_json("{\"text\":\n \"a\"}", NULL), DR_EFORMAT);
+    CHECK_TRAIL("one object of columns");
+}
+
+static dr_status load_csv(const char *content, const char *template_text)
+{
+    return load((data_options){.data_name = "csv",
+                               .data_files = put("x.csv", content, strlen(content)),
+                               .text_template = template_text});
+}
+
+static void csv_refused(const char *content, const char *say)
+{
+    CHECK_STATUS(load_csv(content, "{a}"), DR_EFORMAT);
+    CHECK_TRAIL(say);
+}
+
+static void test_csv(void)
+{
+    CHECK_OK(load_csv("text,n\r\nab,1\r\n\"c, \"\"d\"\"\r\ne\",\r\n", "{text}|{n}"));
+    holds("<ab|1><c, \"d\"\r\ne|>");
+    CHECK_EQ_INT(texts.column_count, 2);
+    CHECK_OK(load_csv("\xef\xbb\xbf\"text\"\n\n a \n007\n1.50\n\"\"", NULL));
+    holds("< a ><007><1.50>"); /* no guessing of numbers */
+    CHECK_EQ_INT(texts.empty_rows, 1);
+    CHECK_OK(load_csv("a,b\n,x\n1,", "{a}{b}"));
+    holds("<x><1>");
+    csv_refused("a,b\n1,2\n3\n", "x.csv:3: 1 fields, but 2 columns: nothing for \"b\"");
+    csv_refused("a,b\n\"1\n2\",2\n3,4,5\n",
+                "x.csv:4: 3 fields, but 2 columns: too much behind \"b\"");
+    csv_refused("a,b\n1,\"2\n3,4\n",
+                "x.csv:2: column \"b\": a quote is opened on line 2 and never closed");
+    csv_refused("a,b\n1,\"2\"x\n", "x.csv:2: column \"b\": text behind a closing quote");
+    csv_refused("a,b\n1,2\"x\n", "column \"b\": a quote inside a field without quotes");
+    csv_refused("a,b\n1,\xff\n", "x.csv:2: column \"b\" is not UTF-8");
+    csv_refused("a,a\n", "x.csv:1: columns 1 and 2 are both called \"a\"");
+    csv_refused("a,\n1,2\n", "x.csv:1: column 2 has no name");
+    csv_refused("b\n1\n", "x.csv:2");
+    csv_refused("", "no text in it");
+    csv_refused("a\n", "no text in it");
+}
+
 static void test_values(void)
 {
     CHECK_OK(load_json(
@@ -248,6 +301,8 @@ int main(void)
     test_text();
     test_kinds();
     test_many_columns();
+    test_json_columns();
+    test_csv();
     test_chat();
     test_lab();
     dr_arena_release(&arena);

@@ -55,7 +55,7 @@ static train_options golden_options(void)
 static dr_status train(train_report *r, const char *base, const char *device, int threads,
                        const train_options *o, const char *out)
 {
-    const train_blocks blocks = {ids, lengths, 6, 24};
+    const train_blocks blocks = {ids, lengths, 6, 24, 0};
     nn_device *dev = NULL;
     hf_model *m = NULL;
     dr_status st = DR_OK;
@@ -100,6 +100,47 @@ static void same_file(const char *a, const char *b)
     CHECK_OK(dr_sha256_file(x, a));
     CHECK_OK(dr_sha256_file(y, b));
     CHECK_STR(x, y);
+}
+
+/* The first step's loss is the mean over the tokens behind the context, as the head gives
+ * it for the base (an adapter that begins at zero changes nothing). */
+static void test_context(void)
+{
+    dr_arena a = {0};
+    train_options o;
+    nn_device *dev = NULL;
+    nn_decoder *d = NULL;
+    hf_model *m = NULL;
+
+    train_options_default(&o);
+    o.shuffle = false;
+    o.batch = o.accumulation = o.max_steps = 1;
+    CHECK_OK(nn_device_open(&dev, "ref", 1));
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    CHECK_OK(nn_decoder_open(&d, dev, m, SIZE_MAX));
+    float *x = calloc(24 * (size_t)hf_model_config(m)->hidden, sizeof(*x));
+    CHECK_OK(nn_decoder_hidden(d, x, ids, 1, 24));
+    for (size_t context = 0; context < 24; context += 9) {
+        const train_blocks blocks = {ids, lengths, 1, 24, context};
+        const char *out = dr_arena_printf(&a, "%s/context-%zu", check_tmp(), context);
+        int32_t targets[24];
+        size_t counted = 0;
+        double sum = 0;
+        train_report r = {0};
+        for (size_t i = 0; i < 24; i++)
+            targets[i] = i < 23 && i + 1 >= context ? ids[i + 1] : -100;
+        CHECK_OK(nn_head_loss(d, x, targets, 24, &sum, &counted, NULL, 0));
+        CHECK_EQ_INT(counted, context > 0 ? 24 - context : 23);
+        CHECK_OK(dr_make_dirs(out));
+        if (CHECK_OK(train_lora(&r, dev, m, "base", &blocks, &o, out)))
+            CHECK_NEAR(r.losses[0], sum / (double)counted, 1e-4);
+        train_report_release(&r);
+    }
+    free(x);
+    nn_decoder_close(d);
+    hf_model_close(m);
+    nn_device_close(dev);
+    dr_arena_release(&a);
 }
 
 static void test_peft(const char *device)
@@ -259,6 +300,7 @@ static void test_errors(void)
 int main(void)
 {
     read_ids();
+    test_context();
     test_peft("ref");
     test_peft("cpu");
     test_same_bytes();

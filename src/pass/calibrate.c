@@ -1,0 +1,161 @@
+/*
+ * calibrate.c - the text that a quantizer looks at.
+ *
+ * A row that is shorter than its block (line-by-line) is repeated to the block's end: what
+ * quantizers add up is over all positions, and padding would count as text.
+ * Text that the model writes itself begins with its begin (or end) of text, one sequence a
+ * block, at the temperature that was asked for; nothing is read, so that models whose data
+ * nobody has can be calibrated on what they know.
+ */
+#include <string.h>
+
+#include "core/log.h"
+#include "pass/quantize_impl.h"
+#include "pass/shared_impl.h"
+
+dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
+                           const data_options *o, const tok_tokenizer *t)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(data_load(a, texts, o, t));
+    DR_TRY(data_tokenize(out, texts, o, t));
+    dr_log(DR_INFO, "%s: %zu texts, %zu tokens, %zu blocks of %zu", texts->source,
+           texts->count, out->tokens, out->count, out->seq_len);
+done:
+    return st;
+}
+
+static void repeat_rows(data_blocks *b)
+{
+    for (size_t i = 0; i < b->count; i++)
+        for (size_t j = b->lengths[i]; j < b->seq_len; j++)
+            b->ids[i * b->seq_len + j] = b->ids[i * b->seq_len + j - b->lengths[i]];
+}
+
+static void report(const pass_job *job, const char *source, const data_texts *texts,
+                   const data_blocks *b)
+{
+    json_object_set_new(
+        job->report, "calibration",
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "source", source,
+                  "rows", (json_int_t)(texts->count + texts->empty_rows), "empty_rows",
+                  (json_int_t)texts->empty_rows, "tokens", (json_int_t)b->tokens,
+                  "cut_off_tokens", (json_int_t)b->dropped, "cut_rows",
+                  (json_int_t)b->cut_rows, "short_rows", (json_int_t)b->short_rows,
+                  "missed_blocks", (json_int_t)b->missed, "blocks", (json_int_t)b->count,
+                  "block_tokens", (json_int_t)b->seq_len));
+}
+
+/* What is lost is warned of; fewer blocks than were asked for, too. */
+static dr_status say_losses(const pass_job *job, const data_texts *texts,
+                            const data_blocks *b)
+{
+    dr_buf lost;
+    dr_status st = DR_OK;
+
+    dr_buf_init(&lost, 4096);
+    DR_TRY(data_losses(&lost, texts, b));
+    if (lost.len > 0)
+        dr_warn_result("%s: %s%s", texts->source, lost.data,
+                       b->short_rows > 0 ? " (repeated to its end)" : "");
+    if (job->data->max_samples > b->count)
+        dr_warn_result("%s: %zu blocks of %zu tokens, not the %zu asked for", texts->source,
+                       b->count, b->seq_len, job->data->max_samples);
+done:
+    dr_buf_release(&lost);
+    return st;
+}
+
+/* ---- the model's own text ---- */
+
+static nn_sample_options sampling(const data_options *o)
+{
+    return (nn_sample_options){.count = o->max_samples,
+                               .len = o->max_seq_len,
+                               .temperature = o->temperature,
+                               .seed = o->random_seed};
+}
+
+static double sampling_seconds(const pass_job *job, const data_options *o,
+                               const hf_config *c)
+{
+    const nn_sample_options s = sampling(o);
+    nn_sample_cost cost = nn_sample_costs(c, &s);
+
+    return pass_seconds(job, cost.flops) + (double)cost.read_bytes / PASS_READ_RATE;
+}
+
+/* "40 s", "3 min", "2.5 h". */
+static const char *duration(dr_arena *a, double s)
+{
+    if (s < 90)
+        return dr_arena_printf(a, "%.0f s", s < 1 ? 1 : s);
+    if (s < 5400)
+        return dr_arena_printf(a, "%.0f min", s / 60);
+    return dr_arena_printf(a, "%.1f h", s / 3600);
+}
+
+static dr_status write_itself(data_blocks *out, const pass_job *job, const data_options *o,
+                              nn_device *dev, const hf_model *m, const tok_tokenizer *t)
+{
+    nn_sample_options s = sampling(o);
+    nn_decoder *d = NULL;
+    dr_progress progress;
+    dr_status st = DR_OK;
+
+    s.first = tok_bos(t) >= 0 ? tok_bos(t) : tok_eos(t);
+    if (s.first < 0) {
+        st =
+            dr_fail(DR_EUNSUPPORTED, "calibration_source self: the tokenizer has neither a "
+                                     "begin nor an end of text to start from");
+        dr_hint("give a file: --data_name text --data_files FILE");
+        goto done;
+    }
+    dr_warn_result("the model writes its calibration text: about %s on this CPU: %zu x %zu "
+                   "tokens",
+                   duration(job->arena, sampling_seconds(job, o, hf_model_config(m))),
+                   s.count, s.len);
+    DR_TRY(data_blocks_new(out, s.count, s.len));
+    for (size_t i = 0; i < s.count; i++)
+        out->lengths[i] = s.len;
+    out->tokens = s.count * s.len;
+    DR_TRY(nn_decoder_open(&d, dev, m, SIZE_MAX));
+    dr_progress_begin(&progress, "writing text", "tokens", s.count * s.len);
+    DR_TRY(nn_sample(d, out->ids, &s, &progress));
+    dr_progress_end(&progress);
+done:
+    nn_decoder_close(d);
+    return st;
+}
+
+void pass_calibration_need(pass_need *need, const pass_job *job, const data_options *o,
+                           const hf_config *c)
+{
+    const nn_sample_options s = sampling(o);
+
+    if (!o->self_written)
+        return;
+    uint64_t memory = nn_sample_costs(c, &s).memory_bytes;
+    need->memory = need->memory > memory ? need->memory : memory;
+    need->seconds += sampling_seconds(job, o, c);
+}
+
+dr_status pass_calibration(data_blocks *out, const pass_job *job, const data_options *o,
+                           nn_device *dev, const hf_model *m, const tok_tokenizer *t)
+{
+    data_texts texts = {0};
+    dr_status st = DR_OK;
+
+    if (o->self_written) {
+        DR_TRY(write_itself(out, job, o, dev, m, t));
+        report(job, "self", &texts, out);
+        goto done;
+    }
+    DR_TRY(pass_text_blocks(out, &texts, job->arena, o, t));
+    DR_TRY(say_losses(job, &texts, out));
+    report(job, texts.source, &texts, out);
+    repeat_rows(out);
+done:
+    return st;
+}
