@@ -100,7 +100,7 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         json_object_set_new(step, "type", json_string(d->name));
         json_object_set_new(step, "version", json_integer(d->version));
         json_object_set_new(step, "config", config);
-        if (d->takes != kind)
+        if (i > 0 && d->takes != kind)
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
                     kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
         kind = d->gives;
@@ -280,7 +280,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
     const char *final = clean_output(&out->arena, spec->output);
-    DR_TRY(flow_open_input(&model, &out->arena, spec));
+    DR_TRY(flow_open_input(&model, &out->arena, spec, p.steps[0].def->takes));
     DR_TRY(flow_check_apart(spec, &model, final));
     if (spec->dry_run) {
         DR_TRY(tell_plan(out, spec, &p));
@@ -288,7 +288,8 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     }
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
-    DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");
+    if (model.kind == PASS_MODEL_HF)
+        DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");
     DR_TRY(flow_check_apart(spec, &model, final));
     if (dir == NULL)
         DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");

@@ -11,10 +11,12 @@
 
 /*
  * The model as spec names it, not resolved yet, and its adapters: those of spec, else the
- * one that the folder's model_config.json names.
- * DR_EUSAGE: an adapter that is not there; DR_EUNSUPPORTED: a model that is ONNX already.
+ * one that the folder's model_config.json names.  kind: what the first pass takes.
+ * DR_EUSAGE: an adapter, or an ONNX model, that is not there; DR_EUNSUPPORTED: a model that
+ * is ONNX already.
  */
-DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec);
+DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
+                                      pass_kind kind);
 
 /* A folder's model_config.json: *type and *adapter stay NULL when it says nothing. */
 DR_MUST_USE dr_status flow_read_model_config(dr_arena *a, const char *folder,

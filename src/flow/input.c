@@ -176,28 +176,61 @@ done:
     return st;
 }
 
+static bool is_onnx(dr_arena *a, const char *model, const char *type)
+{
+    if (dr_ends_with(model, ".onnx") || flow_is_onnx_type(type))
+        return true;
+    return !dr_exists(dr_path_join(a, model, "config.json")) &&
+           dr_exists(dr_path_join(a, model, "model.onnx"));
+}
+
 static dr_status refuse_onnx(const char *model)
 {
     dr_status st = dr_fail(DR_EUNSUPPORTED,
-                           "%s is an ONNX model already; passes over ONNX "
-                           "models come later",
+                           "%s is an ONNX model already; this pass takes Hugging Face "
+                           "models",
                            model);
 
     dr_hint("start from the Hugging Face model that it was made from");
     return st;
 }
 
-dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec)
+/* A graph's file, its folder, or the folder of an earlier result. */
+static dr_status open_onnx(pass_model *in, dr_arena *a, const char *model)
+{
+    const char *inside = dr_path_join(a, model, "model");
+    dr_status st = DR_OK;
+
+    *in = (pass_model){.kind = PASS_MODEL_ONNX, .path = model, .name = model};
+    if (dr_ends_with(model, ".onnx")) {
+        size_t n = (size_t)(dr_path_base(model) - model);
+        in->path = n > 1 ? dr_arena_strndup(a, model, n - 1) : n == 1 ? "/" : ".";
+        in->file = dr_path_base(model);
+        if (!dr_is_file(model))
+            DR_FAIL(DR_EUSAGE, "%s: no such file", model);
+    } else if (dr_is_file(dr_path_join(a, inside, "model.onnx"))) {
+        in->path = inside;
+    } else if (!dr_is_file(dr_path_join(a, model, "model.onnx"))) {
+        st = dr_fail(DR_EUSAGE, "%s: neither a .onnx file nor a folder with model.onnx",
+                     model);
+        dr_hint("auto-opt and capture-onnx-graph make one of a Hugging Face model");
+    }
+done:
+    return st;
+}
+
+dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
+                          pass_kind kind)
 {
     const char **names = NULL, **paths = NULL, *type = NULL, *own = NULL;
     size_t n = 0;
     dr_status st = DR_OK;
 
+    if (kind == PASS_MODEL_ONNX)
+        return open_onnx(in, a, spec->model);
     if (dr_is_dir(spec->model))
         DR_TRY(flow_read_model_config(a, spec->model, &type, &own));
-    if (dr_ends_with(spec->model, ".onnx") || flow_is_onnx_type(type) ||
-        (!dr_exists(dr_path_join(a, spec->model, "config.json")) &&
-         dr_exists(dr_path_join(a, spec->model, "model.onnx"))))
+    if (is_onnx(a, spec->model, type))
         DR_TRY(refuse_onnx(spec->model));
     if (spec->adapters != NULL) {
         DR_TRY(flow_parse_adapters(a, spec->adapters, &names, &paths, &n));

@@ -94,7 +94,9 @@ dr_status flow_workflow_json(json_t **out, const flow_spec *spec, const flow_pla
     bool has_data =
         reads_data && (d->data_name != NULL || d->max_seq_len > 0 || d->max_samples > 0);
     json_t *j = json_object(), *passes = json_object(), *pass = NULL;
-    json_t *model = json_pack("{s:s, s:s}", "type", "HfModel", "model_path", spec->model);
+    bool onnx = steps[0].def->takes == PASS_MODEL_ONNX;
+    json_t *model = json_pack("{s:s, s:s}", "type", onnx ? "ONNXModel" : "HfModel",
+                              "model_path", spec->model);
     dr_arena a = {0};
     dr_status st = DR_OK;
 

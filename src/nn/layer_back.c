@@ -1,7 +1,8 @@
 /*
  * layer_back.c - a decoder layer backward: gradients at its input and of its adapters.
  *
- * Base weights are frozen: no gradients of theirs, only products with them.  Everything
+ * Base weights are frozen: only products with them, and their gradients where the caller
+ * wants them (nn_layer.dw; with need_dx, which a whole pass takes).  Everything
  * needed was kept by the forward pass; where to give that up for memory is the trainer's
  * affair.  Without need_dx the pass ends at the lowest slot that trains.
  *
@@ -66,6 +67,8 @@ static dr_status linear_back(const pass *p, float *dx, const float *dy, const fl
     size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot);
     bool go_on = p->need_dx || nn_lora_trains_below(p->loras, p->lora_count, slot);
 
+    if (p->w->dw[slot] != NULL)
+        DR_TRY(nn_matmul_tn(dev, p->w->dw[slot], dy, x, n, k, p->m, n, k, false));
     if (go_on)
         DR_TRY(nn_matmul_nn(dev, dx, dy, p->w->w[slot], p->m, k, n, n, false));
     DR_TRY(nn_lora_backward(dev, go_on ? dx : NULL, dy, n, p->acts->lora_u, x, p->m, slot,

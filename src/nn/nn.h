@@ -70,18 +70,18 @@ enum { NN_I8_BLOCK = 128, NN_I8_TOP = 127, NN_GRAM_STRIP = 96 };
 /* Bytes of w[N][K] packed by the device, once for many products. */
 size_t nn_i8_packed_bytes(size_t n, size_t k);
 DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w, size_t n,
-                                  size_t k);
+                                 size_t k);
 /* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
 DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
-                                    const void *packed, const float *bias, size_t m,
-                                    size_t n, size_t k, size_t ldy, bool acc);
+                                   const void *packed, const float *bias, size_t m,
+                                   size_t n, size_t k, size_t ldy, bool acc);
 /*
  * X[M][N]^T X[M][N], summed over M: the lower triangle in strips of NN_GRAM_STRIP rows, one
  * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has
  * min(N, r+96) columns).  first: set, else added to.
  */
 DR_MUST_USE dr_status nn_i8_gram(nn_device *dev, float *strips, const float *x, size_t m,
-                                  size_t n, bool first);
+                                 size_t n, bool first);
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row. */
 DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
                                  size_t m, size_t d, float eps);
@@ -163,9 +163,9 @@ typedef struct {
 typedef struct nn_decoder nn_decoder;
 
 /*
- * One layer's weights in memory; members of a slot that the model lacks are NULL.  packed:
- * NULL, or nn_i8_pack of w, which forwards then multiply instead of w (a quantizer's; set
- * in its own copy of the struct).
+ * One layer's weights in memory; members of a slot that the model lacks are NULL.  The
+ * caller may set in its own copy of the struct: packed, nn_i8_pack of w, which forwards
+ * then multiply instead of w; dw, where nn_layer_backward writes a weight's gradient.
  */
 typedef struct {
     int index;                         /* which layer: windows and rotations differ */
@@ -174,6 +174,7 @@ typedef struct {
     float *w[HF_SLOT_COUNT];           /* [N][K] of the slot */
     float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
     const void *packed[HF_SLOT_COUNT]; /* borrowed */
+    float *dw[HF_SLOT_COUNT];          /* borrowed: [N][K], set and not added to; NULL */
 } nn_layer;
 
 /*
@@ -276,6 +277,14 @@ DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *
 DR_MUST_USE dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets,
                                    size_t count, double *loss_sum, size_t *counted,
                                    float *dx, float grad_scale);
+
+/*
+ * The same for KL(teacher || d), summed over rows: x and teacher_x[count][D] are the last
+ * layers' outputs of two models of one vocabulary.  dx receives grad_scale * d(sum)/dx.
+ */
+DR_MUST_USE dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
+                                 const float *teacher_x, size_t count, double *kl_sum,
+                                 float *dx, float grad_scale);
 
 /*
  * All layers on b x t ids: x[M][D] is the last layer's output (before the final norm).

@@ -75,4 +75,19 @@ void onnx_adapter_close(onnx_adapter_file *f);
  */
 DR_MUST_USE dr_status onnx_adapter_fits(const char *adapter_path, const char *model_path);
 
+/*
+ * A model.onnx with LoRA products in it, made elsewhere (traced, or the model builder's):
+ * dir/model.onnx takes them as optional inputs, dir/ADAPTER has their values.  External
+ * files are not copied; out->files names them (in a).
+ * DR_EUSAGE: it has none.  DR_EUNSUPPORTED: products that the graph computes itself.
+ */
+typedef struct {
+    size_t modules, rank_min, rank_max;
+    const char **files; /* [file_count] */
+    size_t file_count;
+} onnx_lifted;
+DR_MUST_USE dr_status onnx_lift_adapter(onnx_lifted *out, dr_arena *a, const char *model,
+                                        const char *dir, const char *adapter,
+                                        onnx_format format);
+
 #endif

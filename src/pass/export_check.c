@@ -20,6 +20,17 @@ dr_status pass_tell_not_checked(const pass_job *job, const char *why)
     return dr_buf_addf(job->text, "check          not checked: %s\n", why);
 }
 
+dr_status pass_tell_check(const pass_job *job, const ort_check_result *result)
+{
+    if (!result->checked)
+        return pass_tell_not_checked(job, result->why);
+    json_object_set_new(job->report, "check_seconds", json_real(result->seconds));
+    json_object_set_new(job->report, "check_peak_bytes",
+                        json_integer((json_int_t)result->peak_bytes));
+    return dr_buf_addf(job->text, "check          loaded and run in %.2f s, %.0f MB\n",
+                       result->seconds, (double)result->peak_bytes / 1e6);
+}
+
 dr_status pass_tell_not_run(const pass_job *job, const char *provider)
 {
     const char *why = "sessions are opened on the CPU here";
@@ -63,15 +74,7 @@ dr_status pass_check_export(const pass_job *job, const char *dir,
                                        .id_counts = id_counts,
                                        .text_count = tok != NULL ? n : 0};
     DR_TRYF(ort_check(&result, &request), "checking the exported model");
-    if (!result.checked) {
-        DR_TRY(pass_tell_not_checked(job, result.why));
-        goto done;
-    }
-    DR_TRY(dr_buf_addf(job->text, "check          loaded and run in %.2f s, %.0f MB\n",
-                       result.seconds, (double)result.peak_bytes / 1e6));
-    json_object_set_new(job->report, "check_seconds", json_real(result.seconds));
-    json_object_set_new(job->report, "check_peak_bytes",
-                        json_integer((json_int_t)result.peak_bytes));
+    DR_TRY(pass_tell_check(job, &result));
 done:
     for (size_t i = 0; i < n; i++)
         tok_ids_release(&ids[i]);

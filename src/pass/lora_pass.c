@@ -122,7 +122,11 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 
     pass_adapter *adapter = dr_arena_alloc(job->arena, 1, sizeof(*adapter));
     adapter->path = adapter_dir;
-    *out = (pass_model){PASS_MODEL_HF, model_dir, in->name, adapter, 1};
+    *out = (pass_model){.kind = PASS_MODEL_HF,
+                        .path = model_dir,
+                        .name = in->name,
+                        .adapters = adapter,
+                        .adapter_count = 1};
 done:
     train_report_release(&report);
     data_blocks_release(&blocks);

@@ -30,6 +30,7 @@ typedef struct {
 typedef struct {
     pass_kind kind;
     const char *path; /* HF: folder or .gguf; ONNX: folder */
+    const char *file; /* ONNX: the graph's file in it; NULL: model.onnx */
     const char *name; /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
