@@ -166,6 +166,8 @@ typedef struct {
     int mixed; /* likewise, of cli_mixes */
     double ratio;
     const char *max_size;
+    int distill_steps;
+    double distill_learning_rate;
 } cli_quantizer;
 extern const char *const cli_algorithms[], *const cli_implementations[],
                                                *const cli_layouts[], *const cli_mixes[];

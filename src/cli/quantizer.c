@@ -127,9 +127,10 @@ dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quanti
                                const cli_verb *verb, const void *config,
                                const unsigned char *given)
 {
-    static const char *const rows[] = {"format",    "lm_head", "modules_to_not_convert",
-                                       "overrides", "mixed",   "ratio",
-                                       "max_size"};
+    static const char *const rows[] = {
+        "format",    "lm_head",       "modules_to_not_convert",
+        "overrides", "mixed",         "ratio",
+        "max_size",  "distill_steps", "distill_learning_rate"};
     cli_key keys[DR_COUNT(rows)];
     size_t n = 0;
     dr_status st = DR_OK;

@@ -51,6 +51,13 @@ static const dr_param params[] = {
     CLI_ROW(options, quantizer.max_size, "max_size", DR_PARAM_STR,
             .help = "bits (4, 8) and groups by measured error: at most so many bytes of "
                     "weights (90MB)"),
+    CLI_ROW(options, quantizer.distill_steps, "distill_steps", DR_PARAM_INT, .dflt = "0",
+            .max = 100000,
+            .help = "steps of training all scales towards the original's logits, 16 blocks "
+                    "each (60 is a good start; it takes hours on large models)"),
+    CLI_ROW(options, quantizer.distill_learning_rate, "distill_learning_rate",
+            DR_PARAM_FLOAT, .dflt = "0.002", .max = 1,
+            .help = "a step of these, in mean scales of the linear"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
     DR_CHOICE(options, calibration_source, .dflt = "text", .choices = sources,
@@ -130,6 +137,9 @@ static dr_status run(const void *cfg, const unsigned char *given)
     if (!job.data.self_written &&
         dr_param_given(params, DR_COUNT(params), given, "temperature"))
         DR_FAIL(DR_EUSAGE, "--temperature belongs to --calibration_source self");
+    if (o->quantizer.distill_steps == 0 &&
+        dr_param_given(params, DR_COUNT(params), given, "distill_learning_rate"))
+        DR_FAIL(DR_EUSAGE, "--distill_learning_rate belongs to --distill_steps");
     DR_TRY(check_precision(o));
     if (dr_param_given(params, DR_COUNT(params), given, "precision"))
         q.bits = bits_of[o->precision];

@@ -50,6 +50,9 @@ DR_MUST_USE dr_status dr_remove_tree(const char *path); /* absent: fine */
 /* Replaces path whole: temporary file beside it, fsync, rename. */
 DR_MUST_USE dr_status dr_write_file(const char *path, const void *data, size_t n);
 
+/* From becomes to, which does not exist, on the same file system. */
+DR_MUST_USE dr_status dr_rename(const char *to, const char *from);
+
 /* tmp, beside path, is synced and takes path's place (a link's file, not the link). */
 DR_MUST_USE dr_status dr_replace_file(const char *path, const char *tmp);
 

@@ -188,6 +188,11 @@ done:
     return st;
 }
 
+dr_status dr_rename(const char *to, const char *from)
+{
+    return dr_io_rename(from, to);
+}
+
 dr_status dr_replace_file(const char *path, const char *tmp)
 {
     char *real = dr_exists(path) ? realpath(path, NULL) : NULL;

@@ -120,6 +120,9 @@ dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
         what = "lm_head: the awq layout has no place for a packed head";
     else if (awq && overrides != NULL)
         what = "overrides: the awq layout has one setting for all modules";
+    if (w->distill_steps > 0 && !(w->distill_learning_rate > 0))
+        DR_FAIL(DR_EUSAGE, "distill_learning_rate: expected more than 0, found %g",
+                w->distill_learning_rate);
     if (what != NULL) {
         st = dr_fail(DR_EUSAGE, "%s", what);
         dr_hint("the nearest is format gptq (or olive, compressed-tensors)");

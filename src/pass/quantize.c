@@ -131,18 +131,18 @@ done:
     return st;
 }
 
-/* The quantizer's plan; bits by measured error need text whatever rounds them. */
+/* The quantizer's plan; bits by measured error and training need text whatever rounds. */
 static pass_quant_plan plan_of(const pass_job *job)
 {
     pass_quant_plan plan = job->def->quant_plan(job->config);
 
-    if (plan.modules->max_size != NULL) {
-        if (plan.calib_samples == 0) {
-            plan.calib_samples = MIX_BLOCKS;
-            plan.calib_seq_len = JUDGE_SEQ_LEN;
-        }
-        plan.forwards += MIX_FORWARDS;
+    if ((plan.modules->max_size != NULL || plan.modules->distill_steps > 0) &&
+        plan.calib_samples == 0) {
+        plan.calib_samples = MIX_BLOCKS;
+        plan.calib_seq_len = JUDGE_SEQ_LEN;
     }
+    if (plan.modules->max_size != NULL)
+        plan.forwards += MIX_FORWARDS;
     return plan;
 }
 
@@ -195,6 +195,9 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
     dr_progress_end(&progress);
     DR_TRY(hf_writer_finish(writer));
+    writer = NULL;
+    if (plan->modules->distill_steps > 0)
+        DR_TRY(pass_distill(job, dir, dev, m, &layout, chosen, plan->modules, &calib));
 done:
     hf_writer_close(writer);
     return st;
@@ -322,6 +325,7 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
                               4 * (double)embed * (double)judged);
     if (tokens > 0)
         pass_calibration_need(need, job, &data, c);
+    pass_distill_need(need, job, plan->modules, c, tokens, data.max_seq_len);
 done:
     hf_model_close(m);
     return st;

@@ -24,6 +24,8 @@ typedef struct {
     int mixed;                          /* a quant_mix; -1: none */
     double ratio;                       /* of mixed; 0: its default */
     const char *max_size;               /* "90MB"; NULL: no budget */
+    int distill_steps;                  /* 0: scales stay as they were chosen */
+    double distill_learning_rate;       /* of a linear's mean scale */
 } pass_modules;
 extern const char *const pass_layouts[], *const pass_mixes[];
 
@@ -47,7 +49,13 @@ extern const char *const pass_layouts[], *const pass_mixes[];
         PASS_MODULES_ROW(s, ratio, DR_PARAM_FLOAT, .dflt = "0", .max = 1,                  \
                          .help = "share of weights that mixed leaves (snr, iqe: 0.8)"),    \
         PASS_MODULES_ROW(s, max_size, DR_PARAM_STR, .dflt = "null",                        \
-                         .help = "bits and groups by measured error within these bytes")
+                         .help = "bits and groups by measured error within these bytes"),  \
+        PASS_MODULES_ROW(s, distill_steps, DR_PARAM_INT, .dflt = "0", .max = 100000,       \
+                         .help = "steps of training all scales towards the original's "    \
+                                 "logits"),                                                \
+        PASS_MODULES_ROW(s, distill_learning_rate, DR_PARAM_FLOAT, .dflt = "0.002",        \
+                         .min = 0, .max = 1,                                               \
+                         .help = "a step of these, in mean scales of the linear")
 
 /* What becomes of each linear. */
 typedef struct {
@@ -81,6 +89,17 @@ DR_MUST_USE dr_status pass_mix(pass_choices *c, dr_arena *a, const quant_site *s
 /* How many linears have which grid. */
 DR_MUST_USE dr_status pass_mix_tell(const pass_job *job, const pass_choices *c,
                                     const hf_model *m);
+
+/* ---- scales trained afterwards (distilling.c) ---- */
+
+/* The checkpoint in dir, packed in layout, gets trained scales. */
+DR_MUST_USE dr_status pass_distill(const pass_job *job, const char *dir, nn_device *dev,
+                                   const hf_model *original, const hf_quant *layout,
+                                   const pass_choices *chosen, const pass_modules *w,
+                                   const quant_calib *calib);
+/* Memory and seconds of it; tokens: of calibration. */
+void pass_distill_need(pass_need *need, const pass_job *job, const pass_modules *w,
+                       const hf_config *c, uint64_t tokens, uint64_t seq_len);
 
 /* ---- the frame ---- */
 

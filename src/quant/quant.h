@@ -201,28 +201,6 @@ DR_MUST_USE dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float
                                      size_t rows, size_t cols, const quant_grid *grid,
                                      bool fp16_scales);
 
-/*
- * Scales of a packed model (site->in) trained towards the original's logits, end to end;
- * written to site->out with all else as it is.  Part of calib validates: kl_before and
- * kl_after, nats a token, are of that part, and the scales of best_step (0: as they came)
- * are written.
- * DR_EUSAGE: nothing packed, or not the model's original.  DR_EDEVICE: KL is not finite.
- */
-typedef struct {
-    size_t steps;         /* 60 */
-    size_t batch;         /* sequences a step: 16 */
-    double learning_rate; /* 2e-3 of a linear's mean scale */
-    size_t keep_bytes;    /* for float weights and activations */
-} quant_distill_options;
-typedef struct {
-    double kl_before, kl_after;
-    size_t best_step;
-    double seconds;
-} quant_distill_report;
-DR_MUST_USE dr_status quant_distill(quant_distill_report *r, const quant_site *site,
-                                    const hf_model *teacher, const quant_calib *calib,
-                                    const quant_distill_options *o);
-
 /* ---- how close is it ---- */
 
 /* Ids that are run from position 0 on; the logits at positions `from` and later are wanted.
@@ -302,5 +280,7 @@ typedef struct {
 DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
                                          const hf_model *before, const hf_model *after,
                                          const int32_t *ids, size_t count);
+
+#include "quant/quant_distill.h"
 
 #endif
