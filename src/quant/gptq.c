@@ -386,7 +386,7 @@ static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i
     size_t k = hf_slot_in(r->s.cfg, slot);
     dr_status st = DR_OK;
 
-    if (r->o->bias)
+    if (mends_bias(r, r->layer.index, slot))
         DR_TRY(quant_inputs_add(nn_device_pool(r->s.site->dev), r->sum, in, m, k, i == 0));
     DR_TRY(nn_i8_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
 done:
