@@ -1,7 +1,9 @@
 /*
- * onnx_fuzz.c - a model.onnx: inspected, and asked whether an adapter fits it.
+ * onnx_fuzz.c - a model.onnx: inspected, asked whether an adapter fits it, and its LoRA
+ * products lifted into a model of its own.
  */
 #include "core/dtype.h"
+#include "core/file.h"
 #include "fuzz/fuzz_inspect.h"
 #include "onnx/onnx.h"
 
@@ -33,7 +35,9 @@ static void put_adapter(const char *path)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool ready;
-    char path[256], adapter[256];
+    char path[256], adapter[256], out[256];
+    onnx_lifted lifted;
+    dr_arena arena = {0};
 
     fuzz_begin();
     fuzz_path(adapter, "a.onnx_adapter");
@@ -43,5 +47,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_put("input.onnx", data, size);
     fuzz_inspect(fuzz_path(path, "input.onnx"));
     (void)!onnx_adapter_fits(adapter, path);
+    (void)!dr_make_dirs(fuzz_path(out, "out"));
+    (void)!onnx_lift_adapter(&lifted, &arena, path, out, "a.onnx_adapter",
+                             ONNX_ADAPTER_FILE);
+    dr_arena_release(&arena);
     return 0;
 }
