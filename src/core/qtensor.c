@@ -104,6 +104,19 @@ void dr_qtensor_set_zero(dr_qtensor *q, size_t row, size_t block, int zero)
     bits_set(q->zeros + row * dr_qtensor_zero_bytes(q), block, q->bits, zero);
 }
 
+void dr_qtensor_copy_rows(dr_qtensor *to, size_t to_row, const dr_qtensor *from,
+                          size_t from_row, size_t count)
+{
+    size_t bytes = dr_qtensor_row_bytes(to), blocks = dr_qtensor_blocks(to);
+    size_t zeros = dr_qtensor_zero_bytes(to);
+
+    memcpy(to->codes + to_row * bytes, from->codes + from_row * bytes, count * bytes);
+    memcpy(to->scales + to_row * blocks, from->scales + from_row * blocks,
+           count * blocks * sizeof(float));
+    if (to->zeros != NULL)
+        memcpy(to->zeros + to_row * zeros, from->zeros + from_row * zeros, count * zeros);
+}
+
 /* One block of 4-bit codes, n elements (n even except in a short last block). */
 static void block4_to_f32(float *dst, const uint8_t *codes, size_t n, float scale, int zero)
 {

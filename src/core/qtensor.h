@@ -48,6 +48,10 @@ void dr_qtensor_set_code(dr_qtensor *q, size_t row, size_t col, int code);
 int dr_qtensor_zero(const dr_qtensor *q, size_t row, size_t block);
 void dr_qtensor_set_zero(dr_qtensor *q, size_t row, size_t block, int zero);
 
+/* count rows of `from` in the place of rows of `to`, of the same columns and grid. */
+void dr_qtensor_copy_rows(dr_qtensor *to, size_t to_row, const dr_qtensor *from,
+                          size_t from_row, size_t count);
+
 /* dst[count][K] = rows row0 .. row0+count-1 as floats. */
 void dr_qtensor_to_f32(float *dst, const dr_qtensor *q, size_t row0, size_t count);
 

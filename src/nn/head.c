@@ -86,6 +86,11 @@ done:
 
 /* ---- logits ---- */
 
+dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m)
+{
+    return nn_norm(d, y, x, d->final_norm, d->final_bias, m);
+}
+
 /* What a chunk of rows needs; gradients only when they are asked for. */
 typedef struct {
     float *x, *norm;   /* [rows][D] */
@@ -130,7 +135,7 @@ static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *
     const nn_dims *s = &d->dims;
     size_t step = piece_rows(d);
 
-    DR_TRY(nn_norm(d, c->norm, x, d->final_norm, d->final_bias, rows));
+    DR_TRY(nn_final_norm(d, c->norm, x, rows));
     for (size_t v = 0; v < s->v; v += step) {
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;

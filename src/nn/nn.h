@@ -268,6 +268,8 @@ DR_MUST_USE dr_status nn_layer_residual(nn_decoder *d, const nn_layer *w, hf_slo
 /* Of the model's MLP. */
 nn_act nn_layer_act(const nn_decoder *d);
 
+/* y[M][D] = the final norm of the last layer's output x: what the head multiplies. */
+DR_MUST_USE dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m);
 /* logits[count][V] from the last layer's output x[count][D] (final norm included). */
 DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x,
                                      size_t count);

@@ -34,17 +34,6 @@ static void chain_close(chain *c)
     dr_big_free(c->orig);
 }
 
-static void copy_row(dr_qtensor *to, const dr_qtensor *from, size_t r)
-{
-    size_t bytes = dr_qtensor_row_bytes(to), blocks = dr_qtensor_blocks(to);
-    size_t zeros = dr_qtensor_zero_bytes(to);
-
-    memcpy(to->codes + r * bytes, from->codes + r * bytes, bytes);
-    memcpy(to->scales + r * blocks, from->scales + r * blocks, blocks * sizeof(float));
-    if (to->zeros != NULL)
-        memcpy(to->zeros + r * zeros, from->zeros + r * zeros, zeros);
-}
-
 /* Moves each row's best way to [CHAIN]. */
 static double keep_best(chain *c, size_t rows, size_t cols)
 {
@@ -60,7 +49,7 @@ static double keep_best(chain *c, size_t rows, size_t cols)
         sum += c->loss[best][r];
         if (best == CHAIN)
             continue;
-        copy_row(&c->q[CHAIN], &c->q[best], r);
+        dr_qtensor_copy_rows(&c->q[CHAIN], r, &c->q[best], r, 1);
         memcpy(c->values[CHAIN] + r * cols, c->values[best] + r * cols,
                cols * sizeof(float));
     }
@@ -103,8 +92,7 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
     DR_TRY(quant_gptq_solve(&c.q[CHAIN], NULL, dev, w, h, rows, cols, grid, o, name));
     DR_TRY(dr_qtensor_new(&c.q[GPTQ], quant_stored_bits(grid), (int)block, rows, cols,
                           grid->symmetric));
-    for (size_t r = 0; r < rows; r++)
-        copy_row(&c.q[GPTQ], &c.q[CHAIN], r);
+    dr_qtensor_copy_rows(&c.q[GPTQ], 0, &c.q[CHAIN], 0, rows);
     memcpy(c.values[GPTQ], w, rows * cols * sizeof(*w));
     DR_TRY(quant_descend(&c.q[CHAIN], w, dev, c.orig, h, grid,
                          damping(h, cols, o->damp_percent), o->sweeps));

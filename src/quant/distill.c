@@ -163,6 +163,15 @@ done:
     return st;
 }
 
+/* A decoder that keeps no layer; its head, which every chunk of logits reads, where it
+ * fits. */
+static dr_status open_for_head(nn_decoder **out, const distiller *d, const hf_model *m)
+{
+    size_t head = (size_t)d->c->vocab * (size_t)d->c->hidden * sizeof(float);
+
+    return nn_decoder_open(out, d->site->dev, m, head <= d->o->keep_bytes / 4 ? head : 0);
+}
+
 /* The original's last hidden states of the whole text. */
 static dr_status run_teacher(distiller *d, const hf_model *teacher)
 {
@@ -170,6 +179,7 @@ static dr_status run_teacher(distiller *d, const hf_model *teacher)
     size_t step = QUANT_CHUNK / t > 0 ? QUANT_CHUNK / t : 1;
     dr_status st = DR_OK;
 
+    /* its layers stay while it runs; afterwards only the head is asked for */
     DR_TRY(nn_decoder_open(&d->teacher, d->site->dev, teacher, d->o->keep_bytes / 4));
     DR_TRY(quant_floats(&d->targets, d->calib->count, row, "hidden states"));
     for (size_t i = 0; i < d->calib->count; i += n) {
@@ -179,6 +189,9 @@ static dr_status run_teacher(distiller *d, const hf_model *teacher)
                                   n, t),
                 "running the original");
     }
+    nn_decoder_close(d->teacher);
+    d->teacher = NULL;
+    DR_TRY(open_for_head(&d->teacher, d, teacher));
 done:
     return st;
 }
@@ -196,10 +209,7 @@ static dr_status distiller_open(distiller *d, const hf_model *teacher)
     d->train_count = d->calib->count - d->calib->count / PART_VALIDATES;
     DR_TRY(open_linears(d));
     DR_TRY(plan(d));
-    /* heads are read at every chunk of logits: kept where they fit, layers are ours */
-    size_t head = (size_t)d->c->vocab * (size_t)d->c->hidden * sizeof(float);
-    DR_TRY(nn_decoder_open(&d->dec, d->site->dev, d->site->in,
-                           head <= d->o->keep_bytes / 4 ? head : 0));
+    DR_TRY(open_for_head(&d->dec, d, d->site->in));
     DR_TRY(run_teacher(d, teacher));
 done:
     return st;

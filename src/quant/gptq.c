@@ -79,17 +79,14 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
 {
     const hf_config *c = hf_model_config(site->in);
     size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
-    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, weights = 0, packed[2] = {0},
-           n_in = 0, n_out = 0;
+    size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, packed[2] = {0};
+    const quant_widest widest = quant_widest_slot(c);
     dr_status st = DR_OK;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
-        weights = most(weights, in * out);
         packed[down] = most(packed[down], nn_i8_packed_bytes(out, in) / sizeof(float));
-        n_in = most(n_in, in);
-        n_out = most(n_out, out);
     }
     DR_TRY(quant_stream_open(&r->s, site, calib));
     r->m = t * (r->s.step < calib->count ? r->s.step : calib->count);
@@ -99,24 +96,24 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->h, r->m, d, "norm outputs"));
     if (c->parallel)
         DR_TRY(quant_floats(&r->mid, calib->count * t, d, "residuals"));
-    DR_TRY(quant_floats(&r->wide, r->m, n_out, "activations"));
+    DR_TRY(quant_floats(&r->wide, r->m, widest.out, "activations"));
     DR_TRY(quant_floats(&r->act, r->m, inner, "activations"));
     DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
                         "kept activations"));
-    DR_TRY(quant_floats(&r->w, weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats(&r->w, widest.weights, 1, "a slot's weights"));
     if (r->best)
-        DR_TRY(quant_floats(&r->other, weights, 1, "a slot's weights"));
+        DR_TRY(quant_floats(&r->other, widest.weights, 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[0], packed[0], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
-    DR_TRY(quant_floats(&r->bias[0], n_out, 1, "biases"));
+    DR_TRY(quant_floats(&r->bias[0], widest.out, 1, "biases"));
     DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
-    DR_TRY(quant_floats(&r->more[0], n_out, 1, "biases"));
-    DR_TRY(quant_floats(&r->more[1], n_out, 1, "biases"));
-    r->sum = dr_calloc(n_in, sizeof(*r->sum));
-    DR_TRY(quant_floats(&r->strips, quant_gram_floats(n_in), 1, "Hessian"));
-    DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
-    DR_TRY(quant_floats(&r->scale, n_in, 1, "scales"));
-    DR_TRY(quant_floats(&r->row_scale, n_out, 1, "scales"));
+    DR_TRY(quant_floats(&r->more[0], widest.out, 1, "biases"));
+    DR_TRY(quant_floats(&r->more[1], widest.out, 1, "biases"));
+    r->sum = dr_calloc(widest.in, sizeof(*r->sum));
+    DR_TRY(quant_floats(&r->strips, quant_gram_floats(widest.in), 1, "Hessian"));
+    DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
+    DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
+    DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
 done:
     return st;
 }

@@ -5,23 +5,20 @@
  * depend on each other, and each slice finds the same factor of the same Hessian again,
  * which costs D^3 beside the slice's own rows x D^2.
  */
-#include <string.h>
-
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
 enum { SLICE_ROWS = 8192 };
 
 typedef struct {
-    float *norm, *norm_bias; /* owned: [D]; the bias NULL: none */
-    float *y;                /* owned: [chunk][D] */
-    float *strips, *h;       /* owned: the Hessian being summed; [D][D] */
-    float *w;                /* owned: [SLICE_ROWS][D] */
+    float *y;          /* owned: [chunk][D] */
+    float *strips, *h; /* owned: the Hessian being summed; [D][D] */
+    float *w;          /* owned: [SLICE_ROWS][D] */
 } head_run;
 
 static void head_close(head_run *r)
 {
-    float *all[] = {r->norm, r->norm_bias, r->y, r->strips, r->h, r->w};
+    float *all[] = {r->y, r->strips, r->h, r->w};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -32,12 +29,6 @@ static dr_status head_open(head_run *r, const quant_stream *s, size_t rows)
     size_t d = (size_t)s->cfg->hidden;
     dr_status st = DR_OK;
 
-    DR_TRY(quant_floats(&r->norm, d, 1, "final norm"));
-    DR_TRY(hf_norm_read(s->site->in, HF_NORM_FINAL, 0, r->norm));
-    if (s->cfg->norm_kind == HF_NORM_KIND_LAYER) {
-        DR_TRY(quant_floats(&r->norm_bias, d, 1, "final norm"));
-        DR_TRY(hf_norm_bias_read(s->site->in, HF_NORM_FINAL, 0, r->norm_bias));
-    }
     DR_TRY(quant_floats(&r->y, s->step * s->calib->seq_len, d, "norm outputs"));
     DR_TRY(quant_floats(&r->strips, quant_gram_floats(d), 1, "Hessian"));
     DR_TRY(quant_floats(&r->h, d, d, "Hessian"));
@@ -51,17 +42,12 @@ static dr_status sum_hessian(head_run *r, const quant_stream *s)
 {
     nn_device *dev = s->site->dev;
     size_t d = (size_t)s->cfg->hidden, t = s->calib->seq_len;
-    float eps = (float)s->cfg->norm_eps;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < s->calib->count; i += s->step) {
         size_t m = quant_stream_count(s, i) * t;
-        const float *x = s->x + i * t * d;
         DR_TRY(dr_cancelled_check());
-        if (r->norm_bias != NULL)
-            DR_TRY(nn_layernorm(dev, r->y, x, r->norm, r->norm_bias, m, d, eps));
-        else
-            DR_TRY(nn_rmsnorm(dev, r->y, x, r->norm, m, d, eps));
+        DR_TRY(nn_final_norm(s->dec, r->y, s->x + i * t * d, m));
         DR_TRY(nn_i8_gram(dev, r->strips, r->y, m, d, i == 0));
     }
     DR_TRY(quant_gram_expand(nn_device_pool(dev), r->h, r->strips, d));
@@ -91,12 +77,7 @@ static dr_status solve_slice(head_run *r, dr_qtensor *q, const quant_stream *s,
     else
         DR_TRY(quant_gptq_solve(&part, &loss, s->site->dev, r->w, r->h, rows, d, grid, o,
                                 head->path));
-    size_t bytes = dr_qtensor_row_bytes(q), blocks = dr_qtensor_blocks(q);
-    size_t zeros = dr_qtensor_zero_bytes(q);
-    memcpy(q->codes + row0 * bytes, part.codes, rows * bytes);
-    memcpy(q->scales + row0 * blocks, part.scales, rows * blocks * sizeof(float));
-    if (q->zeros != NULL)
-        memcpy(q->zeros + row0 * zeros, part.zeros, rows * zeros);
+    dr_qtensor_copy_rows(q, row0, &part, 0, rows);
 done:
     dr_qtensor_release(&part);
     return st;

@@ -236,27 +236,25 @@ static void load_grams(solver *s)
 
 /* ---- the sweep ---- */
 
-/* A_ik / A_kk for i in the block at p0: within the block [n][n], for the columns after it
- * turned to [rest][n], as a matrix product wants it; and the block's A_kk. */
-static void cut_factor(const solver *s, size_t p0, size_t nb, float *within, float *pivot)
+void quant_gptq_cut(float *within, float *pivot, float *spread, const float *factor,
+                    size_t n, size_t p0, size_t nb)
 {
-    size_t n = s->n, rest = n - p0 - nb;
-    const float *f = s->factor;
+    size_t last = n - 1 - p0; /* the factor is read backwards */
 
     for (size_t k = 0; k < nb; k++)
-        pivot[k] = f[(n - 1 - p0 - k) * n + n - 1 - p0 - k];
+        pivot[k] = factor[(last - k) * n + last - k];
     for (size_t i = 0; i < nb; i++) {
-        const float *row = f + (n - 1 - p0 - i) * n;
+        const float *row = factor + (last - i) * n;
         for (size_t k = 0; k < nb; k++)
-            within[i * nb + k] = k > i ? row[n - 1 - p0 - k] / pivot[k] : 0.0f;
-        for (size_t k = 0; k < rest; k++) {
-            size_t c = n - 1 - p0 - nb - k;
-            s->spread[k * nb + i] = row[c] / f[c * n + c];
+            within[i * nb + k] = k > i ? row[last - k] / pivot[k] : 0.0f;
+        for (size_t k = nb; k <= last; k++) {
+            size_t c = last - k;
+            spread[(k - nb) * nb + i] = row[c] / factor[c * n + c];
         }
     }
 }
 
-/* The same within the group at p0, when it is wider than a block. */
+/* A_ik / A_kk within the group at p0, when it is wider than a block. */
 static void cut_group(const solver *s, size_t p0)
 {
     size_t n = s->n;
@@ -295,7 +293,7 @@ static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule
     for (size_t p = 0; p < n; p += NB) {
         size_t nb = n - p < NB ? n - p : NB, rest = n - p - nb;
         DR_TRY(dr_cancelled_check());
-        cut_factor(s, p, nb, within, pivot);
+        quant_gptq_cut(within, pivot, s->spread, s->factor, n, p, nb);
         cut_group(s, p);
         job.p0 = p;
         job.n = nb;

@@ -86,13 +86,9 @@ static dr_status score_slots(double *score, const quant_site *site, quant_mix ho
 {
     const hf_config *c = hf_model_config(site->in);
     float *w = NULL, *back = NULL;
-    size_t most = 0;
+    size_t most = quant_widest_slot(c).weights;
     dr_status st = DR_OK;
 
-    for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        size_t n = hf_slot_out(c, (hf_slot)s) * hf_slot_in(c, (hf_slot)s);
-        most = n > most ? n : most;
-    }
     DR_TRY(quant_floats(&w, most, 1, "a slot's weights"));
     DR_TRY(quant_floats(&back, most, 1, "a slot's weights"));
     for (int i = 0; i < c->layers * HF_SLOT_COUNT; i++) {

@@ -51,23 +51,20 @@ static void run_close(cost_run *r)
 static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib *calib)
 {
     const hf_config *c = hf_model_config(site->in);
-    size_t weights = 0, n_in = 0, n_out = 0;
+    const quant_widest widest = quant_widest_slot(c);
     dr_status st = DR_OK;
 
     DR_TRY(quant_stream_open(&r->s, site, calib));
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t n = hf_slot_out(c, (hf_slot)i), k = hf_slot_in(c, (hf_slot)i);
-        weights = n * k > weights ? n * k : weights;
-        n_in = k > n_in ? k : n_in;
-        n_out = n > n_out ? n : n_out;
         DR_TRY(quant_floats(&r->packed[i], nn_i8_packed_bytes(n, k) / sizeof(float), 1,
                             "a slot's weights"));
         DR_TRY(quant_floats(&r->strips[i], quant_gram_floats(k), 1, "Hessian"));
     }
-    DR_TRY(quant_floats(&r->full, n_in, n_in, "Hessian"));
-    DR_TRY(quant_floats(&r->zero, weights, 1, "a slot's weights"));
-    DR_TRY(quant_floats(&r->values, weights, 1, "a slot's weights"));
-    r->losses = dr_calloc(n_out, sizeof(*r->losses));
+    DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
+    DR_TRY(quant_floats(&r->zero, widest.weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats(&r->values, widest.weights, 1, "a slot's weights"));
+    r->losses = dr_calloc(widest.out, sizeof(*r->losses));
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
     DR_TRY(nn_acts_new(&r->acts, c, step, calib->seq_len, 0));
 done:
@@ -124,7 +121,7 @@ static dr_status sum_layer(cost_run *r, int layer)
     r->layer = *w;
     for (int s = 0; s < HF_SLOT_COUNT; s++) {
         DR_TRY(nn_i8_pack(dev, r->packed[s], w->w[s], hf_slot_out(c, (hf_slot)s),
-                           hf_slot_in(c, (hf_slot)s)));
+                          hf_slot_in(c, (hf_slot)s)));
         r->layer.packed[s] = r->packed[s];
     }
     r->share[0] = r->share[1] = 0;
@@ -135,8 +132,8 @@ static dr_status sum_layer(cost_run *r, int layer)
         DR_TRY(nn_layer_forward(r->s.dec, &r->layer, b, t, x, &r->acts, NULL, 0));
         weigh_tokens(r, x, m);
         for (int s = 0; s < HF_SLOT_COUNT; s++)
-            DR_TRY(nn_i8_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s),
-                               i == 0));
+            DR_TRY(
+                nn_i8_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s), i == 0));
     }
     r->share[0] /= (double)(count * t);
     r->share[1] /= (double)(count * t);

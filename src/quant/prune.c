@@ -127,22 +127,6 @@ static void find_limit(pruning *s)
     s->limit = at > 0 ? s->sorted[at - 1] : -1.0f;
 }
 
-/* within, pivot, and spread[rest][nb] for the columns after the block. */
-static void cut_factor(const pruning *s, float *spread, const float *f)
-{
-    size_t n = s->n, last = n - 1 - s->p0;
-
-    for (size_t k = 0; k < s->nb; k++)
-        s->pivot[k] = f[(last - k) * n + last - k];
-    for (size_t i = 0; i < s->nb; i++) {
-        const float *row = f + (last - i) * n;
-        for (size_t k = 0; k < s->nb; k++)
-            s->within[i * s->nb + k] = k > i ? row[last - k] / s->pivot[k] : 0.0f;
-        for (size_t k = s->nb; k <= last; k++)
-            spread[(k - s->nb) * s->nb + i] = row[last - k] / f[(last - k) * n + last - k];
-    }
-}
-
 static dr_status prune_blocks(pruning *s, nn_device *dev, float *spread, const float *f)
 {
     dr_pool *pool = nn_device_pool(dev);
@@ -153,7 +137,7 @@ static dr_status prune_blocks(pruning *s, nn_device *dev, float *spread, const f
         s->nb = s->n - s->p0 < block ? s->n - s->p0 : block;
         size_t rest = s->n - s->p0 - s->nb;
         DR_TRY(dr_cancelled_check());
-        cut_factor(s, spread, f);
+        quant_gptq_cut(s->within, s->pivot, spread, f, s->n, s->p0, s->nb);
         if (s->o->m == 0) {
             DR_TRY(dr_pool_run(pool, tasks, score_rows, s));
             find_limit(s);

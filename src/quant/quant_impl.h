@@ -164,6 +164,12 @@ void quant_tie_heads(float *v, const hf_config *c);
 
 /* ---- Gram matrices (gram.c); x[m][n]: a chunk of inputs; first: set, do not add ---- */
 
+/* The most that any slot of a layer has. */
+typedef struct {
+    size_t weights, in, out;
+} quant_widest;
+quant_widest quant_widest_slot(const hf_config *c);
+
 /* nn_i8_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them. */
 size_t quant_gram_floats(size_t n);
 DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips,
@@ -203,6 +209,13 @@ DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *d
 /* factor[n][n]: of h damped, the lower triangle read backwards (see gptq_solve.c). */
 DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h,
                                         size_t n, double damp_percent, const char *name);
+/*
+ * What a sweep needs of that factor A for the nb columns at p0: within[nb][nb] A_ik / A_kk,
+ * k > i, else 0; pivot[nb] A_kk; spread[n - p0 - nb][nb] A_ik / A_kk of the columns after
+ * the block, turned as a matrix product wants it.
+ */
+void quant_gptq_cut(float *within, float *pivot, float *spread, const float *factor,
+                    size_t n, size_t p0, size_t nb);
 /* w[rows][n] made sparse for h, by SparseGPT (prune.c). */
 DR_MUST_USE dr_status quant_prune_solve(nn_device *dev, float *w, const float *h,
                                         size_t rows, size_t n, const quant_prune_options *o,

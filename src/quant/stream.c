@@ -73,6 +73,19 @@ size_t quant_stream_count(const quant_stream *s, size_t i)
 
 /* ---- linears by slot ---- */
 
+quant_widest quant_widest_slot(const hf_config *c)
+{
+    quant_widest most = {0};
+
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        size_t n = hf_slot_out(c, (hf_slot)i), k = hf_slot_in(c, (hf_slot)i);
+        most.weights = n * k > most.weights ? n * k : most.weights;
+        most.in = k > most.in ? k : most.in;
+        most.out = n > most.out ? n : most.out;
+    }
+    return most;
+}
+
 const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
                                     size_t *count)
 {
