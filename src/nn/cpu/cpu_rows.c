@@ -8,9 +8,13 @@
 
 enum { BLOCK_ELEMENTS = 16384 };
 
+typedef void (*norm_back_fn)(float *dx, const float *dy, const float *x, const float *w,
+                             size_t m, size_t d, float eps);
+
 /* What the tasks of one operation share; each uses the members that it needs. */
 typedef struct {
     const cpu_row_kernels *k;
+    norm_back_fn norm_back;
     size_t m, d, rows; /* rows of a block */
     float *y;
     const float *x, *x2, *w, *bias;
@@ -60,22 +64,30 @@ dr_status cpu_rmsnorm(nn_device *dev, float *y, const float *x, const float *w, 
     return run(dev, &j, rmsnorm_task);
 }
 
-static dr_status rmsnorm_back_task(void *ctx, size_t task, int worker)
+static dr_status norm_back_task(void *ctx, size_t task, int worker)
 {
     const job *j = ctx;
     size_t n, row = block(j, task, &n), at = row * j->d;
 
     (void)worker;
-    j->k->rmsnorm_back(j->y + at, j->x2 + at, j->x + at, j->w, n, j->d, j->eps);
+    j->norm_back(j->y + at, j->x2 + at, j->x + at, j->w, n, j->d, j->eps);
     return DR_OK;
+}
+
+/* Gradients of a norm over whole rows, of either kind. */
+static dr_status norm_back(nn_device *dev, norm_back_fn kernel, float *dx, const float *dy,
+                           const float *x, const float *w, size_t m, size_t d, float eps)
+{
+    job j = {
+        .norm_back = kernel, .y = dx, .x2 = dy, .x = x, .w = w, .m = m, .d = d, .eps = eps};
+
+    return run(dev, &j, norm_back_task);
 }
 
 dr_status cpu_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
                            const float *w, size_t m, size_t d, float eps)
 {
-    job j = {.y = dx, .x2 = dy, .x = x, .w = w, .m = m, .d = d, .eps = eps};
-
-    return run(dev, &j, rmsnorm_back_task);
+    return norm_back(dev, cpu_of(dev)->rows->rmsnorm_back, dx, dy, x, w, m, d, eps);
 }
 
 static dr_status heads_task(void *ctx, size_t task, int worker)
@@ -151,22 +163,10 @@ dr_status cpu_layernorm(nn_device *dev, float *y, const float *x, const float *w
     return run(dev, &j, layernorm_task);
 }
 
-static dr_status layernorm_back_task(void *ctx, size_t task, int worker)
-{
-    const job *j = ctx;
-    size_t n, row = block(j, task, &n), at = row * j->d;
-
-    (void)worker;
-    j->k->layernorm_back(j->y + at, j->x2 + at, j->x + at, j->w, n, j->d, j->eps);
-    return DR_OK;
-}
-
 dr_status cpu_layernorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
                              const float *w, size_t m, size_t d, float eps)
 {
-    job j = {.y = dx, .x2 = dy, .x = x, .w = w, .m = m, .d = d, .eps = eps};
-
-    return run(dev, &j, layernorm_back_task);
+    return norm_back(dev, cpu_of(dev)->rows->layernorm_back, dx, dy, x, w, m, d, eps);
 }
 
 /* Where row r of the activation's input lies. */

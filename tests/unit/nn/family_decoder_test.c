@@ -176,23 +176,12 @@ static void model_open(model *a, nn_device *dev, const hf_model *m, const json_t
     }
 }
 
-/* The same array, writable: model_open made it. */
-static float *own(const float *p)
-{
-    union {
-        const float *in;
-        float *out;
-    } u = {.in = p};
-
-    return u.out;
-}
-
 static void model_close(model *a)
 {
     for (int layer = 0; layer < hf_model_config(a->m)->layers; layer++) {
         for (size_t i = 0; i < a->count; i++) {
-            free(own(a->loras[layer][i].a));
-            free(own(a->loras[layer][i].b));
+            free(nn_writable(a->loras[layer][i].a));
+            free(nn_writable(a->loras[layer][i].b));
             free(a->loras[layer][i].da);
             free(a->loras[layer][i].db);
         }

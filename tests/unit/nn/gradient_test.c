@@ -68,33 +68,24 @@ static dr_status rmsnorm(nn_device *dev, float *out, const float *x, const void 
     return nn_rmsnorm(dev, out, x, ctx, M, D, 1e-3f);
 }
 
-static void test_rmsnorm(nn_device *dev)
-{
-    float *x = nn_random(M * D, 1, 1.0f), *w = nn_random(D, 2, 1.0f);
-    float *weight = nn_random(M * D, 3, 1.0f), *dx = dr_calloc(M * D, sizeof(*dx));
-    const function f = {dev, rmsnorm, w, weight, M * D};
-
-    CHECK_OK(nn_rmsnorm_back(dev, dx, weight, x, w, M, D, 1e-3f));
-    check_gradient(&f, "rmsnorm", x, dx, M * D, M * D);
-    free(x);
-    free(w);
-    free(weight);
-    free(dx);
-}
-
 static dr_status layernorm(nn_device *dev, float *out, const float *x, const void *ctx)
 {
     return nn_layernorm(dev, out, x, ctx, ctx, M, D, 1e-3f);
 }
 
-static void test_layernorm(nn_device *dev)
+typedef dr_status (*norm_back)(nn_device *dev, float *dx, const float *dy, const float *x,
+                               const float *w, size_t m, size_t d, float eps);
+
+static void test_norm(nn_device *dev, const char *name,
+                      dr_status (*norm)(nn_device *, float *, const float *, const void *),
+                      norm_back back)
 {
     float *x = nn_random(M * D, 1, 1.0f), *w = nn_random(D, 2, 1.0f);
     float *weight = nn_random(M * D, 3, 1.0f), *dx = dr_calloc(M * D, sizeof(*dx));
-    const function f = {dev, layernorm, w, weight, M * D};
+    const function f = {dev, norm, w, weight, M * D};
 
-    CHECK_OK(nn_layernorm_back(dev, dx, weight, x, w, M, D, 1e-3f));
-    check_gradient(&f, "layernorm", x, dx, M * D, M * D);
+    CHECK_OK(back(dev, dx, weight, x, w, M, D, 1e-3f));
+    check_gradient(&f, name, x, dx, M * D, M * D);
     free(x);
     free(w);
     free(weight);
@@ -258,17 +249,6 @@ static void add_adapters(layer *l, const hf_model *m)
     }
 }
 
-/* The same array, writable: add_adapters made it. */
-static float *own(const float *p)
-{
-    union {
-        const float *in;
-        float *out;
-    } u = {.in = p};
-
-    return u.out;
-}
-
 static void check_layer(layer *l, nn_device *dev)
 {
     size_t n = B * T * l->row;
@@ -284,8 +264,8 @@ static void check_layer(layer *l, nn_device *dev)
     l->x = x;
     for (size_t i = 0; i < l->count; i++) {
         const nn_lora *a = &l->loras[i];
-        check_gradient(&f, "adapter A", own(a->a), a->da, RANK * a->n_in, 12);
-        check_gradient(&f, "adapter B", own(a->b), a->db, RANK * a->n_out, 12);
+        check_gradient(&f, "adapter A", nn_writable(a->a), a->da, RANK * a->n_in, 12);
+        check_gradient(&f, "adapter B", nn_writable(a->b), a->db, RANK * a->n_out, 12);
     }
     /* without need_dx the adapters' gradients are the same, added to what is there */
     float twice = 2.0f * l->loras[0].da[1];
@@ -359,8 +339,8 @@ static void test_model(nn_device *dev, const char *name)
     check_layer(&l, dev);
     check_head(l.d, dev, l.row);
     for (size_t i = 0; i < l.count; i++) {
-        free(own(l.loras[i].a));
-        free(own(l.loras[i].b));
+        free(nn_writable(l.loras[i].a));
+        free(nn_writable(l.loras[i].b));
         free(l.loras[i].da);
         free(l.loras[i].db);
     }
@@ -375,8 +355,8 @@ int main(void)
 
     if (!CHECK_OK(nn_device_open(&dev, "ref", 1)))
         return check_done();
-    test_rmsnorm(dev);
-    test_layernorm(dev);
+    test_norm(dev, "rmsnorm", rmsnorm, nn_rmsnorm_back);
+    test_norm(dev, "layernorm", layernorm, nn_layernorm_back);
     test_heads(dev);
     for (int i = 0; i < 6; i++)
         test_activate(dev, (hf_act)(HF_ACT_SILU + i / 2), i % 2 == 1);

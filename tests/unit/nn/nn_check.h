@@ -46,6 +46,17 @@ __attribute__((unused)) static void nn_devices_close(nn_devices *d)
             nn_device_close(d->dev[k][t]);
 }
 
+/* The same array, writable: for what a test made itself. */
+__attribute__((unused)) static float *nn_writable(const float *p)
+{
+    union {
+        const float *in;
+        float *out;
+    } u = {.in = p};
+
+    return u.out;
+}
+
 /* Heap floats, normally distributed. */
 __attribute__((unused)) static float *nn_random(size_t count, uint64_t stream, float scale)
 {
