@@ -152,6 +152,11 @@ extern const char *const cli_strategies[];
         DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
         DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
 
+/* ---- adapters (verb_adapters.c) ---- */
+
+/* Of the file; pt is refused. */
+extern const char *const cli_adapter_formats[];
+
 /* ---- quantizers (quantizer.c) ---- */
 
 typedef struct {

@@ -9,7 +9,8 @@ enum { FLOAT32, FLOAT16, INT4 };
 enum { SYMMETRIC, ASYMMETRIC };
 static const char *const dtypes[] = {"float32", "float16", NULL};
 static const char *const extract_dtypes[] = {"float32", "float16", "int4", NULL};
-static const char *const formats[] = {"onnx_adapter", "safetensors", "numpy", "pt", NULL};
+const char *const cli_adapter_formats[] = {"onnx_adapter", "safetensors", "numpy", "pt",
+                                           NULL};
 static const char *const modes[] = {"symmetric", "asymmetric", NULL};
 
 typedef struct {
@@ -66,7 +67,8 @@ static const dr_param convert_params[] = {
            .help = "PEFT folder, or what finetune made"),
     DR_STR(convert_options, output_path, .short_name = 'o', .required = true,
            .help = "file for the result; the format's suffix is added when missing"),
-    DR_CHOICE(convert_options, adapter_format, .dflt = "onnx_adapter", .choices = formats,
+    DR_CHOICE(convert_options, adapter_format, .dflt = "onnx_adapter",
+              .choices = cli_adapter_formats,
               .help = "of the file; pt is refused: pickled files are not written"),
     DR_CHOICE(convert_options, dtype, .dflt = "float32", .choices = dtypes,
               .help = "of the values; with --quantize_int4 of their scales"),
@@ -86,7 +88,7 @@ static dr_status run_convert(const void *cfg, const unsigned char *given)
         .adapter = o->adapter_path,
         .model = o->model_name_or_path,
         .output = o->output_path,
-        .form = form_of(formats[o->adapter_format], o->dtype, &o->int4),
+        .form = form_of(cli_adapter_formats[o->adapter_format], o->dtype, &o->int4),
         .threads = o->common.threads};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
@@ -121,7 +123,7 @@ static const dr_param extract_params[] = {
     DR_STR(extract_options, model, .short_name = 'm', .required = true,
            .help = "PEFT folder, what finetune made, or the base of --adapter_path"),
     CLI_ROW(extract_options, format, "format", DR_PARAM_CHOICE, .short_name = 'f',
-            .required = true, .choices = formats,
+            .required = true, .choices = cli_adapter_formats,
             .help = "of the files; pt is refused: pickled files are not written"),
     DR_STR(extract_options, output, .short_name = 'o', .required = true,
            .help = "folder for the files, one NAME.suffix an adapter"),
@@ -140,12 +142,12 @@ static const dr_param extract_params[] = {
 static dr_status run_extract(const void *cfg, const unsigned char *given)
 {
     const extract_options *o = cfg;
-    const drupe_adapter_extraction e = {.model = o->model,
-                                        .adapters = o->adapter_path,
-                                        .output = o->output,
-                                        .form =
-                                            form_of(formats[o->format], o->dtype, &o->int4),
-                                        .threads = o->common.threads};
+    const drupe_adapter_extraction e = {
+        .model = o->model,
+        .adapters = o->adapter_path,
+        .output = o->output,
+        .form = form_of(cli_adapter_formats[o->format], o->dtype, &o->int4),
+        .threads = o->common.threads};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 

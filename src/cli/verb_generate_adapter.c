@@ -11,7 +11,6 @@ typedef struct {
 } options;
 
 static const char *const types[] = {"lora", "dora", "loha", NULL};
-static const char *const formats[] = {"onnx_adapter", "safetensors", "numpy", "pt", NULL};
 
 static const dr_param params[] = {
     CLI_ROW(options, model.model_name_or_path, "model_name_or_path", DR_PARAM_STR,
@@ -21,7 +20,8 @@ static const dr_param params[] = {
             .dflt = "optimized-model", .help = "folder for the result"),
     DR_CHOICE(options, adapter_type, .dflt = "lora", .choices = types,
               .help = "what the graph has; dora and loha are refused"),
-    DR_CHOICE(options, adapter_format, .dflt = "onnx_adapter", .choices = formats,
+    DR_CHOICE(options, adapter_format, .dflt = "onnx_adapter",
+              .choices = cli_adapter_formats,
               .help = "of adapter_weights; pt is refused: pickled files are not written"),
     DR_BOOL(options, no_check, .dflt = "false",
             .help = "commit the result without running it"),

@@ -158,6 +158,15 @@ const char *dr_path_base(const char *path)
     return slash ? slash + 1 : path;
 }
 
+const char *dr_path_dir(dr_arena *a, const char *path)
+{
+    size_t n = (size_t)(dr_path_base(path) - path);
+
+    if (n == 0)
+        return ".";
+    return dr_arena_strndup(a, path, n > 1 ? n - 1 : 1);
+}
+
 bool dr_exists(const char *path)
 {
     struct stat sb;

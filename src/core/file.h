@@ -32,6 +32,8 @@ DR_MUST_USE dr_status dr_read_file(dr_buf *b, const char *path);
 
 char *dr_path_join(dr_arena *a, const char *dir, const char *name);
 const char *dr_path_base(const char *path); /* the part after the last slash */
+/* The part before it: "/" and "." where there is nothing else. */
+const char *dr_path_dir(dr_arena *a, const char *path);
 bool dr_exists(const char *path);
 bool dr_is_dir(const char *path);
 bool dr_is_file(const char *path);

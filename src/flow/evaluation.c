@@ -123,8 +123,6 @@ done:
 /* -a of an ONNX model. */
 static dr_status find_adapter(pass_judged *m, dr_arena *a, const char *adapter)
 {
-    const char *base = dr_path_base(m->path);
-    size_t n = (size_t)(base - m->path);
     dr_status st = DR_OK;
 
     if (adapter == NULL)
@@ -136,8 +134,7 @@ static dr_status find_adapter(pass_judged *m, dr_arena *a, const char *adapter)
         dr_hint("auto-opt -m %s -a ADAPTER makes one", m->name);
         return st;
     }
-    return flow_onnx_adapter(a, &m->adapter, n > 0 ? dr_arena_strndup(a, m->path, n) : ".",
-                             adapter);
+    return flow_onnx_adapter(a, &m->adapter, dr_path_dir(a, m->path), adapter);
 }
 
 dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)

@@ -205,8 +205,7 @@ static dr_status open_onnx(pass_model *in, dr_arena *a, const char *model)
 
     *in = (pass_model){.kind = PASS_MODEL_ONNX, .path = model, .name = model};
     if (dr_ends_with(model, ".onnx")) {
-        size_t n = (size_t)(dr_path_base(model) - model);
-        in->path = n > 1 ? dr_arena_strndup(a, model, n - 1) : n == 1 ? "/" : ".";
+        in->path = dr_path_dir(a, model);
         in->file = dr_path_base(model);
         if (!dr_is_file(model))
             DR_FAIL(DR_EUSAGE, "%s: no such file", model);

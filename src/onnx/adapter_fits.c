@@ -34,23 +34,11 @@ typedef struct {
     dr_arena arena;
 } fitting;
 
-static const char *text(const char *s)
-{
-    return s != NULL ? s : "";
-}
-
 static int by_name(const void *a, const void *b)
 {
     const Onnx__ValueInfoProto *const *p = a, *const *q = b;
 
-    return strcmp(text((*p)->name), text((*q)->name));
-}
-
-static int by_text(const void *a, const void *b)
-{
-    const char *const *p = a, *const *q = b;
-
-    return strcmp(*p, *q);
+    return strcmp(onnx_text((*p)->name), onnx_text((*q)->name));
 }
 
 /* ---- what the graph takes ---- */
@@ -61,12 +49,12 @@ static void list_inputs(fitting *t)
     const char **inits = dr_arena_alloc(&t->arena, g->n_initializer + 1, sizeof(*inits));
 
     for (size_t i = 0; i < g->n_initializer; i++)
-        inits[i] = text(g->initializer[i]->name);
-    qsort(inits, g->n_initializer, sizeof(*inits), by_text);
+        inits[i] = onnx_text(g->initializer[i]->name);
+    qsort(inits, g->n_initializer, sizeof(*inits), onnx_by_text);
     t->inputs = dr_arena_alloc(&t->arena, g->n_input + 1, sizeof(*t->inputs));
     for (size_t i = 0; i < g->n_input; i++) {
-        const char *name = text(g->input[i]->name);
-        if (bsearch(&name, inits, g->n_initializer, sizeof(*inits), by_text) != NULL)
+        const char *name = onnx_text(g->input[i]->name);
+        if (bsearch(&name, inits, g->n_initializer, sizeof(*inits), onnx_by_text) != NULL)
             t->inputs[t->input_count++] = g->input[i];
     }
     qsort(t->inputs, t->input_count, sizeof(*t->inputs), by_name);
@@ -78,7 +66,7 @@ static ptrdiff_t find_input(const fitting *t, const char *name)
 {
     for (size_t low = 0, high = t->input_count; low < high;) {
         size_t mid = low + (high - low) / 2;
-        int c = strcmp(name, text(t->inputs[mid]->name));
+        int c = strcmp(name, onnx_text(t->inputs[mid]->name));
         if (c == 0)
             return (ptrdiff_t)mid;
         if (c < 0)
@@ -117,7 +105,7 @@ static dr_status refuse_unknown(fitting *t, const char *const *names, size_t cou
     st = dr_fail(DR_EUSAGE, "%s does not fit %s: %zu of its %zu values are no inputs: %s",
                  t->adapter_path, t->model_path, count, t->f->count, some(t, names, count));
     bool in_file = strstr(names[0], ".quant.") != NULL;
-    bool in_graph = strstr(text(wanted[0]), ".quant.") != NULL;
+    bool in_graph = strstr(onnx_text(wanted[0]), ".quant.") != NULL;
     if (in_file != in_graph && in_file)
         dr_hint("the file is int4, the graph takes floats: convert it without "
                 "--quantize_int4, or export with --adapter_precision int4");
@@ -160,11 +148,12 @@ static size_t module_length(const char *name)
 /* Inputs i to the one before the result are one module's. */
 static size_t module_end(const fitting *t, size_t i)
 {
-    const char *name = text(t->inputs[i]->name);
+    const char *name = onnx_text(t->inputs[i]->name);
     size_t n = module_length(name), j = i + 1;
 
-    while (n > 0 && j < t->input_count && module_length(text(t->inputs[j]->name)) == n &&
-           memcmp(name, text(t->inputs[j]->name), n) == 0)
+    while (n > 0 && j < t->input_count &&
+           module_length(onnx_text(t->inputs[j]->name)) == n &&
+           memcmp(name, onnx_text(t->inputs[j]->name), n) == 0)
         j++;
     return j;
 }
@@ -176,7 +165,7 @@ static dr_status match_halves(const fitting *t)
         const char *has = NULL, *lacks = NULL;
         end = module_end(t, i);
         for (size_t j = i; j < end; j++) {
-            const char *name = text(t->inputs[j]->name);
+            const char *name = onnx_text(t->inputs[j]->name);
             if (t->taken[j])
                 has = name;
             else if (strstr(name, "lora_magnitude_vector") == NULL)
@@ -232,14 +221,14 @@ static dr_status match_size(fitting *t, const dr_tensor *v, int d,
         return DR_OK;
     for (size_t i = 0; i < t->binding_count; i++) {
         const binding *b = &t->bindings[i];
-        if (strcmp(b->name, text(dim->dim_param)) != 0)
+        if (strcmp(b->name, onnx_text(dim->dim_param)) != 0)
             continue;
         if (b->size == size)
             return DR_OK;
         return dr_fail(DR_EUSAGE, "%s: %s is %" PRId64 " in %s and %" PRId64 " in %s",
                        t->adapter_path, b->name, b->size, b->of, size, v->name);
     }
-    t->bindings[t->binding_count++] = (binding){text(dim->dim_param), size, v->name};
+    t->bindings[t->binding_count++] = (binding){onnx_text(dim->dim_param), size, v->name};
     return DR_OK;
 }
 

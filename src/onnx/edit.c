@@ -17,11 +17,6 @@
 
 #define COPY(a, p) memcpy(dr_arena_alloc(a, 1, sizeof(*(p))), p, sizeof(*(p)))
 
-static const char *text(const char *s)
-{
-    return s != NULL ? s : "";
-}
-
 /* ---- copying ---- */
 
 typedef struct {
@@ -116,8 +111,8 @@ static void copy_model(onnx_edit *e)
 static const char *entry(const Onnx__TensorProto *t, const char *key)
 {
     for (size_t i = 0; i < t->n_external_data; i++) {
-        if (strcmp(text(t->external_data[i]->key), key) == 0)
-            return text(t->external_data[i]->value);
+        if (strcmp(onnx_text(t->external_data[i]->key), key) == 0)
+            return onnx_text(t->external_data[i]->value);
     }
     return NULL;
 }
@@ -149,10 +144,10 @@ static dr_status list_files(onnx_edit *e)
         const char *name = is_external(t) ? entry(t, "location") : "";
         if (name == NULL)
             DR_FAIL(DR_EFORMAT, "%s: %s is external, but has no location", e->path,
-                    text(t->name));
+                    onnx_text(t->name));
         if (name[0] == '.' || strchr(name, '/') != NULL || strchr(name, '\\') != NULL)
             DR_FAIL(DR_EUNSUPPORTED, "%s: %s lies in %s, not in a file beside the model",
-                    e->path, text(t->name), name);
+                    e->path, onnx_text(t->name), name);
         if (name[0] != '\0' && find_file(e, name) == e->file_count)
             e->files[e->file_count++] = name;
     }
@@ -170,8 +165,8 @@ static dr_status number(uint64_t *out, const onnx_edit *e, const Onnx__TensorPro
         return DR_OK;
     *out = strtoull(value, &end, 10);
     if (*value < '0' || *value > '9' || *end != '\0')
-        return dr_fail(DR_EFORMAT, "%s: %s: its %s is \"%s\"", e->path, text(t->name), key,
-                       value);
+        return dr_fail(DR_EFORMAT, "%s: %s: its %s is \"%s\"", e->path, onnx_text(t->name),
+                       key, value);
     return DR_OK;
 }
 
@@ -191,7 +186,7 @@ static dr_status external_values(onnx_edit *e, dr_tensor *out, const Onnx__Tenso
         DR_FAIL(DR_EFORMAT,
                 "%s: %s: expected %zu bytes, found %llu from byte %llu of %s, which has "
                 "%zu",
-                e->path, text(t->name), out->bytes, (unsigned long long)bytes,
+                e->path, onnx_text(t->name), out->bytes, (unsigned long long)bytes,
                 (unsigned long long)offset, name, m->size);
     out->data = (const unsigned char *)m->data + offset;
 done:
@@ -217,8 +212,7 @@ dr_status onnx_edit_open(onnx_edit *e, const char *path)
 
     *e = (onnx_edit){0};
     e->path = dr_arena_strdup(&e->arena, path);
-    size_t n = (size_t)(dr_path_base(e->path) - e->path);
-    e->dir = n > 0 ? dr_arena_strndup(&e->arena, path, n) : ".";
+    e->dir = dr_path_dir(&e->arena, path);
     DR_TRY(onnx_file_open(&e->file, path));
     DR_TRY(refuse_rare(e));
     copy_model(e);
@@ -243,7 +237,7 @@ void onnx_edit_close(onnx_edit *e)
 Onnx__TensorProto *onnx_edit_init(const onnx_edit *e, const char *name)
 {
     for (size_t i = 0; i < e->graph->n_initializer; i++) {
-        if (strcmp(text(e->graph->initializer[i]->name), name) == 0)
+        if (strcmp(onnx_text(e->graph->initializer[i]->name), name) == 0)
             return e->graph->initializer[i];
     }
     return NULL;
@@ -254,7 +248,7 @@ Onnx__NodeProto *onnx_edit_maker(const onnx_edit *e, const char *name)
     for (size_t i = 0; i < e->graph->n_node; i++) {
         const Onnx__NodeProto *n = e->graph->node[i];
         for (size_t k = 0; k < n->n_output; k++) {
-            if (strcmp(text(n->output[k]), name) == 0)
+            if (strcmp(onnx_text(n->output[k]), name) == 0)
                 return e->graph->node[i];
         }
     }
@@ -264,7 +258,7 @@ Onnx__NodeProto *onnx_edit_maker(const onnx_edit *e, const char *name)
 const Onnx__AttributeProto *onnx_edit_attr(const Onnx__NodeProto *n, const char *name)
 {
     for (size_t i = 0; i < n->n_attribute; i++) {
-        if (strcmp(text(n->attribute[i]->name), name) == 0)
+        if (strcmp(onnx_text(n->attribute[i]->name), name) == 0)
             return n->attribute[i];
     }
     return NULL;
@@ -282,7 +276,7 @@ const Onnx__TensorProto *onnx_edit_constant(const onnx_edit *e, const char *name
     const Onnx__TensorProto *t = onnx_edit_init(e, name);
     const Onnx__NodeProto *n = t == NULL ? onnx_edit_maker(e, name) : NULL;
 
-    if (n == NULL || strcmp(text(n->op_type), "Constant") != 0)
+    if (n == NULL || strcmp(onnx_text(n->op_type), "Constant") != 0)
         return t;
     const Onnx__AttributeProto *a = onnx_edit_attr(n, "value");
     return a != NULL ? a->t : NULL;
@@ -296,20 +290,22 @@ static dr_status shape_of(const onnx_edit *e, dr_tensor *out, const Onnx__Tensor
     while (d < DR_DTYPE_COUNT && dr_dtype_onnx((dr_dtype)d) != t->data_type)
         d++;
     if (d == DR_DTYPE_COUNT)
-        return dr_fail(DR_EUNSUPPORTED, "%s: %s is of ONNX type %d", e->path, text(t->name),
-                       (int)t->data_type);
-    *out = (dr_tensor){.name = text(t->name), .dtype = (dr_dtype)d, .ndim = (int)t->n_dims};
+        return dr_fail(DR_EUNSUPPORTED, "%s: %s is of ONNX type %d", e->path,
+                       onnx_text(t->name), (int)t->data_type);
+    *out = (dr_tensor){
+        .name = onnx_text(t->name), .dtype = (dr_dtype)d, .ndim = (int)t->n_dims};
     if (t->n_dims > DR_TENSOR_DIMS)
-        return dr_fail(DR_EUNSUPPORTED, "%s: %s has %zu dimensions", e->path, text(t->name),
-                       t->n_dims);
+        return dr_fail(DR_EUNSUPPORTED, "%s: %s has %zu dimensions", e->path,
+                       onnx_text(t->name), t->n_dims);
     for (size_t i = 0; i < t->n_dims; i++) {
         out->dims[i] = t->dims[i];
         if (t->dims[i] < 0 || !dr_mul(&count, count, (size_t)t->dims[i]))
             return dr_fail(DR_EFORMAT, "%s: dimension %zu of %s is %lld", e->path, i,
-                           text(t->name), (long long)t->dims[i]);
+                           onnx_text(t->name), (long long)t->dims[i]);
     }
     if (!dr_mul(&out->bytes, count, dr_dtype_bytes(out->dtype)))
-        return dr_fail(DR_EFORMAT, "%s: %s is larger than memory", e->path, text(t->name));
+        return dr_fail(DR_EFORMAT, "%s: %s is larger than memory", e->path,
+                       onnx_text(t->name));
     return DR_OK;
 }
 
@@ -336,8 +332,8 @@ dr_status onnx_edit_values(onnx_edit *e, dr_tensor *out, const Onnx__TensorProto
         out->data = to;
     }
     if (bytes != out->bytes)
-        DR_FAIL(DR_EFORMAT, "%s: %s: expected %zu bytes, found %zu", e->path, text(t->name),
-                out->bytes, bytes);
+        DR_FAIL(DR_EFORMAT, "%s: %s: expected %zu bytes, found %zu", e->path,
+                onnx_text(t->name), out->bytes, bytes);
 done:
     return st;
 }
@@ -425,7 +421,7 @@ static void add_name(dr_arena *a, name_set *s, const char *name)
         s->names = more;
         s->room = s->room * 2 + 64;
     }
-    s->names[s->count++] = text(name);
+    s->names[s->count++] = onnx_text(name);
 }
 
 /* What the nodes of a graph read, those of graphs within it too. */
@@ -447,16 +443,9 @@ static void add_reads(dr_arena *a, name_set *s, const Onnx__GraphProto *g)
         add_name(a, s, g->output[i]->name);
 }
 
-static int by_text(const void *a, const void *b)
-{
-    const char *const *p = a, *const *q = b;
-
-    return strcmp(*p, *q);
-}
-
 static bool in_set(const name_set *s, const char *name)
 {
-    return bsearch(&name, s->names, s->count, sizeof(*s->names), by_text) != NULL;
+    return bsearch(&name, s->names, s->count, sizeof(*s->names), onnx_by_text) != NULL;
 }
 
 typedef struct {
@@ -465,7 +454,7 @@ typedef struct {
 
 static bool goes(const dropping *d, const char *name)
 {
-    return in_set(&d->may, text(name)) && !in_set(&d->read, text(name));
+    return in_set(&d->may, onnx_text(name)) && !in_set(&d->read, onnx_text(name));
 }
 
 static bool node_goes(const dropping *d, const Onnx__NodeProto *n)
@@ -485,7 +474,7 @@ static bool drop_once(onnx_edit *e, dropping *d)
 
     d->read = (name_set){0};
     add_reads(&e->arena, &d->read, g);
-    qsort(d->read.names, d->read.count, sizeof(*d->read.names), by_text);
+    qsort(d->read.names, d->read.count, sizeof(*d->read.names), onnx_by_text);
     for (size_t i = 0; i < g->n_node; i++) {
         if (!node_goes(d, g->node[i]))
             g->node[nodes++] = g->node[i];
@@ -508,11 +497,11 @@ void onnx_edit_drop_unread(onnx_edit *e, const char *const *names, size_t count)
 
     for (size_t i = 0; i < count; i++)
         add_name(&e->arena, &d.may, names[i]);
-    qsort(d.may.names, d.may.count, sizeof(*d.may.names), by_text);
+    qsort(d.may.names, d.may.count, sizeof(*d.may.names), onnx_by_text);
     while (drop_once(e, &d))
         ;
     for (size_t i = 0; i < g->n_value_info; i++) {
-        if (!in_set(&d.may, text(g->value_info[i]->name)))
+        if (!in_set(&d.may, onnx_text(g->value_info[i]->name)))
             g->value_info[kept++] = g->value_info[i];
     }
     g->n_value_info = kept;

@@ -47,19 +47,14 @@ typedef struct {
     size_t loose_count;
 } lift;
 
-static const char *text(const char *s)
-{
-    return s != NULL ? s : "";
-}
-
 static bool is(const Onnx__NodeProto *n, const char *op)
 {
-    return strcmp(text(n->op_type), op) == 0;
+    return strcmp(onnx_text(n->op_type), op) == 0;
 }
 
 static void let_go(lift *l, const char *name)
 {
-    l->loose[l->loose_count++] = text(name);
+    l->loose[l->loose_count++] = onnx_text(name);
 }
 
 /* ---- names ---- */
@@ -124,9 +119,9 @@ static const char *scope_of(dr_arena *a, const Onnx__NodeProto *n)
 
     for (size_t i = 0; i < n->n_metadata_props; i++) {
         const Onnx__StringStringEntryProto *p = n->metadata_props[i];
-        if (strcmp(text(p->key), "pkg.torch.onnx.name_scopes") != 0)
+        if (strcmp(onnx_text(p->key), "pkg.torch.onnx.name_scopes") != 0)
             continue;
-        for (const char *at = strchr(text(p->value), '\''), *end; at != NULL;
+        for (const char *at = strchr(onnx_text(p->value), '\''), *end; at != NULL;
              at = strchr(end + 1, '\'')) {
             end = strchr(at + 1, '\'');
             if (end == NULL)
@@ -151,7 +146,7 @@ static bool multiplies(const Onnx__NodeProto *n)
 /* The constant behind a node's weight, past a Transpose or Identity; NULL: computed. */
 static const Onnx__TensorProto *weight_of(lift *l, const Onnx__NodeProto *n, bool *turned)
 {
-    const char *name = text(n->input[1]);
+    const char *name = onnx_text(n->input[1]);
     const Onnx__TensorProto *t = NULL;
 
     *turned = is(n, "Gemm") && onnx_edit_int(n, "transB", 0) != 0;
@@ -167,7 +162,7 @@ static const Onnx__TensorProto *weight_of(lift *l, const Onnx__NodeProto *n, boo
         if (is(maker, "Transpose") &&
             (perm == NULL || (perm->n_ints == 2 && perm->ints[0] == 1)))
             *turned = !*turned;
-        name = text(maker->input[0]);
+        name = onnx_text(maker->input[0]);
     }
     return NULL;
 }
@@ -175,7 +170,7 @@ static const Onnx__TensorProto *weight_of(lift *l, const Onnx__NodeProto *n, boo
 static bool is_input(const lift *l, const char *name)
 {
     for (size_t i = 0; i < l->e->graph->n_input; i++) {
-        if (strcmp(text(l->e->graph->input[i]->name), name) == 0)
+        if (strcmp(onnx_text(l->e->graph->input[i]->name), name) == 0)
             return true;
     }
     return false;
@@ -187,23 +182,23 @@ static dr_status find_half(lift *l, Onnx__NodeProto *n)
     size_t before = l->loose_count;
     dr_status st = DR_OK;
 
-    if (!multiplies(n) || is_input(l, text(n->input[1])))
+    if (!multiplies(n) || is_input(l, onnx_text(n->input[1])))
         return DR_OK;
     h.weight = weight_of(l, n, &h.turned);
     if (h.weight != NULL)
-        h.module = module_of(l->a, text(h.weight->name), &h.b, false);
+        h.module = module_of(l->a, onnx_text(h.weight->name), &h.b, false);
     const char *scope = h.module == NULL ? scope_of(l->a, n) : NULL;
     if (scope != NULL)
         h.module = module_of(l->a, scope, &h.b, false);
     if (h.module == NULL)
-        h.module = module_of(l->a, text(n->name), &h.b, true);
+        h.module = module_of(l->a, onnx_text(n->name), &h.b, true);
     if (h.module == NULL) {
         l->loose_count = before;
         return DR_OK;
     }
     if (h.weight == NULL)
         DR_FAIL(DR_EUNSUPPORTED, "%s: the weight of %s is computed by the graph",
-                l->e->path, text(n->name));
+                l->e->path, onnx_text(n->name));
     l->halves[l->count++] = h;
 done:
     return st;
@@ -222,7 +217,7 @@ static dr_status none_found(const lift *l)
     dr_status st;
 
     for (size_t i = 0; i < l->e->graph->n_input; i++) {
-        const char *name = text(l->e->graph->input[i]->name);
+        const char *name = onnx_text(l->e->graph->input[i]->name);
         if (strstr(name, ".lora_A.") == NULL)
             continue;
         st = dr_fail(DR_EUSAGE, "%s takes its adapters as inputs already: %s, ...",
@@ -246,8 +241,8 @@ static dr_status check_pairs(const lift *l)
             return dr_fail(DR_EUNSUPPORTED,
                            "%s: %s and %s are both the lora_%c of %s: one adapter in a "
                            "graph is lifted",
-                           l->e->path, text(h[-1].node->name), text(h->node->name),
-                           h->b ? 'B' : 'A', h->module);
+                           l->e->path, onnx_text(h[-1].node->name),
+                           onnx_text(h->node->name), h->b ? 'B' : 'A', h->module);
         bool first = i % 2 == 0;
         if (h->b == first || (!first && strcmp(h[-1].module, h->module) != 0))
             return dr_fail(DR_EFORMAT, "%s: %s has a lora_%c without a lora_%c", l->e->path,
@@ -272,23 +267,23 @@ static dr_status unpack(lift *l, dr_tensor *out, const half *h)
                     .block = (int)onnx_edit_int(n, "block_size", 0),
                     .rows = (size_t)onnx_edit_int(n, "N", 0),
                     .cols = (size_t)onnx_edit_int(n, "K", 0)};
-    bool zero_points = n->n_input > 3 && text(n->input[3])[0] != '\0';
+    bool zero_points = n->n_input > 3 && onnx_text(n->input[3])[0] != '\0';
     dr_status st = DR_OK;
 
     if ((q.bits != 2 && q.bits != 4 && q.bits != 8) || q.block < 16 || q.rows == 0 ||
         q.cols == 0 || q.rows > INT32_MAX || q.cols > INT32_MAX)
         DR_FAIL(DR_EUNSUPPORTED, "%s: %s: %d bits in blocks of %d, %zu x %zu", l->e->path,
-                text(n->name), q.bits, q.block, q.rows, q.cols);
+                onnx_text(n->name), q.bits, q.block, q.rows, q.cols);
     for (size_t i = 4; i < n->n_input; i++) {
-        if (text(n->input[i])[0] != '\0')
+        if (onnx_text(n->input[i])[0] != '\0')
             DR_FAIL(DR_EUNSUPPORTED, "%s: %s: its input %zu (group indices or a bias)",
-                    l->e->path, text(n->name), i);
+                    l->e->path, onnx_text(n->name), i);
     }
-    scale_of = n->n_input > 2 ? onnx_edit_constant(l->e, text(n->input[2])) : NULL;
-    zero_of = zero_points ? onnx_edit_constant(l->e, text(n->input[3])) : NULL;
+    scale_of = n->n_input > 2 ? onnx_edit_constant(l->e, onnx_text(n->input[2])) : NULL;
+    zero_of = zero_points ? onnx_edit_constant(l->e, onnx_text(n->input[3])) : NULL;
     if (scale_of == NULL || (zero_points && zero_of == NULL))
         DR_FAIL(DR_EUNSUPPORTED, "%s: %s: its scales are computed by the graph", l->e->path,
-                text(n->name));
+                onnx_text(n->name));
     DR_TRY(onnx_edit_values(l->e, &codes, h->weight));
     DR_TRY(onnx_edit_values(l->e, &scales, scale_of));
     if (zero_points)
@@ -299,7 +294,7 @@ static dr_status unpack(lift *l, dr_tensor *out, const half *h)
         (zero_points &&
          (zeros.dtype != DR_DTYPE_U8 || zeros.bytes != q.rows * dr_qtensor_zero_bytes(&q))))
         DR_FAIL(DR_EFORMAT, "%s: %s: codes, scales or zero points are not of %zu x %zu",
-                l->e->path, text(n->name), q.rows, q.cols);
+                l->e->path, onnx_text(n->name), q.rows, q.cols);
     q.codes = (uint8_t *)(uintptr_t)codes.data;
     q.zeros = (uint8_t *)(uintptr_t)zeros.data;
     q.scales = dr_arena_alloc(l->a, blocks, sizeof(float));
@@ -348,7 +343,7 @@ static dr_status read_half(lift *l, half *h)
         DR_TRY(onnx_edit_values(l->e, &h->values, h->weight));
     if (!dr_dtype_is_float(h->values.dtype) || h->values.dtype == DR_DTYPE_F64)
         DR_FAIL(DR_EUNSUPPORTED, "%s: the weight of %s is %s", l->e->path,
-                text(h->node->name), dr_dtype_name(h->values.dtype));
+                onnx_text(h->node->name), dr_dtype_name(h->values.dtype));
     if (h->packed || h->turned)
         turn(l, &h->values);
     h->values.name =
@@ -366,12 +361,12 @@ static Onnx__NodeProto *only_reader(const lift *l, const char *name)
     Onnx__NodeProto *reader = NULL;
 
     for (size_t i = 0; i < g->n_output; i++) {
-        if (strcmp(text(g->output[i]->name), name) == 0)
+        if (strcmp(onnx_text(g->output[i]->name), name) == 0)
             return NULL;
     }
     for (size_t i = 0; i < g->n_node; i++) {
         for (size_t k = 0; k < g->node[i]->n_input; k++) {
-            if (strcmp(text(g->node[i]->input[k]), name) != 0)
+            if (strcmp(onnx_text(g->node[i]->input[k]), name) != 0)
                 continue;
             if (reader != NULL)
                 return NULL;
@@ -385,7 +380,7 @@ static Onnx__NodeProto *only_reader(const lift *l, const char *name)
  * no more. */
 static dr_status fold_scale(lift *l, half *h)
 {
-    Onnx__NodeProto *mul = only_reader(l, text(h->node->output[0]));
+    Onnx__NodeProto *mul = only_reader(l, onnx_text(h->node->output[0]));
     const Onnx__TensorProto *by = NULL;
     dr_tensor scale = {0};
     float factor = 0;
@@ -393,13 +388,13 @@ static dr_status fold_scale(lift *l, half *h)
 
     if (mul == NULL || !is(mul, "Mul") || mul->n_input != 2 || mul->n_output != 1)
         goto done;
-    size_t other = strcmp(text(mul->input[0]), text(h->node->output[0])) == 0;
-    by = onnx_edit_constant(l->e, text(mul->input[other]));
+    size_t other = strcmp(onnx_text(mul->input[0]), onnx_text(h->node->output[0])) == 0;
+    by = onnx_edit_constant(l->e, onnx_text(mul->input[other]));
     if (by == NULL) {
         dr_log(DR_WARNING,
                "%s: %s multiplies lora_B's output by a computed value, which stays in the "
                "graph; files of convert-adapters would be scaled twice",
-               l->e->path, text(mul->name));
+               l->e->path, onnx_text(mul->name));
         goto done;
     }
     DR_TRY(onnx_edit_values(l->e, &scale, by));
@@ -417,7 +412,7 @@ static dr_status fold_scale(lift *l, half *h)
     let_go(l, mul->input[other]);
     let_go(l, h->node->output[0]);
     h->node->output[0] = mul->output[0]; /* and the Mul has an output of no name */
-    mul->output[0] = dr_arena_printf(l->a, "%s/lifted", text(mul->name));
+    mul->output[0] = dr_arena_printf(l->a, "%s/lifted", onnx_text(mul->name));
     let_go(l, mul->output[0]);
 done:
     return st;
@@ -438,7 +433,7 @@ static void free_name(lift *l, const char *name)
     let_go(l, t->name);
     for (size_t i = 0; i < g->n_node; i++) {
         for (size_t k = 0; k < g->node[i]->n_input; k++) {
-            if (strcmp(text(g->node[i]->input[k]), name) == 0)
+            if (strcmp(onnx_text(g->node[i]->input[k]), name) == 0)
                 g->node[i]->input[k] = t->name;
         }
     }

@@ -20,11 +20,6 @@ static const char *const type_names[] = {
     "uint2",          "int2",     "float6e2m3",   "float6e3m2",
 };
 
-static const char *text(const char *s)
-{
-    return s != NULL ? s : "";
-}
-
 static const char *type_name(int32_t type)
 {
     return type >= 0 && (size_t)type < DR_COUNT(type_names) ? type_names[type] : "unknown";
@@ -40,8 +35,8 @@ static dr_status value_text(dr_arena *a, const char **out, const Onnx__ValueInfo
     dr_buf_init(&b, 1 << 20);
     if (v->type != NULL && v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
         t = v->type->tensor_type;
-    DR_TRY(
-        dr_buf_addf(&b, "%s %s", text(v->name), t ? type_name(t->elem_type) : "no tensor"));
+    DR_TRY(dr_buf_addf(&b, "%s %s", onnx_text(v->name),
+                       t ? type_name(t->elem_type) : "no tensor"));
     if (t != NULL && t->shape != NULL) {
         DR_TRY(dr_buf_adds(&b, "["));
         for (size_t i = 0; i < t->shape->n_dim; i++) {
@@ -50,7 +45,7 @@ static dr_status value_text(dr_arena *a, const char **out, const Onnx__ValueInfo
             if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE)
                 DR_TRY(dr_buf_addf(&b, "%" PRId64, d->dim_value));
             else if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM)
-                DR_TRY(dr_buf_adds(&b, text(d->dim_param)));
+                DR_TRY(dr_buf_adds(&b, onnx_text(d->dim_param)));
             else
                 DR_TRY(dr_buf_adds(&b, "?"));
         }
@@ -75,24 +70,18 @@ done:
     return st;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    const char *const *p = a, *const *q = b;
-
-    return strcmp(*p, *q);
-}
-
 /* Operators of the main graph, "com.microsoft.MatMulNBits" with their domain. */
 static void count_ops(dr_arena *a, onnx_info *out, const Onnx__GraphProto *g)
 {
     const char **all = dr_arena_alloc(a, g->n_node + 1, sizeof(*all));
 
     for (size_t i = 0; i < g->n_node; i++) {
-        const char *domain = text(g->node[i]->domain), *op = text(g->node[i]->op_type);
+        const char *domain = onnx_text(g->node[i]->domain),
+                   *op = onnx_text(g->node[i]->op_type);
         all[i] = domain[0] != '\0' ? dr_arena_printf(a, "%s.%s", domain, op)
                                    : dr_arena_strdup(a, op);
     }
-    qsort(all, g->n_node, sizeof(*all), by_text);
+    qsort(all, g->n_node, sizeof(*all), onnx_by_text);
     out->ops = all;
     out->op_counts = dr_arena_alloc(a, g->n_node + 1, sizeof(*out->op_counts));
     for (size_t i = 0; i < g->n_node; i++) {
@@ -129,7 +118,7 @@ static dr_status number(uint64_t *out, const char *path, const Onnx__TensorProto
     *out = strtoull(s, &end, 10);
     if (s[0] < '0' || s[0] > '9' || *end != '\0')
         return dr_fail(DR_EFORMAT, "%s: %s: external data: '%s' is no number", path,
-                       text(t->name), s);
+                       onnx_text(t->name), s);
     return DR_OK;
 }
 
@@ -139,8 +128,8 @@ static dr_status external_span(span *out, const char *path, const Onnx__TensorPr
 
     *out = (span){.location = ""};
     for (size_t i = 0; i < t->n_external_data; i++) {
-        const char *key = text(t->external_data[i]->key);
-        const char *value = text(t->external_data[i]->value);
+        const char *key = onnx_text(t->external_data[i]->key);
+        const char *value = onnx_text(t->external_data[i]->value);
         if (strcmp(key, "location") == 0)
             out->location = value;
         else if (strcmp(key, "offset") == 0)
@@ -201,13 +190,13 @@ dr_status onnx_inspect(dr_arena *a, onnx_info *out, const char *path)
     DR_TRY(onnx_file_open(&f, path));
     const Onnx__ModelProto *m = f.model;
     out->ir_version = m->ir_version;
-    out->producer = dr_arena_printf(a, "%s%s%s", text(m->producer_name),
-                                    text(m->producer_version)[0] != '\0' ? " " : "",
-                                    text(m->producer_version));
+    out->producer = dr_arena_printf(a, "%s%s%s", onnx_text(m->producer_name),
+                                    onnx_text(m->producer_version)[0] != '\0' ? " " : "",
+                                    onnx_text(m->producer_version));
     out->opset_count = m->n_opset_import;
     out->opsets = dr_arena_alloc(a, m->n_opset_import + 1, sizeof(*out->opsets));
     for (size_t i = 0; i < m->n_opset_import; i++) {
-        const char *domain = text(m->opset_import[i]->domain);
+        const char *domain = onnx_text(m->opset_import[i]->domain);
         out->opsets[i] =
             dr_arena_printf(a, "%s %" PRId64, domain[0] != '\0' ? domain : "ai.onnx",
                             m->opset_import[i]->version);

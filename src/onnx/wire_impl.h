@@ -10,6 +10,7 @@
 #define DRUPE_ONNX_WIRE_IMPL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/file.h"
@@ -32,6 +33,14 @@ typedef struct {
 /* DR_EFORMAT: no protobuf, no model, or past a limit, with the byte where it was seen. */
 DR_MUST_USE dr_status onnx_file_open(onnx_file *f, const char *path);
 void onnx_file_close(onnx_file *f);
+
+/* protobuf-c leaves out a string that the file does not have. */
+static inline const char *onnx_text(const char *s)
+{
+    return s != NULL ? s : "";
+}
+/* Of strings behind pointers, for qsort and bsearch. */
+int onnx_by_text(const void *a, const void *b);
 
 /* Where raw_data lies in f->map; false: the tensor has none. */
 bool onnx_raw_span(const struct Onnx__TensorProto *t, uint64_t *offset, uint64_t *bytes);

@@ -218,6 +218,13 @@ void onnx_file_close(onnx_file *f)
     *f = (onnx_file){0};
 }
 
+int onnx_by_text(const void *a, const void *b)
+{
+    const char *const *p = a, *const *q = b;
+
+    return strcmp(*p, *q);
+}
+
 bool onnx_raw_span(const Onnx__TensorProto *t, uint64_t *offset, uint64_t *bytes)
 {
     *offset = *bytes = 0;

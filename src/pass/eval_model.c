@@ -67,10 +67,7 @@ done:
 
 static dr_status open_onnx(eval_model *m, dr_arena *a, const pass_judged *which)
 {
-    const char *base = dr_path_base(which->path);
-    const char *dir = base == which->path
-                          ? "."
-                          : dr_arena_strndup(a, which->path, (size_t)(base - which->path));
+    const char *dir = dr_path_dir(a, which->path);
     dr_status st = DR_OK;
 
     m->file = which->path;
