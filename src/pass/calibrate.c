@@ -13,19 +13,6 @@
 #include "pass/quantize_impl.h"
 #include "pass/shared_impl.h"
 
-dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
-                           const data_options *o, const tok_tokenizer *t)
-{
-    dr_status st = DR_OK;
-
-    DR_TRY(data_load(a, texts, o, t));
-    DR_TRY(data_tokenize(out, texts, o, t));
-    dr_log(DR_INFO, "%s: %zu texts, %zu tokens, %zu blocks of %zu", texts->source,
-           texts->count, out->tokens, out->count, out->seq_len);
-done:
-    return st;
-}
-
 static void repeat_rows(data_blocks *b)
 {
     for (size_t i = 0; i < b->count; i++)

@@ -46,6 +46,17 @@ void eval_end(eval_model *m);
 
 /* ---- figures (quality.c) ---- */
 
+/*
+ * A value, its standard error and 95 % interval, no numbers where there is one block: of
+ * a mean; of a share of 0 to 1 (a difference of two: floor -1); of exp of a mean loss.
+ */
+typedef struct {
+    double value, error, low, high;
+} eval_figure;
+eval_figure eval_of_mean(quant_mean m);
+eval_figure eval_of_share(quant_mean m, double floor);
+eval_figure eval_of_loss(quant_mean loss);
+
 /* Rows of a table for people: name, value, its standard error, the 95 % interval; and the
  * same for programs: key, key_stderr, key_low, key_high. */
 DR_MUST_USE dr_status eval_head(dr_buf *text);

@@ -67,8 +67,7 @@ static dr_status load_text(pair *p, const pass_evaluation *e)
                        o.max_seq_len, context);
     if (o.max_samples == 0)
         o.max_samples = BLOCKS;
-    DR_TRY(data_load(e->arena, &texts, &o, p->tok));
-    DR_TRY(data_tokenize(&p->blocks, &texts, &o, p->tok));
+    DR_TRY(pass_text_blocks(&p->blocks, &texts, e->arena, &o, p->tok));
     p->source = texts.source;
 done:
     return st;

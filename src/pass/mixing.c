@@ -280,11 +280,6 @@ done:
 
 /* ---- the result ---- */
 
-static bool same_grid(const quant_grid *a, const quant_grid *b)
-{
-    return a->bits == b->bits && a->group_size == b->group_size;
-}
-
 dr_status pass_mix_tell(const pass_job *job, const pass_choices *c, const hf_model *m)
 {
     int layers = hf_model_config(m)->layers;
@@ -299,7 +294,7 @@ dr_status pass_mix_tell(const pass_job *job, const pass_choices *c, const hf_mod
         for (size_t k = 0; k < n; k++) {
             const quant_choice *one = &c->layers[(size_t)i * QUANT_LAYER_LINEARS + k];
             size_t g = 0;
-            while (g < kinds && !same_grid(&grids[g], &one->grid))
+            while (g < kinds && !pass_same_grid(&grids[g], &one->grid))
                 g++;
             if (one->plain)
                 continue;

@@ -252,7 +252,7 @@ static bool is_finer(const quant_grid *a, const quant_grid *b)
     return a->group_size > 0 && (b->group_size < 0 || a->group_size < b->group_size);
 }
 
-static bool same_grid(const quant_grid *a, const quant_grid *b)
+bool pass_same_grid(const quant_grid *a, const quant_grid *b)
 {
     return a->bits == b->bits && a->group_size == b->group_size &&
            a->symmetric == b->symmetric;
@@ -281,7 +281,7 @@ static void promote(quant_choice *c, const hf_linear *l, size_t n, bool *changed
                 best = &c[i].grid;
         }
         for (size_t i = 0; i < n && best != NULL; i++) {
-            if ((int)l[i].slot != s || c[i].plain || same_grid(&c[i].grid, best))
+            if ((int)l[i].slot != s || c[i].plain || pass_same_grid(&c[i].grid, best))
                 continue;
             c[i].grid = *best;
             *changed = true;

@@ -13,6 +13,7 @@
 #include "ort/ort.h"
 #include "pass/export_impl.h"
 #include "pass/npu_export_impl.h"
+#include "pass/shared_impl.h"
 
 enum {
     CALIB_TOKENS = 2048,
@@ -32,8 +33,7 @@ static dr_status text_ids(const pass_job *job, const int32_t **ids, size_t *coun
     int32_t *all = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(data_load(job->arena, &texts, o, t));
-    DR_TRY(data_tokenize(&blocks, &texts, o, t));
+    DR_TRY(pass_text_blocks(&blocks, &texts, job->arena, o, t));
     all = dr_arena_alloc(job->arena, blocks.count * blocks.seq_len, sizeof(*all));
     memcpy(all, blocks.ids, blocks.count * blocks.seq_len * sizeof(*all));
     *ids = all;

@@ -31,48 +31,58 @@ static double shown(double v)
 
 /* low and high are not numbers where there is one block. */
 static dr_status row(dr_buf *text, json_t *report, const char *name, const char *key,
-                     double scale, const double v[4])
+                     double scale, eval_figure f)
 {
     dr_status st = DR_OK;
 
-    set(report, key, "", v[0]);
-    set(report, key, "_stderr", v[1]);
-    set(report, key, "_low", isfinite(v[1]) ? v[2] : v[1]);
-    set(report, key, "_high", isfinite(v[1]) ? v[3] : v[1]);
-    DR_TRY(dr_buf_addf(text, "%-20s %12.4f", name, shown(scale * v[0])));
-    if (isfinite(v[1]))
-        DR_TRY(dr_buf_addf(text, " %10.4f %12.4f %12.4f", shown(scale * v[1]),
-                           shown(scale * v[2]), shown(scale * v[3])));
+    set(report, key, "", f.value);
+    set(report, key, "_stderr", f.error);
+    set(report, key, "_low", isfinite(f.error) ? f.low : f.error);
+    set(report, key, "_high", isfinite(f.error) ? f.high : f.error);
+    DR_TRY(dr_buf_addf(text, "%-20s %12.4f", name, shown(scale * f.value)));
+    if (isfinite(f.error))
+        DR_TRY(dr_buf_addf(text, " %10.4f %12.4f %12.4f", shown(scale * f.error),
+                           shown(scale * f.low), shown(scale * f.high)));
     DR_TRY(dr_buf_adds(text, "\n"));
 done:
     return st;
 }
 
+eval_figure eval_of_mean(quant_mean m)
+{
+    return (eval_figure){m.mean, m.error, m.mean - m.half, m.mean + m.half};
+}
+
+eval_figure eval_of_share(quant_mean m, double floor)
+{
+    return (eval_figure){m.mean, m.error, fmax(m.mean - m.half, floor),
+                         fmin(m.mean + m.half, 1)};
+}
+
+eval_figure eval_of_loss(quant_mean loss)
+{
+    const double value = exp(loss.mean);
+
+    return (eval_figure){value, value * loss.error, exp(loss.mean - loss.half),
+                         exp(loss.mean + loss.half)};
+}
+
 dr_status eval_row(dr_buf *text, json_t *report, const char *name, const char *key,
                    double scale, quant_mean m)
 {
-    const double v[4] = {m.mean, m.error, m.mean - m.half, m.mean + m.half};
-
-    return row(text, report, name, key, scale, v);
+    return row(text, report, name, key, scale, eval_of_mean(m));
 }
 
 dr_status eval_share_row(dr_buf *text, json_t *report, const char *name, const char *key,
                          double floor, quant_mean m)
 {
-    const double v[4] = {m.mean, m.error, fmax(m.mean - m.half, floor),
-                         fmin(m.mean + m.half, 1)};
-
-    return row(text, report, name, key, 100, v);
+    return row(text, report, name, key, 100, eval_of_share(m, floor));
 }
 
 dr_status eval_exp_row(dr_buf *text, json_t *report, const char *name, const char *key,
                        quant_mean loss)
 {
-    const double value = exp(loss.mean);
-    const double v[4] = {value, value * loss.error, exp(loss.mean - loss.half),
-                         exp(loss.mean + loss.half)};
-
-    return row(text, report, name, key, 1, v);
+    return row(text, report, name, key, 1, eval_of_loss(loss));
 }
 
 dr_status eval_quality(dr_buf *text, json_t *report, const quant_quality *q,

@@ -10,6 +10,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "pass/eval_impl.h"
 #include "pass/page_impl.h"
 #include "pass/quant_report_impl.h"
 
@@ -99,19 +100,15 @@ done:
 
 /* ---- how good it is ---- */
 
-static void figure_row(const char **row, dr_arena *a, const char *name, double value,
-                       double error, double low, double high)
+static void figure_row(const char **row, dr_arena *a, const char *name, double scale,
+                       eval_figure f)
 {
     row[0] = name;
-    row[1] = dr_arena_printf(a, "%.4f", value);
-    row[2] = isfinite(error) ? dr_arena_printf(a, "%.4f", error) : "";
-    row[3] = isfinite(error) ? dr_arena_printf(a, "%.4f to %.4f", low, high) : "";
-}
-
-static void exp_row(const char **row, dr_arena *a, const char *name, quant_mean m)
-{
-    figure_row(row, a, name, exp(m.mean), exp(m.mean) * m.error, exp(m.mean - m.half),
-               exp(m.mean + m.half));
+    row[1] = dr_arena_printf(a, "%.4f", scale * f.value);
+    row[2] = isfinite(f.error) ? dr_arena_printf(a, "%.4f", scale * f.error) : "";
+    row[3] = isfinite(f.error)
+                 ? dr_arena_printf(a, "%.4f to %.4f", scale * f.low, scale * f.high)
+                 : "";
 }
 
 static dr_status tell_quality(dr_buf *b, dr_arena *a, const quant_quality *q)
@@ -119,14 +116,12 @@ static dr_status tell_quality(dr_buf *b, dr_arena *a, const quant_quality *q)
     const char *cells[(FIGURES + 1) * 4] = {"", "value", "standard error", "95 % interval"};
     dr_status st = DR_OK;
 
-    exp_row(cells + 4, a, "perplexity before", q->loss_before);
-    exp_row(cells + 8, a, "perplexity after", q->loss_after);
-    exp_row(cells + 12, a, "one by the other", q->loss_more);
-    figure_row(cells + 16, a, "KL(before || after), nats a token", q->kl, q->kl_mean.error,
-               q->kl - q->kl_mean.half, q->kl + q->kl_mean.half);
-    figure_row(cells + 20, a, "same most likely token, %", 100 * q->top1,
-               100 * q->same.error, 100 * fmax(q->top1 - q->same.half, 0),
-               100 * fmin(q->top1 + q->same.half, 1));
+    figure_row(cells + 4, a, "perplexity before", 1, eval_of_loss(q->loss_before));
+    figure_row(cells + 8, a, "perplexity after", 1, eval_of_loss(q->loss_after));
+    figure_row(cells + 12, a, "one by the other", 1, eval_of_loss(q->loss_more));
+    figure_row(cells + 16, a, "KL(before || after), nats a token", 1,
+               eval_of_mean(q->kl_mean));
+    figure_row(cells + 20, a, "same most likely token, %", 100, eval_of_share(q->same, 0));
     DR_TRY(page_section(b, "How close it is",
                         dr_arena_printf(a,
                                         "On %zu tokens of built-in text that did not "

@@ -64,6 +64,7 @@ typedef struct {
     quant_grid head_grid;
 } pass_choices;
 
+bool pass_same_grid(const quant_grid *a, const quant_grid *b);
 hf_quant_method pass_layout_of(const pass_modules *w, hf_quant_method own);
 /* DR_EUSAGE: bits, or what the layout cannot hold; before there is a model. */
 DR_MUST_USE dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
@@ -130,10 +131,6 @@ DR_MUST_USE dr_status pass_calibration(data_blocks *out, const pass_job *job,
 /* Seconds and memory of what the model writes itself; nothing for other text. */
 void pass_calibration_need(pass_need *need, const pass_job *job,
                            const data_options *options, const hf_config *c);
-/* Blocks of texts, with a line of level info. */
-DR_MUST_USE dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
-                                       const data_options *o, const tok_tokenizer *t);
-
 /* DR_EUSAGE unless it is -1 or a power of two from 16 to 1024, which is what MatMulNBits
  * and the checkpoints hold. */
 DR_MUST_USE dr_status pass_check_group(const char *name, int group);

@@ -28,6 +28,10 @@ size_t pass_at_most_context(size_t tokens, const hf_model *m);
 DR_MUST_USE dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m,
                                           const char *advice);
 
+/* Blocks of texts, with a line of level info. */
+DR_MUST_USE dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
+                                       const data_options *o, const tok_tokenizer *t);
+
 /* The words of a list (NULL: none), cut at any of these characters, without blanks around
  * them. */
 const char **pass_words(size_t *count, dr_arena *a, const char *text, const char *cuts);
