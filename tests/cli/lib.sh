@@ -44,6 +44,12 @@ hash_tree() {
     (cd "$1" && find . -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum | cut -c 1-64)
 }
 
+# The rows of docs/EXPORT.md's table that begins with "| HEAD" must be those of a file.
+docs_table() { # HEAD FILE
+    sed -n "/^| $1/,/^\$/p" "$top/docs/EXPORT.md" | grep '^| [a-z]' | sed 1d |
+        diff - "$2" >said || { echo "docs/EXPORT.md has another table:"; cat said; }
+}
+
 skip() {
     echo "$*"
     exit 77

@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "family.h"
 #include "quant/quant.h"
+#include "quant_fixture.h"
 
 typedef enum { AWQ, AWQ_EXACT, GPTQ, PRESCALED, BEST, METHODS } method;
 static const char *const method_names[] = {"awq", "awq-exact", "gptq", "prescaled", "best"};
@@ -64,16 +65,8 @@ done:
 static double divergence(const hf_model *m, const char *made)
 {
     quant_calib text = text_of(hf_model_config(m), 2);
-    quant_quality q = {.kl = (double)INFINITY};
-    nn_device *dev = NULL;
-    hf_model *after = NULL;
 
-    CHECK_OK(nn_device_open(&dev, "cpu", 2));
-    if (CHECK_OK(hf_model_open(&after, made)))
-        CHECK_OK(quant_compare(&q, dev, m, after, &text));
-    hf_model_close(after);
-    nn_device_close(dev);
-    return q.kl;
+    return fix_divergence(m, made, &text);
 }
 
 /* Errors by layer and slot, of the first sequence. */

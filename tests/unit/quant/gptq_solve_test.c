@@ -4,25 +4,6 @@
  */
 #include "quant_fixture.h"
 
-/* a[n][n] = its inverse (Gauss-Jordan; positive definite, so no pivoting). */
-static void invert(double *a, size_t n)
-{
-    for (size_t k = 0; k < n; k++) {
-        double pivot = 1.0 / a[k * n + k];
-        for (size_t j = 0; j < n; j++)
-            a[k * n + j] *= pivot;
-        a[k * n + k] = pivot;
-        for (size_t i = 0; i < n; i++) {
-            double f = a[i * n + k];
-            if (i == k)
-                continue;
-            a[i * n + k] = 0;
-            for (size_t j = 0; j < n; j++)
-                a[i * n + j] -= f * a[k * n + j];
-        }
-    }
-}
-
 typedef struct {
     double scale, zero;
 } cell;
@@ -67,7 +48,7 @@ static void textbook(double *w, const double *h, size_t rows, size_t n, const qu
 
     memcpy(inv, h, n * n * sizeof(*inv));
     memcpy(first, w, rows * n * sizeof(*first));
-    invert(inv, n);
+    fix_invert(inv, n);
     for (size_t j = 0; j < n; j++) {
         double pivot = inv[j * n + j];
         for (size_t r = 0; r < rows; r++) {

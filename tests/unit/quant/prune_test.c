@@ -6,25 +6,6 @@
 
 enum { ROWS = 24, COLS = 48, TOKENS = 200 };
 
-/* a[n][n] becomes its inverse, by Gauss and Jordan. */
-static void invert(double *a, size_t n)
-{
-    for (size_t p = 0; p < n; p++) {
-        double pivot = a[p * n + p];
-        a[p * n + p] = 1;
-        for (size_t j = 0; j < n; j++)
-            a[p * n + j] /= pivot;
-        for (size_t i = 0; i < n; i++) {
-            double f = a[i * n + p];
-            if (i == p)
-                continue;
-            a[i * n + p] = 0;
-            for (size_t j = 0; j < n; j++)
-                a[i * n + j] -= f * a[p * n + j];
-        }
-    }
-}
-
 /* The upper factor R of a = R^T R. */
 static void upper_factor(double *a, size_t n)
 {
@@ -70,7 +51,7 @@ static void paper(double *w, const float *h, const quant_prune_options *o)
         mean += (double)h[i * COLS + i] / COLS;
     for (size_t i = 0; i < (size_t)COLS * COLS; i++)
         r[i] = (double)h[i] + (i % (COLS + 1) == 0 ? o->damp_percent * mean : 0);
-    invert(r, COLS);
+    fix_invert(r, COLS);
     upper_factor(r, COLS);
     for (size_t p = 0; p < COLS; p += block) {
         double costs[ROWS * COLS];

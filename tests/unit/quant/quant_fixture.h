@@ -4,6 +4,8 @@
 #ifndef DRUPE_TESTS_QUANT_FIXTURE_H
 #define DRUPE_TESTS_QUANT_FIXTURE_H
 
+#include <math.h>
+
 #include "check.h"
 #include "core/file.h"
 #include "core/json.h"
@@ -41,6 +43,41 @@ static inline float *fix_inputs(size_t m, size_t k, uint64_t stream)
     free(mix);
     free(u);
     return x;
+}
+
+/* a[n][n] = its inverse (Gauss-Jordan; positive definite, so no pivoting). */
+static inline void fix_invert(double *a, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        double pivot = 1.0 / a[k * n + k];
+        for (size_t j = 0; j < n; j++)
+            a[k * n + j] *= pivot;
+        a[k * n + k] = pivot;
+        for (size_t i = 0; i < n; i++) {
+            double f = a[i * n + k];
+            if (i == k)
+                continue;
+            a[i * n + k] = 0;
+            for (size_t j = 0; j < n; j++)
+                a[i * n + j] -= f * a[k * n + j];
+        }
+    }
+}
+
+/* KL of a written checkpoint to its original, on a text. */
+static inline double fix_divergence(const hf_model *m, const char *made,
+                                    const quant_calib *text)
+{
+    quant_quality q = {.kl = (double)INFINITY};
+    nn_device *dev = NULL;
+    hf_model *after = NULL;
+
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    if (CHECK_OK(hf_model_open(&after, made)))
+        CHECK_OK(quant_compare(&q, dev, m, after, text));
+    hf_model_close(after);
+    nn_device_close(dev);
+    return q.kl;
 }
 
 /* x^T x. */
