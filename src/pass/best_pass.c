@@ -10,6 +10,7 @@ typedef struct {
     bool desc_act;
     int sweeps;
     bool bias_correction;
+    double upstream;
 } best;
 
 static const dr_param params[] = {
@@ -22,6 +23,9 @@ static const dr_param params[] = {
            .help = "times that codes, scales and zero points are improved one by one"),
     DR_BOOL(best, bias_correction, .dflt = "true", .search = "[true, false]",
             .help = "a linear's mean error goes into its bias, if it has one"),
+    DR_FLOAT(best, upstream, .dflt = "0.5", .search = "[0.25, 0.5]", .min = 0, .max = 1,
+             .help = "share of the rounded layers' effect on a linear's inputs that the "
+                     "linear takes back"),
     PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
@@ -33,7 +37,8 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
     const quant_gptq_options o = {.damp_percent = c->damp_percent,
                                   .desc_act = c->desc_act,
                                   .sweeps = c->sweeps,
-                                  .bias = c->bias_correction};
+                                  .bias = c->bias_correction,
+                                  .upstream = c->upstream};
 
     return quant_best(site, grid, calib, &o);
 }

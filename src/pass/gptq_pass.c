@@ -11,6 +11,7 @@ typedef struct {
     bool prescale;
     bool minmax;
     bool bias_correction;
+    double upstream;
 } gptq;
 
 static const dr_param params[] = {
@@ -27,6 +28,9 @@ static const dr_param params[] = {
             .help = "grids from min and max; else from the range that costs least"),
     DR_BOOL(gptq, bias_correction, .dflt = "true", .search = "[true, false]",
             .help = "a linear's mean error goes into its bias, if it has one"),
+    DR_FLOAT(gptq, upstream, .dflt = "0", .search = "[0.25, 0.5]", .min = 0, .max = 1,
+             .help = "share of the rounded layers' effect on a linear's inputs that the "
+                     "linear takes back"),
     PASS_GRID_REFUSED,
     DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
 };
@@ -40,7 +44,8 @@ static dr_status quantize(const quant_site *site, const quant_grid *grid,
                                   .static_groups = c->static_groups,
                                   .prescale = c->prescale,
                                   .minmax = c->minmax,
-                                  .bias = c->bias_correction};
+                                  .bias = c->bias_correction,
+                                  .upstream = c->upstream};
 
     return quant_gptq(site, grid, calib, &o);
 }

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "core/mem.h"
-#include "quant/quant_impl.h"
+#include "quant/gptq_impl.h"
 #include "quant/tile_impl.h"
 
 enum { NB = 128, STRIP = 256 };
@@ -150,6 +150,73 @@ dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite)
     }
     *definite = true;
 done:
+    dr_big_free(w.block);
+    return st;
+}
+
+/* ---- solving with the factor ---- */
+
+/* out = the columns k .. k+nb of b, times the inverse of L's diagonal block (turned: of its
+ * transpose); they go back into b, and with the other sign stay in w->neg. */
+static dr_status solve_block(chol_work *w, float *b, size_t rows, size_t k, size_t nb,
+                             const float *l, bool turned)
+{
+    size_t n = w->n;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < nb; i++) {
+        for (size_t j = 0; j <= i; j++)
+            w->diag[i * NB + j] = (double)l[(k + i) * n + k + j];
+    }
+    invert_block(w->inv, w->diag, nb);
+    for (size_t i = 0; i < nb; i++) {
+        for (size_t j = 0; j < nb; j++) {
+            size_t r = turned ? j : i, c = turned ? i : j;
+            w->inv32[i * nb + j] = c <= r ? (float)w->inv[r * NB + c] : 0.0f;
+        }
+    }
+    for (size_t r = 0; r < rows; r++)
+        memcpy(w->neg + r * nb, b + r * n + k, nb * sizeof(*b));
+    DR_TRY(nn_matmul_nt(w->dev, w->below, w->neg, w->inv32, NULL, rows, nb, nb, nb, false));
+    for (size_t r = 0; r < rows; r++)
+        memcpy(b + r * n + k, w->below + r * nb, nb * sizeof(*b));
+    for (size_t i = 0; i < rows * nb; i++)
+        w->neg[i] = -w->below[i];
+done:
+    return st;
+}
+
+dr_status quant_chol_solve(nn_device *dev, float *b, size_t rows, size_t n, const float *l)
+{
+    size_t last = (n - 1) / NB * NB;
+    float *panel = NULL;
+    chol_work w = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(work_init(&w, dev, NULL, rows > n ? rows : n));
+    w.n = n;
+    DR_TRY(quant_floats(&panel, n, NB, "columns of a factor"));
+    for (size_t k = 0; k < n; k += NB) { /* y L^T = b */
+        size_t nb = n - k < NB ? n - k : NB, from = k + nb;
+        DR_TRY(solve_block(&w, b, rows, k, nb, l, false));
+        for (size_t i = from; i < n; i++)
+            memcpy(panel + (i - from) * nb, l + i * n + k, nb * sizeof(*panel));
+        if (from < n)
+            DR_TRY(nn_matmul_nt(dev, b + from, w.neg, panel, NULL, rows, n - from, nb, n,
+                                true));
+    }
+    for (size_t k = last + NB; k > 0; k -= NB) { /* x L = y */
+        size_t at = k - NB, nb = n - at < NB ? n - at : NB;
+        DR_TRY(solve_block(&w, b, rows, at, nb, l, true));
+        for (size_t j = 0; j < at; j++) {
+            for (size_t i = 0; i < nb; i++)
+                panel[j * nb + i] = l[(at + i) * n + j];
+        }
+        if (at > 0)
+            DR_TRY(nn_matmul_nt(dev, b, w.neg, panel, NULL, rows, at, nb, n, true));
+    }
+done:
+    dr_big_free(panel);
     dr_big_free(w.block);
     return st;
 }

@@ -16,6 +16,8 @@
  * are kept for all tokens, later silu*up for as many sequences as KEEP_BYTES holds; the
  * others are computed again, to the same bytes.
  *
+ * With o->upstream the original's text runs beside it, slot by slot (upstream.c).
+ *
  * Peak memory: x and attention outputs of all tokens, at most KEEP_BYTES more, one slot's
  * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
  * layer that has been rounded to 4 bits, next to which their 8 are as good as exact.
@@ -24,7 +26,7 @@
 #include <string.h>
 
 #include "core/mem.h"
-#include "quant/quant_impl.h"
+#include "quant/gptq_impl.h"
 
 #define KEEP_BYTES ((size_t)1 << 30)
 
@@ -52,6 +54,7 @@ typedef struct {
     float *strips;    /* owned: the Hessian being summed */
     float *full;      /* owned: [K][K] */
     float *scale, *row_scale; /* owned: [K], [N] with prescale */
+    quant_upstream up;        /* owned */
     dr_qtensor held; /* owned: QKV or GATE_UP until the slot after it has its scale */
 } gptq_run;
 
@@ -66,6 +69,7 @@ static void run_release(gptq_run *r)
     dr_big_free(r->more[0]);
     dr_big_free(r->more[1]);
     free(r->sum);
+    quant_upstream_close(&r->up);
     dr_qtensor_release(&r->held);
     quant_stream_close(&r->s);
 }
@@ -114,6 +118,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
+    DR_TRY(quant_upstream_open(&r->up, &r->s, r->o->upstream));
 done:
     return st;
 }
@@ -333,6 +338,7 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
+    DR_TRY(quant_upstream_correct(&r->up, r->w, r->full, slot, l->path));
     DR_TRY(mean_output(r, layer, slot, 1));
     if (r->prune != NULL)
         DR_TRY(prune_slot(r, layer, slot, l->path));
@@ -385,6 +391,7 @@ static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i
 
     if (mends_bias(r, r->layer.index, slot))
         DR_TRY(quant_inputs_add(nn_device_pool(r->s.site->dev), r->sum, in, m, k, i == 0));
+    DR_TRY(quant_upstream_add(&r->up, slot, in, chunk_x(r, i), i, m));
     DR_TRY(nn_i8_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
 done:
     return st;
@@ -492,6 +499,7 @@ static dr_status run_layer(gptq_run *r, int layer)
 
     DR_TRY(nn_decoder_norms(r->s.dec, layer, &norms));
     r->layer = *norms;
+    DR_TRY(quant_upstream_layer(&r->up, layer));
     DR_TRY(each_chunk(r, stage_qkv));
     DR_TRY(solve_slot(r, layer, HF_SLOT_QKV));
     DR_TRY(each_chunk(r, stage_o));

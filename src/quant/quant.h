@@ -111,8 +111,10 @@ typedef struct {
     bool prescale;       /* AWQ's scaling first, folded into norms and V and up rows */
     bool minmax;         /* grids from min and max, as GPTQ's; false: from the range that
                             costs the group least, by its block of the Hessian */
-    bool bias;  /* the mean of a linear's error goes into its bias, if it has one */
-    int sweeps; /* of descent over codes, scales and zero points; 0: none */
+    bool bias;       /* the mean of a linear's error goes into its bias, if it has one */
+    double upstream; /* 0 to 1: the share of what the layers before have done to a linear's
+                        inputs and residual that it takes back (upstream.c) */
+    int sweeps;      /* of descent over codes, scales and zero points; 0: none */
 } quant_gptq_options;
 DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);

@@ -1,6 +1,7 @@
 /*
  * chol_test.c - the blocked Cholesky factor against plain loops in double.
  */
+#include "quant/gptq_impl.h"
 #include "quant_fixture.h"
 
 static void reference(double *l, const float *a, size_t n)
@@ -40,6 +41,38 @@ static void factor(nn_device *dev, size_t n)
     free(l);
 }
 
+/* b (L L^T)^-1, multiplied by L L^T again, is b. */
+static void solve(nn_device *dev, size_t n)
+{
+    enum { ROWS = 37 };
+    float *l = fix_normal(n * n, n, 0.5f / sqrtf((float)n));
+    float *b = fix_normal(ROWS * n, n + 1, 1.0f), *x = dr_calloc(ROWS * n, sizeof(*x));
+    double *y = dr_calloc(n, sizeof(*y)), worst = 0;
+
+    for (size_t i = 0; i < n; i++)
+        l[i * n + i] = 1.0f + 0.25f * (float)(i % 3);
+    memcpy(x, b, ROWS * n * sizeof(*x));
+    CHECK_OK(quant_chol_solve(dev, x, ROWS, n, l));
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t j = 0; j < n; j++) {
+            y[j] = 0;
+            for (size_t i = j; i < n; i++)
+                y[j] += (double)x[r * n + i] * (double)l[i * n + j];
+        }
+        for (size_t i = 0; i < n; i++) {
+            double sum = 0;
+            for (size_t j = 0; j <= i; j++)
+                sum += y[j] * (double)l[i * n + j];
+            worst = fmax(worst, fabs(sum - (double)b[r * n + i]));
+        }
+    }
+    CHECK_NEAR(worst, 0, 2e-5);
+    free(l);
+    free(b);
+    free(x);
+    free(y);
+}
+
 static void indefinite(nn_device *dev)
 {
     enum { N = 200 };
@@ -64,6 +97,8 @@ int main(void)
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     for (size_t i = 0; i < DR_COUNT(sizes); i++)
         factor(dev, sizes[i]);
+    for (size_t i = 0; i < DR_COUNT(sizes); i++)
+        solve(dev, sizes[i]);
     indefinite(dev);
     nn_device_close(dev);
     return check_done();

@@ -1,0 +1,39 @@
+/*
+ * gptq_impl.h - what runs beside GPTQ's stream of text: the original's (upstream.c).
+ */
+#ifndef DRUPE_QUANT_GPTQ_IMPL_H
+#define DRUPE_QUANT_GPTQ_IMPL_H
+
+#include "quant/quant_impl.h"
+
+typedef struct {
+    const quant_stream *s; /* borrowed; NULL: there is no such stream */
+    double share;          /* of the differences, to be taken back */
+    nn_decoder *dec;       /* owned */
+    nn_layer layer;        /* the original's; packed are these: */
+    float *packed[HF_SLOT_COUNT];
+    float *x, *attn;       /* owned: of all tokens */
+    float *h, *wide, *act; /* owned: of a chunk */
+    float *turned, *in;    /* owned: a chunk by columns; the slot's inputs, packed */
+    float *cross, *drift;  /* owned: sums of the slot at hand, [K][K] and [D][K] */
+    float *factor, *rhs;   /* owned */
+} quant_upstream;
+
+/* s has embedded its text.  No stream for share 0. */
+DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, const quant_stream *s,
+                                          double share);
+void quant_upstream_close(quant_upstream *u);
+DR_MUST_USE dr_status quant_upstream_layer(quant_upstream *u, int layer);
+/* Chunk i of m rows, the slots of a layer in order: in[m][K] are the inputs that the slot
+ * has now, x[m][D] the residual stream that its output is added to. */
+DR_MUST_USE dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
+                                         const float *x, size_t i, size_t m);
+/* w[N][K] becomes the weight to round; h[K][K]: the sum of in^T in. */
+DR_MUST_USE dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h,
+                                             hf_slot slot, const char *name);
+
+/* b[rows][n] becomes b (L L^T)^-1 for the lower triangle of l[n][n] (chol.c). */
+DR_MUST_USE dr_status quant_chol_solve(nn_device *dev, float *b, size_t rows, size_t n,
+                                       const float *l);
+
+#endif
