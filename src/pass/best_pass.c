@@ -15,8 +15,8 @@ typedef struct {
 
 static const dr_param params[] = {
     PASS_GRID_ROWS("128"),
-    DR_FLOAT(best, damp_percent, .dflt = "0.01", .search = "[0.001, 0.01, 0.1]",
-             .min = 0.0001, .max = 1, .help = "share of the mean diagonal that is added"),
+    DR_FLOAT(best, damp_percent, .dflt = "0.2", .search = "[0.05, 0.2, 0.5]", .min = 0.0001,
+             .max = 1, .help = "share of the mean diagonal that is added"),
     DR_BOOL(best, desc_act, .dflt = "true",
             .help = "columns by descending activation, groups kept whole"),
     DR_INT(best, sweeps, .dflt = "3", .min = 0, .max = 100,
@@ -49,14 +49,15 @@ static pass_quant_plan quant_plan(const void *config)
 
     plan.calib_samples = 64;
     plan.calib_seq_len = 512;
-    plan.forwards = 6; /* Gptq's 2.5; each weight solved twice, with descent */
+    plan.forwards = 10; /* Gptq's 2.5, the original's; each weight solved twice */
+    plan.twice = ((const best *)config)->upstream > 0;
     return plan;
 }
 
 extern const pass_def pass_best; /* PASS(best) in pass/passes.def */
 const pass_def pass_best = {
     .name = "Best",
-    .version = 2,
+    .version = 3,
     .summary = "scales, error feedback and descent over codes, scales and zero points",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -57,6 +57,7 @@ static pass_quant_plan quant_plan(const void *config)
     plan.calib_samples = 32;
     plan.calib_seq_len = 512;
     plan.forwards = 2.5; /* a layer before and after; its Hessians */
+    plan.twice = ((const gptq *)config)->upstream > 0;
     return plan;
 }
 

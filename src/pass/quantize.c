@@ -315,6 +315,10 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
                        Grams of the widest input */
         need->memory +=
             (c->parallel ? 12 : 8) * tokens * (uint64_t)c->hidden + 8 * widest * widest;
+    if (plan->twice) /* its stream and attention outputs, a layer as floats and packed, two
+                        more matrices of the widest input */
+        need->memory += 4 * tokens * ((uint64_t)c->hidden + hf_slot_in(c, HF_SLOT_O)) +
+                        6 * layer + 12 * widest * widest;
     if (plan->modules->lm_head) /* packed, and a slice of it five times */
         need->memory += embed * 9 / 8 + (uint64_t)5 * 4 * HEAD_SLICE * (uint64_t)c->hidden;
     if (job->evaluate) /* the head as floats, and the hidden states of both models */

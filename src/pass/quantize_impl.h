@@ -111,6 +111,7 @@ typedef struct pass_quant_plan {
     size_t calib_samples; /* when the user says nothing; 0: no text is read */
     size_t calib_seq_len; /* likewise */
     double forwards;      /* work, in forward passes over the calibration text */
+    bool twice;           /* the original's text runs beside it */
     pass_quantizer quantize;
 } pass_quant_plan;
 

@@ -321,6 +321,22 @@ done:
 }
 
 /*
+ * Columns of a text of T tokens look more alike than those of any other text; the products
+ * of different ones become 1 - 2 K / T of what they are, a half at the least (shrinkage to
+ * the diagonal, Ledoit and Wolf 2004, with a fixed weight).
+ */
+static void shrink_hessian(gptq_run *r, size_t k)
+{
+    double by = 2 * (double)k / (double)(r->s.calib->count * r->s.calib->seq_len);
+    float rest = (float)(1 - (by < 0.5 ? by : 0.5));
+
+    for (size_t i = 0; i < k; i++) {
+        for (size_t j = 0; j < k; j++)
+            r->full[i * k + j] *= i != j ? rest : 1.0f;
+    }
+}
+
+/*
  * Rounds the slot for the Hessian in strips; r->packed[k] is then its rounded weight,
  * unscaled: the text goes on through the layer as if nothing had been folded.
  */
@@ -335,6 +351,8 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
+    if (r->best)
+        shrink_hessian(r, n_in);
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];

@@ -1,5 +1,5 @@
 /*
- * upstream.c - what the layers before a slot have done to its inputs, taken back by the slot.
+ * upstream.c - what the layers before a slot have done to its inputs, which it takes back.
  *
  * The text runs a second time, through the original weights.  With x the inputs of a slot
  * behind everything that is rounded, x~ those of the original, and d the difference between
@@ -17,9 +17,10 @@
  *
  * A half of it is better than all: a part of the difference is noise that later layers
  * average out, and what is fitted to little text is that text's.  For the same reason the
- * damping is ten times GPTQ's.  SmolLM2-135M, group 64, gptq on 131,000 tokens of prose, KL
- * on other prose: 0.0655 without, 0.0578 with all of the first sum, 0.0528 with all of
- * both, 0.0479 with half of both.
+ * damping is ten times GPTQ's, and the share smaller by K / T, the numbers that are fitted
+ * for each token.  SmolLM2-135M, group 64, gptq on 131,000 tokens of prose, KL on other
+ * prose: 0.0655 without, 0.0578 with all of the first sum, 0.0528 with all of both, 0.0479
+ * with half of both.
  *
  * d is left out where something stands between the product and the residual stream (a norm,
  * a multiplier), and in a parallel layer, whose two products share one difference.
@@ -269,8 +270,10 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
     for (size_t i = 0; adds_plainly(u, slot) && i < n * k; i++)
         u->rhs[i] += u->drift[i];
     DR_TRY(quant_chol_solve(dev, u->rhs, n, k, u->factor));
+    double part = 1 - (double)k / (double)(u->s->calib->count * u->s->calib->seq_len);
+    float share = (float)(part > 0 ? u->share * part : 0);
     for (size_t i = 0; i < n * k; i++)
-        w[i] += (float)u->share * u->rhs[i];
+        w[i] += share * u->rhs[i];
 done:
     return st;
 }
