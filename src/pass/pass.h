@@ -16,6 +16,7 @@
 
 #include "core/arena.h"
 #include "core/param.h"
+#include "core/resume.h"
 #include "core/status.h"
 #include "data/data.h"
 
@@ -52,6 +53,7 @@ typedef struct {
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
     bool evaluate;            /* measure the result against the input */
     double max_kl;            /* of that, as in pass_evaluation */
+    dr_resume *resume;        /* of a quantizer: what a killed run had done; may be NULL */
     bool check;               /* load the result in the runtime before it is committed */
     dr_arena *arena;          /* lives as long as the result */
     dr_buf *text;             /* the result for people: tables, sizes (stdout at the end) */

@@ -184,12 +184,15 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
+    if (job->resume != NULL)
+        hf_writer_keep(writer, dr_resume_dir(job->resume));
     const quant_site site = {.dev = dev,
                              .in = m,
                              .out = writer,
                              .progress = &progress,
                              .choices = chosen->layers,
-                             .head = chosen->head ? &chosen->head_grid : NULL};
+                             .head = chosen->head ? &chosen->head_grid : NULL,
+                             .resume = job->resume};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
@@ -323,6 +326,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
         pass_seconds(job, 2 * (double)(layer * layers) *
                                   (plan->forwards * (double)tokens + 2 * (double)judged) +
                               4 * (double)embed * (double)judged);
+    if (tokens > 0) /* hidden states for a run after a kill, two of them in turn */
+        need->disk += 8 * tokens * (uint64_t)c->hidden;
     if (tokens > 0)
         pass_calibration_need(need, job, &data, c);
     pass_distill_need(need, job, plan->modules, c, tokens, data.max_seq_len);
