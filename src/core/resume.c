@@ -228,12 +228,16 @@ static dr_status look_through(size_t count[3], const dr_resume *r)
     DR_TRY(dr_list_dir(&a, r->dir, &names, &n));
     for (size_t i = 0; i < n; i++) {
         const char *path = dr_path_join(&a, r->dir, names[i]);
+        dr_part parts[DR_RESUME_PARTS];
         dr_map map = {0};
         head h;
         if (!is_piece(names[i]) || !dr_is_file(path))
             continue;
         DR_TRY(dr_map_open(&map, path));
-        count[read_head(&h, &map, r->key)]++;
+        piece_kind kind = read_head(&h, &map, r->key);
+        if (kind == PIECE_OURS && !find_parts(parts, &h, &map))
+            kind = PIECE_BROKEN;
+        count[kind]++;
         dr_map_close(&map);
     }
 done:

@@ -37,6 +37,8 @@ done:
 
 static bool has_news(const hf_writer *w, const struct shard *f)
 {
+    if (!f->saved)
+        return true;
     for (size_t i = f->first; i < f->first + f->count; i++) {
         if (w->slots[i].written && !w->slots[i].summed)
             return true;
@@ -54,6 +56,7 @@ dr_status hf_writer_save(hf_writer *w, dr_buf *state)
             continue;
         DR_TRY(dr_writer_sync(&w->shards[i].w));
         DR_TRY(sum_shard(w, &w->shards[i]));
+        w->shards[i].saved = true;
     }
     for (size_t i = 0; i < w->slot_count; i++) {
         if (w->unfit == w->slots[i].t.name && w->unfit != NULL)
@@ -130,6 +133,8 @@ dr_status hf_writer_resume(hf_writer *w, bool *taken, const void *state, size_t 
     memcpy(&unfit, p, sizeof(unfit));
     if (unfit < w->slot_count)
         w->unfit = w->slots[unfit].t.name;
+    for (size_t i = 0; i < w->shard_count; i++)
+        w->shards[i].saved = true;
     for (size_t i = 0; i < w->slot_count; i++) {
         const record r = record_at(p, i);
         struct slot *s = &w->slots[i];
