@@ -211,6 +211,32 @@ done:
     return st;
 }
 
+bool dr_resume_keep(dr_resume *r, const char *name, const dr_part *parts, size_t count)
+{
+    const dr_trail before = *dr_trail_get();
+
+    if (dr_resume_put(r, name, parts, count) == DR_OK)
+        return true;
+    dr_log(DR_WARNING, "%s: a run that is killed from here on cannot go on later: %s",
+           r->what, dr_trail_get()->frames[0].text);
+    dr_trail_set(&before);
+    return false;
+}
+
+bool dr_resume_take(const dr_resume *r, const char *name, void *dst, size_t bytes)
+{
+    dr_map map = {0};
+    dr_part part;
+
+    if (r == NULL || !dr_resume_get(r, name, &map, &part, 1))
+        return false;
+    bool fits = part.bytes == bytes;
+    if (fits)
+        memcpy(dst, part.data, bytes);
+    dr_map_close(&map);
+    return fits;
+}
+
 /* ---- the folder ---- */
 
 static bool is_piece(const char *name)

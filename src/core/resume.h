@@ -38,9 +38,13 @@ enum { DR_RESUME_PARTS = 4 }; /* at most; each begins at a multiple of 64 in its
 /* The piece becomes these parts, one behind the other.  name: static, a file's. */
 DR_MUST_USE dr_status dr_resume_put(dr_resume *r, const char *name, const dr_part *parts,
                                     size_t count);
+/* The same, where failing is no error: a warning says so, and false is returned. */
+bool dr_resume_keep(dr_resume *r, const char *name, const dr_part *parts, size_t count);
 /* The last whole one: a mapping, and its parts, which must be so many.  false: there is none,
  * and nothing is open. */
 bool dr_resume_get(const dr_resume *r, const char *name, dr_map *map, dr_part *parts,
                    size_t count);
+/* The only part of a piece, if it has so many bytes, into dst; r NULL: false. */
+bool dr_resume_take(const dr_resume *r, const char *name, void *dst, size_t bytes);
 
 #endif

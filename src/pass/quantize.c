@@ -153,8 +153,10 @@ static dr_status mix(const pass_job *job, pass_choices *chosen, nn_device *dev,
 {
     const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
     dr_progress progress;
-    const quant_site site = {
-        .dev = dev, .in = m, .progress = plan->modules->max_size ? &progress : NULL};
+    const quant_site site = {.dev = dev,
+                             .in = m,
+                             .progress = plan->modules->max_size ? &progress : NULL,
+                             .resume = job->resume};
     dr_status st = DR_OK;
 
     if (site.progress != NULL)

@@ -32,19 +32,6 @@ typedef struct {
     bool off;
 } keeper;
 
-/* What cannot be kept is said, and not tried again. */
-static void put(keeper *k, const dr_part *parts)
-{
-    const dr_trail before = *dr_trail_get();
-
-    if (dr_resume_put(k->site->resume, piece, parts, PARTS) != DR_OK) {
-        dr_log(DR_WARNING, "a run that is killed from here on cannot go on later: %s",
-               dr_trail_get()->frames[0].text);
-        dr_trail_set(&before);
-        k->off = true;
-    }
-}
-
 static dr_status keep(keeper *k, uint64_t done)
 {
     const double now = dr_now_s(), free_s = k->x != NULL ? FREE_S : FREE_SHORT_S;
@@ -59,7 +46,7 @@ static dr_status keep(keeper *k, uint64_t done)
     const dr_part parts[PARTS] = {{&done, sizeof(done)},
                                   {writer.data, writer.len},
                                   {k->x, k->floats * sizeof(*k->x)}};
-    put(k, parts);
+    k->off = !dr_resume_keep(k->site->resume, piece, parts, PARTS);
     k->last_s = dr_now_s() - now;
     k->spent_s += k->last_s;
     k->count++;
