@@ -1,11 +1,12 @@
 /*
  * resume.c - pieces of state that survive a kill.
  *
- * A piece has two files, NAME.0 and NAME.1, which are written in turn, in place: so the file
- * system has nothing to make and little to note, and one of the two is whole at any moment.
- * The piece is the one with the greatest serial of those whose head and parts have their
- * checksums; a file that was being written at the kill, and one whose bits have changed, are
- * passed over.  Numbers are in the machine's own order: a state does not travel.
+ * A piece has two files, NAME.0 and NAME.1, which are written in turn, in place: so the
+ * file system has nothing to make and little to note, and one of the two is whole at any
+ * moment.  The piece is the one with the greatest serial of those whose head and parts have
+ * their checksums; a file that was being written at the kill, and one whose bits have
+ * changed, are passed over.  Numbers are in the machine's own order: a state does not
+ * travel.
  */
 #include "core/resume.h"
 
@@ -54,7 +55,7 @@ static char *piece_path(const dr_resume *r, const char *name, uint64_t serial)
 
 typedef enum { PIECE_BROKEN, PIECE_OTHERS, PIECE_OURS } piece_kind;
 
-/* What a file's head says, and whether its parts are there; their sums are not looked at. */
+/* What a file's head says, and whether its parts are there; not whether they are whole. */
 static piece_kind read_head(head *h, const dr_map *map, const char *key)
 {
     uint64_t at = aligned(sizeof(*h));

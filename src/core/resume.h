@@ -40,8 +40,8 @@ DR_MUST_USE dr_status dr_resume_put(dr_resume *r, const char *name, const dr_par
                                     size_t count);
 /* The same, where failing is no error: a warning says so, and false is returned. */
 bool dr_resume_keep(dr_resume *r, const char *name, const dr_part *parts, size_t count);
-/* The last whole one: a mapping, and its parts, which must be so many.  false: there is none,
- * and nothing is open. */
+/* The last whole one: a mapping, and its parts, which must be so many.  false: there is
+ * none, and nothing is open. */
 bool dr_resume_get(const dr_resume *r, const char *name, dr_map *map, dr_part *parts,
                    size_t count);
 /* The only part of a piece, if it has so many bytes, into dst; r NULL: false. */

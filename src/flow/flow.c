@@ -7,8 +7,9 @@
  *   3. drupe.json is the last file written, so that a folder which has it is whole.
  *
  * A run that is killed leaves X.tmp with what its quantizing steps had done, in
- * X.tmp/resume/step-N; the same command goes on from there.  An error, a full disk included,
- * Ctrl-C and SIGTERM leave nothing: what was asked for is over, and its disk is free again.
+ * X.tmp/resume/step-N; the same command goes on from there.  An error, a full disk
+ * included, Ctrl-C and SIGTERM leave nothing: what was asked for is over, and its disk is
+ * free again.
  */
 #include "flow/flow.h"
 
@@ -110,6 +111,11 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         if (i > 0 && d->takes != kind)
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
                     kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
+        if (d->chooses && i + 1 == spec->step_count)
+            DR_FAIL(DR_EUSAGE, "%s writes nothing: a quantizer comes after it", d->name);
+        if (i > 0 && p->steps[i - 1].def->chooses && d->quant_plan == NULL)
+            DR_FAIL(DR_EUSAGE, "%s chooses for a quantizer, and %s is none",
+                    p->steps[i - 1].def->name, d->name);
         kind = d->gives;
         p->reads_data = p->reads_data || d->needs_data;
         p->resumes = p->resumes || d->quant_plan != NULL;

@@ -17,9 +17,9 @@ struct hf_writer;
 void hf_writer_keep(struct hf_writer *w, const char *keep);
 /* What is written so far, which is on disk then, into state. */
 DR_MUST_USE dr_status hf_writer_save(struct hf_writer *w, dr_buf *state);
-/* Before the first tensor, after hf_writer_keep: goes on in what a writer of the same source
- * and formats left there.  *taken false: the state is not of this plan, or the files are not
- * as it says; they are made anew. */
+/* Before the first tensor, after hf_writer_keep: goes on in what a writer of the same
+ * source and formats left there.  *taken false: the state is not of this plan, or the
+ * files are not as it says; they are made anew. */
 DR_MUST_USE dr_status hf_writer_resume(struct hf_writer *w, bool *taken, const void *state,
                                        size_t n);
 

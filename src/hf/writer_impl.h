@@ -1,6 +1,6 @@
 /*
- * writer_impl.h - the writer's plan, for writer.c, and for writer_state.c, which saves what is
- * written of it and takes it up again.
+ * writer_impl.h - the writer's plan, for writer.c, and for writer_state.c, which saves
+ * what is written of it and takes it up again.
  */
 #ifndef DRUPE_HF_WRITER_IMPL_H
 #define DRUPE_HF_WRITER_IMPL_H

@@ -2,10 +2,10 @@
  * writer_state.c - what a writer has written so far, and a writer that goes on with it.
  *
  * The state is, for each tensor of the plan, whether it is written and the checksum of its
- * bytes in the file.  The plan follows from the source and the formats, so that a writer with
- * the same ones has the same; its files are taken up when their headers are those of the plan
- * and every written tensor has its checksum.  What was written after the state was saved is
- * written again.
+ * bytes in the file.  The plan follows from the source and the formats, so that a writer
+ * with the same ones has the same; its files are taken up when their headers are those of
+ * the plan and every written tensor has its checksum.  What was written after the state
+ * was saved is written again.
  */
 #include <string.h>
 

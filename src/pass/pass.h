@@ -27,6 +27,14 @@ typedef struct {
     const char *path; /* PEFT folder */
 } pass_adapter;
 
+/* What SelectiveMixedPrecision chose for the quantizer after it. */
+typedef struct {
+    int rule; /* of pass_mixes */
+    double ratio;
+    int bits, group_size;
+    bool symmetric;
+} pass_mix_choice;
+
 /* A model between passes.  Strings live in the job's arena or longer. */
 typedef struct {
     pass_kind kind;
@@ -35,6 +43,7 @@ typedef struct {
     const char *name; /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
+    const pass_mix_choice *mix; /* for a quantizer; NULL: its own */
 } pass_model;
 
 typedef struct pass_def pass_def;
@@ -72,6 +81,7 @@ struct pass_def {
     const char *summary;
     pass_kind takes, gives;
     bool needs_data;
+    bool chooses; /* writes nothing: it says something to the quantizer after it */
     size_t config_size;
     const dr_param *params;
     size_t params_count;

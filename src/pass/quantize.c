@@ -132,7 +132,7 @@ done:
 }
 
 /* The quantizer's plan; bits by measured error and training need text whatever rounds. */
-static pass_quant_plan plan_of(const pass_job *job)
+static pass_quant_plan plan_of(const pass_job *job, const pass_model *in)
 {
     pass_quant_plan plan = job->def->quant_plan(job->config);
 
@@ -143,7 +143,34 @@ static pass_quant_plan plan_of(const pass_job *job)
     }
     if (plan.modules->max_size != NULL)
         plan.forwards += MIX_FORWARDS;
+    if (in->mix != NULL) {
+        pass_modules *mixed = dr_arena_alloc(job->arena, 1, sizeof(*mixed));
+        *mixed = *plan.modules;
+        mixed->mixed = in->mix->rule;
+        mixed->ratio = in->mix->ratio;
+        plan.modules = mixed;
+        plan.grid = (quant_grid){in->mix->bits, in->mix->group_size, in->mix->symmetric};
+    }
     return plan;
+}
+
+/* The choice of a pass before this one has a place in it. */
+static dr_status check_mix(const pass_job *job, const pass_model *in,
+                           const pass_quant_plan *plan)
+{
+    dr_status st = DR_OK;
+
+    if (in->mix == NULL)
+        goto done;
+    if (plan->layout == HF_QUANT_NONE)
+        DR_FAIL(DR_EUSAGE, "%s: SelectiveMixedPrecision chooses for a quantizer",
+                job->def->name);
+    if (pass_mix_asked(job->def->quant_plan(job->config).modules))
+        DR_FAIL(DR_EUSAGE, "%s: mixed, max_size: SelectiveMixedPrecision has chosen",
+                job->def->name);
+    DR_TRY(pass_modules_check(plan->modules, &plan->grid, plan->layout));
+done:
+    return st;
 }
 
 /* Bits and groups by slot, where they are asked for. */
@@ -242,7 +269,7 @@ done:
 
 dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const pass_quant_plan planned = plan_of(job), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job, in), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     judgement found = {0};
@@ -253,6 +280,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     nn_device *dev = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(check_mix(job, in, plan));
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to quantize");
     DR_TRY(check_input(job, in, m));
     DR_TRY(fit_group(&grid, m));
@@ -297,7 +325,7 @@ done:
 
 dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    const pass_quant_plan planned = plan_of(job), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job, in), *plan = &planned;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 

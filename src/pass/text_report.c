@@ -1,5 +1,6 @@
 /*
- * text_report.c - what became of a text that was read: what is lost is warned of, and counted.
+ * text_report.c - what became of a text that was read: what is lost is warned of, and
+ * counted.
  */
 #include "core/log.h"
 #include "pass/shared_impl.h"

@@ -6,10 +6,10 @@
  * of the next layer.  The states are stored, not computed again: the text has gone through
  * rounded weights before their scales were folded, which the checkpoint does not hold.
  *
- * Keeping takes at most KEEP_SHARE of the time, and FREE_S beside that: it is left out behind
- * a layer where it would take more, by how long it took the last time.  That is decided by the
- * clock and changes no bytes, only the layer at which a later run begins.  A state that cannot
- * be written is no error: the run goes on without.
+ * Keeping takes at most KEEP_SHARE of the time, and FREE_S beside that: it is left out
+ * behind a layer where it would take more, by how long it took the last time.  That is
+ * decided by the clock and changes no bytes, only the layer at which a later run begins.
+ * A state that cannot be written is no error: the run goes on without.
  */
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /*
- * hash_test.c - SHA-256 against the examples of FIPS 180-4; a checksum that any change of one
- * word changes.
+ * hash_test.c - SHA-256 against the examples of FIPS 180-4; a checksum that any change of
+ * one word changes.
  */
 #include "check.h"
 

@@ -1,6 +1,7 @@
 /*
- * awq_blocks_test.c - the exact search's checkpoint, read from AutoAWQ's layout as its kernels
- * do, stands for the very numbers of the blocks in the ONNX model that is made of it.
+ * awq_blocks_test.c - the exact search's checkpoint, read from AutoAWQ's layout as its
+ * kernels do, stands for the very numbers of the blocks in the ONNX model that is made of
+ * it.
  *
  * Both are read here from their bytes alone: qweight[K][N/8], qzeros[K/group][N/8] in the
  * nibble order 0 2 4 6 1 3 5 7 and scales[K/group][N]; B[N][blocks][block/2],

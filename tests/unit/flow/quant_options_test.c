@@ -1,9 +1,9 @@
 /*
- * quant_options_test.c - every option that a quantizing pass accepts changes the weights that
- * it writes, and so does other text.
+ * quant_options_test.c - every option that a quantizing pass accepts changes the weights
+ * that it writes, and so does other text.
  *
- * The options are those of the passes' own tables: one that has no line below fails the test,
- * and so does a line that no pass has.
+ * The options are those of the passes' own tables: one that has no line below fails the
+ * test, and so does a line that no pass has.
  */
 #include "flow_fixture.h"
 
