@@ -29,7 +29,7 @@ struct shard {
     dr_buf header; /* owned: until the file is open */
     dr_writer w;
     bool open;
-    bool saved; /* its header is on disk */
+    bool saved;          /* its header is on disk */
     size_t first, count; /* slots */
 };
 
