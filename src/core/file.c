@@ -199,6 +199,24 @@ dr_status dr_file_size(uint64_t *bytes, const char *path)
     return DR_OK;
 }
 
+dr_status dr_file_time(int64_t *ns, const char *path)
+{
+    struct stat sb;
+
+    *ns = 0;
+    if (dr_io_fault() || stat(path, &sb) != 0)
+        return dr_io_fail(path, "look at it");
+    *ns = (int64_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec;
+    return DR_OK;
+}
+
+bool dr_file_is_single(const char *path)
+{
+    struct stat sb;
+
+    return lstat(path, &sb) == 0 && S_ISREG(sb.st_mode) && sb.st_nlink == 1;
+}
+
 char *dr_io_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');

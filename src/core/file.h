@@ -38,6 +38,10 @@ bool dr_exists(const char *path);
 bool dr_is_dir(const char *path);
 bool dr_is_file(const char *path);
 DR_MUST_USE dr_status dr_file_size(uint64_t *bytes, const char *path);
+/* When its content changed last, in nanoseconds. */
+DR_MUST_USE dr_status dr_file_time(int64_t *ns, const char *path);
+/* Whether it has but one name. */
+bool dr_file_is_single(const char *path);
 /* Bytes free for the file system that holds path or its nearest existing parent. */
 uint64_t dr_disk_free(const char *path);
 
@@ -70,6 +74,10 @@ typedef struct {
 
 DR_MUST_USE dr_status dr_writer_open(dr_writer *w, const char *path);
 DR_MUST_USE dr_status dr_writer_add(dr_writer *w, const void *data, size_t n);
+/* Goes on in a file that a writer of a run before this one made (core/resume.h). */
+DR_MUST_USE dr_status dr_writer_reopen(dr_writer *w, const char *path);
+/* What was added is on disk. */
+DR_MUST_USE dr_status dr_writer_sync(dr_writer *w);
 /* Zeros up to the next multiple of align. */
 DR_MUST_USE dr_status dr_writer_align(dr_writer *w, size_t align);
 uint64_t dr_writer_at(const dr_writer *w);
@@ -94,11 +102,18 @@ DR_MUST_USE dr_status dr_copy_file(const char *dst, const char *src);
  * else is refused.  A kill at any moment leaves X whole (old or new) and at most an X.tmp
  * that the next run clears away.
  *
+ * dr_outdir_open_kept leaves X.tmp/resume there, if a run that was killed left one: what
+ * it had done (core/resume.h).  It is no part of X: the commit removes it, once all else is
+ * on disk.
+ *
  * DR_EUSAGE: X is not drupe's.  DR_EIO: another run writes to X.
  */
 typedef struct dr_outdir dr_outdir;
 DR_MUST_USE dr_status dr_outdir_open(dr_outdir **out, const char *path);
+DR_MUST_USE dr_status dr_outdir_open_kept(dr_outdir **out, const char *path);
 const char *dr_outdir_tmp(const dr_outdir *o); /* write here; borrowed */
+/* X.tmp/resume, which may not be there; borrowed. */
+const char *dr_outdir_resume(const dr_outdir *o);
 /* fsync of every file and folder, then the exchange. */
 DR_MUST_USE dr_status dr_outdir_commit(dr_outdir *o);
 void dr_outdir_close(dr_outdir *o); /* discards what was not committed */

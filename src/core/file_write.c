@@ -2,7 +2,8 @@
  * file_write.c - files written, replaced and placed.
  *
  * 1. Nothing is ever written into a file that exists: a name may be a hard link to a
- *    user's model (dr_place_file), so the old name is removed and a new file made.
+ *    user's model (dr_place_file), so the old name is removed and a new file made.  Only
+ *    dr_writer_reopen does, in what a killed run of drupe left for it in X.tmp/resume.
  * 2. A file that is replaced is whole, old or new, at any moment (temporary, rename).
  * 3. Errors of close() count: a network file system reports a full disk there.
  */
@@ -229,6 +230,18 @@ done:
     return st;
 }
 
+dr_status dr_writer_reopen(dr_writer *w, const char *path)
+{
+    *w = (dr_writer){.fd = -1};
+    int fd = dr_io_open(path, O_WRONLY | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return dr_io_fail(path, "open");
+    w->fd = fd;
+    w->path = dr_strdup(path);
+    w->block = dr_calloc(BLOCK_BYTES, 1);
+    return DR_OK;
+}
+
 static dr_status flush(dr_writer *w)
 {
     dr_status st = dr_io_write(w->fd, w->path, w->block, w->used, w->at);
@@ -292,6 +305,16 @@ dr_status dr_writer_seek(dr_writer *w, uint64_t at)
         DR_TRY(flush(w));
         w->at = at;
     }
+done:
+    return st;
+}
+
+dr_status dr_writer_sync(dr_writer *w)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(flush(w));
+    DR_TRY(dr_io_sync(w->fd, w->path));
 done:
     return st;
 }

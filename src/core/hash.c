@@ -1,9 +1,14 @@
 /*
- * hash.c - SHA-256, from nettle.
+ * hash.c - SHA-256, from nettle; a checksum.
+ *
+ * The checksum has eight lanes of 64 bits.  A step is a one-to-one map of its lane for a
+ * given word and of the word for a given lane (an exclusive or, an odd factor, a rotation),
+ * so that one changed word always changes its lane, and a changed lane the end.
  */
 #include "core/hash.h"
 
 #include <nettle/sha2.h>
+#include <string.h>
 
 #include "core/file.h"
 
@@ -39,4 +44,34 @@ dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path)
 done:
     dr_map_close(&map);
     return st;
+}
+
+enum { LANES = 8 };
+
+static uint64_t mix(uint64_t lane, uint64_t word)
+{
+    lane = (lane ^ word) * 0xd6e8feb86659fd93u;
+    return lane << 29 | lane >> 35;
+}
+
+uint64_t dr_checksum(const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    uint64_t lane[LANES], word[LANES], sum = n;
+
+    for (int i = 0; i < LANES; i++)
+        lane[i] = (uint64_t)i;
+    for (size_t left = n; left > 0;) {
+        size_t part = left < sizeof(word) ? left : sizeof(word);
+        if (part < sizeof(word))
+            memset(word, 0, sizeof(word));
+        memcpy(word, p, part);
+        for (int i = 0; i < LANES; i++)
+            lane[i] = mix(lane[i], word[i]);
+        p += part;
+        left -= part;
+    }
+    for (int i = 0; i < LANES; i++)
+        sum = mix(sum, lane[i]);
+    return sum ^ sum >> 32;
 }

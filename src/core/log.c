@@ -69,6 +69,15 @@ void dr_warn_result(const char *fmt, ...)
     va_end(va);
 }
 
+void dr_tell(const char *fmt, ...)
+{
+    va_list va;
+
+    va_start(va, fmt);
+    say("", fmt, va);
+    va_end(va);
+}
+
 double dr_now_s(void)
 {
     struct timespec ts;

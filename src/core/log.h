@@ -22,6 +22,8 @@ void dr_log(dr_level level, const char *fmt, ...) DR_PRINTF(2, 3);
 void dr_log_text(dr_level level, const char *text);
 /* A warning about something that changes the result (a group size adapted, say). */
 void dr_warn_result(const char *fmt, ...) DR_PRINTF(1, 2);
+/* What a run does that its command does not say (it resumes another, say): always shown. */
+void dr_tell(const char *fmt, ...) DR_PRINTF(1, 2);
 
 /*
  * Progress: begin, then step as often as liked; drawn at most 10 times a second on a

@@ -3,8 +3,9 @@
  *
  *   open                        commit                          close
  *   mkdir X.tmp, lock it,       fsync all in X.tmp              remove X.tmp
- *   refuse or restore X,        X absent:  X.tmp -> X           (new or old, whatever
- *   clear X.tmp                 X there:   X.tmp <-> X          is there), unlock
+ *   refuse or restore X,        remove X.tmp/resume             (new or old, whatever
+ *   clear X.tmp (open_kept:     X absent:  X.tmp -> X           is there), unlock
+ *   all but X.tmp/resume)       X there:   X.tmp <-> X
  *
  * The lock is an flock of the folder itself, so it dies with the process.  What must hold:
  *
@@ -35,6 +36,7 @@ struct dr_outdir {
     char *path; /* owned: X, without links and trailing slashes */
     char *tmp;  /* owned: X.tmp */
     char *old;  /* owned: X.tmp.old */
+    char *kept; /* owned: X.tmp/resume */
     int fd;     /* the folder that X.tmp names, locked; -1: X.tmp is not ours */
 };
 
@@ -205,7 +207,26 @@ done:
     return st;
 }
 
-dr_status dr_outdir_open(dr_outdir **out, const char *path)
+/* Each thing in X.tmp but resume. */
+static dr_status each_in_tmp(const dr_outdir *o, dr_status (*visit)(const char *path))
+{
+    dr_arena a = {0};
+    char **names = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_list_dir(&a, o->tmp, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        const char *path = dr_path_join(&a, o->tmp, names[i]);
+        if (strcmp(path, o->kept) != 0)
+            DR_TRY(visit(path));
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
+static dr_status open_dir(dr_outdir **out, const char *path, bool keep)
 {
     dr_outdir *o = dr_calloc(1, sizeof(*o));
     char *parent = NULL;
@@ -216,13 +237,14 @@ dr_status dr_outdir_open(dr_outdir **out, const char *path)
     DR_TRY(find_path(&o->path, path));
     o->tmp = dr_asprintf("%s.tmp", o->path);
     o->old = dr_asprintf("%s.tmp.old", o->path);
+    o->kept = dr_asprintf("%s.tmp/resume", o->path);
     DR_TRY(check_ours(o->path)); /* before anything is made */
     parent = dr_io_parent(o->path);
     DR_TRY(dr_make_dirs(parent));
     DR_TRY(take_tmp(o));
     DR_TRY(restore(o));
     DR_TRY(check_ours(o->path)); /* a run that ended just now may have changed it */
-    DR_TRY(dr_io_clear_dir(o->tmp));
+    DR_TRY(keep ? each_in_tmp(o, dr_remove_tree) : dr_io_clear_dir(o->tmp));
     *out = o;
     o = NULL;
 done:
@@ -232,9 +254,24 @@ done:
     return st;
 }
 
+dr_status dr_outdir_open(dr_outdir **out, const char *path)
+{
+    return open_dir(out, path, false);
+}
+
+dr_status dr_outdir_open_kept(dr_outdir **out, const char *path)
+{
+    return open_dir(out, path, true);
+}
+
 const char *dr_outdir_tmp(const dr_outdir *o)
 {
     return o->tmp;
+}
+
+const char *dr_outdir_resume(const dr_outdir *o)
+{
+    return o->kept;
 }
 
 /*
@@ -320,12 +357,26 @@ done:
     return st;
 }
 
+/* What a kill could still lose is removed when all of the result is on disk. */
+static dr_status sync_result(dr_outdir *o)
+{
+    dr_status st = DR_OK;
+
+    if (!present(o->kept))
+        return dr_io_sync_tree(o->tmp);
+    DR_TRY(each_in_tmp(o, dr_io_sync_tree));
+    DR_TRY(dr_remove_tree(o->kept));
+    DR_TRY(dr_io_sync(o->fd, o->tmp));
+done:
+    return st;
+}
+
 dr_status dr_outdir_commit(dr_outdir *o)
 {
     dr_status st = DR_OK;
 
     DR_BUG_IF(o->fd < 0); /* committed before */
-    DR_TRY(dr_io_sync_tree(o->tmp));
+    DR_TRY(sync_result(o));
     if (!present(o->path)) {
         DR_TRY(commit_rename(o));
     } else {
@@ -346,5 +397,6 @@ void dr_outdir_close(dr_outdir *o)
     free(o->path);
     free(o->tmp);
     free(o->old);
+    free(o->kept);
     free(o);
 }

@@ -5,6 +5,11 @@
  *   1. nothing under the output's own name changes before dr_outdir_commit;
  *   2. every option and every pass is known to be valid before the first one runs;
  *   3. drupe.json is the last file written, so that a folder which has it is whole.
+ *
+ * A run that is killed leaves X.tmp with what its quantizing steps had done, in
+ * X.tmp/resume/step-N; the same command goes on from there.  An error, a full disk
+ * included, Ctrl-C and SIGTERM leave nothing: what was asked for is over, and its disk is
+ * free again.
  */
 #include "flow/flow.h"
 
@@ -22,6 +27,9 @@ typedef struct {
     flow_planned *steps; /* arena: [step_count] */
     json_t *json;        /* owned: for drupe.json */
     bool reads_data;
+    bool resumes;   /* a step can go on where a killed run stopped */
+    char key[65];   /* of the state that it left */
+    const char *in; /* borrowed: the folder of all states */
 } plan;
 
 static const char *kind_text(pass_kind kind)
@@ -103,8 +111,14 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         if (i > 0 && d->takes != kind)
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
                     kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
+        if (d->chooses && i + 1 == spec->step_count)
+            DR_FAIL(DR_EUSAGE, "%s writes nothing: a quantizer comes after it", d->name);
+        if (i > 0 && p->steps[i - 1].def->chooses && d->quant_plan == NULL)
+            DR_FAIL(DR_EUSAGE, "%s chooses for a quantizer, and %s is none",
+                    p->steps[i - 1].def->name, d->name);
         kind = d->gives;
         p->reads_data = p->reads_data || d->needs_data;
+        p->resumes = p->resumes || d->quant_plan != NULL;
     }
 done:
     return st;
@@ -153,10 +167,14 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     uint64_t memory = 0, disk = 0;
     pass_need need = {0};
     pass_model made = {0};
+    dr_resume *resume = NULL;
     dr_status st = DR_OK;
 
     if (!last)
         DR_TRY(dr_make_dirs(dir));
+    if (s->def->quant_plan != NULL)
+        DR_TRY(dr_resume_open(&resume, dr_path_join(&out->arena, p->in, name), p->key,
+                              spec->output));
     DR_TRY(flow_limits(&memory, &disk, tmp));
     const pass_job job = {.def = s->def,
                           .config = s->config,
@@ -168,6 +186,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .threads = spec->threads,
                           .memory_bytes = memory,
                           .evaluate = spec->evaluate,
+                          .resume = resume,
                           .check = spec->check,
                           .max_kl = spec->max_kl,
                           .arena = &out->arena,
@@ -180,6 +199,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     DR_TRYF(s->def->run(&job, &made, model), "%s on %s", s->def->name, spec->model);
     *model = made;
 done:
+    dr_resume_close(resume);
     return st;
 }
 
@@ -267,6 +287,16 @@ done:
     return st;
 }
 
+static dr_status open_output(dr_outdir **dir, const plan *p, const char *path)
+{
+    dr_status st = DR_OK;
+
+    DR_TRYF(p->resumes ? dr_outdir_open_kept(dir, path) : dr_outdir_open(dir, path),
+            "opening the output folder");
+done:
+    return st;
+}
+
 dr_status flow_run(flow_result *out, const flow_spec *spec)
 {
     dr_outdir *dir = NULL;
@@ -288,13 +318,16 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
         goto done;
     }
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
-        DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
+        DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)
         DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");
     DR_TRY(flow_check_apart(spec, &model, final));
     if (dir == NULL)
-        DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
+        DR_TRY(open_output(&dir, &p, final));
     DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? spec->data.data_files : NULL));
+    if (p.resumes)
+        DR_TRY(flow_state_key(p.key, spec, &model, p.json, p.reads_data));
+    p.in = dr_outdir_resume(dir);
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));

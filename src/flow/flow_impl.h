@@ -62,6 +62,12 @@ DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *ou
 DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
                                        const char *data_files);
 
+/* A hash of what is in drupe.json, and of when the files that go in were changed last: what
+ * the state of a killed run belongs to. */
+DR_MUST_USE dr_status flow_state_key(char hex[65], const flow_spec *spec,
+                                     const pass_model *in, const json_t *steps,
+                                     bool with_data);
+
 /* drupe.json: what made the folder.  No time, no path of this machine. */
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
                                            const char *input_hash, const json_t *steps,

@@ -3,6 +3,7 @@
  * can tell whether it would make the same.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
@@ -12,14 +13,19 @@
 
 enum { WHOLE_BYTES = 1 << 20, SAMPLE_BYTES = 4096, SAMPLES = 64 };
 
-static dr_status add_file(dr_buf *b, const char *path, const char *name)
+static dr_status add_file(dr_buf *b, const char *path, const char *name, bool times)
 {
     dr_map map = {0};
+    int64_t ns = 0;
     char hex[DR_SHA256_HEX];
     dr_status st = DR_OK;
 
     DR_TRY(dr_map_open(&map, path));
     DR_TRY(dr_buf_addf(b, "%s %zu", name, map.size));
+    if (times) {
+        DR_TRY(dr_file_time(&ns, path));
+        DR_TRY(dr_buf_addf(b, " %lld", (long long)ns));
+    }
     if (map.size <= WHOLE_BYTES) {
         dr_sha256(hex, map.data, map.size);
         DR_TRY(dr_buf_addf(b, " %s\n", hex));
@@ -45,7 +51,7 @@ static bool left_out(const char *name)
 }
 
 /* A file, or the files of a folder by name. */
-static dr_status add_path(dr_buf *b, const char *path, const char *label)
+static dr_status add_path(dr_buf *b, const char *path, const char *label, bool times)
 {
     dr_arena arena = {0};
     char **names = NULL;
@@ -54,39 +60,40 @@ static dr_status add_path(dr_buf *b, const char *path, const char *label)
 
     DR_TRY(dr_buf_addf(b, "%s\n", label));
     if (dr_is_file(path)) {
-        DR_TRY(add_file(b, path, "file"));
+        DR_TRY(add_file(b, path, "file", times));
         goto done;
     }
     DR_TRY(dr_list_dir(&arena, path, &names, &count));
     for (size_t i = 0; i < count; i++) {
         const char *file = dr_path_join(&arena, path, names[i]);
         if (!left_out(names[i]) && dr_is_file(file))
-            DR_TRY(add_file(b, file, names[i]));
+            DR_TRY(add_file(b, file, names[i], times));
     }
 done:
     dr_arena_release(&arena);
     return st;
 }
 
-dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_files)
+static dr_status fingerprint(char hex[65], const pass_model *in, const char *data_files,
+                             bool times)
 {
     dr_arena arena = {0};
     dr_buf b;
     dr_status st = DR_OK;
 
     dr_buf_init(&b, (size_t)16 << 20);
-    DR_TRY(add_path(&b, in->path, "model"));
+    DR_TRY(add_path(&b, in->path, "model", times));
     for (size_t i = 0; i < in->adapter_count; i++) {
         const char *name = in->adapters[i].name;
         const char *label = dr_arena_printf(&arena, "adapter %s", name ? name : "");
-        DR_TRYF(add_path(&b, in->adapters[i].path, label), "reading the adapter");
+        DR_TRYF(add_path(&b, in->adapters[i].path, label, times), "reading the adapter");
     }
     if (data_files != NULL) {
         for (char *p = dr_arena_strdup(&arena, data_files), *next; p != NULL; p = next) {
             next = strchr(p, ',');
             if (next != NULL)
                 *next++ = '\0';
-            DR_TRY(add_path(&b, p, "data"));
+            DR_TRY(add_path(&b, p, "data", times));
         }
     }
     dr_sha256(hex, b.data, b.len);
@@ -94,6 +101,11 @@ done:
     dr_buf_release(&b);
     dr_arena_release(&arena);
     return st;
+}
+
+dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_files)
+{
+    return fingerprint(hex, in, data_files, false);
 }
 
 static void set_string(json_t *j, const char *key, const char *text)
@@ -127,12 +139,10 @@ static json_t *data_json(const data_options *o)
     return j;
 }
 
-dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
-                               const char *input_hash, const json_t *steps, bool with_data)
+static json_t *footprint(const flow_spec *spec, const char *input_hash, const json_t *steps,
+                         bool with_data)
 {
-    dr_arena arena = {0};
     json_t *j = json_object();
-    dr_status st = DR_OK;
 
     set_string(j, "drupe", DRUPE_VERSION);
     set_string(j, "device", spec->device != NULL ? spec->device : "cpu");
@@ -140,10 +150,39 @@ dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
     if (with_data)
         json_object_set_new(j, "data", data_json(&spec->data));
     json_object_set(j, "passes", (json_t *)(uintptr_t)steps);
+    return j;
+}
+
+dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
+                               const char *input_hash, const json_t *steps, bool with_data)
+{
+    dr_arena arena = {0};
+    json_t *j = footprint(spec, input_hash, steps, with_data);
+    dr_status st = DR_OK;
+
     DR_TRY(dr_json_write(dr_path_join(&arena, dir, "drupe.json"), j));
 done:
     json_decref(j);
     dr_arena_release(&arena);
+    return st;
+}
+
+dr_status flow_state_key(char hex[65], const flow_spec *spec, const pass_model *in,
+                         const json_t *steps, bool with_data)
+{
+    json_t *j = NULL;
+    char *text = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(fingerprint(hex, in, with_data ? spec->data.data_files : NULL, true));
+    j = footprint(spec, hex, steps, with_data);
+    text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
+    if (text == NULL)
+        DR_FAIL(DR_EUSAGE, "a name that is not UTF-8 cannot be in drupe.json");
+    dr_sha256(hex, text, strlen(text));
+done:
+    free(text);
+    json_decref(j);
     return st;
 }
 

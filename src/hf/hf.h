@@ -4,9 +4,8 @@
  * An hf_model gives, whatever the source: a config (hf_config), a list of tensors by their
  * Hugging Face names, and the decoder's parts by role (hf_linear).  Weights stay mapped in
  * the file (safetensors, pytorch_model.bin, GGUF); they are converted when they are read.
- * Packed weights (AWQ, GPTQ, Olive's own, compressed-tensors) come out as dr_qtensor: this
- * door is the only place where those layouts are known.  Code in model folders and pickles
- * is never run.
+ * Packed weights (AWQ, GPTQ, Olive's own, compressed-tensors) come out as dr_qtensor: only
+ * this door knows those layouts.  Code in model folders and pickles is never run.
  */
 #ifndef DRUPE_HF_H
 #define DRUPE_HF_H
@@ -23,6 +22,7 @@
 #include "core/tensor.h"
 #include "hf/hf_config.h"
 #include "hf/hf_gguf.h"
+#include "hf/hf_resume.h"
 
 /* ---- where a model comes from ---- */
 

@@ -20,48 +20,10 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "hf/roles_impl.h"
-#include "hf/st_impl.h"
+#include "hf/writer_impl.h"
 
 #define SHARD_BYTES 5000000000u
-enum { CHUNK_FLOATS = 1 << 20, NAME_BYTES = 64 };
-
-/* One tensor of the output. */
-struct slot {
-    dr_tensor t;             /* name: arena or the source's; data NULL */
-    const hf_entry *source;  /* borrowed; NULL: a linear that the source has otherwise */
-    const hf_linear *linear; /* borrowed; NULL: not a linear's weight */
-    size_t part;             /* of the linear's plan */
-    size_t file;
-    uint64_t at; /* place in the file */
-    bool written;
-};
-
-struct shard {
-    char name[NAME_BYTES];
-    dr_writer w;
-    bool open;
-    size_t first, count; /* slots */
-};
-
-struct hf_writer {
-    dr_arena arena;
-    const hf_model *m; /* borrowed */
-    const char *dir;   /* arena */
-    hf_quant quant;    /* method HF_QUANT_NONE: plain */
-    hf_quant *formats; /* owned; by linear */
-    hf_packed *plans;  /* owned; by linear; count 0: plain */
-    size_t *first;     /* owned; by linear: its first slot */
-    uint64_t shard_bytes;
-    dr_dtype dtype;    /* of all floats; DR_DTYPE_COUNT: the source's */
-    const char *unfit; /* the first tensor with a value that is not finite in its type */
-    bool planned;
-    struct slot *slots; /* owned */
-    size_t slot_count;
-    size_t *slot_of;      /* owned; by entry of the source; SIZE_MAX: part of a linear */
-    struct shard *shards; /* owned */
-    size_t shard_count;
-    void *chunk; /* owned; CHUNK_FLOATS */
-};
+enum { CHUNK_FLOATS = 1 << 20 };
 
 /* ---- plan ---- */
 
@@ -200,36 +162,67 @@ static void plan_shards(hf_writer *w)
     }
     for (size_t i = 0; i < w->shard_count; i++) {
         if (w->shard_count == 1)
-            (void)snprintf(w->shards[i].name, NAME_BYTES, "model.safetensors");
+            (void)snprintf(w->shards[i].name, HF_SHARD_NAME, "model.safetensors");
         else
-            (void)snprintf(w->shards[i].name, NAME_BYTES,
+            (void)snprintf(w->shards[i].name, HF_SHARD_NAME,
                            "model-%05zu-of-%05zu.safetensors", i + 1, w->shard_count);
     }
 }
 
-/* Opens a file, writes its header and gives its slots their places. */
-static dr_status open_shard(hf_writer *w, struct shard *f)
+/* A file's header, and the places of its slots behind it. */
+static dr_status place_shard(hf_writer *w, struct shard *f)
 {
     dr_tensor *list = dr_calloc(f->count + 1, sizeof(*list));
-    const char *path = dr_path_join(&w->arena, w->dir, f->name);
-    dr_buf header;
     dr_status st = DR_OK;
 
-    dr_buf_init(&header, HF_ST_HEADER_MAX);
+    dr_buf_init(&f->header, HF_ST_HEADER_MAX);
     for (size_t i = 0; i < f->count; i++)
         list[i] = w->slots[f->first + i].t;
-    DR_TRYF(hf_st_header(&header, list, f->count), "writing %s", path);
-    uint64_t at = header.len;
+    DR_TRYF(hf_st_header(&f->header, list, f->count), "writing %s", f->name);
+    uint64_t at = f->header.len;
     for (size_t i = 0; i < f->count; i++) {
         w->slots[f->first + i].at = at;
         at += list[i].bytes;
     }
-    DR_TRY(dr_writer_open(&f->w, path));
-    f->open = true;
-    DR_TRY(dr_writer_add(&f->w, header.data, header.len));
 done:
-    dr_buf_release(&header);
     free(list);
+    return st;
+}
+
+const char *hf_writer_shard_path(hf_writer *w, const struct shard *f)
+{
+    return dr_path_join(&w->arena, w->keep != NULL ? w->keep : w->dir, f->name);
+}
+
+dr_status hf_writer_plan(hf_writer *w)
+{
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(w->planned);
+    w->planned = true;
+    DR_TRY(plan_slots(w));
+    plan_shards(w);
+    for (size_t i = 0; i < w->shard_count; i++)
+        DR_TRY(place_shard(w, &w->shards[i]));
+done:
+    return st;
+}
+
+dr_status hf_writer_open_files(hf_writer *w, bool kept)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < w->shard_count; i++) {
+        struct shard *f = &w->shards[i];
+        const char *path = hf_writer_shard_path(w, f);
+        DR_TRY(kept ? dr_writer_reopen(&f->w, path) : dr_writer_open(&f->w, path));
+        f->open = true;
+        if (!kept)
+            DR_TRY(dr_writer_add(&f->w, f->header.data, f->header.len));
+        dr_buf_release(&f->header);
+    }
+    DR_TRY(dr_big_alloc(&w->chunk, CHUNK_FLOATS, sizeof(float), "write buffer"));
+done:
     return st;
 }
 
@@ -239,12 +232,8 @@ static dr_status plan(hf_writer *w)
 
     if (w->planned)
         goto done;
-    w->planned = true;
-    DR_TRY(plan_slots(w));
-    plan_shards(w);
-    for (size_t i = 0; i < w->shard_count; i++)
-        DR_TRY(open_shard(w, &w->shards[i]));
-    DR_TRY(dr_big_alloc(&w->chunk, CHUNK_FLOATS, sizeof(float), "write buffer"));
+    DR_TRY(hf_writer_plan(w));
+    DR_TRY(hf_writer_open_files(w, false));
 done:
     return st;
 }
@@ -284,6 +273,12 @@ void hf_writer_dtype(hf_writer *w, dr_dtype dtype)
 {
     DR_BUG_IF(w->planned || !dr_dtype_is_float(dtype));
     w->dtype = dtype;
+}
+
+void hf_writer_keep(hf_writer *w, const char *keep)
+{
+    DR_BUG_IF(w->planned);
+    w->keep = dr_arena_strdup(&w->arena, keep);
 }
 
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit)
@@ -607,8 +602,12 @@ dr_status hf_writer_finish(hf_writer *w)
             DR_TRY(copy_plain(w, s));
     }
     for (size_t i = 0; i < w->shard_count; i++) {
-        w->shards[i].open = false;
-        DR_TRY(dr_writer_finish(&w->shards[i].w));
+        struct shard *f = &w->shards[i];
+        f->open = false;
+        DR_TRY(dr_writer_finish(&f->w));
+        if (w->keep != NULL)
+            DR_TRY(dr_place_file(dr_path_join(&w->arena, w->dir, f->name),
+                                 hf_writer_shard_path(w, f), NULL));
     }
     if (w->shard_count > 1)
         DR_TRY(write_index(w));
@@ -628,6 +627,7 @@ void hf_writer_close(hf_writer *w)
     for (size_t i = 0; i < w->shard_count; i++) {
         if (w->shards[i].open)
             dr_writer_close(&w->shards[i].w);
+        dr_buf_release(&w->shards[i].header);
     }
     dr_big_free(w->chunk);
     free(w->formats);

@@ -20,40 +20,6 @@ static void repeat_rows(data_blocks *b)
             b->ids[i * b->seq_len + j] = b->ids[i * b->seq_len + j - b->lengths[i]];
 }
 
-static void report(const pass_job *job, const char *source, const data_texts *texts,
-                   const data_blocks *b)
-{
-    json_object_set_new(
-        job->report, "calibration",
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "source", source,
-                  "rows", (json_int_t)(texts->count + texts->empty_rows), "empty_rows",
-                  (json_int_t)texts->empty_rows, "tokens", (json_int_t)b->tokens,
-                  "cut_off_tokens", (json_int_t)b->dropped, "cut_rows",
-                  (json_int_t)b->cut_rows, "short_rows", (json_int_t)b->short_rows,
-                  "missed_blocks", (json_int_t)b->missed, "blocks", (json_int_t)b->count,
-                  "block_tokens", (json_int_t)b->seq_len));
-}
-
-/* What is lost is warned of; fewer blocks than were asked for, too. */
-static dr_status say_losses(const pass_job *job, const data_texts *texts,
-                            const data_blocks *b)
-{
-    dr_buf lost;
-    dr_status st = DR_OK;
-
-    dr_buf_init(&lost, 4096);
-    DR_TRY(data_losses(&lost, texts, b));
-    if (lost.len > 0)
-        dr_warn_result("%s: %s%s", texts->source, lost.data,
-                       b->short_rows > 0 ? " (repeated to its end)" : "");
-    if (job->data->max_samples > b->count)
-        dr_warn_result("%s: %zu blocks of %zu tokens, not the %zu asked for", texts->source,
-                       b->count, b->seq_len, job->data->max_samples);
-done:
-    dr_buf_release(&lost);
-    return st;
-}
-
 /* ---- the model's own text ---- */
 
 static nn_sample_options sampling(const data_options *o)
@@ -99,18 +65,23 @@ static dr_status write_itself(data_blocks *out, const pass_job *job, const data_
         dr_hint("give a file: --data_name text --data_files FILE");
         goto done;
     }
-    dr_warn_result("the model writes its calibration text: about %s on this CPU: %zu x %zu "
-                   "tokens",
-                   duration(job->arena, sampling_seconds(job, o, hf_model_config(m))),
-                   s.count, s.len);
     DR_TRY(data_blocks_new(out, s.count, s.len));
     for (size_t i = 0; i < s.count; i++)
         out->lengths[i] = s.len;
     out->tokens = s.count * s.len;
+    const dr_part text = {out->ids, out->tokens * sizeof(*out->ids)};
+    if (dr_resume_take(job->resume, "text", out->ids, text.bytes))
+        goto done; /* a run that was killed since had written it */
+    dr_warn_result("the model writes its calibration text: about %s on this CPU: %zu x %zu "
+                   "tokens",
+                   duration(job->arena, sampling_seconds(job, o, hf_model_config(m))),
+                   s.count, s.len);
     DR_TRY(nn_decoder_open(&d, dev, m, SIZE_MAX));
     dr_progress_begin(&progress, "writing text", "tokens", s.count * s.len);
     DR_TRY(nn_sample(d, out->ids, &s, &progress));
     dr_progress_end(&progress);
+    if (job->resume != NULL)
+        (void)dr_resume_keep(job->resume, "text", &text, 1);
 done:
     nn_decoder_close(d);
     return st;
@@ -136,12 +107,14 @@ dr_status pass_calibration(data_blocks *out, const pass_job *job, const data_opt
 
     if (o->self_written) {
         DR_TRY(write_itself(out, job, o, dev, m, t));
-        report(job, "self", &texts, out);
+        json_object_set_new(job->report, "calibration",
+                            pass_text_json("self", &texts, out));
         goto done;
     }
     DR_TRY(pass_text_blocks(out, &texts, job->arena, o, t));
-    DR_TRY(say_losses(job, &texts, out));
-    report(job, texts.source, &texts, out);
+    DR_TRY(pass_say_losses(&texts, out, "repeated to its end", job->data->max_samples));
+    json_object_set_new(job->report, "calibration",
+                        pass_text_json(texts.source, &texts, out));
     repeat_rows(out);
 done:
     return st;

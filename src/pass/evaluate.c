@@ -2,6 +2,7 @@
  * evaluate.c - any two models on one text: perplexity of each, KL, same top token.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "pass/eval_impl.h"
@@ -52,6 +53,30 @@ static void close_pair(pair *p)
     data_blocks_release(&p->blocks);
 }
 
+/* Padding would be judged as text: a row that does not fill its block is left out. */
+static dr_status leave_short_rows(data_blocks *b, const char *source)
+{
+    size_t kept = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < b->count; i++) {
+        if (b->lengths[i] < b->seq_len) {
+            b->dropped += b->lengths[i];
+            continue;
+        }
+        memmove(b->ids + kept * b->seq_len, b->ids + i * b->seq_len,
+                b->seq_len * sizeof(*b->ids));
+        b->lengths[kept++] = b->seq_len;
+    }
+    b->count = kept;
+    if (kept == 0) {
+        st = dr_fail(DR_EFORMAT, "%s: no row has the %zu tokens of a block", source,
+                     b->seq_len);
+        dr_hint("give --max_seq_len below, or --strategy join");
+    }
+    return st;
+}
+
 static dr_status load_text(pair *p, const pass_evaluation *e)
 {
     const size_t context = context_of(p);
@@ -69,6 +94,9 @@ static dr_status load_text(pair *p, const pass_evaluation *e)
         o.max_samples = BLOCKS;
     DR_TRY(pass_text_blocks(&p->blocks, &texts, e->arena, &o, p->tok));
     p->source = texts.source;
+    DR_TRY(leave_short_rows(&p->blocks, p->source));
+    DR_TRY(pass_say_losses(&texts, &p->blocks, "left out", e->data->max_samples));
+    json_object_set_new(e->report, "data", pass_text_json(p->source, &texts, &p->blocks));
 done:
     return st;
 }

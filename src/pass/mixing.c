@@ -227,6 +227,23 @@ static dr_status refuse_budget(uint64_t budget, uint64_t least, uint64_t fixed)
     return st;
 }
 
+/* quant_mix_costs, or what a run that was killed since had found. */
+static dr_status find_costs(double *cost, const quant_site *site, const quant_grid *grids,
+                            size_t count, const quant_calib *calib)
+{
+    const size_t units = (size_t)hf_model_config(site->in)->layers * HF_SLOT_COUNT;
+    const dr_part part = {cost, units * count * sizeof(*cost)};
+    dr_status st = DR_OK;
+
+    if (dr_resume_take(site->resume, "costs", cost, part.bytes))
+        goto done;
+    DR_TRY(quant_mix_costs(cost, site, grids, count, calib));
+    if (site->resume != NULL)
+        (void)dr_resume_keep(site->resume, "costs", &part, 1);
+done:
+    return st;
+}
+
 static dr_status mix_by_size(pass_choices *c, const quant_site *site,
                              const quant_grid *base, const pass_modules *w,
                              hf_quant_method layout, const quant_calib *calib)
@@ -250,7 +267,7 @@ static dr_status mix_by_size(pass_choices *c, const quant_site *site,
         st = refuse_budget(budget, fixed + least, fixed);
         goto done;
     }
-    DR_TRY(quant_mix_costs(cost, site, grids, count, calib));
+    DR_TRY(find_costs(cost, site, grids, count, calib));
     DR_BUG_IF(!quant_mix_pick(pick, &least, cost, bytes, units, count, budget - fixed));
     for (size_t i = 0; i < units; i++)
         set_slot(c, m, i, &grids[pick[i]]);

@@ -16,6 +16,7 @@
 
 #include "core/arena.h"
 #include "core/param.h"
+#include "core/resume.h"
 #include "core/status.h"
 #include "data/data.h"
 
@@ -26,6 +27,14 @@ typedef struct {
     const char *path; /* PEFT folder */
 } pass_adapter;
 
+/* What SelectiveMixedPrecision chose for the quantizer after it. */
+typedef struct {
+    int rule; /* of pass_mixes */
+    double ratio;
+    int bits, group_size;
+    bool symmetric;
+} pass_mix_choice;
+
 /* A model between passes.  Strings live in the job's arena or longer. */
 typedef struct {
     pass_kind kind;
@@ -34,6 +43,7 @@ typedef struct {
     const char *name; /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
+    const pass_mix_choice *mix; /* for a quantizer; NULL: its own */
 } pass_model;
 
 typedef struct pass_def pass_def;
@@ -52,6 +62,7 @@ typedef struct {
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
     bool evaluate;            /* measure the result against the input */
     double max_kl;            /* of that, as in pass_evaluation */
+    dr_resume *resume;        /* of a quantizer: what a killed run had done; may be NULL */
     bool check;               /* load the result in the runtime before it is committed */
     dr_arena *arena;          /* lives as long as the result */
     dr_buf *text;             /* the result for people: tables, sizes (stdout at the end) */
@@ -70,6 +81,7 @@ struct pass_def {
     const char *summary;
     pass_kind takes, gives;
     bool needs_data;
+    bool chooses; /* writes nothing: it says something to the quantizer after it */
     size_t config_size;
     const dr_param *params;
     size_t params_count;

@@ -132,7 +132,7 @@ done:
 }
 
 /* The quantizer's plan; bits by measured error and training need text whatever rounds. */
-static pass_quant_plan plan_of(const pass_job *job)
+static pass_quant_plan plan_of(const pass_job *job, const pass_model *in)
 {
     pass_quant_plan plan = job->def->quant_plan(job->config);
 
@@ -143,7 +143,34 @@ static pass_quant_plan plan_of(const pass_job *job)
     }
     if (plan.modules->max_size != NULL)
         plan.forwards += MIX_FORWARDS;
+    if (in->mix != NULL) {
+        pass_modules *mixed = dr_arena_alloc(job->arena, 1, sizeof(*mixed));
+        *mixed = *plan.modules;
+        mixed->mixed = in->mix->rule;
+        mixed->ratio = in->mix->ratio;
+        plan.modules = mixed;
+        plan.grid = (quant_grid){in->mix->bits, in->mix->group_size, in->mix->symmetric};
+    }
     return plan;
+}
+
+/* The choice of a pass before this one has a place in it. */
+static dr_status check_mix(const pass_job *job, const pass_model *in,
+                           const pass_quant_plan *plan)
+{
+    dr_status st = DR_OK;
+
+    if (in->mix == NULL)
+        goto done;
+    if (plan->layout == HF_QUANT_NONE)
+        DR_FAIL(DR_EUSAGE, "%s: SelectiveMixedPrecision chooses for a quantizer",
+                job->def->name);
+    if (pass_mix_asked(job->def->quant_plan(job->config).modules))
+        DR_FAIL(DR_EUSAGE, "%s: mixed, max_size: SelectiveMixedPrecision has chosen",
+                job->def->name);
+    DR_TRY(pass_modules_check(plan->modules, &plan->grid, plan->layout));
+done:
+    return st;
 }
 
 /* Bits and groups by slot, where they are asked for. */
@@ -153,8 +180,10 @@ static dr_status mix(const pass_job *job, pass_choices *chosen, nn_device *dev,
 {
     const quant_calib calib = {blocks->ids, blocks->count, blocks->seq_len};
     dr_progress progress;
-    const quant_site site = {
-        .dev = dev, .in = m, .progress = plan->modules->max_size ? &progress : NULL};
+    const quant_site site = {.dev = dev,
+                             .in = m,
+                             .progress = plan->modules->max_size ? &progress : NULL,
+                             .resume = job->resume};
     dr_status st = DR_OK;
 
     if (site.progress != NULL)
@@ -184,12 +213,15 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
+    if (job->resume != NULL)
+        hf_writer_keep(writer, dr_resume_dir(job->resume));
     const quant_site site = {.dev = dev,
                              .in = m,
                              .out = writer,
                              .progress = &progress,
                              .choices = chosen->layers,
-                             .head = chosen->head ? &chosen->head_grid : NULL};
+                             .head = chosen->head ? &chosen->head_grid : NULL,
+                             .resume = job->resume};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
@@ -237,7 +269,7 @@ done:
 
 dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    const pass_quant_plan planned = plan_of(job), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job, in), *plan = &planned;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
     quant_grid grid = plan->grid;
     judgement found = {0};
@@ -248,6 +280,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     nn_device *dev = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(check_mix(job, in, plan));
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to quantize");
     DR_TRY(check_input(job, in, m));
     DR_TRY(fit_group(&grid, m));
@@ -292,7 +325,7 @@ done:
 
 dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass_need *need)
 {
-    const pass_quant_plan planned = plan_of(job), *plan = &planned;
+    const pass_quant_plan planned = plan_of(job, in), *plan = &planned;
     hf_model *m = NULL;
     dr_status st = DR_OK;
 
@@ -327,6 +360,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
         pass_seconds(job, 2 * (double)(layer * layers) *
                                   (plan->forwards * (double)tokens + 2 * (double)judged) +
                               4 * (double)embed * (double)judged);
+    if (tokens > 0) /* hidden states for a run after a kill, two of them in turn */
+        need->disk += 8 * tokens * (uint64_t)c->hidden;
     if (tokens > 0)
         pass_calibration_need(need, job, &data, c);
     pass_distill_need(need, job, plan->modules, c, tokens, data.max_seq_len);

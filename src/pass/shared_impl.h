@@ -32,6 +32,13 @@ DR_MUST_USE dr_status pass_open_tokenizer(tok_tokenizer **out, const hf_model *m
 DR_MUST_USE dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_arena *a,
                                        const data_options *o, const tok_tokenizer *t);
 
+/* What is lost of a text is warned of (short_rows: what becomes of rows that do not fill
+ * their block), and so are fewer blocks than were asked for. */
+DR_MUST_USE dr_status pass_say_losses(const data_texts *texts, const data_blocks *b,
+                                      const char *short_rows, size_t wanted);
+/* The same, and its size, for programs. */
+json_t *pass_text_json(const char *source, const data_texts *texts, const data_blocks *b);
+
 /* The words of a list (NULL: none), cut at any of these characters, without blanks around
  * them. */
 const char **pass_words(size_t *count, dr_arena *a, const char *text, const char *cuts);

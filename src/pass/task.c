@@ -342,6 +342,7 @@ dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
     DR_TRY(dr_buf_addf(e->text, "judged on %zu questions of %s, in percent\n", t.count,
                        e->task));
     json_object_set_new(e->report, "questions", json_integer((json_int_t)t.count));
+    json_object_set_new(e->report, "cut_texts", json_integer((json_int_t)t.cut));
 done:
     task_release(&t);
     return st;

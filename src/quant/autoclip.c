@@ -149,24 +149,35 @@ done:
     return st;
 }
 
+typedef struct {
+    awq_run run;
+    const quant_clip_options *o;
+} clip_run;
+
+static dr_status clip_layer(void *ctx, int layer)
+{
+    clip_run *c = ctx;
+    dr_status st = DR_OK;
+
+    DR_TRY(awq_run_layer(&c->run, layer));
+    DR_TRY(clip_slot(&c->run, layer, HF_SLOT_O, c->o));
+    DR_TRY(clip_slot(&c->run, layer, HF_SLOT_GATE_UP, c->o));
+    DR_TRY(clip_slot(&c->run, layer, HF_SLOT_DOWN, c->o));
+done:
+    return st;
+}
+
 dr_status quant_clip(const quant_site *site, const quant_grid *grid,
                      const quant_calib *calib, const quant_clip_options *o)
 {
     const quant_awq_options awq = {.clip = true};
-    int layers = hf_model_config(site->in)->layers;
-    awq_run r = {0};
+    clip_run c = {.o = o};
     dr_status st = DR_OK;
 
-    DR_TRY(awq_run_open(&r, site, grid, calib, &awq));
-    for (int i = 0; i < layers; i++) {
-        DR_TRY(awq_run_layer(&r, i));
-        DR_TRY(clip_slot(&r, i, HF_SLOT_O, o));
-        DR_TRY(clip_slot(&r, i, HF_SLOT_GATE_UP, o));
-        DR_TRY(clip_slot(&r, i, HF_SLOT_DOWN, o));
-        if (site->progress != NULL)
-            dr_progress_step(site->progress, (size_t)i + 1, NULL);
-    }
+    DR_TRY(awq_run_open(&c.run, site, grid, calib, &awq));
+    DR_TRY(
+        quant_each_layer(site, c.run.s.x, quant_stream_floats(&c.run.s), clip_layer, &c));
 done:
-    awq_run_close(&r);
+    awq_run_close(&c.run);
     return st;
 }

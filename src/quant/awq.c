@@ -373,20 +373,24 @@ done:
     return st;
 }
 
+static dr_status one_layer(void *ctx, int layer)
+{
+    dr_status st = DR_OK;
+
+    DR_TRYF(quantize_layer(ctx, layer), "layer %d", layer);
+done:
+    return st;
+}
+
 dr_status quant_awq(const quant_site *site, const quant_grid *grid,
                     const quant_calib *calib, const quant_awq_options *o)
 {
     awq_run r = {0};
-    int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
     DR_TRY(awq_run_open(&r, site, grid, calib, o));
     quant_tell_unfolded(site->in);
-    for (int i = 0; i < layers; i++) {
-        DR_TRYF(quantize_layer(&r, i), "layer %d", i);
-        if (site->progress != NULL)
-            dr_progress_step(site->progress, (size_t)i + 1, NULL);
-    }
+    DR_TRY(quant_each_layer(site, r.s.x, quant_stream_floats(&r.s), one_layer, &r));
     DR_TRY(quant_round_head(site, quant_choose_kquant));
 done:
     awq_run_close(&r);

@@ -510,8 +510,9 @@ done:
     return st;
 }
 
-static dr_status run_layer(gptq_run *r, int layer)
+static dr_status run_layer(void *ctx, int layer)
 {
+    gptq_run *r = ctx;
     const nn_layer *norms = NULL;
     dr_status st = DR_OK;
 
@@ -537,7 +538,6 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
                            const quant_prune_options *prune)
 {
     gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune};
-    int layers = hf_model_config(site->in)->layers;
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_check(grid));
@@ -547,11 +547,9 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
     DR_TRY(run_init(&r, site, calib));
     if (o->prescale)
         quant_tell_unfolded(site->in);
-    for (int i = 0; i < layers; i++) {
-        DR_TRY(run_layer(&r, i));
-        if (site->progress != NULL)
-            dr_progress_step(site->progress, (size_t)i + 1, NULL);
-    }
+    DR_TRY(quant_each_layer(site, r.s.x,
+                            quant_stream_floats(&r.s) * (r.up.s != NULL ? 2 : 1), run_layer,
+                            &r));
     if (site->head != NULL)
         DR_TRY(quant_gptq_head(&r.s, o, best));
 done:

@@ -12,16 +12,16 @@ typedef struct {
     nn_decoder *dec;       /* owned */
     nn_layer layer;        /* the original's; packed are these: */
     float *packed[HF_SLOT_COUNT];
-    float *x, *attn;       /* owned: of all tokens */
+    float *x;              /* borrowed: the second half of s->x */
+    float *attn;           /* owned: of all tokens */
     float *h, *wide, *act; /* owned: of a chunk */
     float *turned, *in;    /* owned: a chunk by columns; the slot's inputs, packed */
     float *cross, *drift;  /* owned: sums of the slot at hand, [K][K] and [D][K] */
     float *factor, *rhs;   /* owned */
 } quant_upstream;
 
-/* s has embedded its text.  No stream for share 0. */
-DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, const quant_stream *s,
-                                          double share);
+/* s has embedded its text; s->x is made anew, twice as long.  No stream for share 0. */
+DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, double share);
 void quant_upstream_close(quant_upstream *u);
 DR_MUST_USE dr_status quant_upstream_layer(quant_upstream *u, int layer);
 /* Chunk i of m rows, the slots of a layer in order: in[m][K] are the inputs that the slot

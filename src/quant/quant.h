@@ -18,6 +18,7 @@
 #include "core/arena.h"
 #include "core/log.h"
 #include "core/qtensor.h"
+#include "core/resume.h"
 #include "core/status.h"
 #include "hf/hf.h"
 #include "nn/nn.h"
@@ -56,6 +57,8 @@ typedef struct {
      * not plain have one grid.  NULL: all have the grid that is asked for. */
     const quant_choice *choices;
     const quant_grid *head; /* of an untied head; NULL: it stays as it is */
+    dr_resume *resume; /* where the work so far is kept for the case of a kill, and found
+                               after it (with out's hf_writer_keep); NULL: it is not */
 } quant_site;
 
 /*

@@ -293,6 +293,19 @@ void quant_stream_close(quant_stream *s);
 /* Sequences in the chunk that begins at sequence i. */
 size_t quant_stream_count(const quant_stream *s, size_t i);
 
+/* ---- the layers in turn, also after a kill (layers.c) ---- */
+
+/*
+ * Calls layer for each of the model's, steps the progress, and keeps what is done where
+ * the site has a place for it.  x[floats] (NULL: none) is all that goes from one layer to
+ * the next beside what the writer has got.  A run after a kill begins behind the last
+ * layer that was kept, with its x.
+ */
+DR_MUST_USE dr_status quant_each_layer(const quant_site *site, float *x, size_t floats,
+                                       dr_status (*layer)(void *ctx, int layer), void *ctx);
+/* The stream's x. */
+size_t quant_stream_floats(const quant_stream *s);
+
 /* w[N][K] = a slot's weights, bias[N] (NULL: not wanted) = its biases or zeros. */
 DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot,
                                       float *w, float *bias);

@@ -111,24 +111,36 @@ dr_status quant_rtn(const quant_site *site, const quant_grid *grid)
     return quant_round_model(site, grid, NULL);
 }
 
+typedef struct {
+    const quant_site *site;
+    const quant_grid *grid;
+    quant_chooser choose;
+} model_job;
+
+static dr_status round_layer(void *ctx, int layer)
+{
+    const model_job *job = ctx;
+    const hf_linear *linears = NULL;
+    size_t count = hf_layer_linears(job->site->in, layer, &linears);
+    dr_status st = DR_OK;
+
+    for (size_t k = 0; k < count; k++) {
+        const quant_grid own = quant_grid_of(job->site, &linears[k], job->grid);
+        if (!quant_is_plain(job->site, &linears[k]))
+            DR_TRY(quant_round_linear(job->site, &own, job->choose, &linears[k]));
+    }
+done:
+    return st;
+}
+
 dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
                             quant_chooser choose)
 {
-    int layers = hf_model_config(site->in)->layers;
+    model_job job = {site, grid, choose};
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_check(grid));
-    for (int i = 0; i < layers; i++) {
-        const hf_linear *linears = NULL;
-        size_t count = hf_layer_linears(site->in, i, &linears);
-        for (size_t k = 0; k < count; k++) {
-            const quant_grid own = quant_grid_of(site, &linears[k], grid);
-            if (!quant_is_plain(site, &linears[k]))
-                DR_TRY(quant_round_linear(site, &own, choose, &linears[k]));
-        }
-        if (site->progress != NULL)
-            dr_progress_step(site->progress, (size_t)i + 1, NULL);
-    }
+    DR_TRY(quant_each_layer(site, NULL, 0, round_layer, &job));
     DR_TRY(quant_round_head(site, choose));
 done:
     return st;

@@ -71,6 +71,11 @@ size_t quant_stream_count(const quant_stream *s, size_t i)
     return left < s->step ? left : s->step;
 }
 
+size_t quant_stream_floats(const quant_stream *s)
+{
+    return s->calib->count * s->calib->seq_len * (size_t)s->cfg->hidden;
+}
+
 /* ---- linears by slot ---- */
 
 quant_widest quant_widest_slot(const hf_config *c)

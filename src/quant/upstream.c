@@ -34,7 +34,23 @@ enum { SIDE = 16, RAISES = 4 };
 
 #define DAMPING 0.1
 
-dr_status quant_upstream_open(quant_upstream *u, const quant_stream *s, double share)
+/* The original's stream lies behind the other in one block: a resuming run reads one. */
+static dr_status double_stream(quant_upstream *u, quant_stream *s, size_t floats)
+{
+    float *both = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_floats(&both, 2, floats, "the original's inputs"));
+    memcpy(both, s->x, floats * sizeof(*both));
+    memcpy(both + floats, s->x, floats * sizeof(*both));
+    dr_big_free(s->x);
+    s->x = both;
+    u->x = both + floats;
+done:
+    return st;
+}
+
+dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, double share)
 {
     const hf_config *c = s->cfg;
     size_t t = s->calib->seq_len, tokens = s->calib->count * t, m = s->step * t;
@@ -49,7 +65,7 @@ dr_status quant_upstream_open(quant_upstream *u, const quant_stream *s, double s
     u->share = share;
     m = m < tokens ? m : tokens;
     DR_TRY(nn_decoder_open(&u->dec, s->site->dev, s->site->in, 0));
-    DR_TRY(quant_floats(&u->x, tokens, d, "the original's inputs"));
+    DR_TRY(double_stream(u, s, tokens * d));
     DR_TRY(quant_floats(&u->attn, tokens, hf_slot_in(c, HF_SLOT_O), "attention outputs"));
     DR_TRY(quant_floats(&u->h, m, d, "norm outputs"));
     DR_TRY(quant_floats(&u->wide, m, widest.out, "activations"));
@@ -66,15 +82,14 @@ dr_status quant_upstream_open(quant_upstream *u, const quant_stream *s, double s
         DR_TRY(quant_floats(&u->packed[i], nn_i8_packed_bytes(out, in) / sizeof(float), 1,
                             "a layer's weights"));
     }
-    memcpy(u->x, s->x, tokens * d * sizeof(*u->x));
 done:
     return st;
 }
 
 void quant_upstream_close(quant_upstream *u)
 {
-    float *all[] = {u->x,  u->attn,  u->h,     u->wide,   u->act, u->turned,
-                    u->in, u->cross, u->drift, u->factor, u->rhs};
+    float *all[] = {u->attn, u->h,     u->wide,  u->act,    u->turned,
+                    u->in,   u->cross, u->drift, u->factor, u->rhs};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
@@ -156,7 +171,7 @@ typedef struct {
     size_t m, n;
 } turn_job;
 
-/* Squares of SIDE: columns of a chunk lie a power of two apart, where caches see one line. */
+/* By squares: columns of a chunk lie a power of two apart, where caches see one line. */
 static dr_status turn_columns(void *ctx, size_t task, int worker)
 {
     const turn_job *j = ctx;

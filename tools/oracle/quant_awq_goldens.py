@@ -13,6 +13,10 @@ AwqQuantizer.quantize() does up to the packing, and writes what was chosen:
     <out>/<case>/manifest.json                      options, versions, seed, sha256
 
     quant_awq_goldens.py AUTOAWQ_DIR OUT [--small]          random layers (--small: for CI)
+    quant_awq_goldens.py AUTOAWQ_DIR OUT --outliers         20 layers whose inputs have three
+        channels at 40 times the rest; no weights are written: manifest.json has config.json
+        and tensors [name, shape, offset, scale, rows of 40 times the size], of which they
+        follow by the formula of family_goldens.py
     quant_awq_goldens.py AUTOAWQ_DIR OUT --model DIR IDS.bin LAYER...   layers of a real one
 """
 import argparse
@@ -24,9 +28,11 @@ import os
 import sys
 import types
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from family_goldens import values
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Config
 
 SEED = 20261123
@@ -44,6 +50,17 @@ CASES = {
     "llama_2bit": ("llama", 128, 256, 4, 4, 32, 2, True, True, 8, 64),
     "llama_big": ("llama", 256, 512, 8, 4, 64, 4, True, True, 32, 64),
 }
+# hidden (K of qkv and gate_up), intermediate, heads, kv_heads, head_dim, group
+OUTLIERS = [
+    (128, 128, 4, 4, 32, 32), (192, 128, 6, 6, 32, 64), (192, 192, 3, 3, 64, 32),
+    (256, 128, 4, 4, 64, 128), (128, 256, 2, 1, 64, 64), (256, 192, 2, 1, 64, 64),
+    (256, 320, 2, 1, 64, 32), (320, 192, 2, 1, 64, 64), (320, 64, 2, 1, 64, 32),
+    (384, 128, 2, 1, 64, 128), (384, 256, 2, 1, 64, 32), (448, 192, 2, 1, 64, 64),
+    (448, 320, 2, 1, 64, 32), (512, 256, 2, 1, 64, 128), (512, 320, 2, 1, 64, 64),
+    (512, 128, 2, 1, 64, 32), (576, 192, 2, 1, 64, 64), (576, 256, 2, 1, 64, 32),
+    (640, 256, 2, 1, 64, 128), (640, 384, 2, 1, 64, 64),
+]
+FACTOR = 40
 SMALL = ("llama_mha", "qwen2_bias", "phi3_fused")
 
 
@@ -213,6 +230,42 @@ def random_case(quantizer, families, out, name):
                           "duo_scaling": duo, "seed": SEED})
 
 
+def outlier_case(quantizer, families, out, index):
+    hidden, inter, heads, kv, head_dim, group = OUTLIERS[index]
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=hidden,
+                  intermediate_size=inter, num_attention_heads=heads, num_key_value_heads=kv,
+                  head_dim=head_dim, num_hidden_layers=1, vocab_size=64, rms_norm_eps=1e-5,
+                  max_position_embeddings=512, tie_word_embeddings=True, rope_theta=10000.0,
+                  hidden_act="silu", pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    made = LlamaConfig(**config)
+    made._attn_implementation = "sdpa"
+    model = AutoModelForCausalLM.from_config(made).float().eval()
+    tensors = []
+    for name, p in model.named_parameters():
+        shape, wild = list(p.shape), []
+        offset, scale = 0.0, float(np.float32((3 / shape[-1]) ** 0.5))
+        if "embed" in name:
+            scale = 1.0
+        if "norm" in name:
+            offset, scale = 1.0, 0.25
+        # inputs of qkv and gate_up, of o, of down
+        if "layernorm" in name or "v_proj" in name or "up_proj" in name:
+            wild = sorted({(17 * (index + 1) + k * 59) % shape[0] for k in range(3)})
+        tensors.append([name, shape, offset, scale, wild])
+        v = values(name, shape, offset, scale)
+        v[wild] *= np.float32(FACTOR)
+        p.data = torch.from_numpy(v)
+    gen = torch.Generator().manual_seed(SEED + index)
+    ids = torch.randint(3, 64, (4, 48), generator=gen)
+    folder = os.path.join(out, f"outliers_{index:02}")
+    os.makedirs(folder, exist_ok=True)
+    found = run(quantizer, families["llama"], with_type(families["llama"], "llama", model),
+                ids, [0], group, 4, True, True)
+    write(folder, found, {"group": group, "bits": 4, "zero_point": True, "duo_scaling": True,
+                          "seed": SEED, "config": config | {"torch_dtype": "float32"},
+                          "factor": FACTOR, "tensors": tensors})
+
+
 def with_type(cls, family, model):
     cls.model_type = family
     return model
@@ -238,6 +291,7 @@ def main():
     args.add_argument("autoawq")
     args.add_argument("out")
     args.add_argument("--small", action="store_true")
+    args.add_argument("--outliers", action="store_true")
     args.add_argument("--model", nargs="+", metavar="DIR IDS LAYER")
     a = args.parse_args()
     torch.manual_seed(SEED)
@@ -245,6 +299,10 @@ def main():
     if a.model:
         real_case(quantizer, families, a.out, a.model[0], a.model[1],
                   [int(i) for i in a.model[2:]])
+        return
+    if a.outliers:
+        for index in range(len(OUTLIERS)):
+            outlier_case(quantizer, families, a.out, index)
         return
     for name in SMALL if a.small else CASES:
         random_case(quantizer, families, a.out, name)

@@ -23,6 +23,15 @@ echo '{"text": "the other path"}' >a.jsonl
 echo '{"prompt": "is there"}' >>b.jsonl
 try evaluate -m m --data_name json --data_files a.jsonl --max_seq_len 4 | figures
 try evaluate -m m --data_name json --data_files b.jsonl --max_seq_len 4
+# what is lost of the data
+{ echo '{"text": ""}'; echo '{"text": "is"}'; echo '{"text": "the other path is there"}'; } >c.jsonl
+for strategy in join line-by-line; do
+    try evaluate -m m --data_name json --data_files c.jsonl --max_seq_len 4 --max_samples 9 \
+        --strategy $strategy | figures
+    "$drupe" evaluate -m m --data_name json --data_files c.jsonl --max_seq_len 4 \
+        --strategy $strategy --json 2>err | grep -A 11 '"data": '
+done
+try evaluate -m m --data_name json --data_files c.jsonl --max_seq_len 64 --strategy line-by-line
 # limits
 "$drupe" evaluate -m q --reference_model m --max_samples 1 --max_kl 9 --max_perplexity 1e6 |
     grep ^limit | figures

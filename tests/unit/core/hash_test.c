@@ -1,5 +1,6 @@
 /*
- * hash_test.c - SHA-256 against the examples of FIPS 180-4.
+ * hash_test.c - SHA-256 against the examples of FIPS 180-4; a checksum that any change of
+ * one word changes.
  */
 #include "check.h"
 
@@ -9,6 +10,35 @@
 
 static const char million_a[] =
     "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+
+static void checksums(void)
+{
+    enum { N = 300 };
+    unsigned char block[N];
+    uint64_t seen[N + 1];
+
+    for (size_t i = 0; i < N; i++)
+        block[i] = (unsigned char)(i * 37);
+    for (size_t n = 0; n <= N; n++) { /* a byte more, even of zeros, is another block */
+        seen[n] = dr_checksum(block, n);
+        CHECK(n == 0 || seen[n] != seen[n - 1]);
+        block[n < N ? n : 0] = 0;
+    }
+    for (size_t n = 1; n <= N; n += 23) {
+        uint64_t sum = dr_checksum(block, n);
+        for (size_t bit = 0; bit < 8 * n; bit++) {
+            block[bit / 8] ^= (unsigned char)(1u << bit % 8);
+            CHECK(dr_checksum(block, n) != sum);
+            block[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        }
+    }
+    memset(block, 0, N); /* two words that change places */
+    block[0] = 1;
+    uint64_t first = dr_checksum(block, N);
+    block[0] = 0;
+    block[64] = 1;
+    CHECK(dr_checksum(block, N) != first);
+}
 
 int main(void)
 {
@@ -43,6 +73,7 @@ int main(void)
     CHECK_STATUS(dr_sha256_file(hex, dr_path_join(&a, check_tmp(), "none")), DR_EIO);
     CHECK_TRAIL("none");
     free(million);
+    checksums();
     dr_arena_release(&a);
     return check_done();
 }

@@ -58,6 +58,19 @@ static inline char *copy_tiny(dr_arena *a, const char *name)
     return dir;
 }
 
+/* The same with a tokenizer. */
+static inline char *copy_letters(dr_arena *a, const char *name)
+{
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json"};
+    char *dir = copy_tiny(a, name);
+
+    for (size_t i = 0; i < DR_COUNT(files); i++)
+        CHECK_OK(
+            dr_copy_file(dr_path_join(a, dir, files[i]),
+                         dr_path_join(a, DRUPE_SOURCE_DIR "/tests/cli/letters", files[i])));
+    return dir;
+}
+
 /* Names and contents of everything in a folder, as one hash; "" when there is none. */
 static inline void tree_lines(dr_arena *a, dr_buf *b, const char *dir, const char *prefix)
 {

@@ -10,18 +10,6 @@
 
 static dr_arena arena;
 
-static const char *model(void)
-{
-    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json"};
-    char *dir = copy_tiny(&arena, "letters");
-
-    for (size_t i = 0; i < DR_COUNT(files); i++)
-        CHECK_OK(dr_copy_file(
-            dr_path_join(&arena, dir, files[i]),
-            dr_path_join(&arena, DRUPE_SOURCE_DIR "/tests/cli/letters", files[i])));
-    return dir;
-}
-
 static flow_spec spec_of(const char *in, const char *out, int threads)
 {
     return (flow_spec){.model = in,
@@ -135,7 +123,7 @@ static void check_clipped(const char *in)
 
 int main(void)
 {
-    const char *in = model();
+    const char *in = copy_letters(&arena, "letters");
 
     CHECK_OK(run_pass("SparseGPT", "{\"sparsity\": [2, 4]}", spec_of(in, "pairs", 1)));
     check_model("pairs", half, true);

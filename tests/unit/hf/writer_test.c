@@ -291,12 +291,97 @@ static void test_model_config(void)
     json_decref(o);
 }
 
+/* A writer that ends in the middle, and one that goes on in its files. */
+static void test_resume(void)
+{
+    hf_model *m = open_in(make_model(&arena, "killed", qwen_config, DR_DTYPE_BF16));
+    const char *keep = tmp_dir(&arena, "keep"), *shard = NULL;
+    const char *dst = tmp_dir(&arena, "gone_on"), *whole = tmp_dir(&arena, "undisturbed");
+    const hf_linear *l = NULL;
+    float rows[48 * 32];
+    char **names = NULL;
+    size_t count = 0;
+    dr_buf state;
+    bool taken = false;
+
+    dr_buf_init(&state, 1 << 20);
+    for (size_t i = 0; i < DR_COUNT(rows); i++)
+        rows[i] = (float)i / 8;
+    if (m == NULL)
+        return;
+    /* 0: undisturbed; 1: killed; 2, 3: weights changed behind the state; 4: gone on */
+    for (int run = 0; run < 5; run++) {
+        hf_writer *w = NULL;
+        if (!CHECK_OK(hf_writer_open(&w, run == 0 ? whole : dst, m, NULL)))
+            return;
+        hf_writer_shard_bytes(w, 20000);
+        (void)hf_layer_linears(m, 0, &l);
+        if (run > 0)
+            hf_writer_keep(w, keep);
+        if (run > 1) {
+            CHECK_OK(hf_writer_resume(w, &taken, state.data, state.len));
+            CHECK_EQ_INT(taken, run == 4);
+        }
+        if (!taken) {
+            CHECK_OK(hf_writer_linear(w, &l[4], rows));
+            CHECK_OK(hf_writer_linear(w, &l[5], rows));
+        } else {
+            CHECK_STATUS(hf_writer_linear(w, &l[5], rows), DR_EUSAGE);
+        }
+        if (run > 0 && run < 4) {
+            dr_buf_reset(&state);
+            CHECK_OK(hf_writer_save(w, &state));
+        }
+        (void)hf_layer_linears(m, 1, &l);
+        CHECK_OK(hf_writer_linear(w, &l[4], rows)); /* the state has not heard of it */
+        if (run == 0 || run == 4)
+            CHECK_OK(hf_writer_finish(w));
+        hf_writer_close(w);
+        if (run == 1 || run == 2) { /* a byte of a header; the last shard with data cut */
+            CHECK_OK(dr_list_dir(&arena, keep, &names, &count));
+            CHECK(count > 1);
+            shard = dr_path_join(&arena, keep, names[run == 1 ? 0 : 1]);
+            dr_map map = {0};
+            CHECK_OK(dr_map_open(&map, shard));
+            unsigned char *copy = malloc(map.size);
+            size_t size = map.size;
+            memcpy(copy, map.data, size);
+            copy[20] ^= 1;
+            dr_map_close(&map);
+            CHECK_OK(dr_write_file(shard, copy, run == 1 ? size : 4));
+            free(copy);
+        }
+        if (run == 3) { /* a second name may be somebody's own file: not written into */
+            const char *name = dr_path_join(&arena, tmp_dir(&arena, "other"), "name");
+            CHECK_OK(dr_place_file(name, shard, NULL));
+            CHECK_OK(hf_writer_open(&w, dst, m, NULL));
+            hf_writer_shard_bytes(w, 20000);
+            hf_writer_keep(w, keep);
+            CHECK_OK(hf_writer_resume(w, &taken, state.data, state.len));
+            CHECK(!taken);
+            (void)hf_layer_linears(m, 0, &l);
+            CHECK_OK(hf_writer_linear(w, &l[4], rows));
+            CHECK_OK(hf_writer_linear(w, &l[5], rows));
+            dr_buf_reset(&state);
+            CHECK_OK(hf_writer_save(w, &state));
+            hf_writer_close(w);
+        }
+    }
+    CHECK_OK(dr_list_dir(&arena, whole, &names, &count));
+    CHECK(count > 3);
+    for (size_t i = 0; i < count; i++)
+        CHECK(same_file(whole, dst, names[i]));
+    dr_buf_release(&state);
+    hf_model_close(m);
+}
+
 int main(void)
 {
     test_copy();
     test_change();
     test_spare_head();
     test_shards();
+    test_resume();
     test_convert("awq");
     test_convert("gptq");
     test_convert("gptq_v2");

@@ -7,6 +7,7 @@
  * the same, since AutoAWQ sums over tokens in float and drupe over a Gram matrix: for
  * those the two costs are compared in double.
  */
+#include "family.h"
 #include "quant/awq_impl.h"
 #include "quant_fixture.h"
 
@@ -60,6 +61,35 @@ typedef struct {
     size_t clips, differ, reported;
 } fixture;
 
+/* A model of the manifest's formulas, some rows being `factor` times as large. */
+static const char *formula_model(fixture *f)
+{
+    const json_t *rows = dr_json_get(f->manifest, "tensors");
+    const char *dir = dr_path_join(&f->a, check_tmp(), f->name);
+    dr_tensor list[32];
+    size_t n = json_array_size(rows);
+    int64_t factor = 1;
+
+    DR_BUG_IF(n > DR_COUNT(list));
+    CHECK_OK(dr_json_int(f->manifest, "factor", &factor, f->name));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *wild = json_array_get(json_array_get(rows, i), 4);
+        list[i] = family_tensor(&f->a, json_array_get(rows, i));
+        size_t cols = list[i].ndim == 2 ? (size_t)list[i].dims[1] : 1;
+        float *v = (float *)(uintptr_t)list[i].data;
+        for (size_t k = 0; k < json_array_size(wild); k++) {
+            size_t row = (size_t)json_integer_value(json_array_get(wild, k));
+            for (size_t c = 0; c < cols; c++)
+                v[row * cols + c] *= (float)factor;
+        }
+    }
+    CHECK_OK(dr_make_dirs(dir));
+    CHECK_OK(dr_json_write(dr_path_join(&f->a, dir, "config.json"),
+                           dr_json_get(f->manifest, "config")));
+    CHECK_OK(hf_st_write(dr_path_join(&f->a, dir, "model.safetensors"), list, n));
+    return dir;
+}
+
 static bool fixture_open(fixture *f, const char *dir)
 {
     const json_t *shape = NULL;
@@ -78,6 +108,7 @@ static bool fixture_open(fixture *f, const char *dir)
     CHECK_OK(dr_json_bool(f->manifest, "zero_point", &zero_point, dir));
     CHECK_OK(dr_json_bool(f->manifest, "duo_scaling", &f->o.duo_scaling, dir));
     CHECK_OK(dr_json_str(f->manifest, "model", &model, dir));
+    model = dr_json_get(f->manifest, "tensors") != NULL ? formula_model(f) : model;
     f->grid = (quant_grid){(int)bits, (int)group, !zero_point};
     shape = dr_json_get(dr_json_get(f->g.header, "ids"), "shape");
     f->calib.ids = golden_find(&f->g, "ids", &count);
