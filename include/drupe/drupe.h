@@ -117,6 +117,20 @@ DRUPE_API drupe_status drupe_run(drupe_result **out, const drupe_job *job);
 DRUPE_API size_t drupe_pass_count(void);
 DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
 
+/* ---- workflow files ---- */
+
+/* Olive's form, JSON or YAML: passes in order, or a search among candidates. */
+typedef struct {
+    const char *config;
+    const char *model, *output; /* stand in for the file's; NULL: the file's */
+    const char *cache_dir;      /* likewise */
+    int threads;                /* 0: all */
+    bool dry_run;               /* only say what would be run, and what is in the cache */
+} drupe_workflow;
+DRUPE_API drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w);
+/* What may stand in such a file, as JSON Schema. */
+DRUPE_API drupe_status drupe_workflow_schema(drupe_result **out);
+
 /* ---- judging ---- */
 
 /* A model (Hugging Face, or ONNX through ONNX Runtime) on a text: its perplexity and, with

@@ -24,7 +24,7 @@ typedef struct {
     bool reads_data;
 } plan;
 
-static const char *kind_text(pass_kind kind)
+const char *flow_kind_text(pass_kind kind)
 {
     return kind == PASS_MODEL_HF ? "a Hugging Face model" : "an ONNX model";
 }
@@ -102,7 +102,8 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         json_object_set_new(step, "config", config);
         if (i > 0 && d->takes != kind)
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
-                    kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
+                    flow_kind_text(d->takes), p->steps[i - 1].def->name,
+                    flow_kind_text(kind));
         kind = d->gives;
         p->reads_data = p->reads_data || d->needs_data;
     }

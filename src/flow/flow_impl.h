@@ -7,6 +7,9 @@
 #include "flow/flow.h"
 #include "pass/pass.h"
 
+/* "a Hugging Face model" */
+const char *flow_kind_text(pass_kind kind);
+
 /* ---- input.c ---- */
 
 /*
@@ -61,6 +64,12 @@ DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *ou
  */
 DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
                                        const char *data_files);
+
+/* What drupe and Olive write beside a model, and hidden files. */
+bool flow_no_model_file(const char *name);
+/* For the cache's key: a file's SHA-256 as member key; data options with their files'. */
+DR_MUST_USE dr_status flow_file_key(json_t *j, const char *key, const char *path);
+DR_MUST_USE dr_status flow_data_key(json_t **out, const data_options *o);
 
 /* drupe.json: what made the folder.  No time, no path of this machine. */
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,

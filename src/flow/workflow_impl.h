@@ -30,7 +30,6 @@ typedef enum {
     WF_NAMED,  /* a list of objects with names, or a map of them */
     WF_REF,    /* a name, or the object itself */
     WF_SEARCH, /* the object, true or false */
-    WF_PASS,   /* an object whose other keys are parameters of its type */
     WF_REFUSED
 } wf_kind;
 
@@ -88,7 +87,7 @@ typedef struct {
 /* One way to do a step. */
 typedef struct {
     const pass_def *def;
-    json_t *fixed; /* owned: parameters with one value */
+    json_t *fixed; /* parameters with one value */
     const wf_choice *choices;
     size_t choice_count;
     bool has_data;
@@ -117,15 +116,6 @@ typedef enum {
     WF_CUSTOM
 } wf_metric_kind;
 
-typedef enum {
-    WF_GOAL_NONE,
-    WF_GOAL_THRESHOLD,
-    WF_GOAL_MIN_IMPROVEMENT,
-    WF_GOAL_PERCENT_MIN_IMPROVEMENT,
-    WF_GOAL_MAX_DEGRADATION,
-    WF_GOAL_PERCENT_MAX_DEGRADATION
-} wf_goal_kind;
-
 /* A figure of a metric: one sub-type. */
 typedef struct {
     const char *name; /* "perplexity", "avg" */
@@ -148,7 +138,7 @@ typedef struct {
     const wf_figure *figures;
     size_t figure_count;
     const dr_node *node;
-    json_t *canonical; /* owned: what decides the figures, for the cache's key */
+    json_t *canonical; /* what decides the figures, for the cache's key */
 } wf_metric;
 
 typedef struct {
@@ -160,6 +150,7 @@ typedef struct {
 typedef struct {
     dr_doc doc;
     dr_arena arena;
+    json_t *owned; /* array: values that are not the document's */
     const char *id;
     wf_model model;
     const wf_pass *passes;
@@ -182,6 +173,8 @@ DR_MUST_USE dr_status workflow_read(workflow *out, const char *path, const char 
                                     const char *output);
 void workflow_release(workflow *w);
 
+/* By its key, or by its "name" in a list; NULL: none. */
+const dr_node *wf_named(const dr_node *all, const char *name);
 /* workflow_data.c: the data set that n names or is; n NULL: none. */
 DR_MUST_USE dr_status wf_data(data_options *out, workflow *w, const dr_node *n);
 /* workflow_passes.c */

@@ -142,13 +142,13 @@ static const wf_row accelerator_rows[] = {
 };
 OBJECT(accelerator, "accelerator");
 
-static const wf_row system_rows[] = {
+static const wf_row machine_rows[] = {
     {"type", WF_WORD, .required = true, .words = (const char *const[]){"LocalSystem", NULL},
      .help = "this machine"},
     {"accelerators", WF_LIST, .of = &accelerator, .help = "one"},
     REFUSED("hf_token", "set HF_TOKEN"),
 };
-NESTED(system_, "system");
+NESTED(machine, "system");
 
 /* ---- evaluators ---- */
 
@@ -234,7 +234,7 @@ NESTED(evaluator, "evaluator");
 static const wf_row pass_rows[] = {
     {"type", WF_STR, .required = true, .help = "the pass's name, in any case"},
     {"config", WF_ANY, .help = "its parameters, which may also stand beside it"},
-    {"host", WF_REF, .of = &system_, .help = "where it runs: this machine"},
+    {"host", WF_REF, .of = &machine, .help = "where it runs: this machine"},
     REFUSED("evaluator", "one evaluator judges all: name it in the engine's evaluator"),
 };
 static const wf_object pass_ = {"pass", pass_rows, DR_COUNT(pass_rows), .open = true};
@@ -251,7 +251,7 @@ static const wf_row algorithm_rows[] = {
 };
 OBJECT(algorithm, "search_algorithm_config");
 
-static const wf_row search_rows[] = {
+static const wf_row strategy_rows[] = {
     {"execution_order", WF_WORD,
      .words = (const char *const[]){"joint", "pass-by-pass", NULL},
      .help = "all passes at once, or each on the best before it"},
@@ -269,7 +269,7 @@ static const wf_row search_rows[] = {
     {"include_pass_params", WF_BOOL,
      .help = "false: lists of values take the pass's default"},
 };
-OBJECT(search, "search_strategy");
+OBJECT(strategy, "search_strategy");
 
 /* ---- the engine and the file ---- */
 
@@ -286,9 +286,10 @@ OBJECT(cache, "cache_config");
 
 /* They may stand at the top or in "engine". */
 #define ENGINE_ROWS                                                                        \
-    {"search_strategy", WF_SEARCH, .of = &search, .help = "how the best model is found"},  \
-        {"host", WF_REF, .of = &system_, .help = "where passes run: this machine"},        \
-        {"target", WF_REF, .of = &system_, .help = "what models are made for"},            \
+    {"search_strategy", WF_SEARCH, .of = &strategy,                                        \
+     .help = "how the best model is found"},                                               \
+        {"host", WF_REF, .of = &machine, .help = "where passes run: this machine"},        \
+        {"target", WF_REF, .of = &machine, .help = "what models are made for"},            \
         {"evaluator", WF_REF, .of = &evaluator, .help = "what judges models"},             \
         {"evaluate_input_model", WF_BOOL, .help = "judge the input, too (true)"},          \
         {"output_dir", WF_STR, .help = "folder for the result"},                           \
@@ -312,7 +313,7 @@ OBJECT(engine, "engine");
 static const wf_row workflow_rows[] = {
     {"workflow_id", WF_STR, .help = "a name for reports"},
     {"input_model", WF_OBJECT, .of = &model, .help = "what passes begin with"},
-    {"systems", WF_MAP, .of = &system_, .help = "machines by name"},
+    {"systems", WF_MAP, .of = &machine, .help = "machines by name"},
     {"data_configs", WF_NAMED, .of = &data, .help = "data sets by name"},
     {"evaluators", WF_NAMED, .of = &evaluator, .help = "evaluators by name"},
     {"passes", WF_MAPS, .required = true, .of = &pass_, .help = "steps, in order"},

@@ -1,0 +1,42 @@
+/*
+ * api_workflow.c - workflow files and their schema.
+ */
+#include <stdlib.h>
+
+#include "api/drupe_impl.h"
+
+drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
+{
+    const flow_workflow_options o = {.config = w->config != NULL ? w->config : "",
+                                     .model = w->model,
+                                     .output = w->output,
+                                     .cache_dir = w->cache_dir,
+                                     .threads = w->threads,
+                                     .dry_run = w->dry_run};
+    flow_result made = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    st = flow_workflow(&made, &o);
+    return api_result_taken(out, &made, st);
+}
+
+drupe_status drupe_workflow_schema(drupe_result **out)
+{
+    drupe_result *r = api_result_new();
+    json_t *schema = flow_workflow_schema();
+    char *text = json_dumps(schema, JSON_INDENT(2));
+    dr_status st = DR_OK;
+
+    *out = r;
+    dr_trail_clear();
+    DR_BUG_IF(text == NULL);
+    json_object_update(r->report, schema);
+    DR_TRY(dr_buf_addf(&r->text, "%s\n", text));
+    api_result_seal(r);
+done:
+    free(text);
+    json_decref(schema);
+    return (drupe_status)st;
+}
