@@ -27,21 +27,20 @@ extern char **environ;
 
 /* ---- accuracy ---- */
 
-/* The member of the report that a figure is: some are percents there, shares here. */
+/* The member of the report that a figure is. */
 static const struct {
     const char *figure, *key;
-    double scale;
-} reported[] = {{"perplexity", "perplexity", 1},
-                {"kl", "kl", 1},
-                {"top_1_agreement", "top1_agreement", 0.01},
-                {"accuracy_score", "acc", 0.01}};
+} reported[] = {{"perplexity", "perplexity"},
+                {"kl", "kl"},
+                {"top_1_agreement", "top1_agreement"},
+                {"accuracy_score", "acc"}};
 
 static double from_report(const json_t *report, const char *figure)
 {
     for (size_t i = 0; i < DR_COUNT(reported); i++) {
         const json_t *v = json_object_get(report, reported[i].key);
         if (strcmp(reported[i].figure, figure) == 0 && json_is_number(v))
-            return json_number_value(v) * reported[i].scale;
+            return json_number_value(v);
     }
     return NAN;
 }

@@ -11,7 +11,7 @@
 #include "core/json.h"
 #include "flow/workflow_impl.h"
 
-enum { NAMES_MAX = 96 };
+enum { NAMES_MAX = 96, POINTS_TRIED = 1024 };
 
 /* Keys of a pass entry that are no parameters. */
 static bool is_entry_key(const char *key)
@@ -210,26 +210,56 @@ static size_t members_of(const dr_node *n)
     return count;
 }
 
-/* Rules across parameters hold for the first of all values, at least. */
-static dr_status validate_first(workflow *w, const wf_alternative *alt)
+/* The pass's own rules, for one choice of each list. */
+static dr_status validate(workflow *w, const wf_alternative *alt, const size_t *chosen)
 {
     const pass_def *d = alt->def;
     json_t *config = json_copy(alt->fixed);
-    void *cfg = dr_arena_alloc(&w->arena, 1, d->config_size);
-    unsigned char *given = dr_arena_alloc(&w->arena, d->params_count, 1);
+    dr_arena a = {0};
+    void *cfg = dr_arena_alloc(&a, 1, d->config_size);
+    unsigned char *given = dr_arena_alloc(&a, d->params_count, 1);
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < alt->choice_count; i++)
         json_object_set(config, alt->choices[i].name,
-                        json_array_get(alt->choices[i].values, 0));
+                        json_array_get(alt->choices[i].values, chosen[i]));
     dr_params_defaults(d->params, d->params_count, cfg);
-    st = dr_params_from_json(d->params, d->params_count, cfg, config, d->name, given,
-                             &w->arena);
-    if (st == DR_OK && alt->choice_count == 0 && d->validate != NULL)
+    st = dr_params_from_json(d->params, d->params_count, cfg, config, d->name, given, &a);
+    if (st == DR_OK && d->validate != NULL)
         st = d->validate(cfg, given);
     if (st != DR_OK)
         st = at_place(w, alt->node, st);
     json_decref(config);
+    dr_arena_release(&a);
+    return st;
+}
+
+/* Some point of an alternative is sound; the first one's error, if none of the first few
+ * is.  A point that is not fails as a candidate. */
+static dr_status validate_some(workflow *w, const wf_alternative *alt)
+{
+    size_t *chosen = dr_arena_alloc(&w->arena, alt->choice_count + 1, sizeof(*chosen));
+    dr_trail *first = dr_arena_alloc(&w->arena, 1, sizeof(*first));
+    dr_status st = DR_OK, failed = DR_OK;
+
+    for (int i = 0; i < POINTS_TRIED; i++) {
+        st = validate(w, alt, chosen);
+        if (st == DR_OK)
+            break;
+        if (failed == DR_OK) {
+            failed = st;
+            *first = *dr_trail_get();
+        }
+        size_t d = alt->choice_count;
+        while (d > 0 && ++chosen[d - 1] == json_array_size(alt->choices[d - 1].values))
+            chosen[--d] = 0;
+        if (d == 0)
+            break;
+    }
+    if (st != DR_OK)
+        dr_trail_set(first);
+    else
+        dr_trail_clear();
     return st;
 }
 
@@ -258,7 +288,7 @@ static dr_status read_alternative(workflow *w, wf_alternative *alt, const dr_nod
     if (alt->choice_count > 0 && !w->search)
         DR_TRY(dr_node_fail(&w->doc, choices[0].node,
                             "a list of values needs a search_strategy"));
-    DR_TRY(validate_first(w, alt));
+    DR_TRY(validate_some(w, alt));
 done:
     return st;
 }
