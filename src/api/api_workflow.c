@@ -40,3 +40,20 @@ done:
     json_decref(schema);
     return (drupe_status)st;
 }
+
+drupe_status drupe_cache(drupe_result **out, const drupe_cache_look *c)
+{
+    flow_cache_options o = {.dir = c->dir != NULL ? c->dir : ".drupe-cache",
+                            .verify = c->verify,
+                            .clear = c->clear};
+    flow_result made = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    if (c->max_size != NULL)
+        DR_TRY(flow_parse_size(&o.max_bytes, c->max_size, "max_size"));
+    DR_TRY(flow_look_at_cache(&made, &o));
+done:
+    return api_result_taken(out, &made, st);
+}

@@ -1,5 +1,6 @@
 /*
- * verb_run.c - drupe run: a workflow file; drupe schema: what may stand in one.
+ * verb_run.c - drupe run: a workflow file; drupe schema: what may stand in one; drupe cache:
+ * what runs have left for the next ones.
  */
 #include "cli/cli_impl.h"
 
@@ -84,3 +85,40 @@ done:
 extern const cli_verb verb_schema; /* VERB(schema, ...) in cli/verbs.def */
 const cli_verb verb_schema = {"drupe schema > workflow.schema.json", sizeof(schema_options),
                               schema_params, DR_COUNT(schema_params), schema};
+
+typedef struct {
+    cli_common common;
+    const char *cache_dir;
+    const char *max_size;
+    bool verify, clear;
+} cache_options;
+
+static const dr_param cache_params[] = {
+    DR_STR(cache_options, cache_dir, .dflt = ".drupe-cache", .help = "folder"),
+    DR_BOOL(cache_options, verify, .dflt = "false",
+            .help = "hash all files; take away entries that are not as they were written"),
+    DR_STR(cache_options, max_size,
+           .help = "take away what was used longest ago until the rest fits: 10G, 300M"),
+    DR_BOOL(cache_options, clear, .dflt = "false", .help = "take away all"),
+    CLI_COMMON(cache_options),
+};
+
+static dr_status cache(const void *cfg, const unsigned char *given)
+{
+    const cache_options *o = cfg;
+    const drupe_cache_look look = {o->cache_dir, o->verify, o->max_size, o->clear};
+    drupe_result *r = NULL;
+    dr_status st = DR_OK;
+
+    (void)given;
+    DR_TRY((dr_status)drupe_cache(&r, &look));
+    DR_TRY(cli_print(&o->common, r));
+done:
+    drupe_result_free(r);
+    return st;
+}
+
+extern const cli_verb verb_cache; /* VERB(cache, ...) in cli/verbs.def */
+const cli_verb verb_cache = {"drupe cache [--cache_dir DIR] [--verify] [--max_size SIZE]",
+                             sizeof(cache_options), cache_params, DR_COUNT(cache_params),
+                             cache};

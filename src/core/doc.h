@@ -1,8 +1,8 @@
 /*
  * doc.h - files that people write, JSON or YAML, with the place of every key and value.
  *
- * libfyaml reads both; what comes out is jansson's values in a tree of nodes that know their
- * line and column.  Plain words of YAML mean what they mean in Python's reader: yes, no, on
+ * libfyaml reads both; what comes out is jansson's values in a tree of nodes that know
+ * their line and column.  Plain words of YAML mean what they mean in Python's reader: yes, no, on
  * and off are bools, ~ is null; 1e-4 is a number.  Anchors, aliases and merges (<<) are
  * resolved.
  *

@@ -348,11 +348,14 @@ static dr_status tell_candidate(dr_buf *text, const run *r, const run_candidate 
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(dr_buf_addf(text, "%-3s %s\n", mark, choices));
+    if (json_object_size(c->choices) > 0)
+        DR_TRY(dr_buf_addf(text, "%-3s %s\n", mark, choices));
     if (c->error != NULL)
         DR_TRY(dr_buf_addf(text, "    failed: %s\n", c->error));
     else if (c->model->figures != NULL)
-        DR_TRY(dr_buf_addf(text, "    %s\n", figures_text(&a, r, c->model)));
+        DR_TRY(dr_buf_addf(text, "%-14s %s\n",
+                           json_object_size(c->choices) > 0 ? "" : "output",
+                           figures_text(&a, r, c->model)));
 done:
     free(choices);
     dr_arena_release(&a);

@@ -35,9 +35,19 @@ const char *cache_folder(dr_arena *a, const flow_cache *c, const char *key)
     return path_of(a, c, "runs", key, "");
 }
 
+static const char *const folders[] = {"runs", "evaluations", "hashes", "locks"};
+
+/* What a cache's folder holds, also one that a kill left before it was marked. */
+static bool is_ours(const char *name)
+{
+    for (size_t i = 0; i < DR_COUNT(folders); i++)
+        if (strcmp(name, folders[i]) == 0)
+            return true;
+    return strncmp(name, mark, sizeof(mark) - 1) == 0;
+}
+
 dr_status cache_open(flow_cache *c, const char *dir)
 {
-    static const char *const parts[] = {"runs", "evaluations", "hashes", "locks"};
     char **names = NULL;
     size_t count = 0;
     dr_arena a = {0};
@@ -47,15 +57,18 @@ dr_status cache_open(flow_cache *c, const char *dir)
     c->dir = dir;
     if (dr_exists(dir) && !dr_is_file(sign)) {
         DR_TRY(dr_list_dir(&a, dir, &names, &count));
-        if (count > 0) {
+        size_t own = 0;
+        while (own < count && is_ours(names[own]))
+            own++;
+        if (own < count) {
             st = dr_fail(DR_EUSAGE, "cache_dir %s: it holds files that are not a cache's",
                          dir);
             dr_hint("choose a folder that is empty or not there yet");
             goto done;
         }
     }
-    for (size_t i = 0; i < DR_COUNT(parts); i++)
-        DR_TRY(dr_make_dirs(dr_path_join(&a, dir, parts[i])));
+    for (size_t i = 0; i < DR_COUNT(folders); i++)
+        DR_TRY(dr_make_dirs(dr_path_join(&a, dir, folders[i])));
     if (!dr_is_file(sign))
         DR_TRY(dr_write_file(sign, "1\n", 2));
 done:
@@ -285,13 +298,12 @@ dr_status cache_keep_figures(const flow_cache *c, const char *key, const json_t 
 
 dr_status cache_clear(const flow_cache *c, bool results, bool figures)
 {
-    static const char *const parts[] = {"runs", "evaluations"};
-    const bool wanted[] = {results, figures};
+    const bool wanted[] = {results, figures}; /* in the order of folders */
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < DR_COUNT(parts); i++) {
-        const char *dir = dr_path_join(&a, c->dir, parts[i]);
+    for (size_t i = 0; i < DR_COUNT(wanted); i++) {
+        const char *dir = dr_path_join(&a, c->dir, folders[i]);
         if (!wanted[i])
             continue;
         DR_TRY(dr_remove_tree(dir));

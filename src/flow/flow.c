@@ -75,7 +75,7 @@ done:
 }
 
 /* Removes trailing slashes: the folder's own name matters. */
-static const char *clean_output(dr_arena *a, const char *path)
+const char *flow_clean_output(dr_arena *a, const char *path)
 {
     size_t n = strlen(path);
 
@@ -281,7 +281,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(make_plan(&p, &out->arena, spec));
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
-    const char *final = clean_output(&out->arena, spec->output);
+    const char *final = flow_clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec, p.steps[0].def->takes));
     DR_TRY(flow_check_apart(spec, &model, final));
     if (spec->dry_run) {

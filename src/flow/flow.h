@@ -76,6 +76,18 @@ typedef struct {
  */
 DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_options *o);
 
+/* "4G", "300M", "12" as bytes.  DR_EUSAGE: it is no such size; label names it. */
+DR_MUST_USE dr_status flow_parse_size(uint64_t *out, const char *text, const char *label);
+
+typedef struct {
+    const char *dir;
+    bool verify;        /* hash everything; what is not as it was written is taken away */
+    uint64_t max_bytes; /* take away what was used longest ago; 0: no limit */
+    bool clear;         /* take away all */
+} flow_cache_options;
+/* DR_EUSAGE: no such folder, or it is no cache. */
+DR_MUST_USE dr_status flow_look_at_cache(flow_result *out, const flow_cache_options *o);
+
 /* The workflow file's schema, as JSON Schema. */
 json_t *flow_workflow_schema(void);
 

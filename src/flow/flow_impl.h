@@ -10,6 +10,9 @@
 /* "a Hugging Face model" */
 const char *flow_kind_text(pass_kind kind);
 
+/* Without trailing slashes: a folder's own name matters. */
+const char *flow_clean_output(dr_arena *a, const char *path);
+
 /* ---- input.c ---- */
 
 /*

@@ -65,21 +65,21 @@ done:
     return st;
 }
 
-/* The model where it is, and its contents; *known false: a dry run, and it is on the net. */
+/* The model where it is, and its contents; not *known: a dry run, and it is on the net. */
 static dr_status find_input(run *r, bool *known)
 {
     const pass_kind kind = r->w.passes[0].alternatives[0].def->takes;
     const flow_spec spec = {.model = r->w.model.path,
                             .adapters = r->w.model.adapter,
                             .output = r->w.output_dir};
+    const char *type = r->w.model.type;
     pass_model in = {0};
     dr_status st = DR_OK;
 
-    if (r->w.model.type != NULL &&
-        (kind == PASS_MODEL_ONNX) != flow_is_onnx_type(r->w.model.type))
+    if (type != NULL && (kind == PASS_MODEL_ONNX) != flow_is_onnx_type(type))
         DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
                             r->w.passes[0].alternatives[0].def->name, flow_kind_text(kind),
-                            r->w.model.type));
+                            type));
     DR_TRY(flow_open_input(&in, &r->arena, &spec, kind));
     DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
     r->input = (run_model){.path = in.path, .adapters = r->w.model.adapter, .kind = kind};
@@ -159,15 +159,6 @@ static const char *cache_dir(const run *r)
                                     : ".drupe-cache";
 }
 
-static const char *clean_path(dr_arena *a, const char *path)
-{
-    size_t n = strlen(path);
-
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    return dr_arena_strndup(a, path, n);
-}
-
 static dr_status run_it(run *r, flow_result *out)
 {
     run_outcome outcome = {0};
@@ -178,7 +169,7 @@ static dr_status run_it(run *r, flow_result *out)
     DR_TRY(workflow_read(&r->w, r->o->config, r->o->model, r->o->output));
     if (r->w.log_level >= 0)
         dr_log_level((dr_level)r->w.log_level);
-    r->w.output_dir = clean_path(&r->arena, r->w.output_dir);
+    r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);
     DR_TRY(collect_figures(r));
     DR_TRY(describe_isa(r));
     if (!r->o->dry_run || dr_is_dir(cache_dir(r)))

@@ -28,7 +28,7 @@ static const dr_param params[] = {
     DR_BOOL(gptq, bias_correction, .dflt = "true", .search = "[true, false]",
             .help = "a linear's mean error goes into its bias, if it has one"),
     PASS_GRID_REFUSED,
-    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
+    DR_REFUSED("data_config", "data sets by name are those of workflow files", NULL),
 };
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,

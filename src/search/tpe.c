@@ -1,6 +1,6 @@
 /*
- * tpe.c - the tree-structured Parzen estimator (Bergstra et al. 2011), multivariate (Falkner
- * et al. 2018).
+ * tpe.c - the tree-structured Parzen estimator (Bergstra et al. 2011), multivariate
+ * (Falkner et al. 2018).
  *
  * Candidates that were tried are split into the best few and the rest; each part is a
  * density, a mixture of one kernel around each candidate and a uniform one; the next point

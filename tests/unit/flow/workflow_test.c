@@ -2,6 +2,7 @@
  * workflow_test.c - workflow files: what is refused and where, what a run leaves, what the
  * cache gives back, which candidate wins.
  */
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "flow_fixture.h"
@@ -412,8 +413,61 @@ static void test_cache_dir(void)
     flow_result_release(&r);
 }
 
+/* Listed, verified, brought below a size; what is taken away is made anew. */
+static void test_tools(void)
+{
+    const char *dir = in_tmp(&arena, "tools-cache");
+    const flow_workflow_options o = {.config = put("chain.yaml", chain),
+                                     .model = TINY,
+                                     .output = in_tmp(&arena, "tools-out"),
+                                     .cache_dir = dir};
+    flow_cache_options look = {.dir = dir, .verify = true};
+    flow_result r;
+    char **names = NULL;
+    size_t count = 0;
+
+    CHECK_STATUS(flow_look_at_cache(&r, &look), DR_EUSAGE);
+    CHECK_TRAIL("no such folder");
+    flow_result_release(&r);
+    CHECK_OK(flow_workflow(&r, &o));
+    flow_result_release(&r);
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 2);
+    CHECK_EQ_INT(reported(&r, "broken"), 0);
+    double bytes = json_number_value(json_object_get(r.report, "bytes"));
+    flow_result_release(&r);
+    /* another byte, the same times: only hashing finds it */
+    CHECK_OK(dr_list_dir(&arena, dr_path_join(&arena, dir, "runs"), &names, &count));
+    const char *first = dr_path_join(&arena, dr_path_join(&arena, dir, "runs"), names[0]);
+    const char *file = dr_path_join(&arena, first, "drupe.json");
+    struct stat s;
+    CHECK(stat(file, &s) == 0);
+    FILE *f = fopen(file, "r+b");
+    CHECK(f != NULL && fputc('x', f) == 'x' && fclose(f) == 0);
+    const struct timespec times[2] = {s.st_atim, s.st_mtim};
+    CHECK(utimensat(AT_FDCWD, file, times, 0) == 0);
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(reported(&r, "broken"), 1);
+    CHECK_EQ_INT(reported(&r, "taken_away"), 1);
+    CHECK(!dr_exists(first));
+    flow_result_release(&r);
+    CHECK_OK(flow_workflow(&r, &o));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 1);
+    flow_result_release(&r);
+    look = (flow_cache_options){.dir = dir, .max_bytes = (uint64_t)bytes - 1};
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 1);
+    CHECK(json_number_value(json_object_get(r.report, "bytes")) < bytes);
+    flow_result_release(&r);
+    look = (flow_cache_options){.dir = dir, .clear = true};
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 0);
+    flow_result_release(&r);
+}
+
 int main(void)
 {
+    test_tools();
     test_refused();
     test_refused_metrics();
     test_forms();

@@ -12,7 +12,7 @@ enum { N = 4 };
 
 static void test_space(void)
 {
-    /* two ways; the first has a parameter of 3 values, the second two of 2; then one of 5 */
+    /* two ways; one has a parameter of 3 values, the other two of 2; then one of 5 */
     const search_dim dims[] = {{2, false, -1, 0},
                                {3, true, 0, 0},
                                {2, false, 0, 1},
