@@ -1,7 +1,6 @@
 # Workflow files: examples run as they are, plans, errors with their places.
 ways=$top/examples/workflows
 model_with_tokenizer model
-figures() { sed -e 's/[-0-9.e+]*[0-9]\([,]\|$\)/N\1/g' -e 's/N, */N, /g'; }
 try run --config "$ways/quantize.yaml" --dry_run
 try run --config "$ways/quantize.yaml"
 tree quantized
@@ -53,4 +52,12 @@ edit 's/"evaluators": {/"evaluators": [/'
 try run --config nothing.json
 try run
 try run --config "$ways/quantize.yaml" --list_required_packages
-"$drupe" schema | head -n 4
+"$drupe" schema >schema
+head -n 4 schema
+# the cache
+"$drupe" cache | sed -n 's/^[0-9a-f]\{16\} .* s  //p' | LC_ALL=C sort
+"$drupe" cache --verify | grep -E '^(verified|taken)'
+"$drupe" cache --max_size 100K | grep -c '^[0-9a-f]\{16\} '
+try cache --cache_dir model
+try cache --max_size 10X
+try cache --clear
