@@ -1,6 +1,6 @@
 /*
- * verb_run.c - drupe run: a workflow file; drupe schema: what may stand in one; drupe cache:
- * what runs have left for the next ones.
+ * verb_run.c - drupe run: a workflow file; drupe schema: what may stand in one; drupe
+ * cache: what runs have left for the next ones.
  */
 #include "cli/cli_impl.h"
 

@@ -2,9 +2,9 @@
  * doc.h - files that people write, JSON or YAML, with the place of every key and value.
  *
  * libfyaml reads both; what comes out is jansson's values in a tree of nodes that know
- * their line and column.  Plain words of YAML mean what they mean in Python's reader: yes, no, on
- * and off are bools, ~ is null; 1e-4 is a number.  Anchors, aliases and merges (<<) are
- * resolved.
+ * their line and column.  Plain words of YAML mean what they mean in Python's reader: yes,
+ * no, on and off are bools, ~ is null; 1e-4 is a number.  Anchors, aliases and merges (<<)
+ * are resolved.
  *
  * DR_EFORMAT with file, line and column: bad syntax, a key twice, a key that is no text, a
  * second document, NaN and infinities, an unknown tag, more than 64 levels or 100,000

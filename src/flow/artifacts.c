@@ -393,6 +393,9 @@ dr_status run_tell(run *r, flow_result *out, const run_outcome *o)
                        r->model_count, steps));
     if (goals > 0)
         DR_TRY(dr_buf_addf(&out->text, "goals          met by %zu\n", o->met));
+    if (failed > 0)
+        dr_warn_result("%zu of %zu candidates failed; the result has the reasons", failed,
+                       o->count);
     if (goals > 0 && o->met == 0)
         dr_warn_result("no candidate meets all goals; the best of the others is taken");
     json_object_set_new(out->report, "goals_met", json_boolean(o->met > 0 || goals == 0));
