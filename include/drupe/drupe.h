@@ -127,6 +127,7 @@ typedef struct {
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise */
     int threads;                /* 0: all */
+    bool own_log_level;         /* the file's log_severity_level does not count */
     bool dry_run;               /* only say what would be run, and what is in the cache */
 } drupe_workflow;
 DRUPE_API drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w);

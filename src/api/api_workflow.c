@@ -12,6 +12,7 @@ drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
                                      .output = w->output,
                                      .cache_dir = w->cache_dir,
                                      .threads = w->threads,
+                                     .own_log_level = w->own_log_level,
                                      .dry_run = w->dry_run};
     flow_result made = {0};
     dr_status st = DR_OK;

@@ -41,16 +41,17 @@ static const dr_param params[] = {
 static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
-    const drupe_workflow w = {.config = o->config,
-                              .model = o->model_name_or_path,
-                              .output = o->output_path,
-                              .cache_dir = o->cache_dir,
-                              .threads = o->common.threads,
-                              .dry_run = o->dry_run};
+    const drupe_workflow w = {
+        .config = o->config,
+        .model = o->model_name_or_path,
+        .output = o->output_path,
+        .cache_dir = o->cache_dir,
+        .threads = o->common.threads,
+        .own_log_level = dr_param_given(params, DR_COUNT(params), given, "log_level"),
+        .dry_run = o->dry_run};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
-    (void)given;
     DR_TRY((dr_status)drupe_run_workflow(&r, &w));
     DR_TRY(cli_print(&o->common, r));
 done:

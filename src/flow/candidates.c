@@ -161,9 +161,10 @@ static void tell_progress(const run *r, const run_candidate *c, size_t n, size_t
 
     dr_buf_init(&b, 1 << 16);
     for (size_t i = 0; i < r->figure_count && c->error == NULL; i++)
-        if (dr_buf_addf(&b, " %s %.6g", r->figures[i]->key, c->values[i]) != DR_OK)
+        if (dr_buf_addf(&b, "%s%s %.6g", i ? ", " : "", r->figures[i]->key, c->values[i]) !=
+            DR_OK)
             break;
-    dr_log(DR_INFO, "candidate %zu of %zu: %s:%s", n, of, text,
+    dr_log(DR_INFO, "candidate %zu of %zu: %s: %s", n, of, text,
            c->error != NULL ? c->error : b.data);
     dr_buf_release(&b);
     free(text);

@@ -65,7 +65,8 @@ typedef struct {
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise; neither: .drupe-cache */
     int threads;
-    bool dry_run; /* say what would be run and what is in the cache; run nothing */
+    bool own_log_level; /* the file's log_severity_level does not count */
+    bool dry_run;       /* say what would be run and what is in the cache; run nothing */
 } flow_workflow_options;
 
 /*

@@ -167,7 +167,7 @@ static dr_status run_it(run *r, flow_result *out)
     dr_status st = DR_OK;
 
     DR_TRY(workflow_read(&r->w, r->o->config, r->o->model, r->o->output));
-    if (r->w.log_level >= 0)
+    if (r->w.log_level >= 0 && !r->o->own_log_level)
         dr_log_level((dr_level)r->w.log_level);
     r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);
     DR_TRY(collect_figures(r));

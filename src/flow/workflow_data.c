@@ -64,6 +64,9 @@ dr_status wf_data(data_options *out, workflow *w, const dr_node *n)
     out->max_samples = (size_t)wf_num(dr_node_get(pre, "max_samples"), 0);
     out->stride = (size_t)wf_num(dr_node_get(pre, "stride"), 0);
     out->random_seed = (uint64_t)wf_num(dr_node_get(pre, "random_seed"), 0);
+    const dr_node *self = dr_node_get(pre, "self_written");
+    out->self_written = self != NULL;
+    out->temperature = wf_num(dr_node_get(self, "temperature"), 0);
     DR_TRY(data_strategy_named(&out->strategy, wf_str(dr_node_get(pre, "strategy"))));
     dr_arena a = {0};
     st = data_check(out);

@@ -45,6 +45,11 @@ static const wf_row load_rows[] = {
 };
 OBJECT(load, "load_dataset_config");
 
+static const wf_row self_rows[] = {
+    {"temperature", WF_NUM, .min = 0, .max = 100, .help = "0: always the likeliest token"},
+};
+OBJECT(self, "self_written");
+
 static const wf_row pre_rows[] = {
     {"type", WF_WORD,
      .words = (const char *const[]){"text_generation_huggingface_pre_process",
@@ -60,6 +65,7 @@ static const wf_row pre_rows[] = {
     {"add_special_tokens", WF_BOOL, .help = "begin and end of text around each row"},
     {"max_seq_len", WF_INT, .min = 2, .max = 1 << 20, .help = "tokens a block"},
     {"max_samples", WF_INT, .min = 1, .max = 1 << 24, .help = "blocks"},
+    {"self_written", WF_OBJECT, .of = &self, .help = "the model writes the text: no files"},
     REFUSED("source_max_len", "call it max_seq_len"),
     REFUSED("corpus_strategy", "call it strategy"),
     REFUSED("dataset_type", "text is what models are given"),

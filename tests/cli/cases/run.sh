@@ -22,6 +22,15 @@ cut -d '|' -f 4 searched/run_history.txt | grep -c ModelBuilder
 "$drupe" run --config "$ways/search.json" --json 2>said | grep '"steps_cached"'
 "$drupe" run --config "$ways/search.json" -o again >/dev/null 2>said || cat said
 diff -r searched/model again/model && echo same
+# what --save_config_file left is a workflow file
+"$drupe" quantize -m model --algorithm gptq --group_size 32 --max_seq_len 64 --max_samples 4 \
+    --no_evaluate --save_config_file -o saved >said 2>&1 || cat said
+"$drupe" run --config saved/config.json -o rerun >said 2>&1 || cat said
+diff -r saved/model rerun/model && echo same
+"$drupe" quantize -m model --algorithm gptq --calibration_source self --max_seq_len 64 \
+    --max_samples 4 --no_evaluate --save_config_file -o saved >said 2>&1 || cat said
+"$drupe" run --config saved/config.json -o rerun >said 2>&1 || cat said
+diff -r saved/model rerun/model && echo same
 # one pass by itself
 try run-pass --pass_name rtn --pass_config '{"group_size": 16}' -m model --dry_run
 "$drupe" run-pass --pass-name RTN --pass-config '{"group_size": 16}' -m model -o r >said 2>&1 ||
