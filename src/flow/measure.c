@@ -54,11 +54,24 @@ static bool against_input(const wf_metric *m)
     return false;
 }
 
+/* A graph without GenAI's files has no tokenizer beside it: the input's is taken. */
+static bool lacks_tokenizer(const run_model *m)
+{
+    dr_arena a = {0};
+    const char *folder = dr_path_join(&a, m->path, "model");
+    bool lacks = m->parent != NULL && m->kind == PASS_MODEL_ONNX &&
+                 !dr_is_file(dr_path_join(&a, folder, "tokenizer.json"));
+
+    dr_arena_release(&a);
+    return lacks;
+}
+
 static dr_status measure_accuracy(double *values, const run *r, const wf_metric *m,
                                   const run_model *model)
 {
+    const bool beside = against_input(m) || lacks_tokenizer(model);
     const flow_evaluation e = {.model = model->path,
-                               .reference = against_input(m) ? r->input.path : NULL,
+                               .reference = beside ? r->input.path : NULL,
                                .data = m->data,
                                .task = m->task,
                                .threads = r->o->threads};
