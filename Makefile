@@ -3,7 +3,7 @@
 # make demo      the lab, on a small real model
 # make test-aarch64  unit tests of an aarch64 build, in an emulator
 # make bench     timings; tests/bench/results.csv keeps them
-# make docs      docs/cli.md, from the tables
+# make docs      docs/cli.md and docs/passes.md, from the tables
 # make install   PREFIX=/usr/local      make dist     tar.gz and wheel in dist/
 BUILD   ?= build
 PREFIX  ?= /usr/local
@@ -38,6 +38,7 @@ bench: all
 
 docs: all
 	@$(BUILD)/drupe docs >docs/cli.md
+	@$(BUILD)/drupe docs passes >docs/passes.md
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)

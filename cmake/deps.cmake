@@ -16,6 +16,7 @@ endfunction()
 
 find_package(Threads REQUIRED)
 drupe_static_lib(dep_jansson jansson jansson.h)
+drupe_static_lib(dep_fyaml fyaml libfyaml.h)
 drupe_static_lib(dep_nettle nettle nettle/sha2.h)
 drupe_static_lib(dep_pcre2 pcre2-8 pcre2.h)
 drupe_static_lib(dep_utf8proc utf8proc utf8proc.h)

@@ -116,6 +116,31 @@ DRUPE_API drupe_status drupe_run(drupe_result **out, const drupe_job *job);
 /* The passes there are. */
 DRUPE_API size_t drupe_pass_count(void);
 DRUPE_API const char *drupe_pass_name(size_t i); /* NULL: there are fewer */
+/* The same with what each takes, gives and has as parameters. */
+DRUPE_API drupe_status drupe_list_passes(drupe_result **out);
+
+/* ---- workflow files ---- */
+
+/* Olive's form, JSON or YAML: passes in order, or a search among candidates. */
+typedef struct {
+    const char *config;
+    const char *model, *output; /* stand in for the file's; NULL: the file's */
+    const char *cache_dir;      /* likewise */
+    int threads;                /* 0: all */
+    bool own_log_level;         /* the file's log_severity_level does not count */
+    bool dry_run;               /* only say what would be run, and what is in the cache */
+} drupe_workflow;
+DRUPE_API drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w);
+/* What the cache of such runs holds. */
+typedef struct {
+    const char *dir;      /* NULL: .drupe-cache */
+    bool verify;          /* take away what is not as it was written */
+    const char *max_size; /* "10G": take away what was used longest ago; NULL: no limit */
+    bool clear;           /* take away all */
+} drupe_cache_look;
+DRUPE_API drupe_status drupe_cache(drupe_result **out, const drupe_cache_look *c);
+/* What may stand in such a file, as JSON Schema. */
+DRUPE_API drupe_status drupe_workflow_schema(drupe_result **out);
 
 /* ---- judging ---- */
 

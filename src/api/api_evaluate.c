@@ -20,12 +20,6 @@ drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
     dr_trail_clear();
     DR_TRY(api_data(&f.data, &e->data));
     DR_TRY(flow_evaluate(&made, &f));
-    DR_TRY(api_result_of(out, &made));
 done:
-    flow_result_release(&made);
-    if (st != DR_OK) {
-        drupe_result_free(*out);
-        *out = NULL;
-    }
-    return (drupe_status)st;
+    return api_result_taken(out, &made, st);
 }

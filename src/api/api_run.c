@@ -206,6 +206,18 @@ done:
     return st;
 }
 
+drupe_status api_result_taken(drupe_result **out, flow_result *made, dr_status st)
+{
+    if (st == DR_OK)
+        st = api_result_of(out, made);
+    flow_result_release(made);
+    if (st != DR_OK) {
+        drupe_result_free(*out);
+        *out = NULL;
+    }
+    return (drupe_status)st;
+}
+
 drupe_status drupe_run(drupe_result **out, const drupe_job *job)
 {
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
@@ -233,18 +245,12 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
                             .dry_run = job->dry_run,
                             .save_config = job->save_config};
     DR_TRY(flow_run(&made, &spec));
-    DR_TRY(api_result_of(out, &made));
 done:
-    flow_result_release(&made);
     for (size_t i = 0; i < job->pass_count; i++)
         json_decref(configs[i]);
     free(configs);
     free(steps);
-    if (st != DR_OK) {
-        drupe_result_free(*out);
-        *out = NULL;
-    }
-    return (drupe_status)st;
+    return api_result_taken(out, &made, st);
 }
 
 /* ---- tokens ---- */

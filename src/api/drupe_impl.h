@@ -28,6 +28,8 @@ void api_result_seal(drupe_result *r);
 DR_MUST_USE dr_status api_data(data_options *out, const drupe_data *d);
 /* What a run left, as a result. */
 DR_MUST_USE dr_status api_result_of(drupe_result **out, const flow_result *made);
+/* The same where the run's status is DR_OK; made is released, *out is NULL otherwise. */
+drupe_status api_result_taken(drupe_result **out, flow_result *made, dr_status st);
 
 /* The folder with genai_config.json: dir itself, or its model/. */
 const char *api_genai_folder(dr_arena *a, const char *dir);

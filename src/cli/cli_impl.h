@@ -9,6 +9,7 @@
 #include <limits.h>
 
 #include "core/arena.h"
+#include "core/buf.h"
 #include "core/param.h"
 #include "core/status.h"
 #include "drupe/drupe.h"
@@ -97,10 +98,8 @@ extern const char *const cli_tasks[];
 #define CLI_MODEL_REFUSED                                                                  \
     DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),       \
         DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
-        DR_REFUSED("account_name", "the shared cache comes with the workflow engine",      \
-                   NULL),                                                                  \
-        DR_REFUSED("container_name", "the shared cache comes with the workflow engine",    \
-                   NULL),                                                                  \
+        DR_REFUSED("account_name", "a cache is a folder, of drupe run", NULL),             \
+        DR_REFUSED("container_name", "a cache is a folder, of drupe run", NULL),           \
         DR_REFUSED("model_variant", "diffusion models come later", NULL),                  \
         DR_REFUSED("is_generative_model", "every supported model is one", "task"),         \
         DR_REFUSED("test", "comparison runs come with the evaluators", NULL),              \
@@ -259,8 +258,11 @@ DR_MUST_USE dr_status cli_write(const char *text, size_t n);
 /* Help for the program, and for one verb. */
 DR_MUST_USE dr_status cli_help_main(void);
 DR_MUST_USE dr_status cli_help_verb(const cli_verb_row *row);
-/* docs/cli.md. */
+/* docs/cli.md and docs/passes.md. */
 DR_MUST_USE dr_status cli_docs(void);
+DR_MUST_USE dr_status cli_pass_docs(void);
+/* Text in a table's cell. */
+DR_MUST_USE dr_status cli_cell(dr_buf *b, const char *text);
 /* drupe(1), and completion for a shell: bash, zsh or fish; NULL is refused. */
 DR_MUST_USE dr_status cli_man(void);
 DR_MUST_USE dr_status cli_completion(const char *shell);

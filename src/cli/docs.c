@@ -36,8 +36,8 @@ static const char head[] =
     "`drupe.json`) is replaced by a new run; any other folder that holds something is\n"
     "refused.\n";
 
-/* Text in a table cell: a bar would end it. */
-static dr_status cell(dr_buf *b, const char *text)
+/* A bar would end the cell. */
+dr_status cli_cell(dr_buf *b, const char *text)
 {
     dr_status st = DR_OK;
 
@@ -93,7 +93,7 @@ static dr_status option_row(dr_buf *b, const dr_param *p)
     else
         DR_TRY(dr_buf_addf(b, " | %s%s%s | ", has_default ? "`" : "",
                            has_default ? p->dflt : "", has_default ? "`" : ""));
-    DR_TRY(cell(b, p->help));
+    DR_TRY(cli_cell(b, p->help));
     DR_TRY(dr_buf_adds(b, " |\n"));
 done:
     return st;
@@ -104,7 +104,7 @@ static dr_status refused_row(dr_buf *b, const cli_verb *v, const dr_param *p)
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(b, "| `--%s` | ", p->name));
-    DR_TRY(cell(b, p->refused));
+    DR_TRY(cli_cell(b, p->refused));
     if (p->nearest != NULL) {
         const dr_param *near = dr_param_find(v->params, v->params_count, p->nearest);
         DR_BUG_IF(near == NULL || near->type == DR_PARAM_REFUSED); /* the row's advice */

@@ -128,6 +128,8 @@ static dr_status run_program(int argc, char **argv)
         st = cli_write(version, sizeof(version) - 1);
     } else if (strcmp(word, "docs") == 0 && argc == 2) {
         st = cli_docs(); /* for `make docs`, not for people */
+    } else if (strcmp(word, "docs") == 0 && argc == 3 && strcmp(argv[2], "passes") == 0) {
+        st = cli_pass_docs();
     } else if (strcmp(word, "man") == 0 && argc == 2) {
         st = cli_man();
     } else if (strcmp(word, "completion") == 0 && argc <= 3) {

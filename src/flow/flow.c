@@ -32,7 +32,7 @@ typedef struct {
     const char *in; /* borrowed: the folder of all states */
 } plan;
 
-static const char *kind_text(pass_kind kind)
+const char *flow_kind_text(pass_kind kind)
 {
     return kind == PASS_MODEL_HF ? "a Hugging Face model" : "an ONNX model";
 }
@@ -83,7 +83,7 @@ done:
 }
 
 /* Removes trailing slashes: the folder's own name matters. */
-static const char *clean_output(dr_arena *a, const char *path)
+const char *flow_clean_output(dr_arena *a, const char *path)
 {
     size_t n = strlen(path);
 
@@ -110,7 +110,8 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         json_object_set_new(step, "config", config);
         if (i > 0 && d->takes != kind)
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
-                    kind_text(d->takes), p->steps[i - 1].def->name, kind_text(kind));
+                    flow_kind_text(d->takes), p->steps[i - 1].def->name,
+                    flow_kind_text(kind));
         if (d->chooses && i + 1 == spec->step_count)
             DR_FAIL(DR_EUSAGE, "%s writes nothing: a quantizer comes after it", d->name);
         if (i > 0 && p->steps[i - 1].def->chooses && d->quant_plan == NULL)
@@ -310,7 +311,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(make_plan(&p, &out->arena, spec));
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
-    const char *final = clean_output(&out->arena, spec->output);
+    const char *final = flow_clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec, p.steps[0].def->takes));
     DR_TRY(flow_check_apart(spec, &model, final));
     if (spec->dry_run) {

@@ -58,6 +58,40 @@ void flow_result_release(flow_result *r);
  */
 DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
 
+/* ---- workflow files ---- */
+
+typedef struct {
+    const char *config;         /* the file: .json, else YAML */
+    const char *model, *output; /* stand in for the file's; NULL: the file's */
+    const char *cache_dir;      /* likewise; neither: .drupe-cache */
+    int threads;
+    bool own_log_level; /* the file's log_severity_level does not count */
+    bool dry_run;       /* say what would be run and what is in the cache; run nothing */
+} flow_workflow_options;
+
+/*
+ * Everything that the file says: passes, the search, its evaluator; results in output_dir.
+ * DR_EUSAGE with file, line, column and the key: the file is wrong; DR_EFORMAT: it is no
+ * JSON or YAML.  Both before anything runs.  A candidate that fails is no error while
+ * another one works.
+ */
+DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_options *o);
+
+/* "4G", "300M", "12" as bytes.  DR_EUSAGE: it is no such size; label names it. */
+DR_MUST_USE dr_status flow_parse_size(uint64_t *out, const char *text, const char *label);
+
+typedef struct {
+    const char *dir;
+    bool verify;        /* hash everything; what is not as it was written is taken away */
+    uint64_t max_bytes; /* take away what was used longest ago; 0: no limit */
+    bool clear;         /* take away all */
+} flow_cache_options;
+/* DR_EUSAGE: no such folder, or it is no cache. */
+DR_MUST_USE dr_status flow_look_at_cache(flow_result *out, const flow_cache_options *o);
+
+/* The workflow file's schema, as JSON Schema. */
+json_t *flow_workflow_schema(void);
+
 /* ---- folders of ONNX models ---- */
 
 /* The graph that genai_config.json calls the decoder, else model.onnx; it may be absent. */

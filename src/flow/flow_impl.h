@@ -7,6 +7,12 @@
 #include "flow/flow.h"
 #include "pass/pass.h"
 
+/* "a Hugging Face model" */
+const char *flow_kind_text(pass_kind kind);
+
+/* Without trailing slashes: a folder's own name matters. */
+const char *flow_clean_output(dr_arena *a, const char *path);
+
 /* ---- input.c ---- */
 
 /*
@@ -67,6 +73,11 @@ DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
 DR_MUST_USE dr_status flow_state_key(char hex[65], const flow_spec *spec,
                                      const pass_model *in, const json_t *steps,
                                      bool with_data);
+/* What drupe and Olive write beside a model, and hidden files. */
+bool flow_no_model_file(const char *name);
+/* For the cache's key: a file's SHA-256 as member key; data options with their files'. */
+DR_MUST_USE dr_status flow_file_key(json_t *j, const char *key, const char *path);
+DR_MUST_USE dr_status flow_data_key(json_t **out, const data_options *o);
 
 /* drupe.json: what made the folder.  No time, no path of this machine. */
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,

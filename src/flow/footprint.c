@@ -44,7 +44,7 @@ done:
 }
 
 /* Not the model: what drupe and Olive write beside it, and hidden files. */
-static bool left_out(const char *name)
+bool flow_no_model_file(const char *name)
 {
     return name[0] == '.' || strcmp(name, "drupe.json") == 0 ||
            strcmp(name, "model_config.json") == 0;
@@ -66,7 +66,7 @@ static dr_status add_path(dr_buf *b, const char *path, const char *label, bool t
     DR_TRY(dr_list_dir(&arena, path, &names, &count));
     for (size_t i = 0; i < count; i++) {
         const char *file = dr_path_join(&arena, path, names[i]);
-        if (!left_out(names[i]) && dr_is_file(file))
+        if (!flow_no_model_file(names[i]) && dr_is_file(file))
             DR_TRY(add_file(b, file, names[i], times));
     }
 done:
@@ -137,6 +137,38 @@ static json_t *data_json(const data_options *o)
     json_object_set_new(j, "max_seq_len", json_integer((json_int_t)o->max_seq_len));
     json_object_set_new(j, "max_samples", json_integer((json_int_t)o->max_samples));
     return j;
+}
+
+dr_status flow_file_key(json_t *j, const char *key, const char *path)
+{
+    char hex[DR_SHA256_HEX];
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_sha256_file(hex, path));
+    set_string(j, key, hex);
+done:
+    return st;
+}
+
+dr_status flow_data_key(json_t **out, const data_options *o)
+{
+    json_t *j = data_json(o);
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    char *list = o->data_files != NULL ? dr_arena_strdup(&a, o->data_files) : NULL;
+    for (char *p = list, *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        DR_TRY(flow_file_key(j, dr_arena_printf(&a, "file %d", (int)(p - list)), p));
+    }
+    *out = j;
+    j = NULL;
+done:
+    json_decref(j);
+    dr_arena_release(&a);
+    return st;
 }
 
 static json_t *footprint(const flow_spec *spec, const char *input_hash, const json_t *steps,

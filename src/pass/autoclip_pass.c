@@ -29,7 +29,7 @@ static const dr_param params[] = {
     DR_REFUSED("lm_head", "the head is not clipped", NULL),
     DR_REFUSED("quantize_vision", "vision models come later", NULL),
     DR_REFUSED("moe", "mixtures of experts come later", NULL),
-    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
+    DR_REFUSED("data_config", "data sets by name are those of workflow files", NULL),
 };
 
 static const pass_modules all = {.format = -1, .mixed = -1};

@@ -27,7 +27,7 @@ static const dr_param params[] = {
     DR_REFUSED("input_model_dtype", "weights are read as they are stored", NULL),
     DR_REFUSED("version", "awq's layout is gemm, which transformers reads", "format"),
     DR_REFUSED("export_compatible", "every result can be exported", NULL),
-    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
+    DR_REFUSED("data_config", "data sets by name are those of workflow files", NULL),
 };
 
 static quant_grid grid_of(const awq *c)

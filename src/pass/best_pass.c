@@ -27,7 +27,7 @@ static const dr_param params[] = {
              .help = "share of the rounded layers' effect on a linear's inputs that the "
                      "linear takes back"),
     PASS_GRID_REFUSED,
-    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
+    DR_REFUSED("data_config", "data sets by name are those of workflow files", NULL),
 };
 
 static dr_status quantize(const quant_site *site, const quant_grid *grid,

@@ -227,6 +227,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));
     dr_progress_end(&progress);
     DR_TRY(hf_writer_finish(writer));
+    hf_writer_close(writer); /* its memory before distilling, which needs more */
     writer = NULL;
     if (plan->modules->distill_steps > 0)
         DR_TRY(pass_distill(job, dir, dev, m, &layout, chosen, plan->modules, &calib));

@@ -29,7 +29,7 @@ static const dr_param params[] = {
     DR_STR(sparse_gpt, layer_name_filter, .dflt = "null", .listed = true,
            .help = "only linears with one of these in their name"),
     DR_REFUSED("device", "the run has one device", NULL),
-    DR_REFUSED("data_config", "data sets by name come with the workflow engine", NULL),
+    DR_REFUSED("data_config", "data sets by name are those of workflow files", NULL),
 };
 
 static dr_status parse_sparsity(quant_prune_options *o, const sparse_gpt *c)

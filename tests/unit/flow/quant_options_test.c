@@ -46,6 +46,7 @@ static line lines[] = {
     {"Gptq", "prescale", "", "\"prescale\": false", false},
     {"Gptq", "minmax", "", "\"minmax\": true", false},
     {NULL, "bias_correction", "", "\"bias_correction\": false", false},
+    {NULL, "upstream", "", "\"upstream\": 0.3", false},
     {"Best", "sweeps", "", "\"sweeps\": 0", false},
     {"AutoClip", "n_grid", "", "\"n_grid\": 7", false},
     {"AutoClip", "max_shrink", "", "\"max_shrink\": 0.9", false},

@@ -1,0 +1,51 @@
+/*
+ * cache_impl.h - results that are kept by what made them.
+ *
+ *     DIR/drupe-cache          says what the folder is
+ *     DIR/runs/KEY/            a step's result, a folder like any other
+ *     DIR/runs/KEY.json        its files with sizes, times and SHA-256: written when the
+ *                              folder is whole, so that without it there is no entry
+ *     DIR/evaluations/KEY.json figures of a model
+ *     DIR/hashes/DEV-INODE     a file's SHA-256, while size and times are the same
+ *     DIR/locks/KEY            held while the entry is made or taken away
+ *
+ * A key is the SHA-256 of everything that decides the bytes: drupe's and the pass's
+ * version, the canonical config, the input's contents or key, the data's contents, the
+ * processor's kernels.  An entry whose files are not as they were written is made anew.
+ */
+#ifndef DRUPE_FLOW_CACHE_IMPL_H
+#define DRUPE_FLOW_CACHE_IMPL_H
+
+#include <jansson.h>
+
+#include "core/hash.h"
+#include "flow/flow_impl.h"
+
+typedef struct {
+    const char *dir; /* borrowed */
+} flow_cache;
+
+/* Makes the folder.  DR_EUSAGE: it is there, holds something and is no cache. */
+DR_MUST_USE dr_status cache_open(flow_cache *c, const char *dir);
+/* Forgets all results, or all figures. */
+DR_MUST_USE dr_status cache_clear(const flow_cache *c, bool results, bool figures);
+
+/* Of a model's files and its adapters'; c->dir NULL: no hash is remembered. */
+DR_MUST_USE dr_status cache_model_id(char id[DR_SHA256_HEX], const flow_cache *c,
+                                     const pass_model *m);
+/* Of an object that says everything. */
+void cache_key(char key[DR_SHA256_HEX], const json_t *parts);
+
+const char *cache_folder(dr_arena *a, const flow_cache *c, const char *key);
+/* Held until the descriptor is closed; waits for another process. */
+DR_MUST_USE dr_status cache_lock(int *fd, const flow_cache *c, const char *key);
+bool cache_has(const flow_cache *c, const char *key);
+/* The folder is whole: from now on it is an entry.  info: what `drupe cache` shows. */
+DR_MUST_USE dr_status cache_seal(const flow_cache *c, const char *key, const json_t *info);
+
+/* *out NULL: there are none. */
+DR_MUST_USE dr_status cache_figures(json_t **out, const flow_cache *c, const char *key);
+DR_MUST_USE dr_status cache_keep_figures(const flow_cache *c, const char *key,
+                                         const json_t *figures);
+
+#endif

@@ -1,0 +1,359 @@
+/*
+ * candidates.c - ways through a workflow's passes: which there are, which are tried, what
+ * came of each.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "flow/run_impl.h"
+
+enum { PLAN_POINTS = 4096, DIMS_MAX = 1024 };
+
+/* What dimension d of the space decides. */
+typedef struct {
+    size_t pass, alternative; /* of the workflow */
+    const wf_choice *choice;  /* NULL: which alternative */
+} meaning;
+
+typedef struct {
+    search_space space;
+    const meaning *what;
+    size_t first, count; /* passes */
+} ways;
+
+static bool is_ordered(const json_t *values)
+{
+    double last = -INFINITY;
+    json_t *v;
+    size_t i;
+
+    json_array_foreach((json_t *)(uintptr_t)values, i, v)
+    {
+        if (!json_is_number(v) || json_number_value(v) <= last)
+            return false;
+        last = json_number_value(v);
+    }
+    return true;
+}
+
+static dr_status ways_of(ways *out, run *r, size_t first, size_t count)
+{
+    search_dim *dims = dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*dims));
+    meaning *what = dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*what));
+    size_t n = 0;
+
+    for (size_t p = first; p < first + count; p++) {
+        const wf_pass *pass = &r->w.passes[p];
+        int parent = -1;
+        if (n + pass->count + 1 >= DIMS_MAX)
+            return dr_fail(DR_EUSAGE, "more than %d choices", DIMS_MAX);
+        if (pass->count > 1) {
+            parent = (int)n;
+            what[n] = (meaning){p, 0, NULL};
+            dims[n++] = (search_dim){(int)pass->count, false, -1, 0};
+        }
+        for (size_t k = 0; k < pass->count; k++) {
+            const wf_alternative *alt = &pass->alternatives[k];
+            if (n + alt->choice_count >= DIMS_MAX)
+                return dr_fail(DR_EUSAGE, "more than %d choices", DIMS_MAX);
+            for (size_t c = 0; c < alt->choice_count; c++) {
+                const json_t *values = alt->choices[c].values;
+                what[n] = (meaning){p, k, &alt->choices[c]};
+                dims[n++] = (search_dim){(int)json_array_size(values), is_ordered(values),
+                                         parent, parent >= 0 ? (int)k : 0};
+            }
+        }
+    }
+    *out = (ways){{dims, n}, what, first, count};
+    return DR_OK;
+}
+
+/* The alternative of a pass and its config at a point; r keeps the config. */
+static const wf_alternative *at_point(run *r, json_t **config, const ways *w, size_t pass,
+                                      const int *point)
+{
+    size_t chosen = 0;
+
+    for (size_t d = 0; d < w->space.count; d++)
+        if (w->what[d].pass == pass && w->what[d].choice == NULL)
+            chosen = (size_t)point[d];
+    const wf_alternative *alt = &r->w.passes[pass].alternatives[chosen];
+    *config = json_copy(alt->fixed);
+    json_array_append_new(r->owned, *config);
+    for (size_t d = 0; d < w->space.count; d++)
+        if (w->what[d].pass == pass && w->what[d].choice != NULL && point[d] >= 0 &&
+            w->what[d].alternative == chosen)
+            json_object_set(*config, w->what[d].choice->name,
+                            json_array_get(w->what[d].choice->values, (size_t)point[d]));
+    return alt;
+}
+
+/* "q.type": "Gptq", "q.bits": 4: what a point is, in the order of the file. */
+static json_t *choices_of(run *r, const ways *w, const int *point)
+{
+    json_t *j = json_object();
+
+    json_array_append_new(r->owned, j);
+    for (size_t d = 0; d < w->space.count; d++) {
+        const meaning *m = &w->what[d];
+        const wf_pass *p = &r->w.passes[m->pass];
+        dr_arena a = {0};
+        if (point[d] >= 0 && m->choice == NULL)
+            json_object_set_new(j, dr_arena_printf(&a, "%s.type", p->name),
+                                json_string(p->alternatives[point[d]].def->name));
+        else if (point[d] >= 0)
+            json_object_set(j, dr_arena_printf(&a, "%s.%s", p->name, m->choice->name),
+                            json_array_get(m->choice->values, (size_t)point[d]));
+        dr_arena_release(&a);
+    }
+    return j;
+}
+
+/* The trail's message and its lines, as one. */
+static const char *trail_text(dr_arena *a)
+{
+    const dr_trail *t = dr_trail_get();
+    const char *text = dr_arena_strdup(a, t->count > 0 ? t->frames[0].text : "failed");
+
+    for (int i = 1; i < t->count; i++)
+        text = dr_arena_printf(a, "%s; %s", text, t->frames[i].text);
+    return text;
+}
+
+static dr_status walk(run *r, run_candidate *c, const run_model *in, const ways *w,
+                      const int *point, bool judge)
+{
+    const run_model *at = in;
+    run_model *next = NULL;
+    json_t *config = NULL;
+    dr_status st = DR_OK;
+
+    c->choices = choices_of(r, w, point);
+    for (size_t p = w->first; p < w->first + w->count; p++) {
+        const wf_alternative *alt = at_point(r, &config, w, p, point);
+        DR_TRYF(run_step_cached(r, &next, at, alt, config), "pass %s", r->w.passes[p].name);
+        DR_TRY(dr_cancelled_check());
+        at = next;
+    }
+    if (judge)
+        DR_TRY(run_judge(r, c->values, next));
+    c->model = next;
+done:
+    return st;
+}
+
+static bool meets(const run *r, const double *values)
+{
+    for (size_t i = 0; i < r->figure_count; i++)
+        if (isnan(values[i]) || !search_limit_met(&r->judged[i], values[i]))
+            return false;
+    return true;
+}
+
+static void tell_progress(const run *r, const run_candidate *c, size_t n, size_t of)
+{
+    char *text = json_dumps(c->choices, JSON_COMPACT);
+    dr_buf b;
+
+    dr_buf_init(&b, 1 << 16);
+    for (size_t i = 0; i < r->figure_count && c->error == NULL; i++)
+        if (dr_buf_addf(&b, "%s%s %.6g", i ? ", " : "", r->figures[i]->key, c->values[i]) !=
+            DR_OK)
+            break;
+    dr_log(DR_INFO, "candidate %zu of %zu: %s: %s", n, of, text,
+           c->error != NULL ? c->error : b.data);
+    dr_buf_release(&b);
+    free(text);
+}
+
+/* Whether the search is over though points are left. */
+static const char *over(const run *r, const run_candidate *last)
+{
+    if (r->w.stop_when_goals_met && last->error == NULL && meets(r, last->values))
+        return "all goals are met";
+    if (r->w.max_time_s > 0 && dr_now_s() - r->began_s >= r->w.max_time_s)
+        return "max_time is over";
+    return NULL;
+}
+
+/* None works: the first one's error is the run's. */
+static dr_status none_works(const run_outcome *out, dr_status st, const dr_trail *first)
+{
+    dr_trail_set(first);
+    if (out->count > 1)
+        dr_note_at(__FILE__, __LINE__, "none of %zu candidates works; this is the first",
+                   out->count);
+    return st;
+}
+
+dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t first,
+                         size_t count, bool judge)
+{
+    ways w = {0};
+    search *s = NULL;
+    dr_trail *why = dr_calloc(1, sizeof(*why));
+    dr_status st = DR_OK, failed = DR_OK;
+    size_t working = 0;
+
+    *out = (run_outcome){0};
+    DR_TRY(ways_of(&w, r, first, count));
+    out->space = search_space_size(&w.space);
+    size_t most = r->w.sampler.max_samples > 0 && r->w.sampler.max_samples < out->space
+                      ? r->w.sampler.max_samples
+                      : out->space;
+    int *point = dr_arena_alloc(&r->arena, w.space.count + 1, sizeof(int));
+    size_t room = 0;
+    search_open(&s, &w.space, r->judged, r->figure_count, &r->w.sampler);
+    while (out->stopped == NULL && search_next(s, point)) {
+        if (out->count == room) {
+            run_candidate *more = dr_arena_alloc(&r->arena, 2 * room + 16, sizeof(*more));
+            if (room > 0)
+                memcpy(more, out->list, room * sizeof(*more));
+            out->list = more;
+            room = 2 * room + 16;
+        }
+        run_candidate *c = &out->list[out->count++];
+        c->values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(double));
+        st = walk(r, c, in, &w, point, judge);
+        if (st == DR_ECANCELLED)
+            goto done;
+        if (st != DR_OK) {
+            c->error = trail_text(&r->arena);
+            if (failed == DR_OK) {
+                failed = st;
+                *why = *dr_trail_get();
+            }
+            for (size_t i = 0; i < r->figure_count; i++)
+                c->values[i] = NAN;
+            dr_trail_clear();
+            st = DR_OK;
+        }
+        working += c->error == NULL;
+        search_tell(s, point, c->error == NULL && judge ? c->values : NULL);
+        tell_progress(r, c, out->count, most);
+        out->stopped = over(r, c);
+    }
+    if (working == 0)
+        DR_TRY(none_works(out, failed, why));
+    double *table =
+        dr_arena_alloc(&r->arena, out->count * r->figure_count + 1, sizeof(double));
+    for (size_t i = 0; i < out->count; i++)
+        for (size_t k = 0; k < r->figure_count; k++)
+            table[i * r->figure_count + k] = judge ? out->list[i].values[k] : 0;
+    out->order = dr_arena_alloc(&r->arena, out->count + 1, sizeof(size_t));
+    search_order(out->order, &out->met, table, out->count, r->judged, r->figure_count);
+    if (r->figure_count == 0 || !judge) /* the first that works */
+        for (size_t i = 0; i < out->count; i++)
+            if (out->list[i].error == NULL) {
+                out->order[0] = i;
+                break;
+            }
+done:
+    search_close(s);
+    free(why);
+    return st;
+}
+
+/* ---- the plan ---- */
+
+typedef struct {
+    json_t *seen;                /* keys of steps */
+    size_t steps, cached, whole; /* whole: points of which every step is in the cache */
+} coverage;
+
+static dr_status cover(run *r, coverage *c, const ways *w, const int *point)
+{
+    char at[DR_SHA256_HEX], key[DR_SHA256_HEX];
+    json_t *config = NULL;
+    bool all = true;
+    dr_status st = DR_OK;
+
+    memcpy(at, r->input.id, sizeof(at));
+    for (size_t p = w->first; p < w->first + w->count; p++) {
+        const wf_alternative *alt = at_point(r, &config, w, p, point);
+        if (run_step_key(key, r, at, alt, config) != DR_OK) {
+            dr_trail_clear(); /* a point whose parameters contradict each other */
+            return DR_OK;
+        }
+        bool has = cache_has(&r->cache, key);
+        all = all && has;
+        if (json_object_get(c->seen, key) == NULL) {
+            json_object_set_new(c->seen, key, json_true());
+            c->steps++;
+            c->cached += has;
+        }
+        memcpy(at, key, sizeof(at));
+    }
+    c->whole += all;
+    return st;
+}
+
+static dr_status tell_pass(run *r, dr_buf *text, const wf_pass *p)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_buf_addf(text, "pass           %s:", p->name));
+    for (size_t k = 0; k < p->count; k++) {
+        const wf_alternative *alt = &p->alternatives[k];
+        char *fixed = json_dumps(alt->fixed, JSON_COMPACT);
+        st = dr_buf_addf(text, "%s %s %s", k ? " or" : "", alt->def->name, fixed);
+        free(fixed);
+        DR_TRY(st);
+        for (size_t c = 0; c < alt->choice_count; c++) {
+            char *values = json_dumps(alt->choices[c].values, JSON_COMPACT);
+            st = dr_buf_addf(text, " %s of %s", alt->choices[c].name, values);
+            free(values);
+            DR_TRY(st);
+        }
+    }
+    DR_TRY(dr_buf_adds(text, "\n"));
+    (void)r;
+done:
+    return st;
+}
+
+dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
+{
+    coverage c = {.seen = json_object()};
+    ways w = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(ways_of(&w, r, 0, r->w.pass_count));
+    size_t points = search_space_size(&w.space);
+    DR_TRY(dr_buf_addf(&out->text, "model          %s\n", r->input.path));
+    for (size_t i = 0; i < r->w.pass_count; i++)
+        DR_TRY(tell_pass(r, &out->text, &r->w.passes[i]));
+    DR_TRY(dr_buf_addf(&out->text, "output         %s\n", r->w.output_dir));
+    size_t tried = r->w.sampler.max_samples;
+    tried = tried == 0 || tried > points ? points : tried;
+    DR_TRY(dr_buf_addf(&out->text, "search space   %zu point%s\n", points,
+                       points == 1 ? "" : "s"));
+    if (r->w.search && !r->w.pass_by_pass)
+        DR_TRY(dr_buf_addf(&out->text, "candidates     %zu\n", tried));
+    json_object_set_new(out->report, "points", json_integer((json_int_t)points));
+    if (known_input && points <= PLAN_POINTS) {
+        int *point = dr_arena_alloc(&r->arena, w.space.count + 1, sizeof(int));
+        search_first(&w.space, point);
+        do {
+            DR_TRY(cover(r, &c, &w, point));
+        } while (search_following(&w.space, point));
+        DR_TRY(dr_buf_addf(&out->text,
+                           "cache          %zu of %zu steps, %zu of %zu points\n", c.cached,
+                           c.steps, c.whole, points));
+        json_object_set_new(out->report, "steps", json_integer((json_int_t)c.steps));
+        json_object_set_new(out->report, "steps_cached",
+                            json_integer((json_int_t)c.cached));
+        json_object_set_new(out->report, "points_cached",
+                            json_integer((json_int_t)c.whole));
+    } else {
+        DR_TRY(dr_buf_addf(&out->text, "cache          not asked: %s\n",
+                           known_input ? "too many points" : "the model is not here yet"));
+    }
+done:
+    json_decref(c.seen);
+    return st;
+}

@@ -1,0 +1,217 @@
+/*
+ * run.c - a workflow file, from the first line to the output folder.
+ *
+ *   read   everything that can be wrong with the file is said here
+ *   input  found, hashed, judged where goals or the user ask for it
+ *   search all candidates, or pass by pass; without a strategy there is one
+ *   write  the best as a folder, in one exchange
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "flow/run_impl.h"
+#include "hf/hf.h"
+
+/* A figure that nothing of this workflow can have. */
+static dr_status check_metric(const run *r, const wf_metric *m)
+{
+    const workflow *w = &r->w;
+    pass_kind takes = w->passes[0].alternatives[0].def->takes;
+    dr_status st = DR_OK;
+
+    if (!run_is_timed(m))
+        return DR_OK;
+    for (size_t i = 0; i < w->pass_count; i++) {
+        bool judged = i + 1 == w->pass_count || w->pass_by_pass;
+        if (judged && w->passes[i].alternatives[0].def->gives != PASS_MODEL_ONNX)
+            return dr_node_fail(&w->doc, m->node,
+                                "ONNX models are timed, and the pass %s gives another one",
+                                w->passes[i].name);
+    }
+    for (size_t k = 0; k < m->figure_count; k++)
+        if (search_goal_needs_baseline(m->figures[k].goal) && takes != PASS_MODEL_ONNX)
+            DR_TRY(dr_node_fail(&w->doc, m->figures[k].node,
+                                "this goal counts from the input model, which is no ONNX "
+                                "model and is not timed; give a threshold"));
+done:
+    return st;
+}
+
+static dr_status collect_figures(run *r)
+{
+    const wf_evaluator *e = &r->w.evaluator;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < e->count; i++) {
+        DR_TRY(check_metric(r, &e->metrics[i]));
+        n += e->metrics[i].figure_count;
+    }
+    r->figures = dr_arena_alloc(&r->arena, n + 1, sizeof(*r->figures));
+    r->judged = dr_arena_alloc(&r->arena, n + 1, sizeof(*r->judged));
+    for (size_t i = 0; i < e->count; i++)
+        for (size_t k = 0; k < e->metrics[i].figure_count; k++) {
+            const wf_figure *f = &e->metrics[i].figures[k];
+            r->figures[r->figure_count] = f;
+            r->judged[r->figure_count++] =
+                (search_figure){f->higher_is_better, f->priority,
+                                f->goal.kind == SEARCH_THRESHOLD, f->goal.value};
+        }
+done:
+    return st;
+}
+
+/* The model where it is, and its contents; not *known: a dry run, and it is on the net. */
+static dr_status find_input(run *r, bool *known)
+{
+    const pass_kind kind = r->w.passes[0].alternatives[0].def->takes;
+    const flow_spec spec = {.model = r->w.model.path,
+                            .adapters = r->w.model.adapter,
+                            .output = r->w.output_dir};
+    const char *type = r->w.model.type;
+    pass_model in = {0};
+    dr_status st = DR_OK;
+
+    if (type != NULL && (kind == PASS_MODEL_ONNX) != flow_is_onnx_type(type))
+        DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
+                            r->w.passes[0].alternatives[0].def->name, flow_kind_text(kind),
+                            type));
+    DR_TRY(flow_open_input(&in, &r->arena, &spec, kind));
+    DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
+    r->input = (run_model){.path = in.path, .adapters = r->w.model.adapter, .kind = kind};
+    *known = kind == PASS_MODEL_ONNX || dr_exists(in.path) || !r->o->dry_run;
+    if (!*known)
+        goto done;
+    if (kind == PASS_MODEL_HF)
+        DR_TRYF(hf_resolve(&r->arena, &in.path, r->w.model.path), "finding the model");
+    DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
+    DR_TRYF(cache_model_id(r->input.id, &r->cache, &in), "reading %s", in.path);
+    r->input.path = in.path;
+    if (kind == PASS_MODEL_ONNX && in.file != NULL)
+        r->input.path = dr_path_join(&r->arena, in.path, in.file);
+    else if (kind == PASS_MODEL_ONNX || dr_is_dir(r->w.model.path))
+        r->input.path = r->w.model.path; /* an earlier result keeps its model_config */
+done:
+    return st;
+}
+
+/* Goals that count from it become limits. */
+static dr_status judge_input(run *r)
+{
+    double *values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(double));
+    dr_status st = DR_OK;
+
+    if (r->figure_count == 0 || !r->w.evaluate_input)
+        return DR_OK;
+    DR_TRYF(run_judge(r, values, &r->input), "judging the input model");
+    for (size_t i = 0; i < r->figure_count; i++) {
+        const wf_figure *f = r->figures[i];
+        if (!search_goal_needs_baseline(f->goal))
+            continue;
+        r->judged[i].limited = true;
+        r->judged[i].limit = search_goal_limit(f->goal, f->higher_is_better, values[i]);
+    }
+done:
+    return st;
+}
+
+/* Each pass on the best model of the one before it. */
+static dr_status pass_by_pass(run *r, run_outcome *out)
+{
+    const run_model *at = &r->input;
+    size_t space = 0;
+    dr_status st = DR_OK;
+
+    for (size_t p = 0; p < r->w.pass_count; p++) {
+        DR_TRYF(run_candidates(r, out, at, p, 1, r->figure_count > 0), "pass %s",
+                r->w.passes[p].name);
+        at = out->list[out->order[0]].model;
+        space += out->space;
+    }
+    out->space = space;
+done:
+    return st;
+}
+
+static dr_status describe_isa(run *r)
+{
+    const char *text = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_describe_device(&r->arena, &text));
+    const char *comma = strrchr(text, ','); /* "cpu, 2 threads, avx512" */
+    r->isa = comma != NULL ? comma + 2 : text;
+done:
+    return st;
+}
+
+static const char *cache_dir(const run *r)
+{
+    const char *own = getenv("OLIVE_CACHE_DIR");
+
+    return r->o->cache_dir != NULL  ? r->o->cache_dir
+           : own != NULL && *own    ? own
+           : r->w.cache_dir != NULL ? r->w.cache_dir
+                                    : ".drupe-cache";
+}
+
+static dr_status run_it(run *r, flow_result *out)
+{
+    run_outcome outcome = {0};
+    dr_outdir *dir = NULL;
+    bool known = false;
+    dr_status st = DR_OK;
+
+    DR_TRY(workflow_read(&r->w, r->o->config, r->o->model, r->o->output));
+    if (r->w.log_level >= 0 && !r->o->own_log_level)
+        dr_log_level((dr_level)r->w.log_level);
+    r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);
+    DR_TRY(collect_figures(r));
+    DR_TRY(describe_isa(r));
+    if (!r->o->dry_run || dr_is_dir(cache_dir(r)))
+        DR_TRY(cache_open(&r->cache, cache_dir(r)));
+    if (!r->o->dry_run)
+        DR_TRY(cache_clear(&r->cache, r->w.clean_cache,
+                           r->w.clean_cache || r->w.clean_evaluations));
+    DR_TRY(find_input(r, &known));
+    if (r->o->dry_run) {
+        DR_TRY(run_tell_plan(r, out, known));
+        goto done;
+    }
+    if (dr_exists(r->w.output_dir)) /* refused, if it is, before anything runs */
+        DR_TRYF(dr_outdir_open(&dir, r->w.output_dir), "opening the output folder");
+    dr_outdir_close(dir);
+    DR_TRY(judge_input(r));
+    if (r->w.pass_by_pass)
+        DR_TRY(pass_by_pass(r, &outcome));
+    else
+        DR_TRY(run_candidates(r, &outcome, &r->input, 0, r->w.pass_count,
+                              r->figure_count > 0));
+    DR_TRY(run_write(r, out, &outcome));
+    DR_TRY(run_tell(r, out, &outcome));
+done:
+    return st;
+}
+
+dr_status flow_workflow(flow_result *out, const flow_workflow_options *o)
+{
+    run r = {.o = o, .owned = json_array(), .began_s = dr_now_s()};
+    dr_status st = DR_OK;
+
+    *out = (flow_result){.report = json_object()};
+    dr_buf_init(&out->text, (size_t)16 << 20);
+    st = run_it(&r, out);
+    json_decref(r.owned);
+    workflow_release(&r.w);
+    dr_arena_release(&r.arena);
+    return st;
+}
+
+json_t *flow_workflow_schema(void)
+{
+    return wf_json_schema();
+}

@@ -1,0 +1,93 @@
+/*
+ * run_impl.h - a workflow that is being run: models and what is known of them.
+ */
+#ifndef DRUPE_FLOW_RUN_IMPL_H
+#define DRUPE_FLOW_RUN_IMPL_H
+
+#include "flow/cache_impl.h"
+#include "flow/workflow_impl.h"
+
+/* A model: the input, or what a step made of another. */
+typedef struct run_model run_model;
+struct run_model {
+    const char *path;     /* what a run takes: as typed, or the entry's folder */
+    const char *adapters; /* of the input */
+    pass_kind kind;
+    char id[DR_SHA256_HEX];  /* the input's contents, or the step's key */
+    const run_model *parent; /* NULL: the input */
+    const pass_def *def;     /* that made it; NULL: the input */
+    json_t *config;          /* of that pass: what was given */
+    double start_s, end_s;   /* since 1970; both 0: it was in the cache */
+    bool cached;
+    json_t *figures;   /* owned: key to value or null; NULL: not judged */
+    const char *error; /* why it, or what comes after it, failed; NULL: it did not */
+};
+
+typedef struct {
+    const flow_workflow_options *o;
+    workflow w;
+    flow_cache cache;
+    dr_arena arena;
+    run_model input;
+    run_model **models; /* arena, each once, in the order that they were made */
+    size_t model_count, model_room;
+    const wf_figure **figures; /* of all metrics, in order */
+    search_figure *judged;     /* the same with limits */
+    size_t figure_count;
+    const char *isa; /* the processor's kernels, for keys */
+    json_t *owned;
+    double began_s;
+} run;
+
+/* ---- measure.c ---- */
+
+/* It needs an ONNX model. */
+bool run_is_timed(const wf_metric *m);
+/* values: [figure_count of m]; NAN where there is none. */
+DR_MUST_USE dr_status run_measure(double *values, const run *r, const wf_metric *m,
+                                  const run_model *model);
+/* avg, min, max, p50 to p999 of values in order. */
+double run_statistic(const char *name, const double *sorted, size_t n);
+
+/* ---- steps.c ---- */
+
+/* The model that a step makes of another, from the cache or by running it. */
+DR_MUST_USE dr_status run_step_cached(run *r, run_model **out, const run_model *in,
+                                      const wf_alternative *alt, json_t *config);
+/* The key of that, without running it. */
+DR_MUST_USE dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
+                                   const wf_alternative *alt, const json_t *config);
+/* All figures of a model, from the cache or measured: [figure_count]. */
+DR_MUST_USE dr_status run_judge(run *r, double *values, run_model *m);
+
+/* ---- candidates.c ---- */
+
+/* One way through passes first..first+count, a point of their space. */
+typedef struct {
+    const run_model *model; /* NULL: it failed */
+    double *values;         /* [figure_count] */
+    const char *error;      /* NULL: none */
+    json_t *choices;        /* what was chosen, for people and programs */
+} run_candidate;
+
+typedef struct {
+    run_candidate *list; /* arena */
+    size_t *order;       /* best first */
+    size_t count, met;
+    size_t space;        /* points there are */
+    const char *stopped; /* why not all were tried; NULL: all that were asked for */
+} run_outcome;
+
+/* All candidates of these passes on a model, judged where `judge` says. */
+DR_MUST_USE dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
+                                     size_t first, size_t count, bool judge);
+/* What would be run: points, steps, those in the cache. */
+DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
+
+/* ---- artifacts.c ---- */
+
+/* The best candidates as folders, with footprints and tables. */
+DR_MUST_USE dr_status run_write(run *r, flow_result *out, const run_outcome *o);
+DR_MUST_USE dr_status run_tell(run *r, flow_result *out, const run_outcome *o);
+
+#endif

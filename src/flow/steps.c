@@ -1,0 +1,208 @@
+/*
+ * steps.c - a step of a workflow, by the cache: a model is made once, whoever asks for it.
+ *
+ * A step is a run of the engine (flow.c) with one pass, into the entry's folder.  The next
+ * one takes that folder as it would take the result of any earlier command.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "flow/run_impl.h"
+
+static double wall_s(void)
+{
+    struct timeval t;
+
+    (void)gettimeofday(&t, NULL);
+    return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+/* The pass's whole config, defaults too. */
+static dr_status whole_config(json_t **out, const pass_def *d, const json_t *given)
+{
+    dr_arena a = {0};
+    void *cfg = dr_arena_alloc(&a, 1, d->config_size);
+    unsigned char *seen = dr_arena_alloc(&a, d->params_count, 1);
+    dr_status st = DR_OK;
+
+    dr_params_defaults(d->params, d->params_count, cfg);
+    DR_TRY(dr_params_from_json(d->params, d->params_count, cfg, given, d->name, seen, &a));
+    if (d->validate != NULL)
+        DR_TRYF(d->validate(cfg, seen), "%s", d->name);
+    DR_TRY(dr_params_json(out, d->params, d->params_count, cfg));
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
+                       const wf_alternative *alt, const json_t *given)
+{
+    json_t *config = NULL, *data = NULL, *parts = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(whole_config(&config, alt->def, given));
+    parts = json_pack("{s:s, s:s, s:s, s:i, s:s, s:O, s:O}", "drupe", DRUPE_VERSION,
+                      "input", in_id, "pass", alt->def->name, "version", alt->def->version,
+                      "isa", r->isa, "config", config, "given", given);
+    if (alt->def->needs_data) {
+        DR_TRY(flow_data_key(&data, &alt->data));
+        json_object_set(parts, "data", data);
+    }
+    cache_key(key, parts);
+done:
+    json_decref(config);
+    json_decref(data);
+    json_decref(parts);
+    return st;
+}
+
+static run_model *known_model(const run *r, const char *key)
+{
+    for (size_t i = 0; i < r->model_count; i++)
+        if (strcmp(r->models[i]->id, key) == 0)
+            return r->models[i];
+    return NULL;
+}
+
+static run_model *add_model(run *r, const run_model *m)
+{
+    run_model *copy = dr_arena_alloc(&r->arena, 1, sizeof(*copy));
+
+    if (r->model_count == r->model_room) {
+        size_t room = 2 * r->model_room + 16;
+        run_model **more = dr_arena_alloc(&r->arena, room, sizeof(*more));
+        if (r->model_count > 0)
+            memcpy(more, r->models, r->model_count * sizeof(*more));
+        r->models = more;
+        r->model_room = room;
+    }
+    *copy = *m;
+    r->models[r->model_count++] = copy;
+    return copy;
+}
+
+/* Runs the pass; the entry is locked. */
+static dr_status make(run *r, run_model *m, const wf_alternative *alt)
+{
+    const flow_step step = {alt->def->name, m->config};
+    const flow_spec spec = {.model = m->parent->path,
+                            .adapters = m->parent->adapters,
+                            .output = m->path,
+                            .steps = &step,
+                            .step_count = 1,
+                            .data = alt->data,
+                            .threads = r->o->threads};
+    flow_result made = {0};
+    json_t *info = NULL;
+    dr_status st = DR_OK;
+
+    m->start_s = wall_s();
+    dr_log(DR_INFO, "%s on %s", alt->def->name,
+           m->parent->parent != NULL ? m->parent->def->name : m->parent->path);
+    st = flow_run(&made, &spec);
+    m->end_s = wall_s();
+    DR_TRY(st);
+    info = json_pack("{s:s, s:s, s:O, s:f}", "pass", alt->def->name, "input", m->parent->id,
+                     "config", m->config, "seconds", m->end_s - m->start_s);
+    DR_TRY(cache_seal(&r->cache, m->id, info));
+done:
+    json_decref(info);
+    flow_result_release(&made);
+    return st;
+}
+
+dr_status run_step_cached(run *r, run_model **out, const run_model *in,
+                          const wf_alternative *alt, json_t *config)
+{
+    run_model m = {
+        .kind = alt->def->gives, .parent = in, .def = alt->def, .config = config};
+    int lock = -1;
+    dr_status st = DR_OK;
+
+    DR_TRY(run_step_key(m.id, r, in->id, alt, config));
+    *out = known_model(r, m.id);
+    if (*out != NULL)
+        goto done;
+    m.path = cache_folder(&r->arena, &r->cache, m.id);
+    DR_TRY(cache_lock(&lock, &r->cache, m.id));
+    m.cached = cache_has(&r->cache, m.id);
+    if (!m.cached)
+        DR_TRY(make(r, &m, alt));
+    else
+        dr_log(DR_INFO, "%s: in the cache", alt->def->name);
+    *out = add_model(r, &m);
+done:
+    if (lock >= 0)
+        (void)close(lock);
+    return st;
+}
+
+/* ---- figures ---- */
+
+static dr_status judge_metric(const run *r, double *values, const wf_metric *metric,
+                              const run_model *m)
+{
+    json_t *parts = json_pack("{s:s, s:s, s:s, s:O}", "drupe", DRUPE_VERSION, "model",
+                              m->id, "reference", r->input.id, "metric", metric->canonical);
+    json_t *kept = NULL;
+    char key[DR_SHA256_HEX];
+    bool good = metric->kind != WF_CUSTOM; /* what a program does is not known */
+    dr_status st = DR_OK;
+
+    cache_key(key, parts);
+    if (good)
+        DR_TRY(cache_figures(&kept, &r->cache, key));
+    for (size_t i = 0; i < metric->figure_count && good; i++) {
+        const json_t *v = json_object_get(kept, metric->figures[i].name);
+        good = json_is_number(v) || json_is_null(v);
+        values[i] = json_is_number(v) ? json_number_value(v) : (double)NAN;
+    }
+    if (good)
+        goto done;
+    DR_TRYF(run_measure(values, r, metric, m), "measuring %s", metric->name);
+    json_decref(kept);
+    kept = json_object();
+    for (size_t i = 0; i < metric->figure_count; i++)
+        json_object_set_new(kept, metric->figures[i].name,
+                            isfinite(values[i]) ? json_real(values[i]) : json_null());
+    if (metric->kind != WF_CUSTOM)
+        DR_TRY(cache_keep_figures(&r->cache, key, kept));
+done:
+    json_decref(parts);
+    json_decref(kept);
+    return st;
+}
+
+dr_status run_judge(run *r, double *values, run_model *m)
+{
+    const wf_evaluator *e = &r->w.evaluator;
+    size_t at = 0;
+    dr_status st = DR_OK;
+
+    if (m->figures != NULL) { /* judged in this run already */
+        for (size_t i = 0; i < r->figure_count; i++) {
+            const json_t *v = json_object_get(m->figures, r->figures[i]->key);
+            values[i] = json_is_number(v) ? json_number_value(v) : (double)NAN;
+        }
+        return DR_OK;
+    }
+    for (size_t i = 0; i < e->count; i++) {
+        DR_TRY(judge_metric(r, values + at, &e->metrics[i], m));
+        at += e->metrics[i].figure_count;
+    }
+    m->figures = json_object();
+    json_array_append_new(r->owned, m->figures);
+    for (size_t i = 0; i < r->figure_count; i++)
+        json_object_set_new(m->figures, r->figures[i]->key,
+                            isfinite(values[i]) ? json_real(values[i]) : json_null());
+done:
+    return st;
+}

@@ -1,0 +1,484 @@
+/*
+ * workflow_test.c - workflow files: what is refused and where, what a run leaves, what the
+ * cache gives back, which candidate wins.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "flow_fixture.h"
+
+static dr_arena arena;
+static int file_count;
+
+/* A file of that name's kind in the test's folder. */
+static const char *put(const char *name, const char *text)
+{
+    const char *path = in_tmp(&arena, dr_arena_printf(&arena, "%d-%s", file_count++, name));
+
+    CHECK_OK(dr_write_file(path, text, strlen(text)));
+    return path;
+}
+
+static dr_status run_file(flow_result *r, const char *file, const char *out, bool plan)
+{
+    const flow_workflow_options o = {.config = file,
+                                     .model = TINY,
+                                     .output = in_tmp(&arena, out),
+                                     .cache_dir = in_tmp(&arena, "cache"),
+                                     .dry_run = plan};
+
+    dr_trail_clear();
+    return flow_workflow(r, &o);
+}
+
+/* ---- errors ---- */
+
+static void refused(const char *name, const char *text, const char *message)
+{
+    flow_result r;
+
+    if (!CHECK_STATUS(run_file(&r, put(name, text), "refused", false), DR_EUSAGE))
+        (void)printf("  of %s\n", text);
+    CHECK_TRAIL(message);
+    nothing_at(&arena, in_tmp(&arena, "refused"));
+    flow_result_release(&r);
+}
+
+static void test_refused(void)
+{
+    refused("a.yaml", "passses: {q: {type: Rtn}}", "yaml:1:1: passses: no key of workflow");
+    CHECK_TRAIL("did you mean \"passes\"?");
+    refused("a.yaml", "passes:\n  q: {type: Rtnn}\n",
+            "yaml:2:7: passes.q.type: no pass is");
+    CHECK_TRAIL("did you mean \"Rtn\"?");
+    refused("a.json", "{\"passes\": {\"q\": {\"type\": \"Rtn\",\n \"bit\": 4}}}",
+            "json:2:2: passes.q.bit: no parameter of Rtn is called \"bit\"");
+    refused("a.json", "{\"passes\": {\"q\": {\"type\": \"Rtn\",\n \"bits\": \"4\"}}}",
+            "json:2:10: passes.q.bits: expected an integer, found a string");
+    refused("a.yaml", "passes:\n  q:\n    type: Rtn\n    bits: [4, 9]\n",
+            "passes.q.bits: expected 2 to 8, found 9");
+    refused("a.yaml", "passes:\n  q: {type: Rtn, bits: [4, 8]}\n",
+            "a list of values needs a search_strategy");
+    refused("a.yaml", "passes: {q: [{type: Rtn}, {type: Hqq}]}\n",
+            "alternatives need a search_strategy");
+    refused("a.yaml", "passes: {q: {type: Rtn, bits: 5}}\n",
+            "bits: expected 2, 3, 4 or 8, found 5");
+    refused("a.yaml", "passes: {q: {type: Rtn, data_config: x}}\n", "Rtn reads no data");
+    refused("a.yaml", "passes: {q: {type: Gptq, data_config: x}}\n",
+            "no data set of data_configs is called \"x\"");
+    refused(
+        "a.yaml", "passes: {b: {type: ModelBuilder}, q: {type: Rtn}}\n",
+        "Rtn takes a Hugging Face model, and ModelBuilder before it gives an ONNX model");
+    refused("a.yaml", "passes: {}\n", "one pass at least");
+    refused("a.yaml", "output_dir: x\n", "workflow needs \"passes\"");
+    refused("a.yaml", "passes: {q: {bits: 4}}\n", "passes.q: pass needs \"type\"");
+    refused("a.yaml", "passes: [1]\n", "expected an object of names, found an array");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nengine: {evaluate_input_model: 1}\n",
+            "yaml:2:32: engine.evaluate_input_model: expected true or false");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: {sampler: tpee}\n",
+            "did you mean tpe?");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: true\n",
+            "a search needs an evaluator with a figure that has a priority");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: {max_samples: -1}\n",
+            "expected 0 to 1000000, found -1");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\npackaging_config: {type: Zipfile}\n",
+            "packaging_config is not supported: packages come later");
+    refused("a.yaml",
+            "passes: {q: {type: Rtn}}\nsystems: {s: {type: LocalSystem}}\ntarget: t\n",
+            "no system is called \"t\"");
+    refused("a.yaml",
+            "passes: {q: {type: Rtn}}\nsystems: {s: {type: AzureML}}\ntarget: s\n",
+            "expected LocalSystem, found \"AzureML\"");
+}
+
+static void test_refused_metrics(void)
+{
+#define EV(text)                                                                           \
+    "passes: {q: {type: Rtn}}\nevaluator: e\nevaluators: {e: {metrics: [" text "]}}\n"
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nevaluator: e\n",
+            "no evaluator is called \"e\"");
+    refused("a.yaml", EV("{name: a, type: accuracy}"), "no sub_types");
+    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: perplexit}]}"),
+            "no figure of accuracy is called \"perplexit\"");
+    CHECK_TRAIL("did you mean \"perplexity\"?");
+    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: f1_score}]}"),
+            "no figure of accuracy is called \"f1_score\"");
+    refused(
+        "a.yaml",
+        EV("{name: a, type: accuracy, sub_types: [{name: kl, higher_is_better: true}]}"),
+        "kl is better when it is lower");
+    refused("a.yaml",
+            EV("{name: a, type: accuracy, sub_types: [{name: kl, priority: 1}, {name: "
+               "perplexity, priority: 1}]}"),
+            "a-kl has priority 1, too");
+    refused("a.yaml", EV("{name: l, type: latency, sub_types: [{name: avg}]}"),
+            "ONNX models are timed, and the pass q gives another one");
+    refused("a.yaml", EV("{name: c, type: custom, sub_types: [{name: x}]}"),
+            "a custom metric needs user_config with a command");
+    refused("a.yaml",
+            EV("{name: c, type: custom, user_config: {user_script: x.py}, sub_types: "
+               "[{name: x}]}"),
+            "user_script is not supported: code in Python is never run");
+    refused("a.yaml",
+            EV("{name: a, type: accuracy, sub_types: [{name: kl, goal: {type: "
+               "max-degradation, value: 1}}]}") "evaluate_input_model: false\n",
+            "max-degradation counts from the input model");
+    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: accuracy_score}]}"),
+            "accuracy_score and user_config.task go together");
+#undef EV
+}
+
+/* ---- forms ---- */
+
+static char *plan_of(const char *name, const char *text)
+{
+    flow_result r;
+    char *plan = NULL;
+
+    if (CHECK_OK(run_file(&r, put(name, text), "planned", true)))
+        plan = dr_arena_strdup(&arena, r.text.data);
+    flow_result_release(&r);
+    nothing_at(&arena, in_tmp(&arena, "planned"));
+    return plan;
+}
+
+/* Both eras, JSON and YAML, flat and nested, one meaning. */
+static void test_forms(void)
+{
+    const char *now =
+        plan_of("now.json", "{\"input_model\": {\"type\": \"HfModel\", \"model_path\": "
+                            "\"m\"}, \"passes\": {\"q\": [{\"type\": \"rtn\", \"bits\": "
+                            "[4, 8], \"sym\": \"SEARCHABLE_VALUES\"}, {\"type\": "
+                            "\"HQQ\"}]}, \"search_strategy\": {\"sampler\": \"random\", "
+                            "\"max_samples\": 3, \"seed\": 5}, \"evaluator\": \"e\", "
+                            "\"evaluators\": {\"e\": {\"metrics\": [{\"name\": \"s\", "
+                            "\"type\": \"size_on_disk\", \"sub_types\": [{\"name\": "
+                            "\"bytes\", \"priority\": 1}]}]}}}");
+    const char *then = plan_of(
+        "then.yaml",
+        "input_model:\n  type: hfmodel\n  config: {model_path: m}\n"
+        "evaluators:\n  e:\n    metrics:\n    - name: s\n      type: size_on_disk\n"
+        "      sub_types: [{name: bytes, priority: 1}]\n"
+        "passes:\n  q:\n  - type: Rtn\n    config: {bits: [4, 8], sym: SEARCHABLE_VALUES}\n"
+        "  - type: Hqq\n"
+        "engine:\n  evaluator: e\n  search_strategy:\n    search_algorithm: random\n"
+        "    search_algorithm_config: {num_samples: 3, seed: 5}\n");
+
+    CHECK_STR(now, then);
+    CHECK(now != NULL && strstr(now, "search space   5 points") != NULL);
+    CHECK(now != NULL && strstr(now, "candidates     3\n") != NULL);
+}
+
+static void test_schema(void)
+{
+    json_t *j = flow_workflow_schema();
+    const json_t *rows = json_object_get(j, "properties");
+
+    CHECK(json_is_object(json_object_get(rows, "passes")));
+    CHECK(json_object_get(rows, "packaging_config") == NULL); /* refused */
+    CHECK_STR(json_string_value(json_array_get(json_object_get(j, "required"), 0)),
+              "passes");
+    json_decref(j);
+}
+
+/* ---- runs ---- */
+
+static int64_t reported(const flow_result *r, const char *key)
+{
+    return json_integer_value(json_object_get(r->report, key));
+}
+
+static const char chain[] = "passes:\n  q: {type: Rtn, group_size: 32}\n"
+                            "  b: {type: ModelBuilder}\n";
+
+static void test_chain(void)
+{
+    const char *file = put("chain.yaml", chain), *out = in_tmp(&arena, "out");
+    json_t *config = json_of("{\"group_size\": 32}"), *j = NULL;
+    const flow_step steps[] = {{"Rtn", config}, {"ModelBuilder", NULL}};
+    const flow_spec o = {.model = TINY,
+                         .output = in_tmp(&arena, "straight"),
+                         .steps = steps,
+                         .step_count = 2};
+    flow_result r;
+
+    if (!CHECK_OK(run_file(&r, file, "out", false)))
+        return;
+    CHECK_EQ_INT(reported(&r, "steps"), 2);
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 0);
+    flow_result_release(&r);
+    /* the same bytes as one run of both passes */
+    CHECK_OK(flow_run(&r, &o));
+    flow_result_release(&r);
+    char *model = tree_of(&arena, dr_path_join(&arena, out, "model"));
+    CHECK(model[0] != '\0');
+    CHECK_STR(model, tree_of(&arena, dr_path_join(&arena, o.output, "model")));
+    if (CHECK_OK(dr_json_read(&j, dr_path_join(&arena, out, "drupe.json"))))
+        CHECK_EQ_INT(json_array_size(json_object_get(j, "passes")), 2);
+    json_decref(j);
+    const char *left[] = {"footprint.json", "output_footprint.json", "run_history.txt",
+                          "model_config.json"};
+    for (size_t i = 0; i < DR_COUNT(left); i++)
+        CHECK(dr_is_file(dr_path_join(&arena, out, left[i])));
+    CHECK(!dr_exists(dr_path_join(&arena, out, "metrics.json"))); /* nothing was judged */
+    /* again: all of it from the cache, the same bytes */
+    CHECK_OK(run_file(&r, file, "out", false));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 2);
+    flow_result_release(&r);
+    CHECK_STR(model, tree_of(&arena, dr_path_join(&arena, out, "model")));
+    json_decref(config);
+}
+
+/* A result that somebody changes is a hard link of the entry: the entry is made anew. */
+static void test_changed_entry(void)
+{
+    const char *file = put("chain.yaml", chain), *out = in_tmp(&arena, "out");
+    const char *data = dr_path_join(&arena, out, "model/model.onnx.data");
+    char *model = tree_of(&arena, dr_path_join(&arena, out, "model"));
+    FILE *f = fopen(data, "r+b");
+    flow_result r;
+
+    CHECK(f != NULL && fputc('x', f) == 'x' && fclose(f) == 0);
+    CHECK_OK(run_file(&r, file, "out", false));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 1);
+    flow_result_release(&r);
+    CHECK_STR(model, tree_of(&arena, dr_path_join(&arena, out, "model")));
+}
+
+/* What decides the bytes is in the key: another value, another input, no wrong hit. */
+static void test_keys(void)
+{
+    const char *other = copy_tiny(&arena, "other");
+    const char *weights = dr_path_join(&arena, other, "model.safetensors");
+    flow_workflow_options o = {.config = put("chain.yaml", chain),
+                               .model = other,
+                               .output = in_tmp(&arena, "out-other"),
+                               .cache_dir = in_tmp(&arena, "cache")};
+    struct stat s;
+    flow_result r;
+
+    CHECK_OK(flow_workflow(&r, &o)); /* the same contents elsewhere: the same model */
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 2);
+    flow_result_release(&r);
+    CHECK_OK(run_file(&r, put("c.yaml", "passes: {q: {type: Rtn, group_size: 16}}\n"), "o2",
+                      false));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 0);
+    flow_result_release(&r);
+    FILE *f = fopen(weights, "r+b"); /* one weight is another one */
+    CHECK(f != NULL && stat(weights, &s) == 0 && fseek(f, s.st_size / 2, SEEK_SET) == 0 &&
+          fputc('7', f) == '7' && fclose(f) == 0);
+    CHECK_OK(flow_workflow(&r, &o));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 0);
+    flow_result_release(&r);
+}
+
+/* ---- searches ---- */
+
+#define COMMAND                                                                            \
+    "{name: mine, type: custom, sub_types: [{name: x, priority: 1, higher_is_better: "     \
+    "false%s}], user_config: {command: [sh, -c, \"%s\"]}}"
+
+static const char *search_file(const char *passes, const char *strategy, const char *goal,
+                               const char *script)
+{
+    const char *metric = dr_arena_printf(&arena, COMMAND, goal, script);
+
+    return put("search.yaml",
+               dr_arena_printf(&arena,
+                               "passes: %s\nsearch_strategy: {%s}\nevaluator: e\n"
+                               "evaluators: {e: {metrics: [%s]}}\n",
+                               passes, strategy, metric));
+}
+
+static const json_t *candidate(const flow_result *r, size_t i, const char *key)
+{
+    return json_object_get(json_array_get(json_object_get(r->report, "candidates"), i),
+                           key);
+}
+
+static int64_t chosen(const flow_result *r, size_t i, const char *key)
+{
+    return json_integer_value(json_object_get(candidate(r, i, "choices"), key));
+}
+
+/* The size of the weights, by a program. */
+static const char by_size[] =
+    "p=$(sed -n 's/.*model_path[^/]*\\\\(\\\\/.*\\\\)\\\\\\\",/\\\\1/p'); "
+    "test -d $p/model && p=$p/model; "
+    "n=$(stat -c %%s $p/model.safetensors); echo {\\\\\\\"x\\\\\\\": $n}";
+
+static void test_search(void)
+{
+    const char *script = dr_arena_printf(&arena, by_size);
+    const char *passes = "{q: {type: Rtn, bits: [8, 2, 4], group_size: [16, 32]}}";
+    flow_result r;
+
+    if (!CHECK_OK(run_file(&r, search_file(passes, "output_model_num: 2", "", script),
+                           "searched", false)))
+        return;
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "candidates")), 6);
+    CHECK_EQ_INT(chosen(&r, 0, "q.bits"), 2); /* the smallest: few bits, long groups */
+    CHECK_EQ_INT(chosen(&r, 0, "q.group_size"), 32);
+    CHECK_EQ_INT(chosen(&r, 5, "q.bits"), 8);
+    CHECK_EQ_INT(chosen(&r, 5, "q.group_size"), 16);
+    CHECK(dr_is_file(in_tmp(&arena, "searched/metrics.json")));
+    CHECK(dr_is_file(in_tmp(&arena, "searched/input_model_metrics.json")));
+    CHECK(dr_is_file(in_tmp(&arena, "searched/candidates/2/model/model.safetensors")));
+    CHECK(!dr_exists(in_tmp(&arena, "searched/candidates/3")));
+    flow_result_release(&r);
+    /* a goal that the first candidate meets ends it */
+    CHECK_OK(
+        run_file(&r,
+                 search_file(passes, "stop_when_goals_met: true",
+                             ", goal: {type: percent-min-improvement, value: 1}", script),
+                 "stopped", false));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "candidates")), 1);
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 1);
+    flow_result_release(&r);
+    /* none meets it: the best all the same, and it is said */
+    CHECK_OK(run_file(&r,
+                      search_file(passes, "max_samples: 3, sampler: tpe, seed: 2",
+                                  ", goal: {type: threshold, value: 1}", script),
+                      "missed", false));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "candidates")), 3);
+    CHECK(json_is_false(json_object_get(r.report, "goals_met")));
+    flow_result_release(&r);
+}
+
+/* One that fails is recorded, and the others go on; if all do, the first one's error. */
+static void test_failures(void)
+{
+    const char *script = dr_arena_printf(&arena, by_size);
+    flow_result r;
+
+    if (CHECK_OK(run_file(
+            &r, search_file("{q: {type: Rtn, bits: [5, 4]}}", "seed: 1", "", script),
+            "failing", false))) {
+        CHECK_EQ_INT(chosen(&r, 0, "q.bits"), 4);
+        const char *error = json_string_value(candidate(&r, 1, "error"));
+        CHECK(error != NULL && strstr(error, "found 5") != NULL);
+    }
+    flow_result_release(&r);
+    CHECK_STATUS(
+        run_file(&r, search_file("{q: {type: Rtn, bits: [4, 8]}}", "seed: 1", "", "exit 3"),
+                 "refused", false),
+        DR_EDEVICE);
+    CHECK_TRAIL("sh ended with status 3");
+    nothing_at(&arena, in_tmp(&arena, "refused"));
+    flow_result_release(&r);
+}
+
+/* Each pass on the best before it: the sum of points, not their product, is tried. */
+static void test_pass_by_pass(void)
+{
+    const char *metric =
+        "{name: s, type: size_on_disk, sub_types: [{name: bytes, priority: "
+        "1}]}";
+    const char *file = put(
+        "by.yaml",
+        dr_arena_printf(&arena,
+                        "passes:\n  q: {type: Rtn, bits: [4, 8], group_size: [16, 32]}\n"
+                        "  b: {type: ModelBuilder, prune_lm_head: [false, true]}\n"
+                        "search_strategy: {execution_order: pass-by-pass}\nevaluator: e\n"
+                        "evaluators: {e: {metrics: [%s]}}\n",
+                        metric));
+    flow_result r;
+
+    if (CHECK_OK(run_file(&r, file, "by", false))) {
+        CHECK_EQ_INT(json_array_size(json_object_get(r.report, "candidates")), 2);
+        CHECK_EQ_INT(reported(&r, "steps"), 6);
+    }
+    flow_result_release(&r);
+}
+
+/* ---- the cache's folder ---- */
+
+static void test_cache_dir(void)
+{
+    flow_workflow_options o = {.config = put("chain.yaml", chain),
+                               .model = TINY,
+                               .output = in_tmp(&arena, "never"),
+                               .cache_dir = check_tmp()}; /* holds other files */
+    flow_result r;
+
+    CHECK_STATUS(flow_workflow(&r, &o), DR_EUSAGE);
+    CHECK_TRAIL("it holds files that are not a cache's");
+    flow_result_release(&r);
+    nothing_at(&arena, o.output);
+    o.cache_dir = in_tmp(&arena, "cache");
+    o.config = put("clean.yaml", dr_arena_printf(&arena, "clean_cache: true\n%s", chain));
+    o.output = in_tmp(&arena, "out");
+    CHECK_OK(flow_workflow(&r, &o));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 0);
+    flow_result_release(&r);
+}
+
+/* Listed, verified, brought below a size; what is taken away is made anew. */
+static void test_tools(void)
+{
+    const char *dir = in_tmp(&arena, "tools-cache");
+    const flow_workflow_options o = {.config = put("chain.yaml", chain),
+                                     .model = TINY,
+                                     .output = in_tmp(&arena, "tools-out"),
+                                     .cache_dir = dir};
+    flow_cache_options look = {.dir = dir, .verify = true};
+    flow_result r;
+    char **names = NULL;
+    size_t count = 0;
+
+    CHECK_STATUS(flow_look_at_cache(&r, &look), DR_EUSAGE);
+    CHECK_TRAIL("no such folder");
+    flow_result_release(&r);
+    CHECK_OK(flow_workflow(&r, &o));
+    flow_result_release(&r);
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 2);
+    CHECK_EQ_INT(reported(&r, "broken"), 0);
+    double bytes = json_number_value(json_object_get(r.report, "bytes"));
+    flow_result_release(&r);
+    /* another byte, the same times: only hashing finds it */
+    CHECK_OK(dr_list_dir(&arena, dr_path_join(&arena, dir, "runs"), &names, &count));
+    const char *first = dr_path_join(&arena, dr_path_join(&arena, dir, "runs"), names[0]);
+    const char *file = dr_path_join(&arena, first, "drupe.json");
+    struct stat s;
+    CHECK(stat(file, &s) == 0);
+    FILE *f = fopen(file, "r+b");
+    CHECK(f != NULL && fputc('x', f) == 'x' && fclose(f) == 0);
+    const struct timespec times[2] = {s.st_atim, s.st_mtim};
+    CHECK(utimensat(AT_FDCWD, file, times, 0) == 0);
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(reported(&r, "broken"), 1);
+    CHECK_EQ_INT(reported(&r, "taken_away"), 1);
+    CHECK(!dr_exists(first));
+    flow_result_release(&r);
+    CHECK_OK(flow_workflow(&r, &o));
+    CHECK_EQ_INT(reported(&r, "steps_cached"), 1);
+    flow_result_release(&r);
+    look = (flow_cache_options){.dir = dir, .max_bytes = (uint64_t)bytes - 1};
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 1);
+    CHECK(json_number_value(json_object_get(r.report, "bytes")) < bytes);
+    flow_result_release(&r);
+    look = (flow_cache_options){.dir = dir, .clear = true};
+    CHECK_OK(flow_look_at_cache(&r, &look));
+    CHECK_EQ_INT(json_array_size(json_object_get(r.report, "entries")), 0);
+    flow_result_release(&r);
+}
+
+int main(void)
+{
+    test_tools();
+    test_refused();
+    test_refused_metrics();
+    test_forms();
+    test_schema();
+    test_chain();
+    test_changed_entry();
+    test_keys();
+    test_search();
+    test_failures();
+    test_pass_by_pass();
+    test_cache_dir();
+    dr_arena_release(&arena);
+    return check_done();
+}
