@@ -81,6 +81,7 @@ typedef struct {
 typedef struct {
     const char *name;  /* "json", "csv" or "text" */
     const char *files; /* comma-separated paths */
+    const char *split; /* rows of them: "train[:90%]", "train[90%:]"; NULL: all */
     const char *text_field;
     const char *text_template;
     bool use_chat_template;
@@ -101,6 +102,7 @@ typedef struct {
     const drupe_pass *passes;
     size_t pass_count;
     drupe_data data;
+    drupe_data eval;    /* what a training is judged on; name NULL: nothing */
     const char *device; /* NULL: "cpu" */
     int threads;        /* 0: all */
     bool evaluate;      /* measure a quantized model against the original */

@@ -144,13 +144,16 @@ extern const char *const cli_strategies[];
                 .help = "tokens between the beginnings of sliding windows"),               \
         CLI_ROW(s, data.random_seed, "random_seed", DR_PARAM_INT, .max = INT_MAX,          \
                 .help = "of what is drawn at random"),                                     \
-        DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
+        DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
+
+/* Rows of files are chosen by finetune only. */
+#define CLI_NO_SPLITS                                                                      \
+    DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"),     \
         DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
         DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \
         DR_REFUSED("split", "data sets of the hub are not read yet", "data_files"),        \
-        DR_REFUSED("eval_subset", "evaluation sets come later", NULL),                     \
-        DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
-        DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
+        DR_REFUSED("eval_subset", "only finetune trains", NULL),                           \
+        DR_REFUSED("eval_split", "only finetune trains", NULL)
 
 /* ---- adapters (verb_adapters.c) ---- */
 

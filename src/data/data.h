@@ -39,6 +39,7 @@ DR_MUST_USE dr_status data_strategy_named(data_strategy *out, const char *name);
 typedef struct {
     const char *data_name;  /* "json", "csv", "text": of data_files; NULL: built-in text */
     const char *data_files; /* comma-separated paths */
+    const char *split;      /* rows of them: "train[:90%]"; NULL: all (split.c) */
     const char *text_field; /* one column */
     const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
     bool use_chat_template;    /* columns "messages", or "prompt" and "response" */
@@ -67,8 +68,9 @@ typedef struct {
     char **texts; /* one a row, UTF-8, rendered; empty ones are left out */
     size_t *text_bytes;
     size_t count;
-    const char *source; /* "data/travel.jsonl", "built-in text" */
-    size_t empty_rows;  /* rows read whose text is empty: left out */
+    const char *source;             /* "data/travel.jsonl", "built-in text" */
+    size_t empty_rows;              /* rows read whose text is empty: left out */
+    size_t rows, from_row, end_row; /* in the files; those of the split, from 0 */
 } data_texts;
 
 /* data_check's errors; DR_EFORMAT: file, line and column; DR_EUNSUPPORTED: Parquet and the

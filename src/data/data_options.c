@@ -155,6 +155,7 @@ dr_status data_check(const data_options *o)
 {
     int ways = (o->text_field != NULL) + (o->text_template != NULL) + o->use_chat_template;
     bool text = o->data_name != NULL && strcmp(o->data_name, "text") == 0;
+    size_t from = 0, end = 0;
     dr_status st = DR_OK;
 
     if (ways > 1)
@@ -165,6 +166,9 @@ dr_status data_check(const data_options *o)
         DR_FAIL(DR_EUSAGE, "data_name %s needs data_files", o->data_name);
     if (o->data_name == NULL && o->data_files != NULL)
         DR_FAIL(DR_EUSAGE, "data_files needs data_name: json, csv or text");
+    if (o->data_name == NULL && o->split != NULL)
+        DR_FAIL(DR_EUSAGE, "split %s needs data_name and data_files", o->split);
+    DR_TRY(data_split_rows(&from, &end, o->split, 100));
     if (o->data_name == NULL && ways > 0)
         DR_FAIL(DR_EUSAGE, "text_field, text_template and use_chat_template need data_name "
                            "and data_files");

@@ -17,6 +17,10 @@ DR_MUST_USE dr_status data_files_split(dr_arena *a, char ***paths, size_t *count
 /* The line of Python that turns a Parquet file into JSON lines, as a hint. */
 void data_hint_parquet(const char *path);
 
+/* Rows [*from, *end) of so many that a split names.  DR_EUSAGE: what is no split. */
+DR_MUST_USE dr_status data_split_rows(size_t *from, size_t *end, const char *split,
+                                      size_t rows);
+
 /* Rows of a file as they are read, from one place: each becomes a text of out. */
 typedef struct data_loader data_loader;
 DR_MUST_USE dr_status data_add_row(data_loader *l, const json_t *row, const char *where);

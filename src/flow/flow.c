@@ -128,16 +128,26 @@ static dr_status check_limit(const plan *p, const flow_spec *spec)
 static dr_status check_data(const plan *p, const flow_spec *spec)
 {
     const data_options *d = &spec->data;
+    bool trains = false;
     dr_status st = DR_OK;
 
     if (!p->reads_data &&
-        (d->data_name != NULL || d->data_files != NULL || d->text_field != NULL ||
-         d->text_template != NULL || d->use_chat_template || d->add_special_tokens ||
-         d->max_seq_len > 0 || d->max_samples > 0 || d->strategy != DATA_JOIN ||
-         d->stride > 0 || d->random_seed > 0 || d->self_written))
+        (d->data_name != NULL || d->data_files != NULL || d->split != NULL ||
+         d->text_field != NULL || d->text_template != NULL || d->use_chat_template ||
+         d->add_special_tokens || d->max_seq_len > 0 || d->max_samples > 0 ||
+         d->strategy != DATA_JOIN || d->stride > 0 || d->random_seed > 0 ||
+         d->self_written))
         DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
                 p->steps[0].def->name);
     DR_TRY(data_check(d));
+    if (spec->eval == NULL)
+        goto done;
+    for (size_t i = 0; i < spec->step_count; i++)
+        trains = trains || p->steps[i].def->takes_eval;
+    if (!trains)
+        DR_FAIL(DR_EUSAGE, "%s evaluates nothing; leave the evaluation data out",
+                p->steps[0].def->name);
+    DR_TRYF(data_check(spec->eval), "evaluation data");
 done:
     return st;
 }
@@ -164,6 +174,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .out_dir = dir,
                           .final_dir = last ? final : dir,
                           .data = &spec->data,
+                          .eval = spec->eval,
                           .device = spec->device ? spec->device : "cpu",
                           .threads = spec->threads,
                           .memory_bytes = memory,
@@ -294,7 +305,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(flow_check_apart(spec, &model, final));
     if (dir == NULL)
         DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
-    DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? spec->data.data_files : NULL));
+    DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? &spec->data : NULL, spec->eval));
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));

@@ -32,7 +32,8 @@ typedef struct {
     const flow_step *steps;
     size_t step_count;
     data_options data;
-    const char *device; /* NULL: "cpu" */
+    const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *device;       /* NULL: "cpu" */
     int threads;
     bool evaluate, check;
     double

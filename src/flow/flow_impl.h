@@ -60,7 +60,7 @@ DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *ou
  * and 62 places between.
  */
 DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
-                                       const char *data_files);
+                                       const data_options *data, const data_options *eval);
 
 /* drupe.json: what made the folder.  No time, no path of this machine. */
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,

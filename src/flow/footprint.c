@@ -68,7 +68,26 @@ done:
     return st;
 }
 
-dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_files)
+static dr_status add_data(dr_buf *b, const data_options *data, const char *label)
+{
+    dr_arena arena = {0};
+    dr_status st = DR_OK;
+
+    if (data == NULL || data->data_files == NULL)
+        return DR_OK;
+    for (char *p = dr_arena_strdup(&arena, data->data_files), *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        DR_TRY(add_path(b, p, label));
+    }
+done:
+    dr_arena_release(&arena);
+    return st;
+}
+
+dr_status flow_fingerprint(char hex[65], const pass_model *in, const data_options *data,
+                           const data_options *eval)
 {
     dr_arena arena = {0};
     dr_buf b;
@@ -81,14 +100,8 @@ dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_
         const char *label = dr_arena_printf(&arena, "adapter %s", name ? name : "");
         DR_TRYF(add_path(&b, in->adapters[i].path, label), "reading the adapter");
     }
-    if (data_files != NULL) {
-        for (char *p = dr_arena_strdup(&arena, data_files), *next; p != NULL; p = next) {
-            next = strchr(p, ',');
-            if (next != NULL)
-                *next++ = '\0';
-            DR_TRY(add_path(&b, p, "data"));
-        }
-    }
+    DR_TRY(add_data(&b, data, "data"));
+    DR_TRY(add_data(&b, eval, "evaluation data"));
     dr_sha256(hex, b.data, b.len);
 done:
     dr_buf_release(&b);
@@ -111,6 +124,7 @@ static json_t *data_json(const data_options *o)
                o->self_written        ? "self"
                : o->data_name != NULL ? o->data_name
                                       : "built-in text");
+    set_string(j, "split", o->split);
     set_string(j, "text_field", o->text_field);
     set_string(j, "text_template", o->text_template);
     json_object_set_new(j, "use_chat_template", json_boolean(o->use_chat_template));
@@ -139,6 +153,8 @@ dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
     set_string(j, "input_fingerprint", input_hash);
     if (with_data)
         json_object_set_new(j, "data", data_json(&spec->data));
+    if (spec->eval != NULL)
+        json_object_set_new(j, "eval_data", data_json(spec->eval));
     json_object_set(j, "passes", (json_t *)(uintptr_t)steps);
     DR_TRY(dr_json_write(dr_path_join(&arena, dir, "drupe.json"), j));
 done:

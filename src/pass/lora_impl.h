@@ -35,16 +35,38 @@ typedef struct {
     int seed;
     bool shuffle;
     int logging_steps;
+    int logging_strategy;
+    bool logging_first_step;
+    const char *lr_scheduler_kwargs;
+    int eval_strategy;
+    int eval_steps;
+    bool load_best_model_at_end;
+    int metric_for_best_model;
+    int early_stopping_patience;
+    double early_stopping_threshold;
 } pass_lora_config;
+
+/* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
+
+extern const char *const pass_trainer_whens[], *const pass_trainer_metrics[];
+
+/* Options without effect on one another, schedules and what they may hold. */
+DR_MUST_USE dr_status pass_trainer_check(const pass_lora_config *c, const dr_param *params,
+                                         size_t count, const unsigned char *given);
+/* Schedule, log and evaluations; o->eval says whether there is something to evaluate.
+ * DR_EUSAGE: an option of evaluations without data for them. */
+DR_MUST_USE dr_status pass_trainer_options(train_options *o, const pass_job *job,
+                                           const pass_lora_config *c);
 
 /* The config, the model's default targets and the adapter to start from as options of the
  * training; strings live in the job's arena. */
 DR_MUST_USE dr_status pass_lora_options(train_options *o, const pass_job *job,
                                         const pass_model *in, const hf_model *m);
 
-/* The blocks to train on, after their preview was shown. */
+/* The blocks to train on, after their preview was shown, and those to evaluate on, none
+ * where job->eval is NULL. */
 DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks,
-                                           const hf_model *m);
+                                           data_blocks *eval, const hf_model *m);
 
 /* The base as dir; *how says in words how its files got there. */
 DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
@@ -52,6 +74,7 @@ DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
 
 /* The result for people and programs. */
 DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const train_report *t,
-                                         const char *how, const data_blocks *blocks);
+                                         const char *how, const data_blocks *blocks,
+                                         const data_blocks *eval);
 
 #endif

@@ -47,6 +47,7 @@ typedef struct {
     const char
         *final_dir; /* where out_dir will be after the commit, for files that name it */
     const data_options *data; /* what the user said about data */
+    const data_options *eval; /* what a training is judged on; NULL: nothing */
     const char *device;       /* "cpu" or "ref" */
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
@@ -70,6 +71,7 @@ struct pass_def {
     const char *summary;
     pass_kind takes, gives;
     bool needs_data;
+    bool takes_eval; /* it trains, and may be judged on the way */
     size_t config_size;
     const dr_param *params;
     size_t params_count;

@@ -57,4 +57,50 @@ double train_rate(const train_options *o, size_t k, size_t total);
  * !shuffle. */
 void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuffle);
 
+/* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
+typedef struct {
+    size_t *order;                 /* owned: of the current epoch */
+    size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
+} train_sampler;
+void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o);
+/* Micro-batches [*first, *end) of step k, in the order of its epoch. */
+void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
+                        const train_options *o, size_t *first, size_t *end);
+
+/* ---- the trainer ---- */
+
+typedef struct {
+    nn_decoder *dec;
+    train_state state;
+    const train_blocks *blocks;
+    const train_options *o;
+    int layers;
+    size_t hidden;
+    nn_acts *acts; /* [layers] when all are kept, else [1] */
+    size_t acts_count;
+    float *inputs;    /* [layers][seq_len][D] when acts are not kept */
+    float *x, *dx;    /* [seq_len][D] */
+    int32_t *targets; /* [seq_len] */
+    size_t bytes;     /* of all that */
+    train_sampler sampler;
+    size_t logged;       /* steps that are in the history already */
+    double *last_losses; /* owned: of the last evaluation's blocks */
+    float *best;         /* owned: parameters of the best one; NULL: not asked for */
+    double *best_losses; /* owned */
+} trainer;
+
+/* All layers upward from ids[n], with the adapter or without; what the backward needs stays
+ * in acts or inputs. */
+DR_MUST_USE dr_status train_forward(trainer *t, const int32_t *ids, size_t n, bool adapter);
+/* Labels of block i in t->targets. */
+void train_targets(trainer *t, const train_blocks *b, size_t i);
+
+/* ---- what is done beside the steps (train_watch.c) ---- */
+
+/* Evaluates the base; then what is due after step r->steps; then what is due at the end,
+ * where the best adapter takes the last one's place. */
+DR_MUST_USE dr_status train_watch_begin(trainer *t, train_report *r);
+DR_MUST_USE dr_status train_watch_step(trainer *t, train_report *r);
+DR_MUST_USE dr_status train_watch_end(trainer *t, train_report *r);
+
 #endif

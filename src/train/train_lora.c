@@ -23,21 +23,6 @@
 #include "core/mem.h"
 #include "train/train_impl.h"
 
-typedef struct {
-    nn_decoder *dec;
-    train_state state;
-    const train_blocks *blocks;
-    const train_options *o;
-    int layers;
-    size_t hidden;
-    nn_acts *acts; /* [layers] when all are kept, else [1] */
-    size_t acts_count;
-    float *inputs;    /* [layers][seq_len][D] when acts are not kept */
-    float *x, *dx;    /* [seq_len][D] */
-    int32_t *targets; /* [seq_len] */
-    size_t bytes;     /* of all that */
-} trainer;
-
 static void trainer_release(trainer *t)
 {
     for (size_t i = 0; i < t->acts_count; i++)
@@ -47,6 +32,10 @@ static void trainer_release(trainer *t)
     dr_big_free(t->x);
     dr_big_free(t->dx);
     free(t->targets);
+    free(t->sampler.order);
+    dr_big_free(t->best);
+    free(t->best_losses);
+    free(t->last_losses);
     train_state_release(&t->state);
     nn_decoder_close(t->dec);
 }
@@ -93,8 +82,11 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
     DR_TRY(floats(&t->dx, seq, t->hidden, "its gradient"));
     t->targets = dr_calloc(seq, sizeof(int32_t));
+    if (o->eval != NULL && o->load_best)
+        DR_TRY(floats(&t->best, t->state.count, 1, "the best adapter"));
+    train_sampler_open(&t->sampler, blocks, o);
     t->bytes = (keep_acts ? all : one + rows * t->hidden * 4) + 2 * seq * t->hidden * 4 +
-               16 * t->state.count;
+               (t->best != NULL ? 20 : 16) * t->state.count;
     DR_TRY(nn_decoder_open(&t->dec, dev, base, keep - (keep_acts ? all : keep / 4)));
     dr_log(DR_INFO, "%s; %zu parameters train; %s", nn_device_describe(dev), t->state.count,
            keep_acts ? "activations are kept" : "activations are computed twice");
@@ -102,8 +94,7 @@ done:
     return st;
 }
 
-/* All layers upward; what the backward needs stays in acts or inputs. */
-static dr_status forward(trainer *t, const int32_t *ids, size_t n)
+dr_status train_forward(trainer *t, const int32_t *ids, size_t n, bool adapter)
 {
     const nn_layer *w = NULL;
     dr_status st = DR_OK;
@@ -117,7 +108,7 @@ static dr_status forward(trainer *t, const int32_t *ids, size_t n)
                    n * t->hidden * sizeof(float));
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
         DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
-                                t->state.layer_counts[layer]));
+                                adapter ? t->state.layer_counts[layer] : 0));
     }
 done:
     return st;
@@ -145,6 +136,15 @@ done:
     return st;
 }
 
+void train_targets(trainer *t, const train_blocks *b, size_t i)
+{
+    const int32_t *ids = b->ids + i * b->seq_len;
+    size_t n = b->lengths[i];
+
+    for (size_t k = 0; k < n; k++)
+        t->targets[k] = k + 1 < n && k + 1 >= b->context ? ids[k + 1] : -100;
+}
+
 /* One block: gradients are added, its losses summed. */
 static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
                            size_t *counted)
@@ -153,40 +153,12 @@ static dr_status run_block(trainer *t, size_t block, float grad_scale, double *l
     size_t n = t->blocks->lengths[block];
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < n; i++)
-        t->targets[i] = i + 1 < n && i + 1 >= t->blocks->context ? ids[i + 1] : -100;
-    DR_TRY(forward(t, ids, n));
+    train_targets(t, t->blocks, block);
+    DR_TRY(train_forward(t, ids, n, true));
     DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
     DR_TRY(backward(t, n));
 done:
     return st;
-}
-
-/* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
-typedef struct {
-    size_t *order;                 /* owned: of the current epoch */
-    size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
-} sampler;
-
-static void sampler_open(sampler *s, const train_blocks *b, const train_options *o)
-{
-    *s = (sampler){.order = dr_calloc(b->count, sizeof(size_t)), .epoch = SIZE_MAX};
-    s->batches = (b->count + o->batch - 1) / o->batch;
-    s->groups = (s->batches + o->accumulation - 1) / o->accumulation;
-}
-
-/* Micro-batches [*first, *end) of step k, in the order of its epoch. */
-static void sampler_step(sampler *s, size_t k, const train_blocks *b,
-                         const train_options *o, size_t *first, size_t *end)
-{
-    size_t epoch = k / s->groups, group = k % s->groups;
-
-    if (epoch != s->epoch) {
-        train_order(s->order, b->count, o->seed, epoch, o->shuffle);
-        s->epoch = epoch;
-    }
-    *first = group * o->accumulation;
-    *end = *first + o->accumulation < s->batches ? *first + o->accumulation : s->batches;
 }
 
 /* Targets in a micro-batch. */
@@ -202,14 +174,15 @@ static size_t batch_targets(const trainer *t, const size_t *order, size_t from, 
     return n;
 }
 
-static dr_status run_step(trainer *t, sampler *s, size_t k, double *loss, size_t *tokens)
+static dr_status run_step(trainer *t, size_t k, double *loss, size_t *tokens)
 {
     const train_options *o = t->o;
+    train_sampler *s = &t->sampler;
     size_t first = 0, end = 0, sequence = 0;
     dr_status st = DR_OK;
 
     *loss = 0;
-    sampler_step(s, k, t->blocks, o, &first, &end);
+    train_sampler_step(s, k, t->blocks, o, &first, &end);
     for (size_t mb = first; mb < end; mb++) {
         size_t from = mb * o->batch, to = from + o->batch, counted = 0;
         double sum = 0;
@@ -241,6 +214,9 @@ static dr_status update(trainer *t, size_t k, size_t total, double *norm)
     dr_status st = DR_OK;
 
     DR_TRY(train_grad_norm(norm, pool, &t->state));
+    if (!isfinite(*norm))
+        DR_FAIL(DR_EDEVICE, "step %zu: the gradient is %g; try a lower learning_rate",
+                k + 1, *norm);
     if (o->max_grad_norm > 0 && *norm > 0) {
         clip = o->max_grad_norm / (*norm + 1e-6);
         clip = clip < 1 ? clip : 1;
@@ -252,46 +228,56 @@ done:
     return st;
 }
 
-static dr_status train(trainer *t, train_report *r)
+/* A step, with what is due behind it. */
+static dr_status step(trainer *t, train_report *r, dr_progress *progress)
 {
-    const train_options *o = t->o;
-    sampler s;
-    dr_progress progress;
     char text[64];
+    size_t k = r->steps, before = r->tokens;
+    double start = dr_now_s();
     dr_status st = DR_OK;
 
-    sampler_open(&s, t->blocks, o);
-    size_t total = o->max_steps;
-    if (total == 0)
-        total = (size_t)ceil(o->epochs * (double)s.groups);
-    r->losses = dr_calloc(total, sizeof(double));
-    r->grad_norms = dr_calloc(total, sizeof(double));
-    double start = dr_now_s();
-    dr_progress_begin(&progress, "training", "steps", total);
-    for (size_t k = 0; k < total; k++) {
-        DR_TRYF(run_step(t, &s, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1,
-                total);
-        DR_TRY(update(t, k, total, &r->grad_norms[k]));
-        r->steps = k + 1;
-        (void)snprintf(text, sizeof(text), "loss %.4f", r->losses[k]);
-        dr_progress_step(&progress, k + 1, text);
-        if (o->logging_steps > 0 && (k + 1) % o->logging_steps == 0)
-            dr_log(DR_INFO, "step %zu: loss %.6f, gradient norm %.4f, rate %.3g", k + 1,
-                   r->losses[k], r->grad_norms[k], train_rate(o, k, total));
-    }
-    dr_progress_end(&progress);
-    r->seconds = dr_now_s() - start;
+    DR_TRYF(run_step(t, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1, r->total);
+    DR_TRY(update(t, k, r->total, &r->grad_norms[k]));
+    r->steps = k + 1;
+    r->session_tokens += r->tokens - before;
+    r->seconds += dr_now_s() - start;
+    (void)snprintf(text, sizeof(text), "loss %.4f, %.3g tokens/s", r->losses[k],
+                   (double)r->session_tokens / r->seconds);
+    dr_progress_step(progress, r->steps, text);
+    DR_TRY(train_watch_step(t, r));
 done:
-    free(s.order);
     return st;
 }
 
-static dr_status check_blocks(const train_blocks *b, const hf_model *base)
+static dr_status train(trainer *t, train_report *r)
+{
+    const train_options *o = t->o;
+    dr_progress progress;
+    dr_status st = DR_OK;
+
+    r->epoch_steps = t->sampler.groups;
+    r->total = o->max_steps;
+    if (r->total == 0)
+        r->total = (size_t)ceil(o->epochs * (double)r->epoch_steps);
+    r->losses = dr_calloc(r->total, sizeof(double));
+    r->grad_norms = dr_calloc(r->total, sizeof(double));
+    r->history = json_array();
+    DR_TRY(train_watch_begin(t, r));
+    dr_progress_begin(&progress, "training", "steps", r->total);
+    while (r->steps < r->total && !r->stopped)
+        DR_TRY(step(t, r, &progress));
+    dr_progress_end(&progress);
+    DR_TRY(train_watch_end(t, r));
+done:
+    return st;
+}
+
+static dr_status check_blocks(const train_blocks *b, const hf_model *base, const char *what)
 {
     int vocab = hf_model_config(base)->vocab;
 
     if (b->count == 0)
-        return dr_fail(DR_EUSAGE, "no block to train on");
+        return dr_fail(DR_EUSAGE, "no block to %s on", what);
     for (size_t i = 0; i < b->count * b->seq_len; i++) {
         if (b->ids[i] < 0 || b->ids[i] >= vocab)
             return dr_fail(DR_EFORMAT,
@@ -309,7 +295,9 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     dr_status st = DR_OK;
 
     *report = (train_report){0};
-    DR_TRY(check_blocks(blocks, base));
+    DR_TRY(check_blocks(blocks, base, "train"));
+    if (o->eval != NULL)
+        DR_TRYF(check_blocks(o->eval, base, "evaluate"), "evaluation");
     DR_TRY(trainer_open(&t, dev, base, blocks, o));
     report->trainable = t.state.count;
     report->peak_bytes = t.bytes;
