@@ -103,6 +103,8 @@ typedef struct {
     size_t pass_count;
     drupe_data data;
     drupe_data eval;    /* what a training is judged on; name NULL: nothing */
+    const char *resume; /* a training goes on from a checkpoint: "true", the last one of
+                           this output, or its folder; NULL: it begins */
     const char *device; /* NULL: "cpu" */
     int threads;        /* 0: all */
     bool evaluate;      /* measure a quantized model against the original */

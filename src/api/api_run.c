@@ -227,6 +227,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
                             .steps = steps,
                             .step_count = job->pass_count,
                             .data = data,
+                            .resume = job->resume,
                             .eval = job->eval.name != NULL ? &eval : NULL,
                             .device = job->device,
                             .threads = job->threads,

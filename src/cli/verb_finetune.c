@@ -1,6 +1,8 @@
 /*
  * verb_finetune.c - drupe finetune.
  */
+#include <strings.h>
+
 #include "cli/cli_impl.h"
 
 typedef struct {
@@ -43,6 +45,10 @@ typedef struct {
     int metric_for_best_model;
     int early_stopping_patience;
     double early_stopping_threshold;
+    int save_strategy;
+    int save_steps;
+    int save_total_limit;
+    const char *resume_from_checkpoint;
 } options;
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
@@ -74,10 +80,13 @@ static const char *const metrics[] = {"eval_loss", "loss", NULL};
         DR_REFUSED("output_dir", "there is one output folder", "output_path"),             \
         DR_REFUSED("overwrite_output_dir", "a folder that drupe made is replaced",         \
                    "output_path"),                                                         \
-        DR_REFUSED("save_steps", "checkpoints come later", NULL),                          \
-        DR_REFUSED("save_strategy", "checkpoints come later", NULL),                       \
-        DR_REFUSED("save_total_limit", "checkpoints come later", NULL),                    \
-        DR_REFUSED("resume_from_checkpoint", "checkpoints come later", "adapter_path"),    \
+        DR_REFUSED("save_only_model", "a checkpoint is for going on", "save_steps"),       \
+        DR_REFUSED("save_safetensors", "there is no other form", NULL),                    \
+        DR_REFUSED("save_on_each_node", "one machine a run", NULL),                        \
+        DR_REFUSED("ignore_data_skip", "a run that goes on sees what it would have seen",  \
+                   "resume_from_checkpoint"),                                              \
+        DR_REFUSED("restore_callback_states_from_checkpoint", "they always are",           \
+                   "resume_from_checkpoint"),                                              \
         DR_REFUSED("evaluation_strategy", "it has a new name", "eval_strategy"),           \
         DR_REFUSED("do_train", "it always trains", NULL),                                  \
         DR_REFUSED("do_eval", "it evaluates what it is given", "eval_split"),              \
@@ -176,6 +185,14 @@ static const dr_param params[] = {
            .help = "stop after so many evaluations without a better one; 0: never"),
     DR_FLOAT(options, early_stopping_threshold, .dflt = "0", .max = 1000,
              .help = "better by no more than this is not better"),
+    DR_CHOICE(options, save_strategy, .dflt = "steps", .choices = whens,
+              .help = "when a checkpoint is written"),
+    DR_INT(options, save_steps, .dflt = "500", .min = 1, .max = 1e9,
+           .help = "a checkpoint every so many steps"),
+    DR_INT(options, save_total_limit, .dflt = "0", .max = 1e9,
+           .help = "so many checkpoints are kept; 0: all"),
+    DR_STR(options, resume_from_checkpoint,
+           .help = "true: the last one of this output; or a checkpoint's folder"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
               .help = "of the computation"),
     CLI_THREADS(options),
@@ -219,7 +236,10 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"load_best_model_at_end", NULL},
                                {"metric_for_best_model", NULL},
                                {"early_stopping_patience", NULL},
-                               {"early_stopping_threshold", NULL}};
+                               {"early_stopping_threshold", NULL},
+                               {"save_strategy", NULL},
+                               {"save_steps", NULL},
+                               {"save_total_limit", NULL}};
 
 static dr_status run(const void *cfg, const unsigned char *given)
 {
@@ -240,6 +260,9 @@ static dr_status run(const void *cfg, const unsigned char *given)
     if (job.data.max_samples == 0)
         job.data.max_samples = MAX_SAMPLES;
     job.data.split = o->train_split;
+    if (o->resume_from_checkpoint != NULL &&
+        strcasecmp(o->resume_from_checkpoint, "false") != 0)
+        job.resume = o->resume_from_checkpoint;
     if (o->eval_split != NULL || o->eval_data_files != NULL) {
         job.eval = job.data;
         job.eval.split = o->eval_split;

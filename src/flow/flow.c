@@ -140,14 +140,13 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
         DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
                 p->steps[0].def->name);
     DR_TRY(data_check(d));
-    if (spec->eval == NULL)
-        goto done;
     for (size_t i = 0; i < spec->step_count; i++)
-        trains = trains || p->steps[i].def->takes_eval;
-    if (!trains)
-        DR_FAIL(DR_EUSAGE, "%s evaluates nothing; leave the evaluation data out",
-                p->steps[0].def->name);
-    DR_TRYF(data_check(spec->eval), "evaluation data");
+        trains = trains || p->steps[i].def->trains;
+    if (!trains && (spec->eval != NULL || spec->resume != NULL))
+        DR_FAIL(DR_EUSAGE, "%s does not train: %s has no effect", p->steps[0].def->name,
+                spec->eval != NULL ? "evaluation data" : "resume_from_checkpoint");
+    if (spec->eval != NULL)
+        DR_TRYF(data_check(spec->eval), "evaluation data");
 done:
     return st;
 }
@@ -175,6 +174,9 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .final_dir = last ? final : dir,
                           .data = &spec->data,
                           .eval = spec->eval,
+                          .checkpoints =
+                              dr_arena_printf(&out->arena, "%s.checkpoints", final),
+                          .resume = spec->resume,
                           .device = spec->device ? spec->device : "cpu",
                           .threads = spec->threads,
                           .memory_bytes = memory,
@@ -189,6 +191,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
         DR_TRY(flow_check_resources(&need, final, memory, disk));
     }
     DR_TRYF(s->def->run(&job, &made, model), "%s on %s", s->def->name, spec->model);
+    made.spent = made.spent != NULL ? made.spent : model->spent;
     *model = made;
 done:
     return st;
@@ -278,6 +281,18 @@ done:
     return st;
 }
 
+/* Checkpoints that are in the result, too: all of them go at once, for the next run to find
+ * all or none.  What is left of them then has a name that it clears away. */
+static void drop_spent(dr_arena *a, const char *path)
+{
+    const char *tmp = dr_arena_printf(a, "%s.tmp", path != NULL ? path : "");
+
+    if (path == NULL || (dr_rename(tmp, path) == DR_OK && dr_remove_tree(tmp) == DR_OK))
+        return;
+    dr_log(DR_WARNING, "%s is left over: %s", path, dr_trail_get()->frames[0].text);
+    dr_trail_clear();
+}
+
 dr_status flow_run(flow_result *out, const flow_spec *spec)
 {
     dr_outdir *dir = NULL;
@@ -306,6 +321,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     if (dir == NULL)
         DR_TRYF(dr_outdir_open(&dir, final), "opening the output folder");
     DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? &spec->data : NULL, spec->eval));
+    DR_TRY(dr_remove_tree(dr_arena_printf(&out->arena, "%s.checkpoints.tmp", final)));
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));
@@ -313,6 +329,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     }
     DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
     DR_TRYF(dr_outdir_commit(dir), "committing %s", final);
+    drop_spent(&out->arena, model.spent);
 done:
     json_decref(p.json);
     dr_outdir_close(dir);

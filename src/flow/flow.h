@@ -33,6 +33,7 @@ typedef struct {
     size_t step_count;
     data_options data;
     const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *resume;       /* of a training: "true", or a checkpoint; NULL: none */
     const char *device;       /* NULL: "cpu" */
     int threads;
     bool evaluate, check;

@@ -115,11 +115,13 @@ dr_status flow_workflow_json(json_t **out, const flow_spec *spec, const flow_pla
     json_object_set_new(j, "passes", passes);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(pass_json(&pass, &steps[i]));
-        bool trains = steps[i].def->takes_eval;
+        bool trains = steps[i].def->trains;
         if (has_data && steps[i].def->needs_data)
             set_string(pass, trains ? "train_data_config" : "data_config", "data");
         if (spec->eval != NULL && trains)
             set_string(pass, "eval_data_config", "eval_data");
+        if (trains)
+            set_string(pass, "resume_from_checkpoint", spec->resume);
         json_object_set_new(passes, step_name(&a, passes, steps[i].def->name), pass);
     }
     set_string(j, "output_dir", spec->output);

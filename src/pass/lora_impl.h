@@ -44,6 +44,9 @@ typedef struct {
     int metric_for_best_model;
     int early_stopping_patience;
     double early_stopping_threshold;
+    int save_strategy;
+    int save_steps;
+    int save_total_limit;
 } pass_lora_config;
 
 /* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
@@ -62,6 +65,13 @@ DR_MUST_USE dr_status pass_trainer_options(train_options *o, const pass_job *job
  * training; strings live in the job's arena. */
 DR_MUST_USE dr_status pass_lora_options(train_options *o, const pass_job *job,
                                         const pass_model *in, const hf_model *m);
+
+/* What a checkpoint must have been made with: the job's parameters but those of the log and
+ * of checkpoints; released with json_decref. */
+DR_MUST_USE dr_status pass_trainer_settings(json_t **out, const pass_job *job);
+/* The checkpoints go with the result; *spent: their folder, or NULL. */
+DR_MUST_USE dr_status pass_place_checkpoints(const char **spent, const pass_job *job,
+                                             const train_options *o);
 
 /* The blocks to train on, after their preview was shown, and those to evaluate on, none
  * where job->eval is NULL. */

@@ -68,6 +68,12 @@ static const dr_param params[] = {
            .help = "stop after so many evaluations without a better one; 0: never"),
     DR_FLOAT(lora, early_stopping_threshold, .dflt = "0", .max = 1000,
              .help = "better by no more than this is not better"),
+    DR_CHOICE(lora, save_strategy, .dflt = "steps", .choices = pass_trainer_whens,
+              .help = "when a checkpoint is written"),
+    DR_INT(lora, save_steps, .dflt = "500", .min = 1, .max = 1e9,
+           .help = "a checkpoint every so many steps"),
+    DR_INT(lora, save_total_limit, .dflt = "0", .max = 1e9,
+           .help = "so many checkpoints are kept; 0: all"),
     DR_REFUSED("modules_to_save", "modules beside the adapter come later",
                "target_modules"),
     DR_REFUSED("torch_dtype", "training is in float32", NULL),
@@ -115,6 +121,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     nn_device *dev = NULL;
     data_blocks blocks = {0}, eval = {0};
     train_report report = {0};
+    json_t *settings = NULL;
     train_options o;
     dr_status st = DR_OK;
 
@@ -136,18 +143,24 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     const train_blocks te = {eval.ids, eval.lengths, eval.count, eval.seq_len,
                              eval.context};
     o.eval = eval.count > 0 ? &te : NULL;
+    DR_TRY(pass_trainer_settings(&settings, job));
+    o.settings = settings;
     DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
     DR_TRY(pass_tell_training(job, &report, how, &blocks, &eval));
 
+    const char *spent = NULL;
+    DR_TRY(pass_place_checkpoints(&spent, job, &o));
     pass_adapter *adapter = dr_arena_alloc(job->arena, 1, sizeof(*adapter));
     adapter->path = adapter_dir;
     *out = (pass_model){.kind = PASS_MODEL_HF,
                         .path = model_dir,
                         .name = in->name,
                         .adapters = adapter,
-                        .adapter_count = 1};
+                        .adapter_count = 1,
+                        .spent = spent};
 done:
     train_report_release(&report);
+    json_decref(settings);
     data_blocks_release(&blocks);
     data_blocks_release(&eval);
     nn_device_close(dev);
@@ -190,7 +203,7 @@ const pass_def pass_lora = {
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
-    .takes_eval = true,
+    .trains = true,
     .config_size = sizeof(pass_lora_config),
     .params = params,
     .params_count = DR_COUNT(params),

@@ -34,6 +34,7 @@ typedef struct {
     const char *name; /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
+    const char *spent; /* a folder that is of no use once this is committed, or NULL */
 } pass_model;
 
 typedef struct pass_def pass_def;
@@ -48,6 +49,8 @@ typedef struct {
         *final_dir; /* where out_dir will be after the commit, for files that name it */
     const data_options *data; /* what the user said about data */
     const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *checkpoints;  /* the folder for those of a training */
+    const char *resume;       /* "true", or one to go on from; NULL: from the start */
     const char *device;       /* "cpu" or "ref" */
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
@@ -71,7 +74,7 @@ struct pass_def {
     const char *summary;
     pass_kind takes, gives;
     bool needs_data;
-    bool takes_eval; /* it trains, and may be judged on the way */
+    bool trains; /* takes eval and resume */
     size_t config_size;
     const dr_param *params;
     size_t params_count;

@@ -2,6 +2,7 @@
  * trainer_options.c - the Trainer's words for schedules, logs and evaluations.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "core/json.h"
 #include "pass/lora_impl.h"
@@ -142,8 +143,28 @@ dr_status pass_trainer_check(const pass_lora_config *c, const dr_param *params,
         !c->load_best_model_at_end)
         DR_FAIL(DR_EUSAGE, "metric_for_best_model needs load_best_model_at_end or "
                            "early_stopping_patience");
+    if (c->save_strategy != TRAIN_STEPS && GIVEN("save_steps"))
+        DR_TRY(no_effect("save_steps", c->save_strategy == TRAIN_NEVER
+                                           ? "save_strategy no"
+                                           : "save_strategy epoch"));
+    if (c->save_strategy == TRAIN_NEVER && GIVEN("save_total_limit"))
+        DR_TRY(no_effect("save_total_limit", "save_strategy no"));
 #undef GIVEN
     DR_TRY(shape(&s, c));
+done:
+    return st;
+}
+
+dr_status pass_trainer_settings(json_t **out, const pass_job *job)
+{
+    static const char *const free_to_change[] = {"logging_steps",      "logging_strategy",
+                                                 "logging_first_step", "save_strategy",
+                                                 "save_steps",         "save_total_limit"};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_params_json(out, job->def->params, job->def->params_count, job->config));
+    for (size_t i = 0; i < DR_COUNT(free_to_change); i++)
+        (void)json_object_del(*out, free_to_change[i]);
 done:
     return st;
 }
@@ -177,6 +198,13 @@ dr_status pass_trainer_options(train_options *o, const pass_job *job,
     o->load_best = c->load_best_model_at_end;
     o->patience = (size_t)c->early_stopping_patience;
     o->threshold = c->early_stopping_threshold;
+    o->checkpoints = job->checkpoints;
+    o->save_when = (train_when)c->save_strategy;
+    o->save_steps = (size_t)c->save_steps;
+    o->save_limit = (size_t)c->save_total_limit;
+    o->resume = job->resume;
+    if (job->resume != NULL && strcasecmp(job->resume, "true") == 0)
+        o->resume = job->checkpoints;
 done:
     return st;
 }

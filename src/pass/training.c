@@ -173,6 +173,36 @@ done:
     return st;
 }
 
+dr_status pass_place_checkpoints(const char **spent, const pass_job *job,
+                                 const train_options *o)
+{
+    size_t *steps = NULL, count = 0, n = 0;
+    char **names = NULL;
+    dr_status st = DR_OK;
+
+    *spent = NULL;
+    if (o->save_when == TRAIN_NEVER && o->resume != job->checkpoints)
+        return DR_OK; /* what is there is another run's */
+    DR_TRY(train_checkpoint_list(job->arena, &steps, &count, job->checkpoints));
+    for (size_t i = count; i-- > 0;) {
+        const char *name = dr_arena_printf(job->arena, "checkpoint-%zu", steps[i]);
+        const char *from = dr_path_join(job->arena, job->checkpoints, name);
+        const char *to = dr_path_join(job->arena, job->out_dir, name);
+        DR_TRY(dr_make_dirs(to));
+        DR_TRY(dr_list_dir(job->arena, from, &names, &n));
+        for (size_t k = 0; k < n; k++)
+            DR_TRY(dr_place_file(dr_path_join(job->arena, to, names[k]),
+                                 dr_path_join(job->arena, from, names[k]), NULL));
+    }
+    if (dr_is_dir(job->checkpoints))
+        *spent = job->checkpoints;
+    if (count > 0)
+        DR_TRY(dr_buf_addf(job->text, "checkpoints    %zu, the last after step %zu\n",
+                           count, steps[0]));
+done:
+    return st;
+}
+
 dr_status pass_tell_training(const pass_job *job, const train_report *t, const char *how,
                              const data_blocks *blocks, const data_blocks *eval)
 {

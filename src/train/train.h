@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/arena.h"
 #include "core/status.h"
 #include "hf/hf.h"
 #include "nn/nn.h"
@@ -84,6 +85,15 @@ typedef struct {
     bool load_best;   /* write the adapter whose evaluation was best, not the last */
     size_t patience;  /* stop after so many evaluations without a better one; 0: never */
     double threshold; /* by more than this is better, for patience */
+
+    const char *checkpoints; /* folder that holds them; NULL: there are none */
+    train_when save_when;
+    size_t save_steps;
+    size_t save_limit;  /* the last ones stay; 0: all */
+    const char *resume; /* a checkpoint, or a folder of them; NULL: from the start */
+    /* What a checkpoint must have been made with: names and values, for messages; NULL:
+     * nothing.  Model, data and starting adapter are looked at in any case. */
+    const json_t *settings;
 } train_options;
 
 /* A loss, in nats a token, after so many steps. */
@@ -120,11 +130,16 @@ void train_report_release(train_report *r);
  * Writes a PEFT folder to out_dir.
  * DR_EUSAGE: targets that the model does not have (named, with those it has).
  * DR_EDEVICE: a loss or a gradient that is not finite, with its step.
+ * DR_EUSAGE, with checkpoints: some are there and resume is NULL; resume names none that is
+ * whole, or one of another model, other data or other settings, by name.
  */
 DR_MUST_USE dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
                                  const char *base_name, const train_blocks *blocks,
                                  const train_options *o, const char *out_dir);
 
+/* The steps of a folder's checkpoints, the last first; none where it is not there. */
+DR_MUST_USE dr_status train_checkpoint_list(dr_arena *a, size_t **steps, size_t *count,
+                                            const char *dir);
 /* PEFT's default target modules for a family ("q_proj", "v_proj"), Olive's for Phi-3. */
 void train_default_targets(const hf_config *c, const char *const **names, size_t *count);
 void train_options_default(train_options *o);

@@ -6,6 +6,7 @@
 #define DRUPE_TRAIN_TRAIN_IMPL_H
 
 #include "core/arena.h"
+#include "core/hash.h"
 #include "train/train.h"
 
 /*
@@ -83,10 +84,12 @@ typedef struct {
     int32_t *targets; /* [seq_len] */
     size_t bytes;     /* of all that */
     train_sampler sampler;
-    size_t logged;       /* steps that are in the history already */
-    double *last_losses; /* owned: of the last evaluation's blocks */
-    float *best;         /* owned: parameters of the best one; NULL: not asked for */
-    double *best_losses; /* owned */
+    size_t logged;         /* steps that are in the history already */
+    double *last_losses;   /* owned: of the last evaluation's blocks */
+    float *best;           /* owned: parameters of the best one; NULL: not asked for */
+    double *best_losses;   /* owned */
+    const char *base_name; /* borrowed */
+    json_t *identity;      /* owned: what a checkpoint belongs to; NULL: none is used */
 } trainer;
 
 /* All layers upward from ids[n], with the adapter or without; what the backward needs stays
@@ -97,10 +100,41 @@ void train_targets(trainer *t, const train_blocks *b, size_t i);
 
 /* ---- what is done beside the steps (train_watch.c) ---- */
 
+/* Room for it. */
+void train_watch_open(trainer *t, train_report *r);
 /* Evaluates the base; then what is due after step r->steps; then what is due at the end,
  * where the best adapter takes the last one's place. */
 DR_MUST_USE dr_status train_watch_begin(trainer *t, train_report *r);
 DR_MUST_USE dr_status train_watch_step(trainer *t, train_report *r);
 DR_MUST_USE dr_status train_watch_end(trainer *t, train_report *r);
+
+/* ---- checkpoints (checkpoint.c, checkpoint_read.c, identity.c) ---- */
+
+enum { TRAIN_CHECKPOINT_FILES = 4, TRAIN_CHECKPOINT_FORMAT = 1 };
+extern const char *const train_checkpoint_files[TRAIN_CHECKPOINT_FILES];
+
+/* "checkpoint-40" is 40; false: no such name. */
+bool train_checkpoint_step(size_t *step, const char *name);
+/* DR_EUSAGE: a run that would write checkpoints finds some that it does not go on from. */
+DR_MUST_USE dr_status train_checkpoint_none(const train_options *o);
+/* The oldest beyond the limit go; so they do after each write. */
+DR_MUST_USE dr_status train_checkpoint_rotate(const train_options *o);
+/* After step r->steps. */
+DR_MUST_USE dr_status train_checkpoint_write(trainer *t, const train_report *r);
+/* Parameters, moments and the report as they were.  DR_EUSAGE: none is there, none is
+ * whole, or it belongs to another run, with what differs. */
+DR_MUST_USE dr_status train_checkpoint_read(trainer *t, train_report *r);
+/* A hint behind an error: which checkpoint there is to go on from. */
+void train_checkpoint_tell(const train_options *o);
+/* Of drupe.json without its own checksum. */
+void train_manifest_hash(char hex[DR_SHA256_HEX], const json_t *manifest);
+
+DR_MUST_USE dr_status train_model_hash(char hex[DR_SHA256_HEX], const hf_model *m);
+DR_MUST_USE dr_status train_blocks_hash(char hex[DR_SHA256_HEX], const train_blocks *b);
+/* Before the first step; released with json_decref. */
+DR_MUST_USE dr_status train_identity(json_t **out, const trainer *t, const hf_model *m);
+/* DR_EUSAGE: was, a checkpoint's, is not this run's; where names the checkpoint. */
+DR_MUST_USE dr_status train_identity_check(const trainer *t, const json_t *was,
+                                           const char *where);
 
 #endif

@@ -36,6 +36,7 @@ static void trainer_release(trainer *t)
     dr_big_free(t->best);
     free(t->best_losses);
     free(t->last_losses);
+    json_decref(t->identity);
     train_state_release(&t->state);
     nn_decoder_close(t->dec);
 }
@@ -261,14 +262,22 @@ static dr_status train(trainer *t, train_report *r)
         r->total = (size_t)ceil(o->epochs * (double)r->epoch_steps);
     r->losses = dr_calloc(r->total, sizeof(double));
     r->grad_norms = dr_calloc(r->total, sizeof(double));
-    r->history = json_array();
-    DR_TRY(train_watch_begin(t, r));
+    train_watch_open(t, r);
+    if (o->resume != NULL) {
+        DR_TRY(train_checkpoint_read(t, r));
+        DR_TRY(train_checkpoint_rotate(o)); /* it may have been killed before that */
+    } else {
+        DR_TRY(train_checkpoint_none(o));
+        DR_TRY(train_watch_begin(t, r));
+    }
     dr_progress_begin(&progress, "training", "steps", r->total);
     while (r->steps < r->total && !r->stopped)
         DR_TRY(step(t, r, &progress));
     dr_progress_end(&progress);
     DR_TRY(train_watch_end(t, r));
 done:
+    if (st != DR_OK && r->steps > 0)
+        train_checkpoint_tell(o);
     return st;
 }
 
@@ -299,6 +308,9 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     if (o->eval != NULL)
         DR_TRYF(check_blocks(o->eval, base, "evaluate"), "evaluation");
     DR_TRY(trainer_open(&t, dev, base, blocks, o));
+    t.base_name = base_name;
+    if (o->checkpoints != NULL || o->resume != NULL)
+        DR_TRY(train_identity(&t.identity, &t, base));
     report->trainable = t.state.count;
     report->peak_bytes = t.bytes;
     DR_TRY(train(&t, report));

@@ -146,18 +146,24 @@ done:
 
 /* ---- in their order ---- */
 
+void train_watch_open(trainer *t, train_report *r)
+{
+    size_t judged = t->o->eval != NULL ? t->o->eval->count : 0;
+
+    DR_BUG_IF(judged > 0 && t->o->eval->seq_len > t->blocks->seq_len);
+    t->last_losses = dr_calloc(judged, sizeof(double));
+    t->best_losses = dr_calloc(judged, sizeof(double));
+    r->base_losses = dr_calloc(judged, sizeof(double));
+    r->history = json_array();
+}
+
 dr_status train_watch_begin(trainer *t, train_report *r)
 {
-    const train_blocks *b = t->o->eval;
     double loss = 0;
     dr_status st = DR_OK;
 
-    if (b == NULL)
+    if (t->o->eval == NULL)
         return DR_OK;
-    DR_BUG_IF(b->seq_len > t->blocks->seq_len);
-    t->last_losses = dr_calloc(b->count, sizeof(double));
-    t->best_losses = dr_calloc(b->count, sizeof(double));
-    r->base_losses = dr_calloc(b->count, sizeof(double));
     DR_TRYF(evaluate(t, r->base_losses, &loss, false), "evaluating the base");
     add_eval(r, loss);
 done:
@@ -173,6 +179,8 @@ dr_status train_watch_step(trainer *t, train_report *r)
         log_step(t, r);
     if (o->eval != NULL && due(r, o->eval_when, o->eval_steps))
         DR_TRY(eval_step(t, r));
+    if (o->checkpoints != NULL && due(r, o->save_when, o->save_steps))
+        DR_TRY(train_checkpoint_write(t, r));
     if (r->stopped && r->steps < r->total)
         dr_log(DR_INFO, "step %zu: %zu evaluations without a better one; it stops here",
                r->steps, r->waited);
