@@ -2,15 +2,15 @@
  * checkpoint.c - all that a training is, in a folder, so that a killed one goes on as if
  * nothing had happened.
  *
- *     checkpoint-40/adapter_model.safetensors, adapter_config.json   for PEFT and for drupe
+ *     checkpoint-40/adapter_model.safetensors, adapter_config.json   for PEFT and drupe
  *     checkpoint-40/optimizer.safetensors    parameters, both moments, the best parameters
  *     checkpoint-40/trainer_state.json       steps, losses, evaluations, the Trainer's log
- *     checkpoint-40/drupe.json               what it belongs to, a checksum of each file and
- *                                            one of itself
+ *     checkpoint-40/drupe.json               what it belongs to, a checksum of each file
+ *                                            and one of itself
  *
  * Dropout and order are counted from the step and need no state.  A folder is built as
- * every output of drupe is (core/file.h): it is whole, or it is not there.  It holds no time
- * and no path but that of the base: the same step gives the same bytes.
+ * every output of drupe is (core/file.h): it is whole, or it is not there.  It holds no
+ * time and no path but that of the base: the same step gives the same bytes.
  */
 #include <ctype.h>
 #include <errno.h>

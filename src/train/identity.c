@@ -2,8 +2,9 @@
  * identity.c - what a checkpoint belongs to: the model, the data and the start of the
  * adapter as hashes of what is computed with, no path among them; and the settings.
  *
- * Of the model its shape counts, and a sample: all norms, eight rows of each linear and of the embedding,
- * as the trainer reads them.  A quantized base is another one than what it was made from.
+ * Of the model its shape counts, and a sample: all norms, eight rows of each linear and of
+ * the embedding, as the trainer reads them.  A quantized base is another one than what it
+ * was made from.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -133,7 +134,7 @@ done:
     return st;
 }
 
-/* May a run go on for longer than it was made for?  Where the rate does not ask how long. */
+/* May a run go on for longer than was meant?  Where the rate does not ask how long. */
 static bool open_ended(const train_options *o)
 {
     return o->schedule == TRAIN_CONSTANT ||
