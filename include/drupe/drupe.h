@@ -85,6 +85,7 @@ typedef struct {
     const char *text_field;
     const char *text_template;
     bool use_chat_template;
+    bool completion_only; /* training: only answers have a loss */
     bool add_special_tokens;
     const char *strategy; /* "join" (NULL), "line-by-line", ...: Olive's names */
     size_t stride;        /* of "join-sliding-window" */

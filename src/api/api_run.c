@@ -180,6 +180,7 @@ dr_status api_data(data_options *out, const drupe_data *d)
                           .text_field = d->text_field,
                           .text_template = d->text_template,
                           .use_chat_template = d->use_chat_template,
+                          .answers_only = d->completion_only,
                           .add_special_tokens = d->add_special_tokens,
                           .max_seq_len = d->max_seq_len,
                           .max_samples = d->max_samples,

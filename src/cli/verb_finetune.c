@@ -36,6 +36,7 @@ typedef struct {
     int logging_strategy;
     bool logging_first_step;
     const char *lr_scheduler_kwargs;
+    bool completion_only_loss;
     const char *train_split;
     const char *eval_split;
     const char *eval_data_files;
@@ -169,6 +170,10 @@ static const dr_param params[] = {
     DR_CHOICE(options, logging_strategy, .dflt = "steps", .choices = whens,
               .help = "when the loss is logged"),
     DR_BOOL(options, logging_first_step, .dflt = "false", .help = "log the first, too"),
+    DR_BOOL(options, completion_only_loss, .dflt = "false",
+            .help =
+                "loss on answers only: the template's {response} or last column, or the "
+                "assistant's messages"),
     DR_STR(options, train_split,
            .help = "rows of the files to train on: \"train[:90%]\" (default: all)"),
     DR_STR(options, eval_split, .help = "rows of them to evaluate on: \"train[90%:]\""),
@@ -260,6 +265,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     if (job.data.max_samples == 0)
         job.data.max_samples = MAX_SAMPLES;
     job.data.split = o->train_split;
+    job.data.completion_only = o->completion_only_loss;
     if (o->resume_from_checkpoint != NULL &&
         strcasecmp(o->resume_from_checkpoint, "false") != 0)
         job.resume = o->resume_from_checkpoint;

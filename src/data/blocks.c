@@ -18,36 +18,16 @@
 
 #include "core/mem.h"
 #include "core/rng.h"
-#include "data/data.h"
+#include "data/row_impl.h"
 
-enum { SEQ_LEN_DEFAULT = 1024, SPECIAL_BYTES = 4096, DRAWS = 10 };
+enum { SEQ_LEN_DEFAULT = 1024, DRAWS = 10 };
 
 void data_blocks_release(data_blocks *b)
 {
     dr_big_free(b->ids);
     free(b->lengths);
+    free(b->marks);
     *b = (data_blocks){0};
-}
-
-/* A row's text; with add_special_tokens the special tokens as literal text around it, with
- * spaces, as Olive has it.  One that the tokenizer lacks is left out (Olive: "None"). */
-static dr_status encode_row(tok_ids *ids, const data_texts *texts, size_t i,
-                            const data_options *o, const tok_tokenizer *t)
-{
-    dr_buf text;
-    dr_status st = DR_OK;
-
-    if (!o->add_special_tokens)
-        return tok_encode(t, ids, texts->texts[i], texts->text_bytes[i], false);
-    const char *bos = tok_bos_text(t), *eos = tok_eos_text(t);
-    dr_buf_init(&text, texts->text_bytes[i] + SPECIAL_BYTES);
-    DR_TRY(dr_buf_addf(&text, "%s%s", bos, *bos != '\0' ? " " : ""));
-    DR_TRY(dr_buf_add(&text, texts->texts[i], texts->text_bytes[i]));
-    DR_TRY(dr_buf_addf(&text, "%s%s", *eos != '\0' ? " " : "", eos));
-    DR_TRY(tok_encode(t, ids, text.data, text.len, false));
-done:
-    dr_buf_release(&text);
-    return st;
 }
 
 dr_status data_blocks_new(data_blocks *b, size_t count, size_t seq_len)
@@ -76,8 +56,9 @@ typedef struct {
 
 typedef struct {
     const data_options *o;
-    tok_ids ids;    /* owned: of all rows */
-    size_t *starts; /* owned [rows + 1] */
+    tok_ids ids;          /* owned: of all rows */
+    unsigned char *marks; /* owned: of ids; NULL: none */
+    size_t *starts;       /* owned [rows + 1] */
     size_t rows;
     size_t seq_len;
     span *spans; /* owned */
@@ -92,10 +73,15 @@ static dr_status encode_all(cutter *c, const data_texts *texts, const tok_tokeni
     c->rows = texts->count;
     c->starts = dr_calloc(c->rows + 1, sizeof(size_t));
     for (size_t i = 0; i < c->rows; i++) {
-        DR_TRYF(encode_row(&c->ids, texts, i, c->o, t), "row %zu of %s", i + 1,
-                texts->source);
+        DR_TRYF(data_encode_row(&c->ids, &c->marks, texts, i, c->o, t), "row %zu of %s",
+                i + 1, texts->source);
+        size_t end = c->ids.count;
         if (joined)
             DR_TRY(tok_encode(t, &c->ids, "\n\n", 2, false));
+        if (c->marks != NULL) {
+            c->marks = dr_realloc(c->marks, c->ids.count + 1, 1);
+            memset(c->marks + end, 0, c->ids.count - end);
+        }
         c->starts[i + 1] = c->ids.count;
     }
 done:
@@ -191,11 +177,15 @@ static dr_status fill(data_blocks *out, const cutter *c, int32_t pad)
     dr_status st = DR_OK;
 
     DR_TRY(data_blocks_new(out, c->count, c->seq_len));
+    if (c->marks != NULL)
+        out->marks = dr_calloc(c->count * c->seq_len, 1);
     for (size_t i = 0; i < c->count; i++) {
         const span *s = &c->spans[i];
         int32_t *row = out->ids + i * c->seq_len;
         memcpy(row, c->ids.ids + s->at, s->n * sizeof(int32_t));
         memset(used + s->at, 1, s->n);
+        if (c->marks != NULL)
+            memcpy(out->marks + i * c->seq_len, c->marks + s->at, s->n);
         for (size_t j = s->n; j < c->seq_len; j++)
             row[j] = pad >= 0 ? pad : 0;
         out->lengths[i] = s->n;
@@ -223,6 +213,7 @@ dr_status data_tokenize(data_blocks *out, const data_texts *texts, const data_op
 done:
     tok_ids_release(&c.ids);
     free(c.starts);
+    free(c.marks);
     free(c.spans);
     if (st != DR_OK)
         data_blocks_release(out);

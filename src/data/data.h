@@ -43,6 +43,7 @@ typedef struct {
     const char *text_field; /* one column */
     const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
     bool use_chat_template;    /* columns "messages", or "prompt" and "response" */
+    bool answers_only;         /* marks what is answered: see data_blocks */
     bool add_special_tokens;
     size_t max_seq_len; /* tokens a block; 0: 1024 */
     size_t max_samples; /* blocks; 0: all */
@@ -61,12 +62,22 @@ typedef struct {
  */
 DR_MUST_USE dr_status data_check(const data_options *o);
 
+/* Bytes [from, end) of a text. */
+typedef struct {
+    size_t from, end;
+} data_span;
+typedef struct {
+    data_span *list;
+    size_t count;
+} data_spans;
+
 /* Texts as rendered, before tokens.  Everything lives in the arena. */
 typedef struct {
     char **columns; /* names found, in order of first appearance */
     size_t column_count;
     char **texts; /* one a row, UTF-8, rendered; empty ones are left out */
     size_t *text_bytes;
+    data_spans *answers; /* of each text; NULL: not asked for */
     size_t count;
     const char *source;             /* "data/travel.jsonl", "built-in text" */
     size_t empty_rows;              /* rows read whose text is empty: left out */
@@ -80,8 +91,10 @@ DR_MUST_USE dr_status data_load(dr_arena *a, data_texts *out, const data_options
 
 /* Blocks of ids. */
 typedef struct {
-    int32_t *ids;    /* owned: [count][seq_len], padded with pad where shorter */
-    size_t *lengths; /* owned: tokens of each block that are real */
+    int32_t *ids;         /* owned: [count][seq_len], padded with pad where shorter */
+    size_t *lengths;      /* owned: tokens of each block that are real */
+    unsigned char *marks; /* owned: [count][seq_len], 1: the model is to answer it; NULL:
+                             all tokens count (answers_only was not asked for) */
     size_t count;
     size_t seq_len;
     size_t tokens;  /* in all, before cutting */

@@ -178,6 +178,13 @@ dr_status data_check(const data_options *o)
     if (text && o->text_field != NULL && strcmp(o->text_field, "text") != 0)
         DR_FAIL(DR_EUSAGE, "text_field %s: the one column of data_name text is called text",
                 o->text_field);
+    if (o->answers_only && o->text_template == NULL && !o->use_chat_template)
+        DR_FAIL(DR_EUSAGE, "completion_only_loss needs text_template or use_chat_template: "
+                           "a text alone does not say what is answered");
+    if (o->answers_only && o->text_template != NULL &&
+        o->text_template[data_answer_field(o->text_template)] == '\0')
+        DR_FAIL(DR_EUSAGE, "completion_only_loss: no column in text_template \"%s\"",
+                o->text_template);
     DR_TRY(check_how(o));
     if (o->use_chat_template && o->add_special_tokens)
         DR_FAIL(DR_EUSAGE, "add_special_tokens: the chat template writes its own");

@@ -25,7 +25,7 @@ struct data_loader {
     char *columns[DATA_COLUMNS_MAX];
 };
 
-static void add_text(data_loader *l, const char *text, size_t n)
+static void add_text(data_loader *l, const char *text, size_t n, data_spans answers)
 {
     data_texts *o = l->out;
 
@@ -38,17 +38,25 @@ static void add_text(data_loader *l, const char *text, size_t n)
         char **texts = dr_arena_alloc(l->arena, cap, sizeof(*texts));
         size_t *bytes = dr_arena_alloc(l->arena, cap, sizeof(*bytes));
         size_t *rows = dr_arena_alloc(l->arena, cap, sizeof(*rows));
+        data_spans *spans = NULL;
+        if (l->o->answers_only)
+            spans = dr_arena_alloc(l->arena, cap, sizeof(*spans));
         if (o->count > 0) {
+            if (spans != NULL)
+                memcpy(spans, o->answers, o->count * sizeof(*spans));
             memcpy(rows, l->rows, o->count * sizeof(*rows));
             memcpy(texts, o->texts, o->count * sizeof(*texts));
             memcpy(bytes, o->text_bytes, o->count * sizeof(*bytes));
         }
         o->texts = texts;
         o->text_bytes = bytes;
+        o->answers = spans;
         l->rows = rows;
         l->cap = cap;
     }
     l->rows[o->count] = o->rows;
+    if (o->answers != NULL)
+        o->answers[o->count] = answers;
     o->texts[o->count] = dr_arena_strndup(l->arena, text, n);
     o->text_bytes[o->count++] = n;
 }
@@ -75,6 +83,7 @@ static dr_status note_columns(data_loader *l, const json_t *row, const char *whe
 
 dr_status data_add_row(data_loader *l, const json_t *row, const char *where)
 {
+    data_spans answers = {0};
     dr_status st = DR_OK;
 
     if (!json_is_object(row)) {
@@ -85,9 +94,10 @@ dr_status data_add_row(data_loader *l, const json_t *row, const char *where)
     }
     DR_TRY(note_columns(l, row, where));
     dr_buf_reset(&l->text);
-    DR_TRY(data_row_text(&l->text, row, l->o, l->tok, (const char *const *)l->columns,
+    DR_TRY(data_row_text(&l->text, l->arena, l->o->answers_only ? &answers : NULL, row,
+                         l->o, l->tok, (const char *const *)l->columns,
                          l->out->column_count, where));
-    add_text(l, l->text.data, l->text.len);
+    add_text(l, l->text.data, l->text.len, answers);
     l->out->rows++;
 done:
     return st;
@@ -200,6 +210,8 @@ static dr_status take_split(data_loader *l)
         if (l->rows[i] < o->from_row || l->rows[i] >= o->end_row)
             continue;
         o->texts[kept] = o->texts[i];
+        if (o->answers != NULL)
+            o->answers[kept] = o->answers[i];
         o->text_bytes[kept++] = o->text_bytes[i];
     }
     if (l->o->split != NULL)

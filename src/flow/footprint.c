@@ -128,6 +128,8 @@ static json_t *data_json(const data_options *o)
     set_string(j, "text_field", o->text_field);
     set_string(j, "text_template", o->text_template);
     json_object_set_new(j, "use_chat_template", json_boolean(o->use_chat_template));
+    if (o->answers_only)
+        json_object_set_new(j, "completion_only_loss", json_true());
     json_object_set_new(j, "add_special_tokens", json_boolean(o->add_special_tokens));
     set_string(j, "strategy", data_strategy_name(o->strategy));
     if (o->stride > 0)

@@ -43,6 +43,8 @@ static json_t *data_json(const data_options *d, const char *name)
     set_string(pre, "text_template", d->text_template);
     if (d->use_chat_template)
         json_object_set_new(pre, "chat_template", json_true());
+    if (d->answers_only)
+        json_object_set_new(pre, "completion_only_loss", json_true());
     set_string(pre, "strategy", data_strategy_name(d->strategy));
     set_count(pre, "stride", d->stride);
     set_count(pre, "random_seed", (size_t)d->random_seed);

@@ -112,6 +112,16 @@ static dr_status validate(const void *config, const unsigned char *given)
     return pass_trainer_check(c, params, DR_COUNT(params), given);
 }
 
+static train_blocks blocks_of(const data_blocks *b)
+{
+    return (train_blocks){.ids = b->ids,
+                          .lengths = b->lengths,
+                          .count = b->count,
+                          .seq_len = b->seq_len,
+                          .context = b->context,
+                          .marks = b->marks};
+}
+
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
     const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
@@ -138,10 +148,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
     DR_TRY(dr_make_dirs(adapter_dir));
 
-    const train_blocks tb = {blocks.ids, blocks.lengths, blocks.count, blocks.seq_len,
-                             blocks.context};
-    const train_blocks te = {eval.ids, eval.lengths, eval.count, eval.seq_len,
-                             eval.context};
+    const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
     o.eval = eval.count > 0 ? &te : NULL;
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;

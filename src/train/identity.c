@@ -102,6 +102,8 @@ dr_status train_blocks_hash(char hex[DR_SHA256_HEX], const train_blocks *b)
     DR_TRY(dr_buf_addf(&text, "%zu %zu %zu\n", b->count, b->seq_len, b->context));
     DR_TRY(add(&text, "ids", b->ids, b->count * b->seq_len * sizeof(*b->ids)));
     DR_TRY(add(&text, "lengths", b->lengths, b->count * sizeof(*b->lengths)));
+    if (b->marks != NULL)
+        DR_TRY(add(&text, "marks", b->marks, b->count * b->seq_len));
     dr_sha256(hex, text.data, text.len);
 done:
     dr_buf_release(&text);

@@ -48,7 +48,8 @@ typedef struct {
     const int32_t *ids;
     const size_t *lengths;
     size_t count, seq_len;
-    size_t context; /* first tokens of each block that are no labels */
+    size_t context;             /* first tokens of each block that are no labels */
+    const unsigned char *marks; /* [count][seq_len], 1: a label; NULL: all are */
 } train_blocks;
 
 typedef struct {

@@ -142,8 +142,12 @@ void train_targets(trainer *t, const train_blocks *b, size_t i)
     const int32_t *ids = b->ids + i * b->seq_len;
     size_t n = b->lengths[i];
 
-    for (size_t k = 0; k < n; k++)
-        t->targets[k] = k + 1 < n && k + 1 >= b->context ? ids[k + 1] : -100;
+    const unsigned char *marks = b->marks != NULL ? b->marks + i * b->seq_len : NULL;
+
+    for (size_t k = 0; k < n; k++) {
+        bool label = k + 1 < n && k + 1 >= b->context && (marks == NULL || marks[k + 1]);
+        t->targets[k] = label ? ids[k + 1] : -100;
+    }
 }
 
 /* One block: gradients are added, its losses summed. */
@@ -163,14 +167,14 @@ done:
 }
 
 /* Targets in a micro-batch. */
-static size_t batch_targets(const trainer *t, const size_t *order, size_t from, size_t to)
+static size_t batch_targets(trainer *t, const size_t *order, size_t from, size_t to)
 {
     size_t n = 0;
 
     for (size_t i = from; i < to; i++) {
-        size_t length = t->blocks->lengths[order[i]];
-        size_t seen = t->blocks->context > 1 ? t->blocks->context : 1;
-        n += length > seen ? length - seen : 0;
+        train_targets(t, t->blocks, order[i]);
+        for (size_t k = 0; k < t->blocks->lengths[order[i]]; k++)
+            n += t->targets[k] >= 0;
     }
     return n;
 }
@@ -293,6 +297,8 @@ static dr_status check_blocks(const train_blocks *b, const hf_model *base, const
                            "token %d in block %zu is not in the vocabulary of %d",
                            (int)b->ids[i], i / b->seq_len, vocab);
     }
+    if (b->marks != NULL && memchr(b->marks, 1, b->count * b->seq_len) == NULL)
+        return dr_fail(DR_EFORMAT, "no token of the %zu blocks is of an answer", b->count);
     return DR_OK;
 }
 

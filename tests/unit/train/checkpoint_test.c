@@ -9,8 +9,10 @@
 enum { TRAINED = 5, STEPS = 9 };
 
 static dr_arena arena;
-static const train_blocks judged = {tiny_ids + TRAINED * TINY_T, tiny_lengths + TRAINED, 1,
-                                    TINY_T, 0};
+static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
+                                    .lengths = tiny_lengths + TRAINED,
+                                    .count = 1,
+                                    .seq_len = TINY_T};
 
 /* All that has a state: order, dropout, moments, a rate that moves, the best so far. */
 static train_options options(const char *folder)

@@ -76,7 +76,8 @@ static inline dr_status tiny_train_on(train_report *r, const char *device, int t
 static inline dr_status tiny_train(train_report *r, const char *device, int threads,
                                    size_t blocks, const train_options *o, const char *name)
 {
-    const train_blocks b = {tiny_ids, tiny_lengths, blocks, TINY_T, 0};
+    const train_blocks b = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = blocks, .seq_len = TINY_T};
 
     return tiny_train_on(r, device, threads, &b, o, name);
 }

@@ -26,7 +26,8 @@ static train_options golden_options(void)
 static dr_status train(train_report *r, const char *base, const char *device, int threads,
                        const train_options *o, const char *out)
 {
-    const train_blocks blocks = {tiny_ids, tiny_lengths, TINY_BLOCKS, TINY_T, 0};
+    const train_blocks blocks = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
 
     return tiny_train_base(r, base, device, threads, &blocks, o, out);
 }
@@ -73,7 +74,11 @@ static void test_context(void)
     float *x = calloc(24 * (size_t)hf_model_config(m)->hidden, sizeof(*x));
     CHECK_OK(nn_decoder_hidden(d, x, tiny_ids, 1, 24));
     for (size_t context = 0; context < 24; context += 9) {
-        const train_blocks blocks = {tiny_ids, tiny_lengths, 1, 24, context};
+        const train_blocks blocks = {.ids = tiny_ids,
+                                     .lengths = tiny_lengths,
+                                     .count = 1,
+                                     .seq_len = 24,
+                                     .context = context};
         const char *out = dr_arena_printf(&a, "%s/context-%zu", check_tmp(), context);
         int32_t targets[24];
         size_t counted = 0;
@@ -93,6 +98,39 @@ static void test_context(void)
     hf_model_close(m);
     nn_device_close(dev);
     dr_arena_release(&a);
+}
+
+/* With marks it is the mean over the marked ones, and the gradient theirs alone: the same
+ * as context's when they are those behind it. */
+static void test_marks(void)
+{
+    unsigned char marks[2 * TINY_T];
+    train_options o = golden_options();
+    train_report r = {0}, s = {0};
+    train_blocks b = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = 2, .seq_len = TINY_T};
+
+    o.accumulation = 1;
+    o.max_steps = 3;
+    b.context = 10;
+    CHECK_OK(tiny_train_on(&r, "cpu", 2, &b, &o, "by-context"));
+    b.context = 0;
+    for (size_t i = 0; i < DR_COUNT(marks); i++)
+        marks[i] = i % TINY_T >= 10;
+    b.marks = marks;
+    CHECK_OK(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"));
+    tiny_same("by-context", "by-marks");
+    CHECK_MEM(r.losses, s.losses, 3 * sizeof(double));
+    train_report_release(&s);
+    marks[TINY_T - 1] = 0;
+    CHECK_OK(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"));
+    CHECK(fabs(s.losses[0] - r.losses[0]) > 1e-4);
+    train_report_release(&s);
+    memset(marks, 0, sizeof(marks));
+    CHECK_STATUS(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"), DR_EFORMAT);
+    CHECK_TRAIL("no token of the 2 blocks is of an answer");
+    train_report_release(&r);
+    train_report_release(&s);
 }
 
 static void test_peft(const char *device)
@@ -253,6 +291,7 @@ int main(void)
 {
     tiny_read_ids();
     test_context();
+    test_marks();
     test_peft("ref");
     test_peft("cpu");
     test_same_bytes();

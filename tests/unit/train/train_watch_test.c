@@ -9,10 +9,13 @@
 
 enum { TRAINED = 4, JUDGED = 2 };
 
-static const train_blocks judged = {tiny_ids + TRAINED * TINY_T, tiny_lengths + TRAINED,
-                                    JUDGED, TINY_T, 0};
+static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
+                                    .lengths = tiny_lengths + TRAINED,
+                                    .count = JUDGED,
+                                    .seq_len = TINY_T};
 
-static const train_blocks learned = {tiny_ids, tiny_lengths, TRAINED, TINY_T, 0};
+static const train_blocks learned = {
+    .ids = tiny_ids, .lengths = tiny_lengths, .count = TRAINED, .seq_len = TINY_T};
 
 static train_options options(void)
 {
