@@ -108,6 +108,7 @@ typedef struct {
                            this output, or its folder; NULL: it begins */
     const char *device; /* NULL: "cpu" */
     int threads;        /* 0: all */
+    const char *memory; /* a training keeps to it: "4GB"; NULL: half of what is free */
     bool evaluate;      /* measure a quantized model against the original */
     double max_kl;      /* limit for that, nats; 0: none (drupe_result_missed) */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */

@@ -229,6 +229,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
                             .step_count = job->pass_count,
                             .data = data,
                             .resume = job->resume,
+                            .memory = job->memory,
                             .eval = job->eval.name != NULL ? &eval : NULL,
                             .device = job->device,
                             .threads = job->threads,

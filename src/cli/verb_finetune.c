@@ -50,6 +50,7 @@ typedef struct {
     int save_steps;
     int save_total_limit;
     const char *resume_from_checkpoint;
+    const char *memory;
 } options;
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
@@ -75,7 +76,7 @@ static const char *const metrics[] = {"eval_loss", "loss", NULL};
         DR_REFUSED("fp16", "training is in float32", "torch_dtype"),                       \
         DR_REFUSED("tf32", "training is in float32", "torch_dtype"),                       \
         DR_REFUSED("optim", "it is AdamW", "weight_decay"),                                \
-        DR_REFUSED("gradient_checkpointing", "chosen by the memory there is", NULL),       \
+        DR_REFUSED("gradient_checkpointing", "chosen by the memory there is", "memory"),   \
         DR_REFUSED("auto_find_batch_size", "memory does not depend on the batch",          \
                    "per_device_train_batch_size"),                                         \
         DR_REFUSED("output_dir", "there is one output folder", "output_path"),             \
@@ -198,6 +199,9 @@ static const dr_param params[] = {
            .help = "so many checkpoints are kept; 0: all"),
     DR_STR(options, resume_from_checkpoint,
            .help = "true: the last one of this output; or a checkpoint's folder"),
+    DR_STR(options, memory,
+           .help = "memory to keep to, beside the model's file: 4GB (default: half of what "
+                   "is free)"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
               .help = "of the computation"),
     CLI_THREADS(options),
@@ -265,6 +269,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     if (job.data.max_samples == 0)
         job.data.max_samples = MAX_SAMPLES;
     job.data.split = o->train_split;
+    job.memory = o->memory;
     job.data.completion_only = o->completion_only_loss;
     if (o->resume_from_checkpoint != NULL &&
         strcasecmp(o->resume_from_checkpoint, "false") != 0)

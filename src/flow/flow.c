@@ -129,6 +129,7 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
 {
     const data_options *d = &spec->data;
     bool trains = false;
+    uint64_t bytes = 0;
     dr_status st = DR_OK;
 
     if (!p->reads_data &&
@@ -142,9 +143,13 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
     DR_TRY(data_check(d));
     for (size_t i = 0; i < spec->step_count; i++)
         trains = trains || p->steps[i].def->trains;
-    if (!trains && (spec->eval != NULL || spec->resume != NULL))
+    if (!trains && (spec->eval != NULL || spec->resume != NULL || spec->memory != NULL))
         DR_FAIL(DR_EUSAGE, "%s does not train: %s has no effect", p->steps[0].def->name,
-                spec->eval != NULL ? "evaluation data" : "resume_from_checkpoint");
+                spec->eval != NULL     ? "evaluation data"
+                : spec->resume != NULL ? "resume_from_checkpoint"
+                                       : "memory");
+    if (spec->memory != NULL)
+        DR_TRY(flow_size(&bytes, spec->memory, "memory"));
     if (spec->eval != NULL)
         DR_TRYF(data_check(spec->eval), "evaluation data");
 done:
@@ -159,7 +164,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     bool last = i + 1 == spec->step_count;
     const char *name = dr_arena_printf(&out->arena, "step-%zu", i);
     const char *dir = last ? tmp : dr_path_join(&out->arena, tmp, name);
-    uint64_t memory = 0, disk = 0;
+    uint64_t memory = 0, disk = 0, given = 0;
     pass_need need = {0};
     pass_model made = {0};
     dr_status st = DR_OK;
@@ -167,6 +172,10 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     if (!last)
         DR_TRY(dr_make_dirs(dir));
     DR_TRY(flow_limits(&memory, &disk, tmp));
+    if (spec->memory != NULL) {
+        DR_TRY(flow_size(&given, spec->memory, "memory"));
+        memory = memory == 0 || given < memory ? given : memory;
+    }
     const pass_job job = {.def = s->def,
                           .config = s->config,
                           .given = s->given,
@@ -180,6 +189,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .device = spec->device ? spec->device : "cpu",
                           .threads = spec->threads,
                           .memory_bytes = memory,
+                          .memory_given = given > 0,
                           .evaluate = spec->evaluate,
                           .check = spec->check,
                           .max_kl = spec->max_kl,

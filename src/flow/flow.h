@@ -33,6 +33,7 @@ typedef struct {
     size_t step_count;
     data_options data;
     const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *memory;       /* of a training: "4GB"; NULL: half of what is free */
     const char *resume;       /* of a training: "true", or a checkpoint; NULL: none */
     const char *device;       /* NULL: "cpu" */
     int threads;

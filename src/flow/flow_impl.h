@@ -47,6 +47,8 @@ DR_MUST_USE dr_status flow_workflow_json(json_t **out, const flow_spec *spec,
 /* What this run may use: what the machine has, or less by DRUPE_MEMORY_LIMIT and
  * DRUPE_DISK_LIMIT (bytes, or with K, M or G).  *memory 0: unknown. */
 DR_MUST_USE dr_status flow_limits(uint64_t *memory, uint64_t *disk, const char *output);
+/* "4GB" in bytes (K, M and G are powers of 1024); what names it in messages. */
+DR_MUST_USE dr_status flow_size(uint64_t *bytes, const char *text, const char *what);
 
 /* Refuses a run that cannot fit: DR_ENOMEM or DR_EIO with both figures. */
 DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *output,

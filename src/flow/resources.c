@@ -11,16 +11,11 @@
 #include "core/log.h"
 #include "flow/flow_impl.h"
 
-/* "3G" as bytes; 0 when the variable is not set. */
-static dr_status limit(uint64_t *out, const char *variable)
+dr_status flow_size(uint64_t *out, const char *text, const char *what)
 {
-    const char *text = getenv(variable);
     char *end = NULL;
     int shift = 0;
 
-    *out = 0;
-    if (text == NULL || *text == '\0')
-        return DR_OK;
     double v = strtod(text, &end);
     if (*end == 'K' || *end == 'k')
         shift = 10;
@@ -28,12 +23,22 @@ static dr_status limit(uint64_t *out, const char *variable)
         shift = 20;
     else if (*end == 'G' || *end == 'g')
         shift = 30;
-    if (end == text || end[shift ? 1 : 0] != '\0' || !(v > 0) ||
-        v > 1e9 * (1 << (30 - shift)))
-        return dr_fail(DR_EUSAGE, "%s: expected a size such as 4G, found \"%s\"", variable,
+    const char *rest = end + (shift > 0);
+    rest += shift > 0 && (*rest == 'B' || *rest == 'b');
+    if (end == text || *rest != '\0' || !(v > 0) || v > 1e9 * (1 << (30 - shift)))
+        return dr_fail(DR_EUSAGE, "%s: expected a size such as 4G, found \"%s\"", what,
                        text);
     *out = (uint64_t)(v * (double)(1ull << shift));
     return DR_OK;
+}
+
+/* Of a variable; 0 when it is not set. */
+static dr_status limit(uint64_t *out, const char *variable)
+{
+    const char *text = getenv(variable);
+
+    *out = 0;
+    return text != NULL && *text != '\0' ? flow_size(out, text, variable) : DR_OK;
 }
 
 /* The first number in a file of the system; false: no such file, or no number in it. */

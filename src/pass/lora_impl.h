@@ -7,6 +7,7 @@
 
 #include "hf/hf.h"
 #include "pass/pass.h"
+#include "quant/quant.h"
 #include "train/train.h"
 
 /* data.h's default block. */
@@ -82,9 +83,20 @@ DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blo
 DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
                                       const hf_model *m, const char **how);
 
+/* What a training was: its data, its base, what came of it. */
+typedef struct {
+    const train_report *report;
+    const data_blocks *blocks, *eval;
+    const hf_model *base;
+    const char *how; /* the base's files got there */
+} pass_training;
+
+/* report.html: perplexities, curves, settings; no time and no path in it. */
+DR_MUST_USE dr_status pass_training_report(const pass_job *job, const pass_training *t);
+/* The means of the evaluation's blocks that have a label, with their error. */
+quant_mean pass_eval_mean(const double *losses, size_t count);
+
 /* The result for people and programs. */
-DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const train_report *t,
-                                         const char *how, const data_blocks *blocks,
-                                         const data_blocks *eval);
+DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const pass_training *t);
 
 #endif

@@ -67,7 +67,8 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->max_grad_norm = c->max_grad_norm;
     o->seed = (uint64_t)c->seed;
     o->shuffle = c->shuffle;
-    o->keep_bytes = (size_t)(job->memory_bytes / 2);
+    o->keep_bytes = (size_t)(job->memory_given ? job->memory_bytes : job->memory_bytes / 2);
+    o->strict = job->memory_given;
     DR_TRY(pass_trainer_options(o, job, c));
     if (in->adapter_count > 1)
         DR_FAIL(DR_EUSAGE, "training starts from one adapter, not from %zu",

@@ -153,7 +153,9 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;
     DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
-    DR_TRY(pass_tell_training(job, &report, how, &blocks, &eval));
+    const pass_training made = {&report, &blocks, &eval, m, how};
+    DR_TRY(pass_tell_training(job, &made));
+    DR_TRY(pass_training_report(job, &made));
 
     const char *spent = NULL;
     DR_TRY(pass_place_checkpoints(&spent, job, &o));

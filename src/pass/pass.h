@@ -54,6 +54,7 @@ typedef struct {
     const char *device;       /* "cpu" or "ref" */
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
+    bool memory_given;        /* the user said so */
     bool evaluate;            /* measure the result against the input */
     double max_kl;            /* of that, as in pass_evaluation */
     bool check;               /* load the result in the runtime before it is committed */

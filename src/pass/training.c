@@ -123,8 +123,7 @@ done:
     return st;
 }
 
-/* The mean over blocks that have a label, with its error. */
-static quant_mean mean_of(const double *losses, size_t count)
+quant_mean pass_eval_mean(const double *losses, size_t count)
 {
     double *kept = dr_calloc(count, sizeof(*kept));
     size_t n = 0;
@@ -166,9 +165,9 @@ static dr_status tell_evaluations(const pass_job *job, const train_report *t,
                            t->steps, t->total, t->waited));
     DR_TRY(eval_head(job->text));
     DR_TRY(eval_exp_row(job->text, r, "perplexity before", "base_perplexity",
-                        mean_of(t->base_losses, eval_blocks)));
+                        pass_eval_mean(t->base_losses, eval_blocks)));
     DR_TRY(eval_exp_row(job->text, r, "perplexity after", "adapter_perplexity",
-                        mean_of(t->made_losses, eval_blocks)));
+                        pass_eval_mean(t->made_losses, eval_blocks)));
 done:
     return st;
 }
@@ -203,9 +202,10 @@ done:
     return st;
 }
 
-dr_status pass_tell_training(const pass_job *job, const train_report *t, const char *how,
-                             const data_blocks *blocks, const data_blocks *eval)
+dr_status pass_tell_training(const pass_job *job, const pass_training *what)
 {
+    const train_report *t = what->report;
+    const data_blocks *blocks = what->blocks;
     double first = t->steps > 0 ? t->losses[0] : 0, last = 0;
     size_t tail = t->steps < 10 ? t->steps : 10;
     json_t *r = job->report, *losses = json_array();
@@ -222,7 +222,7 @@ dr_status pass_tell_training(const pass_job *job, const train_report *t, const c
     set_count(r, "trained_tokens", t->tokens);
     set_count(r, "trainable_parameters", t->trainable);
     json_object_set_new(r, "seconds", json_real(t->seconds));
-    json_object_set_new(r, "base", json_string(how));
+    json_object_set_new(r, "base", json_string(what->how));
     DR_TRY(dr_buf_addf(job->text, "steps          %zu over %zu blocks of %zu tokens\n",
                        t->steps, blocks->count, blocks->seq_len));
     DR_TRY(dr_buf_addf(job->text, "loss           %.4f at first, %.4f over the last %zu\n",
@@ -230,9 +230,9 @@ dr_status pass_tell_training(const pass_job *job, const train_report *t, const c
     DR_TRY(dr_buf_addf(job->text, "parameters     %zu trained\n", t->trainable));
     DR_TRY(dr_buf_addf(job->text, "time           %.1f s, %.0f tokens/s\n", t->seconds,
                        t->seconds > 0 ? (double)t->session_tokens / t->seconds : 0));
-    DR_TRY(dr_buf_addf(job->text, "base model     %s\n", how));
+    DR_TRY(dr_buf_addf(job->text, "base model     %s\n", what->how));
     if (t->eval_count > 0)
-        DR_TRY(tell_evaluations(job, t, eval->count));
+        DR_TRY(tell_evaluations(job, t, what->eval->count));
 done:
     return st;
 }

@@ -74,7 +74,8 @@ typedef struct {
     double max_grad_norm;                   /* 1; 0: no clipping */
     uint64_t seed;                          /* 42 */
     bool shuffle;      /* torch.randperm of each epoch, seeded as the Trainer's */
-    size_t keep_bytes; /* memory for weights and activations; 0: half of what is free */
+    size_t keep_bytes; /* memory to use; 0: half of the machine's */
+    bool strict;       /* and no more: DR_ENOMEM when it cannot do with that */
 
     train_when log_when;  /* lines of the log, and entries of the history */
     size_t logging_steps; /* of TRAIN_STEPS */

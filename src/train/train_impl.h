@@ -7,6 +7,7 @@
 
 #include "core/arena.h"
 #include "core/hash.h"
+#include "core/log.h"
 #include "train/train.h"
 
 /*
@@ -68,6 +69,18 @@ void train_sampler_open(train_sampler *s, const train_blocks *b, const train_opt
 void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
                         const train_options *o, size_t *first, size_t *end);
 
+/* ---- memory (memory_plan.c) ---- */
+
+typedef struct {
+    size_t least;   /* bytes that it cannot do without */
+    size_t kept;    /* layers, from the top, whose activations are kept */
+    size_t weights; /* bytes for weights as floats */
+    size_t bytes;   /* of all that will be used */
+} train_plan;
+/* best: a copy of the parameters, too. */
+void train_plan_make(train_plan *p, const hf_config *c, const train_state *s, size_t seq,
+                     size_t budget, bool best);
+
 /* ---- the trainer ---- */
 
 typedef struct {
@@ -77,14 +90,15 @@ typedef struct {
     const train_options *o;
     int layers;
     size_t hidden;
-    nn_acts *acts; /* [layers] when all are kept, else [1] */
-    size_t acts_count;
-    float *inputs;    /* [layers][seq_len][D] when acts are not kept */
+    nn_acts *acts; /* of the kept layers, from the top; then one for all others */
+    size_t acts_count, kept;
+    float *inputs;    /* [layers - kept][seq_len][D] */
     float *x, *dx;    /* [seq_len][D] */
     int32_t *targets; /* [seq_len] */
     size_t bytes;     /* of all that */
     train_sampler sampler;
     size_t logged;         /* steps that are in the history already */
+    double eval_seconds;   /* of the last evaluation */
     double *last_losses;   /* owned: of the last evaluation's blocks */
     float *best;           /* owned: parameters of the best one; NULL: not asked for */
     double *best_losses;   /* owned */
@@ -107,6 +121,14 @@ void train_watch_open(trainer *t, train_report *r);
 DR_MUST_USE dr_status train_watch_begin(trainer *t, train_report *r);
 DR_MUST_USE dr_status train_watch_step(trainer *t, train_report *r);
 DR_MUST_USE dr_status train_watch_end(trainer *t, train_report *r);
+
+/* After this process's first step: how long the rest will take, and what would be faster,
+ * where that is long. */
+void train_forecast(const trainer *t, const train_report *r, const dr_progress *p,
+                    double step_seconds);
+/* In words; false: it is not long.  least: what is long, in seconds. */
+bool train_forecast_text(char *text, size_t size, const trainer *t, const train_report *r,
+                         double step_seconds, double least);
 
 /* ---- checkpoints (checkpoint.c, checkpoint_read.c, identity.c) ---- */
 

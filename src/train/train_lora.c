@@ -10,8 +10,8 @@
  *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
  *   backward  layers from the top down to the lowest that trains
  *
- * What the backward needs is kept whole when it fits keep_bytes; else only each layer's
- * input is kept and the layer is run again.  Both give the same bytes.
+ * What the backward needs is kept of as many layers as memory has room for; of the others
+ * only the input is kept and the layer is run again.  Both give the same bytes.
  */
 #include <math.h>
 #include <stdio.h>
@@ -65,48 +65,66 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
 {
     const hf_config *c = hf_model_config(base);
     size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
+    bool best = o->eval != NULL && o->load_best;
+    train_plan plan;
     dr_status st = DR_OK;
 
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o));
-    size_t rank = t->state.max_rank, one = nn_acts_bytes(c, 1, seq, rank);
-    size_t all = one * (size_t)c->layers;
-    bool keep_acts = all <= keep / 2;
-    t->acts_count = keep_acts ? (size_t)c->layers : 1;
+    train_plan_make(&plan, c, &t->state, seq, keep, best);
+    if (o->strict && plan.least > keep)
+        DR_FAIL(DR_ENOMEM,
+                "memory: %zu MB are needed, %zu MB were given; a shorter "
+                "max_seq_len or a smaller rank needs less",
+                plan.least / 1000000 + 1, keep / 1000000);
+    t->kept = plan.kept;
+    t->acts_count = plan.kept + (plan.kept < (size_t)c->layers);
     t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
     for (size_t i = 0; i < t->acts_count; i++)
-        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, rank));
-    size_t rows = seq * (size_t)c->layers;
-    if (!keep_acts)
-        DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of all layers"));
+        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, t->state.max_rank));
+    size_t rows = seq * ((size_t)c->layers - plan.kept);
+    DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of layers"));
     DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
     DR_TRY(floats(&t->dx, seq, t->hidden, "its gradient"));
     t->targets = dr_calloc(seq, sizeof(int32_t));
-    if (o->eval != NULL && o->load_best)
+    if (best)
         DR_TRY(floats(&t->best, t->state.count, 1, "the best adapter"));
     train_sampler_open(&t->sampler, blocks, o);
-    t->bytes = (keep_acts ? all : one + rows * t->hidden * 4) + 2 * seq * t->hidden * 4 +
-               (t->best != NULL ? 20 : 16) * t->state.count;
-    DR_TRY(nn_decoder_open(&t->dec, dev, base, keep - (keep_acts ? all : keep / 4)));
-    dr_log(DR_INFO, "%s; %zu parameters train; %s", nn_device_describe(dev), t->state.count,
-           keep_acts ? "activations are kept" : "activations are computed twice");
+    t->bytes = plan.bytes;
+    DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    dr_log(DR_INFO,
+           "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
+           "%zu MB of memory",
+           nn_device_describe(dev), t->state.count, plan.kept, t->layers,
+           plan.bytes / 1000000);
 done:
     return st;
+}
+
+/* Where a layer's activations go; *input: room for its input when they are not kept. */
+static nn_acts *acts_of(const trainer *t, int layer, float **input)
+{
+    size_t below = (size_t)(t->layers - 1 - layer);
+
+    *input = NULL;
+    if (below < t->kept)
+        return &t->acts[below];
+    *input = t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden;
+    return &t->acts[t->kept];
 }
 
 dr_status train_forward(trainer *t, const int32_t *ids, size_t n, bool adapter)
 {
     const nn_layer *w = NULL;
+    float *input = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(nn_decoder_embed(t->dec, t->x, ids, n));
     for (int layer = 0; layer < t->layers; layer++) {
-        bool all = t->acts_count > 1 || t->layers == 1;
-        nn_acts *acts = &t->acts[all ? layer : 0];
-        if (!all)
-            memcpy(t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden, t->x,
-                   n * t->hidden * sizeof(float));
+        nn_acts *acts = acts_of(t, layer, &input);
+        if (input != NULL)
+            memcpy(input, t->x, n * t->hidden * sizeof(float));
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
         DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                 adapter ? t->state.layer_counts[layer] : 0));
@@ -118,15 +136,14 @@ done:
 static dr_status backward(trainer *t, size_t n)
 {
     const nn_layer *w = NULL;
+    float *input = NULL;
     dr_status st = DR_OK;
 
     for (int layer = t->layers - 1; layer >= t->state.lowest; layer--) {
-        bool all = t->acts_count > 1 || t->layers == 1;
-        nn_acts *acts = &t->acts[all ? layer : 0];
+        nn_acts *acts = acts_of(t, layer, &input);
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
-        if (!all) {
-            memcpy(t->x, t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden,
-                   n * t->hidden * sizeof(float));
+        if (input != NULL) {
+            memcpy(t->x, input, n * t->hidden * sizeof(float));
             DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                     t->state.layer_counts[layer]));
         }
@@ -245,7 +262,10 @@ static dr_status step(trainer *t, train_report *r, dr_progress *progress)
     DR_TRY(update(t, k, r->total, &r->grad_norms[k]));
     r->steps = k + 1;
     r->session_tokens += r->tokens - before;
-    r->seconds += dr_now_s() - start;
+    start = dr_now_s() - start;
+    if (k == progress->from)
+        train_forecast(t, r, progress, start);
+    r->seconds += start;
     (void)snprintf(text, sizeof(text), "loss %.4f, %.3g tokens/s", r->losses[k],
                    (double)r->session_tokens / r->seconds);
     dr_progress_step(progress, r->steps, text);
@@ -275,6 +295,7 @@ static dr_status train(trainer *t, train_report *r)
         DR_TRY(train_watch_begin(t, r));
     }
     dr_progress_begin(&progress, "training", "steps", r->total);
+    progress.from = r->steps;
     while (r->steps < r->total && !r->stopped)
         DR_TRY(step(t, r, &progress));
     dr_progress_end(&progress);

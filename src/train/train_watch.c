@@ -74,6 +74,7 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
     dr_status st = DR_OK;
 
     set_dropout(t, 0);
+    t->eval_seconds = dr_now_s();
     for (size_t i = 0; i < b->count; i++) {
         size_t counted = 0;
         double sum = 0;
@@ -89,6 +90,7 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
     if (all == 0)
         DR_FAIL(DR_EFORMAT, "no token of the evaluation data has a label");
     *loss = total / (double)all;
+    t->eval_seconds = dr_now_s() - t->eval_seconds;
 done:
     set_dropout(t, (float)t->o->dropout);
     return st;
