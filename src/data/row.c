@@ -188,15 +188,24 @@ done:
 static dr_status no_column(const char *field, const char *const *columns, size_t count,
                            const char *where)
 {
-    dr_status st = dr_fail(DR_EFORMAT, "%s: no column \"%s\"", where, field);
     const char *near = dr_nearest(field, columns, count);
+    dr_status st = DR_OK;
+    dr_buf list;
 
-    if (near != NULL)
+    dr_buf_init(&list, DATA_ROW_MAX);
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(dr_buf_addf(&list, "%s%s", i > 0 ? ", " : "", columns[i]));
+    st = dr_fail(DR_EFORMAT, "%s: no column \"%s\"; columns: %.400s", where, field,
+                 count > 0 ? list.data : "none");
+
+    if (near != NULL && strcmp(near, field) == 0)
+        dr_hint("other rows have it");
+    else if (near != NULL)
         dr_hint("did you mean --text_field %s?", near);
     else if (count > 0)
-        dr_hint(
-            "say which with --text_field or --text_template; the first column is \"%s\"",
-            columns[0]);
+        dr_hint("say which with --text_field or --text_template");
+done:
+    dr_buf_release(&list);
     return st;
 }
 

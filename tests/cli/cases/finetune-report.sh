@@ -2,15 +2,6 @@
 # threads, memory and folder; memory that is too little, and what is no size.
 model_with_tokenizer m
 cp "$top/examples/lab/travel.jsonl" data.jsonl
-tags() { # what is opened and not closed in its order
-    tr -d '\n' <"$1" | sed 's/<!DOCTYPE html>//; s/</\n</g' | awk '/^</ {
-        name = $0; sub(/^<\/?/, "", name); sub(/[ >\/].*/, "", name)
-        tag = $0; sub(/>.*/, ">", tag)
-        if (tag ~ /\/>$/) next
-        if (tag !~ /^<\//) { open[++n] = name; next }
-        if (n == 0 || open[n--] != name) { print "unlike: " $0; exit }
-    } END { print n + 0 " left open" }'
-}
 finetune() {
     "$drupe" finetune -m m -d json --data_files data.jsonl --text_field prompt --lora_r 4 \
         --max_seq_len 16 --max_samples 16 --max_steps 5 "$@" >said 2>&1 || cat said
