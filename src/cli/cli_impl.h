@@ -118,9 +118,12 @@ typedef struct {
     int strategy, stride, random_seed;
 } cli_data;
 
-extern const char *const cli_strategies[];
+/* Olive's; and those of training, which begin with them. */
+extern const char *const cli_strategies[], *const cli_train_strategies[];
 
 #define CLI_DATA(s, seq_help, samples_help)                                                \
+    CLI_DATA_OF(s, seq_help, samples_help, cli_strategies)
+#define CLI_DATA_OF(s, seq_help, samples_help, strategies)                                 \
     CLI_ROW(s, data.data_name, "data_name", DR_PARAM_STR, .short_name = 'd',               \
             .help = "json, csv or text"),                                                  \
         CLI_ROW(s, data.data_files, "data_files", DR_PARAM_STR,                            \
@@ -139,7 +142,7 @@ extern const char *const cli_strategies[];
         CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .max = 1 << 24,          \
                 .help = samples_help),                                                     \
         CLI_ROW(s, data.strategy, "strategy", DR_PARAM_CHOICE, .dflt = "join",             \
-                .choices = cli_strategies, .help = "how rows become blocks"),              \
+                .choices = strategies, .help = "how rows become blocks"),                  \
         CLI_ROW(s, data.stride, "stride", DR_PARAM_INT, .max = 1 << 20,                    \
                 .help = "tokens between the beginnings of sliding windows"),               \
         CLI_ROW(s, data.random_seed, "random_seed", DR_PARAM_INT, .max = INT_MAX,          \

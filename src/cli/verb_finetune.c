@@ -127,7 +127,8 @@ static const char *const metrics[] = {"eval_loss", "loss", NULL};
 
 static const dr_param params[] = {
     CLI_MODEL(options, "finetuned-adapter"),
-    CLI_DATA(options, "tokens a block (default: 1024)", "blocks (default: 256)"),
+    CLI_DATA_OF(options, "tokens a block (default: 1024)", "blocks (default: 256)",
+                cli_train_strategies),
     DR_CHOICE(options, method, .dflt = "lora", .choices = methods,
               .help = "lora works on plain and on quantized models"),
     DR_STR(options, adapter_path, .short_name = 'a', .help = "adapter to start from"),
@@ -208,6 +209,7 @@ static const dr_param params[] = {
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "in Olive it changes nothing here",
                "per_device_train_batch_size"),
+    DR_REFUSED("packing", "it is a strategy", "strategy"),
     DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"),
     DR_REFUSED("eval_subset", "data sets of the hub are not read yet", "eval_split"),
     DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),

@@ -12,6 +12,7 @@
  * join-random, line-by-line-random: rows are drawn by counter, block i from stream i, so
  * that a block does not depend on how many come before it; ten draws, then it is missed.
  * line-by-line: a row is a block, cut at max_seq_len, padded with the pad token.
+ * packing: rows as with line-by-line, several a block (packing.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ void data_blocks_release(data_blocks *b)
     dr_big_free(b->ids);
     free(b->lengths);
     free(b->marks);
+    free(b->starts);
     *b = (data_blocks){0};
 }
 
@@ -52,6 +54,7 @@ done:
 
 typedef struct {
     size_t at, n;
+    data_place to;
 } span;
 
 typedef struct {
@@ -63,6 +66,7 @@ typedef struct {
     size_t seq_len;
     span *spans; /* owned */
     size_t count, cap;
+    size_t blocks; /* of them: one a span, but with packing */
 } cutter;
 
 static dr_status encode_all(cutter *c, const data_texts *texts, const tok_tokenizer *t,
@@ -88,15 +92,20 @@ done:
     return st;
 }
 
-/* False when max_samples are there. */
-static bool add_span(cutter *c, size_t at, size_t n)
+static void put_span(cutter *c, size_t at, size_t n, data_place to)
 {
     if (c->count == c->cap) {
         c->cap = c->cap ? 2 * c->cap : 256;
         c->spans = dr_realloc(c->spans, c->cap, sizeof(*c->spans));
     }
-    c->spans[c->count++] = (span){at, n};
-    return c->o->max_samples == 0 || c->count < c->o->max_samples;
+    c->spans[c->count++] = (span){at, n, to};
+}
+
+/* A block of its own; false when max_samples are there. */
+static bool add_span(cutter *c, size_t at, size_t n)
+{
+    put_span(c, at, n, (data_place){c->blocks++, 0});
+    return c->o->max_samples == 0 || c->blocks < c->o->max_samples;
 }
 
 static void cut_joined(cutter *c, size_t step)
@@ -134,6 +143,25 @@ static void draw(cutter *c, data_blocks *out, bool joined)
     }
 }
 
+static void pack_rows(cutter *c, data_blocks *out)
+{
+    size_t *lengths = dr_calloc(c->rows + 1, sizeof(*lengths));
+    data_place *places = dr_calloc(c->rows + 1, sizeof(*places));
+
+    for (size_t i = 0; i < c->rows; i++)
+        lengths[i] = c->starts[i + 1] - c->starts[i];
+    c->blocks = data_pack(places, lengths, c->rows, c->seq_len, c->o->max_samples);
+    for (size_t i = 0; i < c->rows; i++) {
+        if (places[i].block == SIZE_MAX)
+            continue;
+        out->cut_rows += lengths[i] > c->seq_len;
+        put_span(c, c->starts[i], lengths[i] < c->seq_len ? lengths[i] : c->seq_len,
+                 places[i]);
+    }
+    free(lengths);
+    free(places);
+}
+
 static dr_status cut(cutter *c, data_blocks *out, const char *source)
 {
     switch (c->o->strategy) {
@@ -160,6 +188,9 @@ static dr_status cut(cutter *c, data_blocks *out, const char *source)
         if (c->rows > 0)
             draw(c, out, c->o->strategy == DATA_JOIN_RANDOM);
         break;
+    case DATA_PACKING:
+        pack_rows(c, out);
+        break;
     }
     if (c->count > 0)
         return DR_OK;
@@ -176,19 +207,23 @@ static dr_status fill(data_blocks *out, const cutter *c, int32_t pad)
     unsigned char *used = dr_calloc(c->ids.count + 1, 1);
     dr_status st = DR_OK;
 
-    DR_TRY(data_blocks_new(out, c->count, c->seq_len));
+    DR_TRY(data_blocks_new(out, c->blocks, c->seq_len));
     if (c->marks != NULL)
-        out->marks = dr_calloc(c->count * c->seq_len, 1);
+        out->marks = dr_calloc(c->blocks * c->seq_len, 1);
+    if (c->o->strategy == DATA_PACKING)
+        out->starts = dr_calloc(c->blocks * c->seq_len, sizeof(*out->starts));
+    for (size_t i = 0; i < c->blocks * c->seq_len; i++)
+        out->ids[i] = pad >= 0 ? pad : 0;
     for (size_t i = 0; i < c->count; i++) {
         const span *s = &c->spans[i];
-        int32_t *row = out->ids + i * c->seq_len;
-        memcpy(row, c->ids.ids + s->at, s->n * sizeof(int32_t));
+        size_t to = s->to.block * c->seq_len + s->to.at;
+        memcpy(out->ids + to, c->ids.ids + s->at, s->n * sizeof(int32_t));
         memset(used + s->at, 1, s->n);
         if (c->marks != NULL)
-            memcpy(out->marks + i * c->seq_len, c->marks + s->at, s->n);
-        for (size_t j = s->n; j < c->seq_len; j++)
-            row[j] = pad >= 0 ? pad : 0;
-        out->lengths[i] = s->n;
+            memcpy(out->marks + to, c->marks + s->at, s->n);
+        for (size_t j = to; out->starts != NULL && j < (s->to.block + 1) * c->seq_len; j++)
+            out->starts[j] = (uint32_t)s->to.at; /* and padding is the last row's */
+        out->lengths[s->to.block] = s->to.at + s->n;
     }
     out->tokens = c->ids.count;
     for (size_t i = 0; i < c->ids.count; i++)
@@ -202,8 +237,8 @@ dr_status data_tokenize(data_blocks *out, const data_texts *texts, const data_op
                         const tok_tokenizer *t)
 {
     cutter c = {.o = o, .seq_len = o->max_seq_len > 0 ? o->max_seq_len : SEQ_LEN_DEFAULT};
-    bool joined =
-        o->strategy != DATA_LINE_BY_LINE && o->strategy != DATA_LINE_BY_LINE_RANDOM;
+    bool joined = o->strategy != DATA_LINE_BY_LINE &&
+                  o->strategy != DATA_LINE_BY_LINE_RANDOM && o->strategy != DATA_PACKING;
     dr_status st = DR_OK;
 
     *out = (data_blocks){0};

@@ -22,13 +22,15 @@
  * join-sliding-window: likewise, but blocks begin every `stride` tokens.  join-random: each
  * block begins at a row drawn at random and goes on into the next rows.  line-by-line: a
  * row a block, in order.  line-by-line-random: rows drawn at random, with replacement.
+ * Not Olive's: packing, whole rows side by side, which must not see each other.
  */
 typedef enum {
     DATA_JOIN,
     DATA_JOIN_RANDOM,
     DATA_JOIN_SLIDING_WINDOW,
     DATA_LINE_BY_LINE,
-    DATA_LINE_BY_LINE_RANDOM
+    DATA_LINE_BY_LINE_RANDOM,
+    DATA_PACKING
 } data_strategy;
 
 const char *data_strategy_name(data_strategy s);
@@ -95,6 +97,8 @@ typedef struct {
     size_t *lengths;      /* owned: tokens of each block that are real */
     unsigned char *marks; /* owned: [count][seq_len], 1: the model is to answer it; NULL:
                              all tokens count (answers_only was not asked for) */
+    uint32_t *starts;     /* owned: [count][seq_len], where each token's row begins in its
+                         block; NULL: a block is one text */
     size_t count;
     size_t seq_len;
     size_t tokens;  /* in all, before cutting */

@@ -35,8 +35,8 @@ static const char *const strategies[] = {[DATA_JOIN] = "join",
                                          [DATA_JOIN_RANDOM] = "join-random",
                                          [DATA_JOIN_SLIDING_WINDOW] = "join-sliding-window",
                                          [DATA_LINE_BY_LINE] = "line-by-line",
-                                         [DATA_LINE_BY_LINE_RANDOM] =
-                                             "line-by-line-random"};
+                                         [DATA_LINE_BY_LINE_RANDOM] = "line-by-line-random",
+                                         [DATA_PACKING] = "packing"};
 
 const char *data_strategy_name(data_strategy s)
 {

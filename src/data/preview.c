@@ -116,7 +116,8 @@ dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *
         [DATA_JOIN_RANDOM] = "blocks from rows drawn at random",
         [DATA_JOIN_SLIDING_WINDOW] = "overlapping blocks, what is new in each trained on",
         [DATA_LINE_BY_LINE] = "one row a block",
-        [DATA_LINE_BY_LINE_RANDOM] = "one row a block, drawn at random"};
+        [DATA_LINE_BY_LINE_RANDOM] = "one row a block, drawn at random",
+        [DATA_PACKING] = "rows side by side, none sees another"};
     const char *how = hows[o->strategy];
     dr_buf lost;
     dr_status st = DR_OK;

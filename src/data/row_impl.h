@@ -55,6 +55,15 @@ DR_MUST_USE dr_status data_encode_row(tok_ids *ids, unsigned char **marks,
                                       const data_texts *texts, size_t i,
                                       const data_options *o, const tok_tokenizer *t);
 
+/* Where a row is put (packing.c); block SIZE_MAX: nowhere. */
+typedef struct {
+    size_t block, at;
+} data_place;
+/* Places for so many rows; returns the blocks, `most` (0: any number) or less.  A row that
+ * is longer than seq_len takes a whole block. */
+size_t data_pack(data_place *out, const size_t *lengths, size_t rows, size_t seq_len,
+                 size_t most);
+
 /*
  * The text of one row after what out holds: by template, chat template or column, as o
  * says.  columns are the file's, for advice; where ("a.jsonl:3") starts every message.

@@ -148,6 +148,9 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
                 spec->eval != NULL     ? "evaluation data"
                 : spec->resume != NULL ? "resume_from_checkpoint"
                                        : "memory");
+    if (!trains && d->strategy == DATA_PACKING)
+        DR_FAIL(DR_EUSAGE, "strategy packing: %s does not keep rows apart in a block",
+                p->steps[0].def->name);
     if (spec->memory != NULL)
         DR_TRY(flow_size(&bytes, spec->memory, "memory"));
     if (spec->eval != NULL)

@@ -119,7 +119,8 @@ static train_blocks blocks_of(const data_blocks *b)
                           .count = b->count,
                           .seq_len = b->seq_len,
                           .context = b->context,
-                          .marks = b->marks};
+                          .marks = b->marks,
+                          .starts = b->starts};
 }
 
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)

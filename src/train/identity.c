@@ -104,6 +104,8 @@ dr_status train_blocks_hash(char hex[DR_SHA256_HEX], const train_blocks *b)
     DR_TRY(add(&text, "lengths", b->lengths, b->count * sizeof(*b->lengths)));
     if (b->marks != NULL)
         DR_TRY(add(&text, "marks", b->marks, b->count * b->seq_len));
+    if (b->starts != NULL)
+        DR_TRY(add(&text, "starts", b->starts, b->count * b->seq_len * sizeof(*b->starts)));
     dr_sha256(hex, text.data, text.len);
 done:
     dr_buf_release(&text);

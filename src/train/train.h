@@ -50,6 +50,8 @@ typedef struct {
     size_t count, seq_len;
     size_t context;             /* first tokens of each block that are no labels */
     const unsigned char *marks; /* [count][seq_len], 1: a label; NULL: all are */
+    const uint32_t *starts;     /* [count][seq_len] where each token's text begins: what is
+                               before is neither seen nor answered; NULL: at 0 */
 } train_blocks;
 
 typedef struct {

@@ -106,9 +106,10 @@ typedef struct {
     json_t *identity;      /* owned: what a checkpoint belongs to; NULL: none is used */
 } trainer;
 
-/* All layers upward from ids[n], with the adapter or without; what the backward needs stays
- * in acts or inputs. */
-DR_MUST_USE dr_status train_forward(trainer *t, const int32_t *ids, size_t n, bool adapter);
+/* A block through all layers, with the adapter or without; what the backward needs stays in
+ * acts or inputs. */
+DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, size_t block,
+                                    bool adapter);
 /* Labels of block i in t->targets. */
 void train_targets(trainer *t, const train_blocks *b, size_t i);
 

@@ -114,12 +114,26 @@ static nn_acts *acts_of(const trainer *t, int layer, float **input)
     return &t->acts[t->kept];
 }
 
-dr_status train_forward(trainer *t, const int32_t *ids, size_t n, bool adapter)
+/* Tells the decoder where the texts of a block begin. */
+static void set_documents(trainer *t, const train_blocks *b, size_t block)
 {
+    const uint32_t *starts = b->starts != NULL ? b->starts + block * b->seq_len : NULL;
+    size_t longest = 0;
+
+    for (size_t k = 0; starts != NULL && k < b->lengths[block]; k++)
+        longest = k + 1 - starts[k] > longest ? k + 1 - starts[k] : longest;
+    nn_decoder_documents(t->dec, starts, longest);
+}
+
+dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool adapter)
+{
+    const int32_t *ids = b->ids + block * b->seq_len;
+    size_t n = b->lengths[block];
     const nn_layer *w = NULL;
     float *input = NULL;
     dr_status st = DR_OK;
 
+    set_documents(t, b, block);
     DR_TRY(nn_decoder_embed(t->dec, t->x, ids, n));
     for (int layer = 0; layer < t->layers; layer++) {
         nn_acts *acts = acts_of(t, layer, &input);
@@ -159,10 +173,12 @@ void train_targets(trainer *t, const train_blocks *b, size_t i)
     const int32_t *ids = b->ids + i * b->seq_len;
     size_t n = b->lengths[i];
 
+    const uint32_t *starts = b->starts != NULL ? b->starts + i * b->seq_len : NULL;
     const unsigned char *marks = b->marks != NULL ? b->marks + i * b->seq_len : NULL;
 
     for (size_t k = 0; k < n; k++) {
-        bool label = k + 1 < n && k + 1 >= b->context && (marks == NULL || marks[k + 1]);
+        bool label = k + 1 < n && k + 1 >= b->context && (marks == NULL || marks[k + 1]) &&
+                     (starts == NULL || starts[k + 1] <= k);
         t->targets[k] = label ? ids[k + 1] : -100;
     }
 }
@@ -171,12 +187,11 @@ void train_targets(trainer *t, const train_blocks *b, size_t i)
 static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
                            size_t *counted)
 {
-    const int32_t *ids = t->blocks->ids + block * t->blocks->seq_len;
     size_t n = t->blocks->lengths[block];
     dr_status st = DR_OK;
 
     train_targets(t, t->blocks, block);
-    DR_TRY(train_forward(t, ids, n, true));
+    DR_TRY(train_forward(t, t->blocks, block, true));
     DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
     DR_TRY(backward(t, n));
 done:

@@ -80,7 +80,7 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
         double sum = 0;
         DR_TRY(dr_cancelled_check());
         train_targets(t, b, i);
-        DR_TRY(train_forward(t, b->ids + i * b->seq_len, b->lengths[i], adapter));
+        DR_TRY(train_forward(t, b, i, adapter));
         DR_TRY(
             nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL, 0));
         blocks[i] = counted > 0 ? sum / (double)counted : (double)NAN;

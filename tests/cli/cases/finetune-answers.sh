@@ -29,3 +29,10 @@ finetune --data_files rows.jsonl --text_template '{prompt}: {response}' --max_se
     --completion_only_loss -o none
 finetune --data_files rows.jsonl --text_field prompt --completion_only_loss -o none
 ls -d none 2>/dev/null
+echo "- side by side"
+finetune --data_files rows.jsonl --text_template '{prompt}: {response}' \
+    --completion_only_loss --strategy packing -o packed
+grep -e '^blocks' -e '^tokens' said
+try finetune -m m -d json --data_files rows.jsonl --text_field prompt --packing -o none
+try quantize -m m --algorithm gptq -d json --data_files rows.jsonl --text_field prompt \
+    --strategy packing -o none

@@ -133,6 +133,46 @@ static void test_marks(void)
     train_report_release(&s);
 }
 
+/* Texts side by side in one block train as they do in blocks of their own: one's adapter is
+ * the other's but for the order of sums. */
+static void test_packed_rows(const char *device)
+{
+    enum { A = 9, B = 15 };
+    int32_t alone_ids[2 * TINY_T] = {0};
+    const size_t lengths[] = {A, B};
+    uint32_t starts[TINY_T];
+    train_options o = golden_options();
+    train_report r[2] = {0};
+    const train_blocks packed = {.ids = tiny_ids,
+                                 .lengths = tiny_lengths,
+                                 .count = 1,
+                                 .seq_len = TINY_T,
+                                 .starts = starts};
+    const train_blocks alone = {
+        .ids = alone_ids, .lengths = lengths, .count = 2, .seq_len = TINY_T};
+    const train_blocks joined = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = 1, .seq_len = TINY_T};
+
+    memcpy(alone_ids, tiny_ids, A * sizeof(int32_t));
+    memcpy(alone_ids + TINY_T, tiny_ids + A, B * sizeof(int32_t));
+    for (uint32_t i = 0; i < TINY_T; i++)
+        starts[i] = i < A ? 0 : A;
+    o.accumulation = 1;
+    o.learning_rate = 1e-2;
+    CHECK_OK(tiny_train_on(&r[0], device, 2, &packed, &o, "side-by-side"));
+    CHECK_OK(tiny_train_on(&r[1], device, 2, &alone, &o, "alone"));
+    for (size_t i = 0; i < r[0].steps; i++) {
+        CHECK_NEAR(r[0].losses[i], r[1].losses[i], 1e-5);
+        CHECK_NEAR(r[0].grad_norms[i], r[1].grad_norms[i], 1e-4);
+    }
+    CHECK_NEAR(distance(tiny_path("side-by-side"), tiny_path("alone")), 0, 1e-4);
+    train_report_release(&r[1]);
+    CHECK_OK(tiny_train_on(&r[1], device, 2, &joined, &o, "joined"));
+    CHECK(fabs(r[1].losses[0] - r[0].losses[0]) > 1e-3); /* it is another text */
+    train_report_release(&r[0]);
+    train_report_release(&r[1]);
+}
+
 static void test_peft(const char *device)
 {
     dr_arena a = {0};
@@ -292,6 +332,8 @@ int main(void)
     tiny_read_ids();
     test_context();
     test_marks();
+    test_packed_rows("ref");
+    test_packed_rows("cpu");
     test_peft("ref");
     test_peft("cpu");
     test_same_bytes();
