@@ -1,5 +1,5 @@
 /*
- * packing_test.c - rows side by side in blocks: none lost, none over the edge, little empty.
+ * packing_test.c - rows side by side: none lost, none over the edge, little empty.
  */
 #include "check.h"
 
