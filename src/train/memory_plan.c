@@ -40,8 +40,8 @@ static size_t layer_bytes(const hf_config *c, size_t seq)
     return (weights + seq * wide) * sizeof(float);
 }
 
-void train_plan_make(train_plan *p, const hf_config *c, const train_state *s, size_t seq,
-                     size_t budget, bool best)
+void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
+                       size_t seq, size_t budget, bool best)
 {
     size_t layers = (size_t)c->layers, row = seq * (size_t)c->hidden * sizeof(float);
     size_t one = nn_acts_bytes(c, 1, seq, s->max_rank);

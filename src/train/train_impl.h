@@ -76,10 +76,10 @@ typedef struct {
     size_t kept;    /* layers, from the top, whose activations are kept */
     size_t weights; /* bytes for weights as floats */
     size_t bytes;   /* of all that will be used */
-} train_plan;
+} train_memory;
 /* best: a copy of the parameters, too. */
-void train_plan_make(train_plan *p, const hf_config *c, const train_state *s, size_t seq,
-                     size_t budget, bool best);
+void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
+                       size_t seq, size_t budget, bool best);
 
 /* ---- the trainer ---- */
 

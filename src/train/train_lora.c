@@ -66,13 +66,13 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     const hf_config *c = hf_model_config(base);
     size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
     bool best = o->eval != NULL && o->load_best;
-    train_plan plan;
+    train_memory plan;
     dr_status st = DR_OK;
 
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o));
-    train_plan_make(&plan, c, &t->state, seq, keep, best);
+    train_memory_plan(&plan, c, &t->state, seq, keep, best);
     if (o->strict && plan.least > keep)
         DR_FAIL(DR_ENOMEM,
                 "memory: %zu MB are needed, %zu MB were given; a shorter "

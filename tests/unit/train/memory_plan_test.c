@@ -26,18 +26,18 @@ static train_options options(size_t keep)
     return o;
 }
 
-static train_plan plan(size_t budget, bool best)
+static train_memory plan(size_t budget, bool best)
 {
-    train_plan p = {0};
+    train_memory p = {0};
 
-    train_plan_make(&p, hf_model_config(model), &state, TINY_T, budget, best);
+    train_memory_plan(&p, hf_model_config(model), &state, TINY_T, budget, best);
     return p;
 }
 
 static void test_plan(void)
 {
-    const train_plan least = plan(0, false);
-    train_plan p;
+    const train_memory least = plan(0, false);
+    train_memory p;
 
     CHECK_EQ_INT(least.kept, 0);
     CHECK_EQ_INT(least.weights, 0);
