@@ -89,15 +89,16 @@ static json_t *state_json(const trainer *t, const train_report *r)
         json_array_append_new(
             evals, json_pack("[I, f]", (json_int_t)r->evals[i].step, r->evals[i].loss));
     return json_pack(
-        "{s:I, s:I, s:f, s:o, s:I, s:I, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:O}",
+        "{s:I, s:I, s:f, s:o, s:I, s:I, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:O}",
         "global_step", (json_int_t)r->steps, "max_steps", (json_int_t)r->total, "epoch",
         (double)r->steps / (double)r->epoch_steps, "best_metric",
         r->best_step > 0 ? json_real(r->best_loss) : json_null(), "best_global_step",
         (json_int_t)r->best_step, "waited", (json_int_t)r->waited, "stopped", r->stopped,
         "tokens", (json_int_t)r->tokens, "losses", reals(r->losses, r->steps), "grad_norms",
         reals(r->grad_norms, r->steps), "evals", evals, "base_losses",
-        reals(r->base_losses, judged), "best_losses",
-        reals(t->best != NULL ? t->best_losses : NULL, judged), "log_history", r->history);
+        reals(r->base_losses, judged), "last_losses", reals(t->last_losses, judged),
+        "best_losses", reals(t->best != NULL ? t->best_losses : NULL, judged),
+        "log_history", r->history);
 }
 
 /* ---- writing ---- */

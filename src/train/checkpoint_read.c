@@ -83,6 +83,7 @@ static dr_status read_state(trainer *t, train_report *r, const char *dir)
     DR_TRY(read_reals(r->losses, j, "losses", r->steps, dir));
     DR_TRY(read_reals(r->grad_norms, j, "grad_norms", r->steps, dir));
     DR_TRY(read_reals(r->base_losses, j, "base_losses", judged, dir));
+    DR_TRY(read_reals(t->last_losses, j, "last_losses", judged, dir));
     if (t->best != NULL)
         DR_TRY(read_reals(t->best_losses, j, "best_losses", judged, dir));
     const json_t *evals = json_object_get(j, "evals");

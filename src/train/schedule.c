@@ -1,5 +1,5 @@
 /*
- * schedule.c - learning rates over the steps, as transformers 4.5x computes them
+ * schedule.c - learning rates over the steps, as transformers 5.24 computes them
  * (optimization.py); all but constant begin with a warmup from 0.
  *
  *     linear, cosine                 to 0 at the last step
@@ -10,7 +10,7 @@
  *                                    10,000)
  *     cosine_with_min_lr             cosine down to min_lr, or min_lr_rate of the rate
  *     warmup_stable_decay            the last num_decay_steps fall, as a cosine, to
- *                                    min_lr_ratio of the rate
+ *                                    min_lr_ratio of the rate, where the warmup begins
  */
 #include <math.h>
 
@@ -92,7 +92,9 @@ double train_rate(const train_options *o, size_t k, size_t total)
         return o->learning_rate;
     if (warmup == 0)
         warmup = (size_t)ceil((double)total * o->warmup_ratio);
-    if (k < warmup)
-        return o->learning_rate * (double)k / (double)warmup;
+    if (k < warmup) {
+        double low = o->schedule == TRAIN_STABLE_DECAY ? o->shape.min_lr_ratio : 0;
+        return o->learning_rate * (low + (1 - low) * (double)k / (double)warmup);
+    }
     return o->learning_rate * share(o, k, warmup, total);
 }

@@ -96,6 +96,25 @@ static void test_same(void)
     train_report_release(&whole);
 }
 
+/* From behind the last step and its evaluation, which is the best or not. */
+static void test_end(void)
+{
+    for (int best = 0; best < 2; best++) {
+        train_options o = options("end.checkpoints");
+        train_report whole = {0}, r = {0};
+        CHECK_OK(dr_remove_tree(tiny_path("end.checkpoints")));
+        o.eval_steps = o.save_steps = 3;
+        o.load_best = best != 0;
+        CHECK_OK(train(&whole, &o, "end"));
+        o.resume = checkpoint("end.checkpoints", STEPS);
+        if (CHECK_OK(train(&r, &o, "end-again")))
+            same_report(&r, &whole);
+        tiny_same("end-again", "end");
+        train_report_release(&r);
+        train_report_release(&whole);
+    }
+}
+
 static void copy_tree(const char *to, const char *from)
 {
     char **names = NULL;
@@ -288,6 +307,7 @@ int main(void)
 {
     tiny_read_ids();
     test_same();
+    test_end();
     test_damaged();
     test_refused();
     test_model();

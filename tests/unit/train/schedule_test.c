@@ -1,8 +1,10 @@
 /*
- * schedule_test.c - learning rates at points where transformers' formulas are numbers that
- * can be seen: 10 steps of warmup, 90 behind them.
+ * schedule_test.c - learning rates against transformers' (tools/oracle/schedule_goldens.py),
+ * and at points where its formulas are numbers that can be seen: 10 steps of warmup, 90
+ * behind them.
  */
 #include "check.h"
+#include "core/json.h"
 #include "train/train_impl.h"
 
 static train_options options;
@@ -24,6 +26,49 @@ static void begin(train_schedule schedule)
     rate(5, 1);
     if (schedule != TRAIN_STABLE_DECAY)
         rate(10, 2);
+}
+
+static double number(const json_t *j, const char *key, double otherwise)
+{
+    const json_t *v = json_object_get(j, key);
+
+    return v != NULL ? json_number_value(v) : otherwise;
+}
+
+static void test_transformers(void)
+{
+    json_t *j = NULL;
+
+    if (!CHECK_OK(dr_json_read(&j, DRUPE_SOURCE_DIR "/tests/golden/train/schedules.json")))
+        return;
+    const json_t *cases = json_object_get(j, "cases");
+    size_t steps = (size_t)number(j, "steps", 0);
+    CHECK_EQ_INT(json_array_size(cases), 15);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const json_t *c = json_array_get(cases, i), *kwargs = json_object_get(c, "kwargs");
+        const char *name = json_string_value(json_object_get(c, "name"));
+        int schedule = 0;
+        train_options_default(&options);
+        while (strcmp(train_schedule_names[schedule], name) != 0)
+            schedule++;
+        options.schedule = (train_schedule)schedule;
+        options.learning_rate = number(j, "learning_rate", 0);
+        options.warmup_steps = (size_t)number(j, "warmup", 0);
+        options.shape = (train_schedule_shape){
+            .num_cycles = number(kwargs, "num_cycles", 0),
+            .power = number(kwargs, "power", 1),
+            .lr_end = number(kwargs, "lr_end", 1e-7),
+            .min_lr = number(kwargs, "min_lr", 0),
+            .min_lr_ratio =
+                number(kwargs, "min_lr_ratio", number(kwargs, "min_lr_rate", 0)),
+            .timescale = (size_t)number(kwargs, "timescale", 0),
+            .num_decay_steps = (size_t)number(kwargs, "num_decay_steps", 0)};
+        for (size_t k = 0; k <= steps; k++)
+            CHECK_NEAR(train_rate(&options, k, steps),
+                       json_real_value(json_array_get(json_object_get(c, "rates"), k)),
+                       1e-12);
+    }
+    json_decref(j);
 }
 
 static void test_plain(void)
@@ -101,6 +146,7 @@ static void test_warmup(void)
 
 int main(void)
 {
+    test_transformers();
     test_plain();
     test_cosines();
     test_warmup();
