@@ -208,7 +208,7 @@ done:
 extern const pass_def pass_lora; /* PASS(lora) in pass/passes.def */
 const pass_def pass_lora = {
     .name = "LoRA",
-    .version = 1,
+    .version = 2,
     .summary = "low-rank adapters on a plain or a packed base",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

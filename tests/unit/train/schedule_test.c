@@ -1,7 +1,7 @@
 /*
- * schedule_test.c - learning rates against transformers' (tools/oracle/schedule_goldens.py),
- * and at points where its formulas are numbers that can be seen: 10 steps of warmup, 90
- * behind them.
+ * schedule_test.c - learning rates against transformers'
+ * (tools/oracle/schedule_goldens.py), and at points where its formulas are numbers that can
+ * be seen: 10 steps of warmup, 90 behind them.
  */
 #include "check.h"
 #include "core/json.h"
