@@ -27,8 +27,8 @@ enum { NN_I8_BLOCK = 128, NN_I8_TOP = 127, NN_GRAM_STRIP = 96 };
 
 /* Bytes of w[N][K] packed by the device, once for many products. */
 size_t nn_i8_packed_bytes(size_t n, size_t k);
-DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w,
-                                 size_t n, size_t k);
+DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w, size_t n,
+                                 size_t k);
 /* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
 DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
                                    const void *packed, const float *bias, size_t m,
@@ -38,7 +38,7 @@ DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
  * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has
  * min(N, r+96) columns).  first: set, else added to.
  */
-DR_MUST_USE dr_status nn_i8_gram(nn_device *dev, float *strips, const float *x,
-                                 size_t m, size_t n, bool first);
+DR_MUST_USE dr_status nn_i8_gram(nn_device *dev, float *strips, const float *x, size_t m,
+                                 size_t n, bool first);
 
 #endif
