@@ -81,9 +81,11 @@ typedef struct {
 typedef struct {
     const char *name;  /* "json", "csv" or "text" */
     const char *files; /* comma-separated paths */
+    const char *split; /* rows of them: "train[:90%]", "train[90%:]"; NULL: all */
     const char *text_field;
     const char *text_template;
     bool use_chat_template;
+    bool completion_only; /* training: only answers have a loss */
     bool add_special_tokens;
     const char *strategy; /* "join" (NULL), "line-by-line", ...: Olive's names */
     size_t stride;        /* of "join-sliding-window" */
@@ -101,8 +103,12 @@ typedef struct {
     const drupe_pass *passes;
     size_t pass_count;
     drupe_data data;
+    drupe_data eval;    /* what a training is judged on; name NULL: nothing */
+    const char *resume; /* a training goes on from a checkpoint: "true", the last one of
+                           this output, or its folder; NULL: it begins */
     const char *device; /* NULL: "cpu" */
     int threads;        /* 0: all */
+    const char *memory; /* a training keeps to it: "4GB"; NULL: half of what is free */
     bool evaluate;      /* measure a quantized model against the original */
     double max_kl;      /* limit for that, nats; 0: none (drupe_result_missed) */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */

@@ -176,9 +176,11 @@ dr_status api_data(data_options *out, const drupe_data *d)
 {
     *out = (data_options){.data_name = d->name,
                           .data_files = d->files,
+                          .split = d->split,
                           .text_field = d->text_field,
                           .text_template = d->text_template,
                           .use_chat_template = d->use_chat_template,
+                          .answers_only = d->completion_only,
                           .add_special_tokens = d->add_special_tokens,
                           .max_seq_len = d->max_seq_len,
                           .max_samples = d->max_samples,
@@ -222,7 +224,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
 {
     flow_step *steps = dr_calloc(job->pass_count, sizeof(*steps));
     json_t **configs = dr_calloc(job->pass_count, sizeof(json_t *));
-    data_options data = {0};
+    data_options data = {0}, eval = {0};
     flow_result made = {0};
     dr_status st = DR_OK;
 
@@ -231,12 +233,16 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
     DR_TRY(check_job(job));
     DR_TRY(read_steps(steps, configs, job));
     DR_TRY(api_data(&data, &job->data));
+    DR_TRY(api_data(&eval, &job->eval));
     const flow_spec spec = {.model = job->model,
                             .adapters = job->adapters,
                             .output = job->output,
                             .steps = steps,
                             .step_count = job->pass_count,
                             .data = data,
+                            .resume = job->resume,
+                            .memory = job->memory,
+                            .eval = job->eval.name != NULL ? &eval : NULL,
                             .device = job->device,
                             .threads = job->threads,
                             .evaluate = job->evaluate,

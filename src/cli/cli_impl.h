@@ -117,9 +117,12 @@ typedef struct {
     int strategy, stride, random_seed;
 } cli_data;
 
-extern const char *const cli_strategies[];
+/* Olive's; and those of training, which begin with them. */
+extern const char *const cli_strategies[], *const cli_train_strategies[];
 
 #define CLI_DATA(s, seq_help, samples_help)                                                \
+    CLI_DATA_OF(s, seq_help, samples_help, cli_strategies)
+#define CLI_DATA_OF(s, seq_help, samples_help, strategies)                                 \
     CLI_ROW(s, data.data_name, "data_name", DR_PARAM_STR, .short_name = 'd',               \
             .help = "json, csv or text"),                                                  \
         CLI_ROW(s, data.data_files, "data_files", DR_PARAM_STR,                            \
@@ -138,18 +141,21 @@ extern const char *const cli_strategies[];
         CLI_ROW(s, data.max_samples, "max_samples", DR_PARAM_INT, .max = 1 << 24,          \
                 .help = samples_help),                                                     \
         CLI_ROW(s, data.strategy, "strategy", DR_PARAM_CHOICE, .dflt = "join",             \
-                .choices = cli_strategies, .help = "how rows become blocks"),              \
+                .choices = strategies, .help = "how rows become blocks"),                  \
         CLI_ROW(s, data.stride, "stride", DR_PARAM_INT, .max = 1 << 20,                    \
                 .help = "tokens between the beginnings of sliding windows"),               \
         CLI_ROW(s, data.random_seed, "random_seed", DR_PARAM_INT, .max = INT_MAX,          \
                 .help = "of what is drawn at random"),                                     \
-        DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"), \
+        DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
+
+/* Rows of files are chosen by finetune only. */
+#define CLI_NO_SPLITS                                                                      \
+    DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"),     \
         DR_REFUSED("train_split", "data sets of the hub are not read yet", "data_files"),  \
         DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),       \
         DR_REFUSED("split", "data sets of the hub are not read yet", "data_files"),        \
-        DR_REFUSED("eval_subset", "evaluation sets come later", NULL),                     \
-        DR_REFUSED("eval_split", "evaluation sets come later", NULL),                      \
-        DR_REFUSED("input_cols", "it is for models other than decoders", "text_field")
+        DR_REFUSED("eval_subset", "only finetune trains", NULL),                           \
+        DR_REFUSED("eval_split", "only finetune trains", NULL)
 
 /* ---- adapters (verb_adapters.c) ---- */
 

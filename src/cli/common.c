@@ -15,6 +15,10 @@ const char *const cli_strategies[] = {
     "join",         "join-random",         "join-sliding-window",
     "line-by-line", "line-by-line-random", NULL};
 
+const char *const cli_train_strategies[] = {
+    "join",    "join-random", "join-sliding-window", "line-by-line", "line-by-line-random",
+    "packing", NULL};
+
 drupe_data cli_data_of(const cli_data *d)
 {
     return (drupe_data){.name = d->data_name,
@@ -25,7 +29,7 @@ drupe_data cli_data_of(const cli_data *d)
                         .add_special_tokens = d->add_special_tokens,
                         .max_seq_len = (size_t)d->max_seq_len,
                         .max_samples = (size_t)d->max_samples,
-                        .strategy = cli_strategies[d->strategy],
+                        .strategy = cli_train_strategies[d->strategy],
                         .stride = (size_t)d->stride,
                         .random_seed = (uint64_t)d->random_seed};
 }

@@ -24,6 +24,7 @@ static const dr_param params[] = {
     CLI_DATA(options, "tokens a block (default: 512)",
              "blocks, or questions of --task "
              "(default: 16, or all)"),
+    CLI_NO_SPLITS,
     DR_STR(options, task,
            .help = "JSON lines of multiple choice, instead of a text: context or "
                    "question, choices, answer"),

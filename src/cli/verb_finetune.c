@@ -1,6 +1,8 @@
 /*
  * verb_finetune.c - drupe finetune.
  */
+#include <strings.h>
+
 #include "cli/cli_impl.h"
 
 typedef struct {
@@ -31,13 +33,42 @@ typedef struct {
     int seed;
     bool shuffle;
     int logging_steps;
+    int logging_strategy;
+    bool logging_first_step;
+    const char *lr_scheduler_kwargs;
+    bool completion_only_loss;
+    const char *train_split;
+    const char *eval_split;
+    const char *eval_data_files;
+    int eval_strategy;
+    int eval_steps;
+    bool load_best_model_at_end;
+    int metric_for_best_model;
+    int early_stopping_patience;
+    double early_stopping_threshold;
+    int save_strategy;
+    int save_steps;
+    int save_total_limit;
+    const char *resume_from_checkpoint;
+    const char *memory;
 } options;
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
 
 static const char *const methods[] = {"lora", NULL};
 static const char *const dtypes[] = {"float32", NULL};
-static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+static const char *const schedules[] = {"constant",
+                                        "linear",
+                                        "cosine",
+                                        "cosine_with_restarts",
+                                        "polynomial",
+                                        "constant_with_warmup",
+                                        "inverse_sqrt",
+                                        "cosine_with_min_lr",
+                                        "warmup_stable_decay",
+                                        NULL};
+static const char *const whens[] = {"no", "steps", "epoch", NULL};
+static const char *const metrics[] = {"eval_loss", "loss", NULL};
 
 /* Fields of the Hugging Face Trainer, which Olive passes through; the common ones. */
 #define TRAINER_REFUSED                                                                    \
@@ -45,29 +76,39 @@ static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
         DR_REFUSED("fp16", "training is in float32", "torch_dtype"),                       \
         DR_REFUSED("tf32", "training is in float32", "torch_dtype"),                       \
         DR_REFUSED("optim", "it is AdamW", "weight_decay"),                                \
-        DR_REFUSED("lr_scheduler_kwargs", "the schedules have no more parameters",         \
-                   "lr_scheduler_type"),                                                   \
-        DR_REFUSED("gradient_checkpointing", "chosen by the memory there is", NULL),       \
+        DR_REFUSED("gradient_checkpointing", "chosen by the memory there is", "memory"),   \
         DR_REFUSED("auto_find_batch_size", "memory does not depend on the batch",          \
                    "per_device_train_batch_size"),                                         \
         DR_REFUSED("output_dir", "there is one output folder", "output_path"),             \
         DR_REFUSED("overwrite_output_dir", "a folder that drupe made is replaced",         \
                    "output_path"),                                                         \
-        DR_REFUSED("save_steps", "checkpoints come later", NULL),                          \
-        DR_REFUSED("save_strategy", "checkpoints come later", NULL),                       \
-        DR_REFUSED("save_total_limit", "checkpoints come later", NULL),                    \
-        DR_REFUSED("resume_from_checkpoint", "checkpoints come later", "adapter_path"),    \
-        DR_REFUSED("load_best_model_at_end", "checkpoints come later", NULL),              \
-        DR_REFUSED("eval_strategy", "evaluation sets come later", NULL),                   \
-        DR_REFUSED("evaluation_strategy", "evaluation sets come later", NULL),             \
-        DR_REFUSED("eval_steps", "evaluation sets come later", NULL),                      \
-        DR_REFUSED("do_eval", "evaluation sets come later", NULL),                         \
-        DR_REFUSED("per_device_eval_batch_size", "evaluation sets come later",             \
+        DR_REFUSED("save_only_model", "a checkpoint is for going on", "save_steps"),       \
+        DR_REFUSED("save_safetensors", "there is no other form", NULL),                    \
+        DR_REFUSED("save_on_each_node", "one machine a run", NULL),                        \
+        DR_REFUSED("ignore_data_skip", "a run that goes on sees what it would have seen",  \
+                   "resume_from_checkpoint"),                                              \
+        DR_REFUSED("restore_callback_states_from_checkpoint", "they always are",           \
+                   "resume_from_checkpoint"),                                              \
+        DR_REFUSED("evaluation_strategy", "it has a new name", "eval_strategy"),           \
+        DR_REFUSED("do_train", "it always trains", NULL),                                  \
+        DR_REFUSED("do_eval", "it evaluates what it is given", "eval_split"),              \
+        DR_REFUSED("do_predict", "it evaluates what it is given", "eval_split"),           \
+        DR_REFUSED("eval_on_start", "the base is always evaluated first", NULL),           \
+        DR_REFUSED("eval_delay", "evaluations begin at once", "eval_steps"),               \
+        DR_REFUSED("eval_accumulation_steps", "only the loss is computed", "eval_steps"),  \
+        DR_REFUSED("prediction_loss_only", "only the loss is computed", NULL),             \
+        DR_REFUSED("include_for_metrics", "only the loss is computed", NULL),              \
+        DR_REFUSED("batch_eval_metrics", "only the loss is computed", NULL),               \
+        DR_REFUSED("greater_is_better", "a smaller loss is better",                        \
+                   "metric_for_best_model"),                                               \
+        DR_REFUSED("per_device_eval_batch_size",                                           \
+                   "the loss is a mean over tokens, "                                      \
+                   "whatever the batch",                                                   \
                    "per_device_train_batch_size"),                                         \
         DR_REFUSED("report_to", "losses are in the result", "json"),                       \
         DR_REFUSED("logging_dir", "losses are in the result", "json"),                     \
-        DR_REFUSED("logging_strategy", "losses are logged by steps", "logging_steps"),     \
-        DR_REFUSED("logging_first_step", "losses are logged by steps", "logging_steps"),   \
+        DR_REFUSED("logging_nan_inf_filter", "a loss that is no number ends the run",      \
+                   NULL),                                                                  \
         DR_REFUSED("data_seed", "one seed is for all", "seed"),                            \
         DR_REFUSED("full_determinism", "every run is deterministic", "seed"),              \
         DR_REFUSED("group_by_length", "joined blocks have one length", "shuffle"),         \
@@ -86,7 +127,8 @@ static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 
 static const dr_param params[] = {
     CLI_MODEL(options, "finetuned-adapter"),
-    CLI_DATA(options, "tokens a block (default: 1024)", "blocks (default: 256)"),
+    CLI_DATA_OF(options, "tokens a block (default: 1024)", "blocks (default: 256)",
+                cli_train_strategies),
     DR_CHOICE(options, method, .dflt = "lora", .choices = methods,
               .help = "lora works on plain and on quantized models"),
     DR_STR(options, adapter_path, .short_name = 'a', .help = "adapter to start from"),
@@ -110,6 +152,8 @@ static const dr_param params[] = {
     DR_FLOAT(options, learning_rate, .dflt = "2e-4", .max = 1000, .help = "of AdamW"),
     DR_CHOICE(options, lr_scheduler_type, .dflt = "constant", .choices = schedules,
               .help = "how the rate changes"),
+    DR_STR(options, lr_scheduler_kwargs, .json = true,
+           .help = "what the schedule takes: '{\"num_cycles\": 2}'"),
     DR_FLOAT(options, warmup_ratio, .dflt = "0.03", .max = 1,
              .help = "share of the steps that warm up (not with constant)"),
     DR_INT(options, warmup_steps, .dflt = "0", .max = 1e9,
@@ -125,12 +169,51 @@ static const dr_param params[] = {
     DR_BOOL(options, shuffle, .dflt = "true", .help = "a new order each epoch"),
     DR_INT(options, logging_steps, .dflt = "0", .max = 1e9,
            .help = "log the loss every so many steps"),
+    DR_CHOICE(options, logging_strategy, .dflt = "steps", .choices = whens,
+              .help = "when the loss is logged"),
+    DR_BOOL(options, logging_first_step, .dflt = "false", .help = "log the first, too"),
+    DR_BOOL(options, completion_only_loss, .dflt = "false",
+            .help =
+                "loss on answers only: the template's {response} or last column, or the "
+                "assistant's messages"),
+    DR_STR(options, train_split,
+           .help = "rows of the files to train on: \"train[:90%]\" (default: all)"),
+    DR_STR(options, eval_split, .help = "rows of them to evaluate on: \"train[90%:]\""),
+    DR_STR(options, eval_data_files, .help = "other files to evaluate on, read the same"),
+    DR_CHOICE(options, eval_strategy, .choices = whens,
+              .help = "when to evaluate between before and after (default: steps)"),
+    DR_INT(options, eval_steps, .dflt = "0", .max = 1e9,
+           .help = "evaluate every so many steps; 0: logging_steps, or 500"),
+    DR_BOOL(options, load_best_model_at_end, .dflt = "false",
+            .help = "keep the adapter whose evaluation was best, not the last"),
+    DR_CHOICE(options, metric_for_best_model, .dflt = "eval_loss", .choices = metrics,
+              .help = "what is best"),
+    DR_INT(options, early_stopping_patience, .dflt = "0", .max = 1e9,
+           .help = "stop after so many evaluations without a better one; 0: never"),
+    DR_FLOAT(options, early_stopping_threshold, .dflt = "0", .max = 1000,
+             .help = "better by no more than this is not better"),
+    DR_CHOICE(options, save_strategy, .dflt = "steps", .choices = whens,
+              .help = "when a checkpoint is written"),
+    DR_INT(options, save_steps, .dflt = "500", .min = 1, .max = 1e9,
+           .help = "a checkpoint every so many steps"),
+    DR_INT(options, save_total_limit, .dflt = "0", .max = 1e9,
+           .help = "so many checkpoints are kept; 0: all"),
+    DR_STR(options, resume_from_checkpoint,
+           .help = "true: the last one of this output; or a checkpoint's folder"),
+    DR_STR(options, memory,
+           .help = "memory to keep to, beside the model's file: 4GB (default: half of what "
+                   "is free)"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
               .help = "of the computation"),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "in Olive it changes nothing here",
                "per_device_train_batch_size"),
+    DR_REFUSED("packing", "it is a strategy", "strategy"),
+    DR_REFUSED("train_subset", "data sets of the hub are not read yet", "data_files"),
+    DR_REFUSED("eval_subset", "data sets of the hub are not read yet", "eval_split"),
+    DR_REFUSED("subset", "data sets of the hub are not read yet", "data_files"),
+    DR_REFUSED("split", "there are two", "train_split"),
     CLI_MODEL_REFUSED,
     TRAINER_REFUSED,
 };
@@ -155,7 +238,19 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"max_grad_norm", NULL},
                                {"seed", NULL},
                                {"shuffle", NULL},
-                               {"logging_steps", NULL}};
+                               {"logging_steps", NULL},
+                               {"logging_strategy", NULL},
+                               {"logging_first_step", NULL},
+                               {"lr_scheduler_kwargs", NULL},
+                               {"eval_strategy", NULL},
+                               {"eval_steps", NULL},
+                               {"load_best_model_at_end", NULL},
+                               {"metric_for_best_model", NULL},
+                               {"early_stopping_patience", NULL},
+                               {"early_stopping_threshold", NULL},
+                               {"save_strategy", NULL},
+                               {"save_steps", NULL},
+                               {"save_total_limit", NULL}};
 
 static dr_status run(const void *cfg, const unsigned char *given)
 {
@@ -175,6 +270,18 @@ static dr_status run(const void *cfg, const unsigned char *given)
     }
     if (job.data.max_samples == 0)
         job.data.max_samples = MAX_SAMPLES;
+    job.data.split = o->train_split;
+    job.memory = o->memory;
+    job.data.completion_only = o->completion_only_loss;
+    if (o->resume_from_checkpoint != NULL &&
+        strcasecmp(o->resume_from_checkpoint, "false") != 0)
+        job.resume = o->resume_from_checkpoint;
+    if (o->eval_split != NULL || o->eval_data_files != NULL) {
+        job.eval = job.data;
+        job.eval.split = o->eval_split;
+        if (o->eval_data_files != NULL)
+            job.eval.files = o->eval_data_files;
+    }
     DR_TRY(
         cli_pass_config(&config, params, DR_COUNT(params), o, given, keys, DR_COUNT(keys)));
     DR_TRY(cli_run_job(&o->common, &job, "LoRA", config, "trained"));

@@ -88,6 +88,7 @@ static const dr_param params[] = {
     CLI_QUANTIZER(options),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
+    CLI_NO_SPLITS,
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the quantizer's result against the original"),
     DR_BOOL(options, no_check, .dflt = "false", .help = "do not load and run the result"),

@@ -60,6 +60,7 @@ static const dr_param params[] = {
             .help = "a step of these, in mean scales of the linear"),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),
+    CLI_NO_SPLITS,
     DR_CHOICE(options, calibration_source, .dflt = "text", .choices = sources,
               .help = "text: files or the built-in text; self: the model writes it"),
     DR_FLOAT(options, temperature, .dflt = "1", .min = 0, .max = 10,

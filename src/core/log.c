@@ -96,17 +96,42 @@ void dr_progress_begin(dr_progress *p, const char *label, const char *unit, size
     p->drawn_s = p->start_s;
 }
 
+const char *dr_duration(char text[32], double seconds)
+{
+    if (seconds < 90)
+        (void)snprintf(text, 32, "%.0f s", seconds);
+    else if (seconds < 90 * 60)
+        (void)snprintf(text, 32, "%.0f min", seconds / 60);
+    else if (seconds < 48 * 3600)
+        (void)snprintf(text, 32, "%.1f h", seconds / 3600);
+    else
+        (void)snprintf(text, 32, "%.1f days", seconds / 86400);
+    return text;
+}
+
+void dr_progress_note(const dr_progress *p, const char *fmt, ...)
+{
+    va_list va;
+
+    if (!p->shown)
+        return;
+    va_start(va, fmt);
+    say("", fmt, va);
+    va_end(va);
+}
+
 static void draw(dr_progress *p, const char *extra, double now)
 {
+    char text[32];
     double spent = now - p->start_s;
-    double rate = spent > 0 ? (double)p->done / spent : 0;
+    double rate = spent > 0 ? (double)(p->done - p->from) / spent : 0;
     double left = rate > 0 ? (double)(p->total - p->done) / rate : 0;
     const char *start = p->terminal ? "\r\033[K" : "";
     const char *end = p->terminal ? "" : "\n";
 
-    (void)fprintf(stderr, "%sdrupe: %s %zu/%zu %s, %.3g %s/s, %.0f s left%s%s%s", start,
-                  p->label, p->done, p->total, p->unit, rate, p->unit, left,
-                  extra ? ", " : "", extra ? extra : "", end);
+    (void)fprintf(stderr, "%sdrupe: %s %zu/%zu %s, %.3g %s/s, %s left%s%s%s", start,
+                  p->label, p->done, p->total, p->unit, rate, p->unit,
+                  dr_duration(text, left), extra ? ", " : "", extra ? extra : "", end);
     p->drawn_s = now;
 }
 
@@ -126,8 +151,8 @@ void dr_progress_end(dr_progress *p)
         return;
     if (p->terminal)
         (void)fputs("\r\033[K", stderr);
-    (void)fprintf(stderr, "drupe: %s: %zu %s in %.1f s\n", p->label, p->done, p->unit,
-                  dr_now_s() - p->start_s);
+    (void)fprintf(stderr, "drupe: %s: %zu %s in %.1f s\n", p->label, p->done - p->from,
+                  p->unit, dr_now_s() - p->start_s);
 }
 
 void dr_cancel(void)

@@ -35,6 +35,7 @@ typedef struct {
     const char *unit;  /* borrowed: "layers", "steps", "bytes" */
     size_t total;
     size_t done;
+    size_t from; /* done before this process began; set behind begin */
     double start_s, drawn_s;
     bool terminal, shown;
 } dr_progress;
@@ -43,6 +44,11 @@ void dr_progress_begin(dr_progress *p, const char *label, const char *unit, size
 /* extra (may be NULL) is shown after the rate: "loss 1.234". */
 void dr_progress_step(dr_progress *p, size_t done, const char *extra);
 void dr_progress_end(dr_progress *p);
+/* A line of its own, for whoever sees the progress. */
+void dr_progress_note(const dr_progress *p, const char *fmt, ...) DR_PRINTF(2, 3);
+
+/* "41 s", "12 min", "3.2 h", "4.1 days" */
+const char *dr_duration(char text[32], double seconds);
 
 double dr_now_s(void); /* monotonic seconds */
 

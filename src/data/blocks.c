@@ -12,42 +12,24 @@
  * join-random, line-by-line-random: rows are drawn by counter, block i from stream i, so
  * that a block does not depend on how many come before it; ten draws, then it is missed.
  * line-by-line: a row is a block, cut at max_seq_len, padded with the pad token.
+ * packing: rows as with line-by-line, several a block (packing.c).
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
 #include "core/rng.h"
-#include "data/data.h"
+#include "data/row_impl.h"
 
-enum { SEQ_LEN_DEFAULT = 1024, SPECIAL_BYTES = 4096, DRAWS = 10 };
+enum { SEQ_LEN_DEFAULT = 1024, DRAWS = 10 };
 
 void data_blocks_release(data_blocks *b)
 {
     dr_big_free(b->ids);
     free(b->lengths);
+    free(b->marks);
+    free(b->starts);
     *b = (data_blocks){0};
-}
-
-/* A row's text; with add_special_tokens the special tokens as literal text around it, with
- * spaces, as Olive has it.  One that the tokenizer lacks is left out (Olive: "None"). */
-static dr_status encode_row(tok_ids *ids, const data_texts *texts, size_t i,
-                            const data_options *o, const tok_tokenizer *t)
-{
-    dr_buf text;
-    dr_status st = DR_OK;
-
-    if (!o->add_special_tokens)
-        return tok_encode(t, ids, texts->texts[i], texts->text_bytes[i], false);
-    const char *bos = tok_bos_text(t), *eos = tok_eos_text(t);
-    dr_buf_init(&text, texts->text_bytes[i] + SPECIAL_BYTES);
-    DR_TRY(dr_buf_addf(&text, "%s%s", bos, *bos != '\0' ? " " : ""));
-    DR_TRY(dr_buf_add(&text, texts->texts[i], texts->text_bytes[i]));
-    DR_TRY(dr_buf_addf(&text, "%s%s", *eos != '\0' ? " " : "", eos));
-    DR_TRY(tok_encode(t, ids, text.data, text.len, false));
-done:
-    dr_buf_release(&text);
-    return st;
 }
 
 dr_status data_blocks_new(data_blocks *b, size_t count, size_t seq_len)
@@ -72,16 +54,19 @@ done:
 
 typedef struct {
     size_t at, n;
+    data_place to;
 } span;
 
 typedef struct {
     const data_options *o;
-    tok_ids ids;    /* owned: of all rows */
-    size_t *starts; /* owned [rows + 1] */
+    tok_ids ids;          /* owned: of all rows */
+    unsigned char *marks; /* owned: of ids; NULL: none */
+    size_t *starts;       /* owned [rows + 1] */
     size_t rows;
     size_t seq_len;
     span *spans; /* owned */
     size_t count, cap;
+    size_t blocks; /* of them: one a span, but with packing */
 } cutter;
 
 static dr_status encode_all(cutter *c, const data_texts *texts, const tok_tokenizer *t,
@@ -92,25 +77,35 @@ static dr_status encode_all(cutter *c, const data_texts *texts, const tok_tokeni
     c->rows = texts->count;
     c->starts = dr_calloc(c->rows + 1, sizeof(size_t));
     for (size_t i = 0; i < c->rows; i++) {
-        DR_TRYF(encode_row(&c->ids, texts, i, c->o, t), "row %zu of %s", i + 1,
-                texts->source);
+        DR_TRYF(data_encode_row(&c->ids, &c->marks, texts, i, c->o, t), "row %zu of %s",
+                i + 1, texts->source);
+        size_t end = c->ids.count;
         if (joined)
             DR_TRY(tok_encode(t, &c->ids, "\n\n", 2, false));
+        if (c->marks != NULL) {
+            c->marks = dr_realloc(c->marks, c->ids.count + 1, 1);
+            memset(c->marks + end, 0, c->ids.count - end);
+        }
         c->starts[i + 1] = c->ids.count;
     }
 done:
     return st;
 }
 
-/* False when max_samples are there. */
-static bool add_span(cutter *c, size_t at, size_t n)
+static void put_span(cutter *c, size_t at, size_t n, data_place to)
 {
     if (c->count == c->cap) {
         c->cap = c->cap ? 2 * c->cap : 256;
         c->spans = dr_realloc(c->spans, c->cap, sizeof(*c->spans));
     }
-    c->spans[c->count++] = (span){at, n};
-    return c->o->max_samples == 0 || c->count < c->o->max_samples;
+    c->spans[c->count++] = (span){at, n, to};
+}
+
+/* A block of its own; false when max_samples are there. */
+static bool add_span(cutter *c, size_t at, size_t n)
+{
+    put_span(c, at, n, (data_place){c->blocks++, 0});
+    return c->o->max_samples == 0 || c->blocks < c->o->max_samples;
 }
 
 static void cut_joined(cutter *c, size_t step)
@@ -148,6 +143,25 @@ static void draw(cutter *c, data_blocks *out, bool joined)
     }
 }
 
+static void pack_rows(cutter *c, data_blocks *out)
+{
+    size_t *lengths = dr_calloc(c->rows + 1, sizeof(*lengths));
+    data_place *places = dr_calloc(c->rows + 1, sizeof(*places));
+
+    for (size_t i = 0; i < c->rows; i++)
+        lengths[i] = c->starts[i + 1] - c->starts[i];
+    c->blocks = data_pack(places, lengths, c->rows, c->seq_len, c->o->max_samples);
+    for (size_t i = 0; i < c->rows; i++) {
+        if (places[i].block == SIZE_MAX)
+            continue;
+        out->cut_rows += lengths[i] > c->seq_len;
+        put_span(c, c->starts[i], lengths[i] < c->seq_len ? lengths[i] : c->seq_len,
+                 places[i]);
+    }
+    free(lengths);
+    free(places);
+}
+
 static dr_status cut(cutter *c, data_blocks *out, const char *source)
 {
     switch (c->o->strategy) {
@@ -174,6 +188,9 @@ static dr_status cut(cutter *c, data_blocks *out, const char *source)
         if (c->rows > 0)
             draw(c, out, c->o->strategy == DATA_JOIN_RANDOM);
         break;
+    case DATA_PACKING:
+        pack_rows(c, out);
+        break;
     }
     if (c->count > 0)
         return DR_OK;
@@ -190,15 +207,23 @@ static dr_status fill(data_blocks *out, const cutter *c, int32_t pad)
     unsigned char *used = dr_calloc(c->ids.count + 1, 1);
     dr_status st = DR_OK;
 
-    DR_TRY(data_blocks_new(out, c->count, c->seq_len));
+    DR_TRY(data_blocks_new(out, c->blocks, c->seq_len));
+    if (c->marks != NULL)
+        out->marks = dr_calloc(c->blocks * c->seq_len, 1);
+    if (c->o->strategy == DATA_PACKING)
+        out->starts = dr_calloc(c->blocks * c->seq_len, sizeof(*out->starts));
+    for (size_t i = 0; i < c->blocks * c->seq_len; i++)
+        out->ids[i] = pad >= 0 ? pad : 0;
     for (size_t i = 0; i < c->count; i++) {
         const span *s = &c->spans[i];
-        int32_t *row = out->ids + i * c->seq_len;
-        memcpy(row, c->ids.ids + s->at, s->n * sizeof(int32_t));
+        size_t to = s->to.block * c->seq_len + s->to.at;
+        memcpy(out->ids + to, c->ids.ids + s->at, s->n * sizeof(int32_t));
         memset(used + s->at, 1, s->n);
-        for (size_t j = s->n; j < c->seq_len; j++)
-            row[j] = pad >= 0 ? pad : 0;
-        out->lengths[i] = s->n;
+        if (c->marks != NULL)
+            memcpy(out->marks + to, c->marks + s->at, s->n);
+        for (size_t j = to; out->starts != NULL && j < (s->to.block + 1) * c->seq_len; j++)
+            out->starts[j] = (uint32_t)s->to.at; /* and padding is the last row's */
+        out->lengths[s->to.block] = s->to.at + s->n;
     }
     out->tokens = c->ids.count;
     for (size_t i = 0; i < c->ids.count; i++)
@@ -212,8 +237,8 @@ dr_status data_tokenize(data_blocks *out, const data_texts *texts, const data_op
                         const tok_tokenizer *t)
 {
     cutter c = {.o = o, .seq_len = o->max_seq_len > 0 ? o->max_seq_len : SEQ_LEN_DEFAULT};
-    bool joined =
-        o->strategy != DATA_LINE_BY_LINE && o->strategy != DATA_LINE_BY_LINE_RANDOM;
+    bool joined = o->strategy != DATA_LINE_BY_LINE &&
+                  o->strategy != DATA_LINE_BY_LINE_RANDOM && o->strategy != DATA_PACKING;
     dr_status st = DR_OK;
 
     *out = (data_blocks){0};
@@ -223,6 +248,7 @@ dr_status data_tokenize(data_blocks *out, const data_texts *texts, const data_op
 done:
     tok_ids_release(&c.ids);
     free(c.starts);
+    free(c.marks);
     free(c.spans);
     if (st != DR_OK)
         data_blocks_release(out);

@@ -22,13 +22,15 @@
  * join-sliding-window: likewise, but blocks begin every `stride` tokens.  join-random: each
  * block begins at a row drawn at random and goes on into the next rows.  line-by-line: a
  * row a block, in order.  line-by-line-random: rows drawn at random, with replacement.
+ * Not Olive's: packing, whole rows side by side, which must not see each other.
  */
 typedef enum {
     DATA_JOIN,
     DATA_JOIN_RANDOM,
     DATA_JOIN_SLIDING_WINDOW,
     DATA_LINE_BY_LINE,
-    DATA_LINE_BY_LINE_RANDOM
+    DATA_LINE_BY_LINE_RANDOM,
+    DATA_PACKING
 } data_strategy;
 
 const char *data_strategy_name(data_strategy s);
@@ -39,9 +41,11 @@ DR_MUST_USE dr_status data_strategy_named(data_strategy *out, const char *name);
 typedef struct {
     const char *data_name;  /* "json", "csv", "text": of data_files; NULL: built-in text */
     const char *data_files; /* comma-separated paths */
+    const char *split;      /* rows of them: "train[:90%]"; NULL: all (split.c) */
     const char *text_field; /* one column */
     const char *text_template; /* "{prompt}...{response}", backslash escapes decoded */
     bool use_chat_template;    /* columns "messages", or "prompt" and "response" */
+    bool answers_only;         /* marks what is answered: see data_blocks */
     bool add_special_tokens;
     size_t max_seq_len; /* tokens a block; 0: 1024 */
     size_t max_samples; /* blocks; 0: all */
@@ -60,15 +64,26 @@ typedef struct {
  */
 DR_MUST_USE dr_status data_check(const data_options *o);
 
+/* Bytes [from, end) of a text. */
+typedef struct {
+    size_t from, end;
+} data_span;
+typedef struct {
+    data_span *list;
+    size_t count;
+} data_spans;
+
 /* Texts as rendered, before tokens.  Everything lives in the arena. */
 typedef struct {
     char **columns; /* names found, in order of first appearance */
     size_t column_count;
     char **texts; /* one a row, UTF-8, rendered; empty ones are left out */
     size_t *text_bytes;
+    data_spans *answers; /* of each text; NULL: not asked for */
     size_t count;
-    const char *source; /* "data/travel.jsonl", "built-in text" */
-    size_t empty_rows;  /* rows read whose text is empty: left out */
+    const char *source;             /* "data/travel.jsonl", "built-in text" */
+    size_t empty_rows;              /* rows read whose text is empty: left out */
+    size_t rows, from_row, end_row; /* in the files; those of the split, from 0 */
 } data_texts;
 
 /* data_check's errors; DR_EFORMAT: file, line and column; DR_EUNSUPPORTED: Parquet and the
@@ -78,8 +93,12 @@ DR_MUST_USE dr_status data_load(dr_arena *a, data_texts *out, const data_options
 
 /* Blocks of ids. */
 typedef struct {
-    int32_t *ids;    /* owned: [count][seq_len], padded with pad where shorter */
-    size_t *lengths; /* owned: tokens of each block that are real */
+    int32_t *ids;         /* owned: [count][seq_len], padded with pad where shorter */
+    size_t *lengths;      /* owned: tokens of each block that are real */
+    unsigned char *marks; /* owned: [count][seq_len], 1: the model is to answer it; NULL:
+                             all tokens count (answers_only was not asked for) */
+    uint32_t *starts;     /* owned: [count][seq_len], where each token's row begins in its
+                         block; NULL: a block is one text */
     size_t count;
     size_t seq_len;
     size_t tokens;  /* in all, before cutting */

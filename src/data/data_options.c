@@ -35,8 +35,8 @@ static const char *const strategies[] = {[DATA_JOIN] = "join",
                                          [DATA_JOIN_RANDOM] = "join-random",
                                          [DATA_JOIN_SLIDING_WINDOW] = "join-sliding-window",
                                          [DATA_LINE_BY_LINE] = "line-by-line",
-                                         [DATA_LINE_BY_LINE_RANDOM] =
-                                             "line-by-line-random"};
+                                         [DATA_LINE_BY_LINE_RANDOM] = "line-by-line-random",
+                                         [DATA_PACKING] = "packing"};
 
 const char *data_strategy_name(data_strategy s)
 {
@@ -155,6 +155,7 @@ dr_status data_check(const data_options *o)
 {
     int ways = (o->text_field != NULL) + (o->text_template != NULL) + o->use_chat_template;
     bool text = o->data_name != NULL && strcmp(o->data_name, "text") == 0;
+    size_t from = 0, end = 0;
     dr_status st = DR_OK;
 
     if (ways > 1)
@@ -165,6 +166,9 @@ dr_status data_check(const data_options *o)
         DR_FAIL(DR_EUSAGE, "data_name %s needs data_files", o->data_name);
     if (o->data_name == NULL && o->data_files != NULL)
         DR_FAIL(DR_EUSAGE, "data_files needs data_name: json, csv or text");
+    if (o->data_name == NULL && o->split != NULL)
+        DR_FAIL(DR_EUSAGE, "split %s needs data_name and data_files", o->split);
+    DR_TRY(data_split_rows(&from, &end, o->split, 100));
     if (o->data_name == NULL && ways > 0)
         DR_FAIL(DR_EUSAGE, "text_field, text_template and use_chat_template need data_name "
                            "and data_files");
@@ -174,6 +178,13 @@ dr_status data_check(const data_options *o)
     if (text && o->text_field != NULL && strcmp(o->text_field, "text") != 0)
         DR_FAIL(DR_EUSAGE, "text_field %s: the one column of data_name text is called text",
                 o->text_field);
+    if (o->answers_only && o->text_template == NULL && !o->use_chat_template)
+        DR_FAIL(DR_EUSAGE, "completion_only_loss needs text_template or use_chat_template: "
+                           "a text alone does not say what is answered");
+    if (o->answers_only && o->text_template != NULL &&
+        o->text_template[data_answer_field(o->text_template)] == '\0')
+        DR_FAIL(DR_EUSAGE, "completion_only_loss: no column in text_template \"%s\"",
+                o->text_template);
     DR_TRY(check_how(o));
     if (o->use_chat_template && o->add_special_tokens)
         DR_FAIL(DR_EUSAGE, "add_special_tokens: the chat template writes its own");

@@ -20,11 +20,12 @@ struct data_loader {
     const tok_tokenizer *tok;
     data_texts *out;
     size_t cap;
-    dr_buf text; /* the row in hand */
+    dr_buf text;  /* the row in hand */
+    size_t *rows; /* arena: where each text stands, all rows of all files counted */
     char *columns[DATA_COLUMNS_MAX];
 };
 
-static void add_text(data_loader *l, const char *text, size_t n)
+static void add_text(data_loader *l, const char *text, size_t n, data_spans answers)
 {
     data_texts *o = l->out;
 
@@ -36,14 +37,26 @@ static void add_text(data_loader *l, const char *text, size_t n)
         size_t cap = l->cap ? 2 * l->cap : 256;
         char **texts = dr_arena_alloc(l->arena, cap, sizeof(*texts));
         size_t *bytes = dr_arena_alloc(l->arena, cap, sizeof(*bytes));
+        size_t *rows = dr_arena_alloc(l->arena, cap, sizeof(*rows));
+        data_spans *spans = NULL;
+        if (l->o->answers_only)
+            spans = dr_arena_alloc(l->arena, cap, sizeof(*spans));
         if (o->count > 0) {
+            if (spans != NULL)
+                memcpy(spans, o->answers, o->count * sizeof(*spans));
+            memcpy(rows, l->rows, o->count * sizeof(*rows));
             memcpy(texts, o->texts, o->count * sizeof(*texts));
             memcpy(bytes, o->text_bytes, o->count * sizeof(*bytes));
         }
         o->texts = texts;
         o->text_bytes = bytes;
+        o->answers = spans;
+        l->rows = rows;
         l->cap = cap;
     }
+    l->rows[o->count] = o->rows;
+    if (o->answers != NULL)
+        o->answers[o->count] = answers;
     o->texts[o->count] = dr_arena_strndup(l->arena, text, n);
     o->text_bytes[o->count++] = n;
 }
@@ -70,6 +83,7 @@ static dr_status note_columns(data_loader *l, const json_t *row, const char *whe
 
 dr_status data_add_row(data_loader *l, const json_t *row, const char *where)
 {
+    data_spans answers = {0};
     dr_status st = DR_OK;
 
     if (!json_is_object(row)) {
@@ -80,9 +94,11 @@ dr_status data_add_row(data_loader *l, const json_t *row, const char *where)
     }
     DR_TRY(note_columns(l, row, where));
     dr_buf_reset(&l->text);
-    DR_TRY(data_row_text(&l->text, row, l->o, l->tok, (const char *const *)l->columns,
+    DR_TRY(data_row_text(&l->text, l->arena, l->o->answers_only ? &answers : NULL, row,
+                         l->o, l->tok, (const char *const *)l->columns,
                          l->out->column_count, where));
-    add_text(l, l->text.data, l->text.len);
+    add_text(l, l->text.data, l->text.len, answers);
+    l->out->rows++;
 done:
     return st;
 }
@@ -182,6 +198,32 @@ done:
     return st;
 }
 
+/* The texts of the split stay. */
+static dr_status take_split(data_loader *l)
+{
+    data_texts *o = l->out;
+    size_t kept = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(data_split_rows(&o->from_row, &o->end_row, l->o->split, o->rows));
+    for (size_t i = 0; i < o->count; i++) {
+        if (l->rows[i] < o->from_row || l->rows[i] >= o->end_row)
+            continue;
+        o->texts[kept] = o->texts[i];
+        if (o->answers != NULL)
+            o->answers[kept] = o->answers[i];
+        o->text_bytes[kept++] = o->text_bytes[i];
+    }
+    if (l->o->split != NULL)
+        o->empty_rows = o->end_row - o->from_row - kept;
+    o->count = kept;
+    if (kept == 0)
+        DR_FAIL(DR_EFORMAT, "%s: no text in %s of its %zu rows", l->o->data_files,
+                l->o->split, o->rows);
+done:
+    return st;
+}
+
 dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
                     const tok_tokenizer *t)
 {
@@ -205,6 +247,7 @@ dr_status data_load(dr_arena *a, data_texts *out, const data_options *o,
         DR_TRY(load_file(&l, paths[i]));
     if (out->count == 0)
         DR_FAIL(DR_EFORMAT, "%s: no text in it", o->data_files);
+    DR_TRY(take_split(&l));
     out->columns = dr_arena_alloc(a, DATA_COLUMNS_MAX, sizeof(char *));
     memcpy(out->columns, l.columns, sizeof(l.columns));
 done:

@@ -56,6 +56,26 @@ done:
     return st;
 }
 
+/* Tokens of all blocks that are to be answered. */
+static size_t marked(const data_blocks *b)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < b->count * b->seq_len; i++)
+        n += b->marks[i];
+    return n;
+}
+
+/* Blocks without one. */
+static size_t unmarked_blocks(const data_blocks *b)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < b->count && b->marks != NULL; i++)
+        n += memchr(b->marks + i * b->seq_len, 1, b->lengths[i]) == NULL;
+    return n;
+}
+
 dr_status data_losses(dr_buf *out, const data_texts *texts, const data_blocks *b)
 {
     const char *comma = "";
@@ -76,9 +96,14 @@ dr_status data_losses(dr_buf *out, const data_texts *texts, const data_blocks *b
                            b->short_rows, b->seq_len));
         comma = ", ";
     }
-    if (b->missed > 0)
+    if (b->missed > 0) {
         DR_TRY(dr_buf_addf(out, "%s%zu blocks found no row with %zu tokens from it on",
                            comma, b->missed, b->seq_len));
+        comma = ", ";
+    }
+    if (unmarked_blocks(b) > 0)
+        DR_TRY(dr_buf_addf(out, "%s%zu of %zu blocks have no token of an answer", comma,
+                           unmarked_blocks(b), b->count));
 done:
     return st;
 }
@@ -91,7 +116,8 @@ dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *
         [DATA_JOIN_RANDOM] = "blocks from rows drawn at random",
         [DATA_JOIN_SLIDING_WINDOW] = "overlapping blocks, what is new in each trained on",
         [DATA_LINE_BY_LINE] = "one row a block",
-        [DATA_LINE_BY_LINE_RANDOM] = "one row a block, drawn at random"};
+        [DATA_LINE_BY_LINE_RANDOM] = "one row a block, drawn at random",
+        [DATA_PACKING] = "rows side by side, none sees another"};
     const char *how = hows[o->strategy];
     dr_buf lost;
     dr_status st = DR_OK;
@@ -107,6 +133,9 @@ dr_status data_preview(dr_buf *out, const data_texts *texts, const data_blocks *
     DR_TRY(
         dr_buf_addf(out, "blocks   %zu of %zu tokens\n", blocks->count, blocks->seq_len));
     DR_TRY(dr_buf_addf(out, "cut off  %zu tokens\n", blocks->dropped));
+    if (blocks->marks != NULL)
+        DR_TRY(dr_buf_addf(out, "answers  %zu tokens, the only ones with a loss\n",
+                           marked(blocks)));
     if (lost.len > 0)
         DR_TRY(dr_buf_addf(out, "beware   %s\n", lost.data));
     if (blocks->count > 0) {

@@ -63,13 +63,14 @@ static dr_status value_text(dr_arena *a, const char **out, const json_t *v,
     return DR_OK;
 }
 
-static dr_status by_template(dr_buf *out, const json_t *row, const char *template_text,
+static dr_status by_template(dr_buf *out, dr_arena *keep, data_spans *answers,
+                             const json_t *row, const char *template_text,
                              const char *where)
 {
     const char *names[DATA_COLUMNS_MAX], *values[DATA_COLUMNS_MAX], *key;
     dr_arena a = {0};
     json_t *value;
-    size_t n = 0;
+    size_t n = 0, from = out->len;
     dr_status st = DR_OK;
 
     /* jansson's iterators take the object without const, and leave it as it is. */
@@ -80,6 +81,10 @@ static dr_status by_template(dr_buf *out, const json_t *row, const char *templat
         DR_TRY(value_text(&a, &values[n++], value, key, where));
     }
     DR_TRYF(data_format(out, template_text, true, names, values, n), "%s", where);
+    if (answers != NULL)
+        DR_TRYF(data_template_answer(keep, answers, template_text, names, values, n,
+                                     out->len - from),
+                "%s", where);
 done:
     dr_arena_release(&a);
     return st;
@@ -159,11 +164,12 @@ done:
     return st;
 }
 
-static dr_status by_chat(dr_buf *out, const json_t *row, const tok_tokenizer *t,
-                         const char *where)
+static dr_status by_chat(dr_buf *out, dr_arena *keep, data_spans *answers,
+                         const json_t *row, const tok_tokenizer *t, const char *where)
 {
     static const char *const extras[] = {"tools", "documents"};
     json_t *messages = NULL, *extra = json_object();
+    size_t from = out->len;
     dr_status st = DR_OK;
 
     DR_TRY(conversation(&messages, row, where));
@@ -171,6 +177,8 @@ static dr_status by_chat(dr_buf *out, const json_t *row, const tok_tokenizer *t,
         if (json_is_array(json_object_get(row, extras[i])))
             json_object_set(extra, extras[i], json_object_get(row, extras[i]));
     DR_TRYF(tok_chat_json(t, out, messages, extra, false), "%s", where);
+    if (answers != NULL)
+        DR_TRY(data_chat_answers(keep, answers, out, from, messages, extra, t, where));
 done:
     json_decref(messages);
     json_decref(extra);
@@ -180,21 +188,30 @@ done:
 static dr_status no_column(const char *field, const char *const *columns, size_t count,
                            const char *where)
 {
-    dr_status st = dr_fail(DR_EFORMAT, "%s: no column \"%s\"", where, field);
     const char *near = dr_nearest(field, columns, count);
+    dr_status st = DR_OK;
+    dr_buf list;
 
-    if (near != NULL)
+    dr_buf_init(&list, DATA_ROW_MAX);
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(dr_buf_addf(&list, "%s%s", i > 0 ? ", " : "", columns[i]));
+    st = dr_fail(DR_EFORMAT, "%s: no column \"%s\"; columns: %.400s", where, field,
+                 count > 0 ? list.data : "none");
+
+    if (near != NULL && strcmp(near, field) == 0)
+        dr_hint("other rows have it");
+    else if (near != NULL)
         dr_hint("did you mean --text_field %s?", near);
     else if (count > 0)
-        dr_hint(
-            "say which with --text_field or --text_template; the first column is \"%s\"",
-            columns[0]);
+        dr_hint("say which with --text_field or --text_template");
+done:
+    dr_buf_release(&list);
     return st;
 }
 
-dr_status data_row_text(dr_buf *out, const json_t *row, const data_options *o,
-                        const tok_tokenizer *t, const char *const *columns,
-                        size_t column_count, const char *where)
+dr_status data_row_text(dr_buf *out, dr_arena *keep, data_spans *answers, const json_t *row,
+                        const data_options *o, const tok_tokenizer *t,
+                        const char *const *columns, size_t column_count, const char *where)
 {
     const char *field = o->text_field != NULL ? o->text_field : "text", *text = NULL;
     const json_t *v = json_object_get(row, field);
@@ -202,9 +219,9 @@ dr_status data_row_text(dr_buf *out, const json_t *row, const data_options *o,
     dr_status st = DR_OK;
 
     if (o->use_chat_template) {
-        DR_TRY(by_chat(out, row, t, where));
+        DR_TRY(by_chat(out, keep, answers, row, t, where));
     } else if (o->text_template != NULL) {
-        DR_TRY(by_template(out, row, o->text_template, where));
+        DR_TRY(by_template(out, keep, answers, row, o->text_template, where));
     } else if (v == NULL) {
         DR_TRY(no_column(field, columns, column_count, where));
     } else {

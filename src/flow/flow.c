@@ -143,16 +143,33 @@ static dr_status check_limit(const plan *p, const flow_spec *spec)
 static dr_status check_data(const plan *p, const flow_spec *spec)
 {
     const data_options *d = &spec->data;
+    bool trains = false;
+    uint64_t bytes = 0;
     dr_status st = DR_OK;
 
     if (!p->reads_data &&
-        (d->data_name != NULL || d->data_files != NULL || d->text_field != NULL ||
-         d->text_template != NULL || d->use_chat_template || d->add_special_tokens ||
-         d->max_seq_len > 0 || d->max_samples > 0 || d->strategy != DATA_JOIN ||
-         d->stride > 0 || d->random_seed > 0 || d->self_written))
+        (d->data_name != NULL || d->data_files != NULL || d->split != NULL ||
+         d->text_field != NULL || d->text_template != NULL || d->use_chat_template ||
+         d->add_special_tokens || d->max_seq_len > 0 || d->max_samples > 0 ||
+         d->strategy != DATA_JOIN || d->stride > 0 || d->random_seed > 0 ||
+         d->self_written))
         DR_FAIL(DR_EUSAGE, "%s reads no data; leave the data options out",
                 p->steps[0].def->name);
     DR_TRY(data_check(d));
+    for (size_t i = 0; i < spec->step_count; i++)
+        trains = trains || p->steps[i].def->trains;
+    if (!trains && (spec->eval != NULL || spec->resume != NULL || spec->memory != NULL))
+        DR_FAIL(DR_EUSAGE, "%s does not train: %s has no effect", p->steps[0].def->name,
+                spec->eval != NULL     ? "evaluation data"
+                : spec->resume != NULL ? "resume_from_checkpoint"
+                                       : "memory");
+    if (!trains && d->strategy == DATA_PACKING)
+        DR_FAIL(DR_EUSAGE, "strategy packing: %s does not keep rows apart in a block",
+                p->steps[0].def->name);
+    if (spec->memory != NULL)
+        DR_TRY(flow_parse_size(&bytes, spec->memory, "memory"));
+    if (spec->eval != NULL)
+        DR_TRYF(data_check(spec->eval), "evaluation data");
 done:
     return st;
 }
@@ -165,7 +182,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     bool last = i + 1 == spec->step_count;
     const char *name = dr_arena_printf(&out->arena, "step-%zu", i);
     const char *dir = last ? tmp : dr_path_join(&out->arena, tmp, name);
-    uint64_t memory = 0, disk = 0;
+    uint64_t memory = 0, disk = 0, given = 0;
     pass_need need = {0};
     pass_model made = {0};
     dr_resume *resume = NULL;
@@ -177,17 +194,26 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
         DR_TRY(dr_resume_open(&resume, dr_path_join(&out->arena, p->in, name), p->key,
                               spec->output));
     DR_TRY(flow_limits(&memory, &disk, tmp));
+    if (spec->memory != NULL) {
+        DR_TRY(flow_parse_size(&given, spec->memory, "memory"));
+        memory = memory == 0 || given < memory ? given : memory;
+    }
     const pass_job job = {.def = s->def,
                           .config = s->config,
                           .given = s->given,
                           .out_dir = dir,
                           .final_dir = last ? final : dir,
                           .data = &spec->data,
+                          .eval = spec->eval,
+                          .checkpoints =
+                              dr_arena_printf(&out->arena, "%s.checkpoints", final),
+                          .resume = spec->resume,
                           .device = spec->device ? spec->device : "cpu",
                           .threads = spec->threads,
                           .memory_bytes = memory,
+                          .memory_given = given > 0,
                           .evaluate = spec->evaluate,
-                          .resume = resume,
+                          .killed = resume,
                           .check = spec->check,
                           .max_kl = spec->max_kl,
                           .arena = &out->arena,
@@ -198,6 +224,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
         DR_TRY(flow_check_resources(&need, final, memory, disk));
     }
     DR_TRYF(s->def->run(&job, &made, model), "%s on %s", s->def->name, spec->model);
+    made.spent = made.spent != NULL ? made.spent : model->spent;
     *model = made;
 done:
     dr_resume_close(resume);
@@ -298,6 +325,18 @@ done:
     return st;
 }
 
+/* Checkpoints that are in the result, too: all of them go at once, for the next run to find
+ * all or none.  What is left of them then has a name that it clears away. */
+static void drop_spent(dr_arena *a, const char *path)
+{
+    const char *tmp = dr_arena_printf(a, "%s.tmp", path != NULL ? path : "");
+
+    if (path == NULL || (dr_rename(tmp, path) == DR_OK && dr_remove_tree(tmp) == DR_OK))
+        return;
+    dr_log(DR_WARNING, "%s is left over: %s", path, dr_trail_get()->frames[0].text);
+    dr_trail_clear();
+}
+
 dr_status flow_run(flow_result *out, const flow_spec *spec)
 {
     dr_outdir *dir = NULL;
@@ -325,10 +364,11 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     DR_TRY(flow_check_apart(spec, &model, final));
     if (dir == NULL)
         DR_TRY(open_output(&dir, &p, final));
-    DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? spec->data.data_files : NULL));
+    DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? &spec->data : NULL, spec->eval));
     if (p.resumes)
         DR_TRY(flow_state_key(p.key, spec, &model, p.json, p.reads_data));
     p.in = dr_outdir_resume(dir);
+    DR_TRY(dr_remove_tree(dr_arena_printf(&out->arena, "%s.checkpoints.tmp", final)));
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));
@@ -336,6 +376,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
     }
     DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
     DR_TRYF(dr_outdir_commit(dir), "committing %s", final);
+    drop_spent(&out->arena, model.spent);
 done:
     json_decref(p.json);
     dr_outdir_close(dir);

@@ -32,7 +32,10 @@ typedef struct {
     const flow_step *steps;
     size_t step_count;
     data_options data;
-    const char *device; /* NULL: "cpu" */
+    const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *memory;       /* of a training: "4GB"; NULL: half of what is free */
+    const char *resume;       /* of a training: "true", or a checkpoint; NULL: none */
+    const char *device;       /* NULL: "cpu" */
     int threads;
     bool evaluate, check;
     double
@@ -77,7 +80,8 @@ typedef struct {
  */
 DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_options *o);
 
-/* "4G", "300M", "12" as bytes.  DR_EUSAGE: it is no such size; label names it. */
+/* "4G", "300MB", "12" as bytes (K, M and G are powers of 1024). 
+ * DR_EUSAGE: it is no such size; label names it. */
 DR_MUST_USE dr_status flow_parse_size(uint64_t *out, const char *text, const char *label);
 
 typedef struct {

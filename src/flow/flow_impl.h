@@ -66,7 +66,7 @@ DR_MUST_USE dr_status flow_check_resources(const pass_need *need, const char *ou
  * and 62 places between.
  */
 DR_MUST_USE dr_status flow_fingerprint(char hex[65], const pass_model *in,
-                                       const char *data_files);
+                                       const data_options *data, const data_options *eval);
 
 /* A hash of what is in drupe.json, and of when the files that go in were changed last: what
  * the state of a killed run belongs to. */

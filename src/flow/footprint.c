@@ -74,8 +74,27 @@ done:
     return st;
 }
 
-static dr_status fingerprint(char hex[65], const pass_model *in, const char *data_files,
-                             bool times)
+static dr_status add_data(dr_buf *b, const data_options *data, const char *label,
+                          bool times)
+{
+    dr_arena arena = {0};
+    dr_status st = DR_OK;
+
+    if (data == NULL || data->data_files == NULL)
+        return DR_OK;
+    for (char *p = dr_arena_strdup(&arena, data->data_files), *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        DR_TRY(add_path(b, p, label, times));
+    }
+done:
+    dr_arena_release(&arena);
+    return st;
+}
+
+static dr_status fingerprint(char hex[65], const pass_model *in, const data_options *data,
+                             const data_options *eval, bool times)
 {
     dr_arena arena = {0};
     dr_buf b;
@@ -88,14 +107,8 @@ static dr_status fingerprint(char hex[65], const pass_model *in, const char *dat
         const char *label = dr_arena_printf(&arena, "adapter %s", name ? name : "");
         DR_TRYF(add_path(&b, in->adapters[i].path, label, times), "reading the adapter");
     }
-    if (data_files != NULL) {
-        for (char *p = dr_arena_strdup(&arena, data_files), *next; p != NULL; p = next) {
-            next = strchr(p, ',');
-            if (next != NULL)
-                *next++ = '\0';
-            DR_TRY(add_path(&b, p, "data", times));
-        }
-    }
+    DR_TRY(add_data(&b, data, "data", times));
+    DR_TRY(add_data(&b, eval, "evaluation data", times));
     dr_sha256(hex, b.data, b.len);
 done:
     dr_buf_release(&b);
@@ -103,9 +116,10 @@ done:
     return st;
 }
 
-dr_status flow_fingerprint(char hex[65], const pass_model *in, const char *data_files)
+dr_status flow_fingerprint(char hex[65], const pass_model *in, const data_options *data,
+                           const data_options *eval)
 {
-    return fingerprint(hex, in, data_files, false);
+    return fingerprint(hex, in, data, eval, false);
 }
 
 static void set_string(json_t *j, const char *key, const char *text)
@@ -123,9 +137,12 @@ static json_t *data_json(const data_options *o)
                o->self_written        ? "self"
                : o->data_name != NULL ? o->data_name
                                       : "built-in text");
+    set_string(j, "split", o->split);
     set_string(j, "text_field", o->text_field);
     set_string(j, "text_template", o->text_template);
     json_object_set_new(j, "use_chat_template", json_boolean(o->use_chat_template));
+    if (o->answers_only)
+        json_object_set_new(j, "completion_only_loss", json_true());
     json_object_set_new(j, "add_special_tokens", json_boolean(o->add_special_tokens));
     set_string(j, "strategy", data_strategy_name(o->strategy));
     if (o->stride > 0)
@@ -181,6 +198,8 @@ static json_t *footprint(const flow_spec *spec, const char *input_hash, const js
     set_string(j, "input_fingerprint", input_hash);
     if (with_data)
         json_object_set_new(j, "data", data_json(&spec->data));
+    if (spec->eval != NULL)
+        json_object_set_new(j, "eval_data", data_json(spec->eval));
     json_object_set(j, "passes", (json_t *)(uintptr_t)steps);
     return j;
 }
@@ -206,7 +225,7 @@ dr_status flow_state_key(char hex[65], const flow_spec *spec, const pass_model *
     char *text = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(fingerprint(hex, in, with_data ? spec->data.data_files : NULL, true));
+    DR_TRY(fingerprint(hex, in, with_data ? &spec->data : NULL, spec->eval, true));
     j = footprint(spec, hex, steps, with_data);
     text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
     if (text == NULL)

@@ -281,6 +281,23 @@ static dr_status check_one(const char *path, const char *output, const char *tmp
     return st;
 }
 
+/* A comma list; NULL: none. */
+static dr_status check_files(const char *files, const char *output, const char *tmp)
+{
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    for (char *p = dr_arena_strdup(&a, files ? files : ""), *next; p && *p; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        DR_TRY(check_one(p, output, tmp));
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
 dr_status flow_check_apart(const flow_spec *spec, const pass_model *in, const char *output)
 {
     dr_arena a = {0};
@@ -290,15 +307,9 @@ dr_status flow_check_apart(const flow_spec *spec, const pass_model *in, const ch
     DR_TRY(check_one(in->path, output, tmp));
     for (size_t i = 0; i < in->adapter_count; i++)
         DR_TRY(check_one(in->adapters[i].path, output, tmp));
-    if (spec->data.data_files != NULL) {
-        char *list = dr_arena_strdup(&a, spec->data.data_files);
-        for (char *p = list, *next; p != NULL; p = next) {
-            next = strchr(p, ',');
-            if (next != NULL)
-                *next++ = '\0';
-            DR_TRY(check_one(p, output, tmp));
-        }
-    }
+    DR_TRY(check_files(spec->data.data_files, output, tmp));
+    if (spec->eval != NULL)
+        DR_TRY(check_files(spec->eval->data_files, output, tmp));
 done:
     dr_arena_release(&a);
     return st;

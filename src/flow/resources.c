@@ -23,15 +23,16 @@ dr_status flow_parse_size(uint64_t *out, const char *text, const char *label)
         shift = 20;
     else if (*end == 'G' || *end == 'g')
         shift = 30;
-    if (end == text || end[shift ? 1 : 0] != '\0' || !(v > 0) ||
-        v > 1e9 * (1 << (30 - shift)))
+    const char *rest = end + (shift > 0);
+    rest += shift > 0 && (*rest == 'B' || *rest == 'b');
+    if (end == text || *rest != '\0' || !(v > 0) || v > 1e9 * (1 << (30 - shift)))
         return dr_fail(DR_EUSAGE, "%s: expected a size such as 4G, found \"%s\"", label,
                        text);
     *out = (uint64_t)(v * (double)(1ull << shift));
     return DR_OK;
 }
 
-/* "3G" as bytes; 0 when the variable is not set. */
+/* Of a variable; 0 when it is not set. */
 static dr_status limit(uint64_t *out, const char *variable)
 {
     const char *text = getenv(variable);

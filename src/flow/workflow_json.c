@@ -31,18 +31,20 @@ static json_t *file_list(const char *files)
     return list;
 }
 
-static json_t *data_json(const data_options *d)
+static json_t *data_json(const data_options *d, const char *name)
 {
     json_t *load = json_object(), *pre = json_object();
 
     set_string(load, "data_name", d->data_name);
     if (d->data_files != NULL)
         json_object_set_new(load, "data_files", file_list(d->data_files));
-    json_object_set_new(load, "split", json_string("train"));
+    json_object_set_new(load, "split", json_string(d->split ? d->split : "train"));
     set_string(pre, "text_cols", d->text_field);
     set_string(pre, "text_template", d->text_template);
     if (d->use_chat_template)
         json_object_set_new(pre, "chat_template", json_true());
+    if (d->answers_only)
+        json_object_set_new(pre, "completion_only_loss", json_true());
     set_string(pre, "strategy", data_strategy_name(d->strategy));
     set_count(pre, "stride", d->stride);
     set_count(pre, "random_seed", (size_t)d->random_seed);
@@ -52,9 +54,8 @@ static json_t *data_json(const data_options *d)
     json_object_set_new(pre, "add_special_tokens", json_boolean(d->add_special_tokens));
     set_count(pre, "max_seq_len", d->max_seq_len);
     set_count(pre, "max_samples", d->max_samples);
-    return json_pack("[{s:s, s:s, s:o, s:o}]", "name", "data", "type",
-                     "HuggingfaceContainer", "load_dataset_config", load,
-                     "pre_process_data_config", pre);
+    return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "type", "HuggingfaceContainer",
+                     "load_dataset_config", load, "pre_process_data_config", pre);
 }
 
 static dr_status pass_json(json_t **out, const flow_planned *s)
@@ -108,15 +109,21 @@ dr_status flow_workflow_json(json_t **out, const flow_spec *spec, const flow_pla
     set_string(model, "adapter_path", spec->adapters);
     json_object_set_new(j, "input_model", model);
     if (has_data)
-        json_object_set_new(j, "data_configs", data_json(&spec->data));
+        json_object_set_new(j, "data_configs",
+                            json_pack("[o]", data_json(&spec->data, "data")));
+    if (spec->eval != NULL)
+        json_array_append_new(json_object_get(j, "data_configs"),
+                              data_json(spec->eval, "eval_data"));
     json_object_set_new(j, "passes", passes);
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(pass_json(&pass, &steps[i]));
+        bool trains = steps[i].def->trains;
         if (has_data && steps[i].def->needs_data)
-            set_string(pass,
-                       strcmp(steps[i].def->name, "LoRA") == 0 ? "train_data_config"
-                                                               : "data_config",
-                       "data");
+            set_string(pass, trains ? "train_data_config" : "data_config", "data");
+        if (spec->eval != NULL && trains)
+            set_string(pass, "eval_data_config", "eval_data");
+        if (trains)
+            set_string(pass, "resume_from_checkpoint", spec->resume);
         json_object_set_new(passes, step_name(&a, passes, steps[i].def->name), pass);
     }
     set_string(j, "output_dir", spec->output);

@@ -191,6 +191,12 @@ nn_device *nn_decoder_device(nn_decoder *d)
     return d->dev;
 }
 
+void nn_decoder_documents(nn_decoder *d, const uint32_t *starts, size_t longest)
+{
+    d->starts = starts;
+    d->longest = longest;
+}
+
 dr_status nn_scratch(nn_decoder *d, float **out, size_t floats)
 {
     dr_status st = DR_OK;

@@ -43,6 +43,8 @@ struct nn_decoder {
     bool keep_head;
 
     nn_rope_table rope, rope_local;
+    const uint32_t *starts; /* borrowed: of nn_decoder_documents */
+    size_t longest;
 
     float *work; /* owned: scratch, grows */
     size_t work_floats;

@@ -7,10 +7,9 @@
  *   H query heads  G key/value heads  C head size         L layers
  *   K inputs of a linear       N outputs of a linear      R LoRA rank
  *
- * All sequences begin at position 0 and are causal; only nn_sample.h, a part of this
- * door, keeps keys and values (models are run by ONNX Runtime).  Activations and sums are
- * float.  A layer's weights are floats in memory while the layer is in use; packed weights
- * are dequantized on the way in.
+ * Sequences begin at position 0 and are causal; only nn_sample.h, a part of this door,
+ * keeps keys and values (models are run by ONNX Runtime).  Activations and sums are float.
+ * So are a layer's weights while it is in use; packed ones are dequantized on the way in.
  *
  * The same input and seed give the same bytes on one kind of device for any number of
  * threads: work is cut into tiles of fixed size, each summed in a fixed order.
@@ -26,6 +25,7 @@
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "nn/nn_i8.h"
 #include "nn/nn_sample.h"
 
 /* ---- devices ---- */
@@ -55,35 +55,6 @@ DR_MUST_USE dr_status nn_matmul_nn(nn_device *dev, float *y, const float *x, con
 DR_MUST_USE dr_status nn_matmul_tn(nn_device *dev, float *y, const float *a, const float *b,
                                    size_t n, size_t k, size_t m, size_t lda, size_t ldb,
                                    bool acc);
-/*
- * Products of 8-bit integers, for what need not be exact (calibration): three to four times
- * the rate of float products.
- *
- * Each operand is cut along the summed index into blocks of NN_I8_BLOCK; a block has a
- * scale s = max|v| / 127 and codes round(v * (127 / max|v|)), ties to even.  A block's
- * sum of code products is exact in 32 bits; y = (((0 or y) + sum_0 (s_x0 s_w0)) + ...) +
- * bias, each operation rounded to float.  Nothing else enters: all devices give the same
- * bytes.
- * A block whose maximum is below 1e-30 counts as zero; one with a value that is not finite
- * makes everything that it meets NaN.
- */
-enum { NN_I8_BLOCK = 128, NN_I8_TOP = 127, NN_GRAM_STRIP = 96 };
-
-/* Bytes of w[N][K] packed by the device, once for many products. */
-size_t nn_i8_packed_bytes(size_t n, size_t k);
-DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w, size_t n,
-                                 size_t k);
-/* Y[M][N] = X[M][K] W[N][K]^T (+ bias[N], may be NULL); acc: Y += instead of Y =. */
-DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
-                                   const void *packed, const float *bias, size_t m,
-                                   size_t n, size_t k, size_t ldy, bool acc);
-/*
- * X[M][N]^T X[M][N], summed over M: the lower triangle in strips of NN_GRAM_STRIP rows, one
- * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has
- * min(N, r+96) columns).  first: set, else added to.
- */
-DR_MUST_USE dr_status nn_i8_gram(nn_device *dev, float *strips, const float *x, size_t m,
-                                 size_t n, bool first);
 /* y = x / sqrt(mean(x^2) + eps) * w, row by row. */
 DR_MUST_USE dr_status nn_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
                                  size_t m, size_t d, float eps);
@@ -129,6 +100,9 @@ typedef struct {
     float scale;            /* of scores: 1/sqrt(head_dim) for most */
     float softcap;          /* scores become cap * tanh(score / cap); 0: none */
     const float *cos, *sin; /* [t][rotary_dim/2] */
+    /* [b][t] where each token's document begins in its sequence: what is before is not
+     * seen, and positions count from there; NULL: all at 0 */
+    const uint32_t *starts;
 } nn_attn_shape;
 
 /* Rotates q and k inside qkv[M][(H+2G)C] in place (halves, as Hugging Face); sign -1 turns
@@ -188,6 +162,9 @@ DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf
 void nn_decoder_close(nn_decoder *d);
 const hf_config *nn_decoder_config(const nn_decoder *d);
 nn_device *nn_decoder_device(nn_decoder *d);
+/* Documents for the forwards and backwards that follow, whose b and t are those of starts
+ * (see nn_attn_shape; borrowed; NULL: none); longest: tokens of the longest. */
+void nn_decoder_documents(nn_decoder *d, const uint32_t *starts, size_t longest);
 
 /* The layer's weights, loaded if needed; valid until the next call (or the close, when all
  * are kept). */

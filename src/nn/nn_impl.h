@@ -52,6 +52,12 @@ struct nn_device {
     char text[128];            /* "cpu, 2 threads, avx512" */
 };
 
+/* Where the document of token t of sequence b begins. */
+static inline size_t nn_attn_start(const nn_attn_shape *s, size_t b, size_t t)
+{
+    return s->starts != NULL ? s->starts[b * s->t + t] : 0;
+}
+
 extern const nn_backend nn_backend_ref, nn_backend_cpu, nn_backend_cpu_avx2,
     nn_backend_cpu_plain;
 

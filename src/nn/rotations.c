@@ -44,9 +44,10 @@ dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, const nn_layer *w, s
     s->window = (size_t)hf_layer_window(d->c, w->index);
     s->scale = (float)d->c->attn_scale;
     s->softcap = (float)d->c->attn_softcap;
+    s->starts = d->starts;
     if (r == NULL)
         return DR_OK;
-    DR_TRY(need_rope(table, r, t));
+    DR_TRY(need_rope(table, r, d->starts != NULL ? d->longest : t));
     s->rotary_dim = (size_t)r->rotary_dim;
     s->cos = table->cos;
     s->sin = table->sin;

@@ -70,7 +70,7 @@ static dr_status write_itself(data_blocks *out, const pass_job *job, const data_
         out->lengths[i] = s.len;
     out->tokens = s.count * s.len;
     const dr_part text = {out->ids, out->tokens * sizeof(*out->ids)};
-    if (dr_resume_take(job->resume, "text", out->ids, text.bytes))
+    if (dr_resume_take(job->killed, "text", out->ids, text.bytes))
         goto done; /* a run that was killed since had written it */
     dr_warn_result("the model writes its calibration text: about %s on this CPU: %zu x %zu "
                    "tokens",
@@ -80,8 +80,8 @@ static dr_status write_itself(data_blocks *out, const pass_job *job, const data_
     dr_progress_begin(&progress, "writing text", "tokens", s.count * s.len);
     DR_TRY(nn_sample(d, out->ids, &s, &progress));
     dr_progress_end(&progress);
-    if (job->resume != NULL)
-        (void)dr_resume_keep(job->resume, "text", &text, 1);
+    if (job->killed != NULL)
+        (void)dr_resume_keep(job->killed, "text", &text, 1);
 done:
     nn_decoder_close(d);
     return st;

@@ -231,6 +231,9 @@ dr_status pass_evaluate(const pass_evaluation *e)
         DR_FAIL(DR_EUSAGE, "questions have neither KL nor perplexity: no max_kl");
     if (e->task == NULL)
         DR_TRY(data_check(e->data));
+    if (e->data->strategy == DATA_PACKING)
+        DR_FAIL(DR_EUSAGE, "strategy packing is for training; line-by-line judges rows by "
+                           "themselves");
     DR_TRY(open_pair(&p, e));
     if (e->reference.name != NULL)
         DR_TRY(tell_model(e, "reference", &p.reference));

@@ -7,6 +7,7 @@
 
 #include "hf/hf.h"
 #include "pass/pass.h"
+#include "quant/quant.h"
 #include "train/train.h"
 
 /* data.h's default block. */
@@ -35,23 +36,67 @@ typedef struct {
     int seed;
     bool shuffle;
     int logging_steps;
+    int logging_strategy;
+    bool logging_first_step;
+    const char *lr_scheduler_kwargs;
+    int eval_strategy;
+    int eval_steps;
+    bool load_best_model_at_end;
+    int metric_for_best_model;
+    int early_stopping_patience;
+    double early_stopping_threshold;
+    int save_strategy;
+    int save_steps;
+    int save_total_limit;
 } pass_lora_config;
+
+/* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
+
+extern const char *const pass_trainer_whens[], *const pass_trainer_metrics[];
+
+/* Options without effect on one another, schedules and what they may hold. */
+DR_MUST_USE dr_status pass_trainer_check(const pass_lora_config *c, const dr_param *params,
+                                         size_t count, const unsigned char *given);
+/* Schedule, log and evaluations; o->eval says whether there is something to evaluate.
+ * DR_EUSAGE: an option of evaluations without data for them. */
+DR_MUST_USE dr_status pass_trainer_options(train_options *o, const pass_job *job,
+                                           const pass_lora_config *c);
 
 /* The config, the model's default targets and the adapter to start from as options of the
  * training; strings live in the job's arena. */
 DR_MUST_USE dr_status pass_lora_options(train_options *o, const pass_job *job,
                                         const pass_model *in, const hf_model *m);
 
-/* The blocks to train on, after their preview was shown. */
+/* What a checkpoint must have been made with: the job's parameters but those of the log and
+ * of checkpoints; released with json_decref. */
+DR_MUST_USE dr_status pass_trainer_settings(json_t **out, const pass_job *job);
+/* The checkpoints go with the result; *spent: their folder, or NULL. */
+DR_MUST_USE dr_status pass_place_checkpoints(const char **spent, const pass_job *job,
+                                             const train_options *o);
+
+/* The blocks to train on, after their preview was shown, and those to evaluate on, none
+ * where job->eval is NULL. */
 DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks,
-                                           const hf_model *m);
+                                           data_blocks *eval, const hf_model *m);
 
 /* The base as dir; *how says in words how its files got there. */
 DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
                                       const hf_model *m, const char **how);
 
+/* What a training was: its data, its base, what came of it. */
+typedef struct {
+    const train_report *report;
+    const data_blocks *blocks, *eval;
+    const hf_model *base;
+    const char *how; /* the base's files got there */
+} pass_training;
+
+/* report.html: perplexities, curves, settings; no time and no path in it. */
+DR_MUST_USE dr_status pass_training_report(const pass_job *job, const pass_training *t);
+/* The means of the evaluation's blocks that have a label, with their error. */
+quant_mean pass_eval_mean(const double *losses, size_t count);
+
 /* The result for people and programs. */
-DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const train_report *t,
-                                         const char *how, const data_blocks *blocks);
+DR_MUST_USE dr_status pass_tell_training(const pass_job *job, const pass_training *t);
 
 #endif

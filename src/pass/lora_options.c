@@ -45,6 +45,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
                             const hf_model *m)
 {
     const pass_lora_config *c = job->config;
+    dr_status st = DR_OK;
 
     train_options_default(o);
     o->r = c->r;
@@ -66,11 +67,14 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->max_grad_norm = c->max_grad_norm;
     o->seed = (uint64_t)c->seed;
     o->shuffle = c->shuffle;
-    o->logging_steps = (size_t)c->logging_steps;
-    o->keep_bytes = (size_t)(job->memory_bytes / 2);
+    o->keep_bytes = (size_t)(job->memory_given ? job->memory_bytes : job->memory_bytes / 2);
+    o->strict = job->memory_given;
+    DR_TRY(pass_trainer_options(o, job, c));
     if (in->adapter_count > 1)
-        return dr_fail(DR_EUSAGE, "training starts from one adapter, not from %zu",
-                       in->adapter_count);
+        DR_FAIL(DR_EUSAGE, "training starts from one adapter, not from %zu",
+                in->adapter_count);
     o->from_adapter = in->adapter_count > 0 ? in->adapters[0].path : NULL;
-    return targets(o, job->arena, c, m);
+    DR_TRY(targets(o, job->arena, c, m));
+done:
+    return st;
 }

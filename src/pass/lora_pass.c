@@ -16,8 +16,6 @@ enum { MARGIN_BYTES = 64 << 20 }; /* room for an adapter and side files */
 
 typedef pass_lora_config lora;
 
-static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
-
 static const dr_param params[] = {
     DR_INT(lora, r, .dflt = "64", .search = "[16, 32, 64]", .min = 1, .max = 4096,
            .help = "rank of the adapter"),
@@ -37,8 +35,10 @@ static const dr_param params[] = {
     DR_INT(lora, gradient_accumulation_steps, .dflt = "1", .min = 1, .max = 65536,
            .help = "micro-batches a step"),
     DR_FLOAT(lora, learning_rate, .dflt = "2e-4", .max = 1000, .help = "of AdamW"),
-    DR_CHOICE(lora, lr_scheduler_type, .dflt = "constant", .choices = schedules,
+    DR_CHOICE(lora, lr_scheduler_type, .dflt = "constant", .choices = train_schedule_names,
               .help = "how the rate changes"),
+    DR_STR(lora, lr_scheduler_kwargs, .dflt = "null", .json = true,
+           .help = "what the schedule takes: {\"num_cycles\": 2}"),
     DR_FLOAT(lora, warmup_ratio, .dflt = "0.03", .max = 1,
              .help = "share of the steps that warm up (not with constant)"),
     DR_INT(lora, warmup_steps, .dflt = "0", .max = 1e9, .help = "wins over warmup_ratio"),
@@ -53,6 +53,27 @@ static const dr_param params[] = {
     DR_BOOL(lora, shuffle, .dflt = "true", .help = "blocks in a new order each epoch"),
     DR_INT(lora, logging_steps, .dflt = "0", .max = 1e9,
            .help = "log the loss every so many steps; 0: at the end"),
+    DR_CHOICE(lora, logging_strategy, .dflt = "steps", .choices = pass_trainer_whens,
+              .help = "when the loss is logged"),
+    DR_BOOL(lora, logging_first_step, .dflt = "false", .help = "log the first, too"),
+    DR_CHOICE(lora, eval_strategy, .dflt = "null", .choices = pass_trainer_whens,
+              .help = "when to evaluate between before and after (steps)"),
+    DR_INT(lora, eval_steps, .dflt = "0", .max = 1e9,
+           .help = "evaluate every so many steps; 0: logging_steps, or 500"),
+    DR_BOOL(lora, load_best_model_at_end, .dflt = "false",
+            .help = "keep the adapter whose evaluation was best, not the last"),
+    DR_CHOICE(lora, metric_for_best_model, .dflt = "eval_loss",
+              .choices = pass_trainer_metrics, .help = "what is best"),
+    DR_INT(lora, early_stopping_patience, .dflt = "0", .max = 1e9,
+           .help = "stop after so many evaluations without a better one; 0: never"),
+    DR_FLOAT(lora, early_stopping_threshold, .dflt = "0", .max = 1000,
+             .help = "better by no more than this is not better"),
+    DR_CHOICE(lora, save_strategy, .dflt = "steps", .choices = pass_trainer_whens,
+              .help = "when a checkpoint is written"),
+    DR_INT(lora, save_steps, .dflt = "500", .min = 1, .max = 1e9,
+           .help = "a checkpoint every so many steps"),
+    DR_INT(lora, save_total_limit, .dflt = "0", .max = 1e9,
+           .help = "so many checkpoints are kept; 0: all"),
     DR_REFUSED("modules_to_save", "modules beside the adapter come later",
                "target_modules"),
     DR_REFUSED("torch_dtype", "training is in float32", NULL),
@@ -60,7 +81,7 @@ static const dr_param params[] = {
     DR_REFUSED("allow_tf32", "sums are in float32", NULL),
     DR_REFUSED("ephemeral_gpu_offload", "CUDA devices come later", NULL),
     DR_REFUSED("train_data_config", "data sets by name are those of workflow files", NULL),
-    DR_REFUSED("eval_data_config", "evaluation sets come later", NULL),
+    DR_REFUSED("eval_data_config", "data sets by name are those of workflow files", NULL),
     DR_REFUSED("training_args", "its members are parameters of their own", "max_steps"),
 };
 
@@ -87,7 +108,18 @@ static dr_status validate(const void *config, const unsigned char *given)
     }
     if (c->max_steps == 0)
         return dr_fail(DR_EUSAGE, "max_steps: 0 trains nothing; -1 means num_train_epochs");
-    return DR_OK;
+    return pass_trainer_check(c, params, DR_COUNT(params), given);
+}
+
+static train_blocks blocks_of(const data_blocks *b)
+{
+    return (train_blocks){.ids = b->ids,
+                          .lengths = b->lengths,
+                          .count = b->count,
+                          .seq_len = b->seq_len,
+                          .context = b->context,
+                          .marks = b->marks,
+                          .starts = b->starts};
 }
 
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
@@ -97,8 +129,9 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     const char *base = dr_path_join(job->arena, job->final_dir, "model"), *how = "";
     hf_model *m = NULL;
     nn_device *dev = NULL;
-    data_blocks blocks = {0};
+    data_blocks blocks = {0}, eval = {0};
     train_report report = {0};
+    json_t *settings = NULL;
     train_options o;
     dr_status st = DR_OK;
 
@@ -110,26 +143,35 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     }
     DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
     DR_TRY(pass_lora_options(&o, job, in, m));
-    DR_TRYF(pass_training_blocks(job, &blocks, m), "reading the training data");
+    DR_TRY(pass_training_blocks(job, &blocks, &eval, m));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
     DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
     DR_TRY(dr_make_dirs(adapter_dir));
 
-    const train_blocks tb = {blocks.ids, blocks.lengths, blocks.count, blocks.seq_len,
-                             blocks.context};
+    const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
+    o.eval = eval.count > 0 ? &te : NULL;
+    DR_TRY(pass_trainer_settings(&settings, job));
+    o.settings = settings;
     DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
-    DR_TRY(pass_tell_training(job, &report, how, &blocks));
+    const pass_training made = {&report, &blocks, &eval, m, how};
+    DR_TRY(pass_tell_training(job, &made));
+    DR_TRY(pass_training_report(job, &made));
 
+    const char *spent = NULL;
+    DR_TRY(pass_place_checkpoints(&spent, job, &o));
     pass_adapter *adapter = dr_arena_alloc(job->arena, 1, sizeof(*adapter));
     adapter->path = adapter_dir;
     *out = (pass_model){.kind = PASS_MODEL_HF,
                         .path = model_dir,
                         .name = in->name,
                         .adapters = adapter,
-                        .adapter_count = 1};
+                        .adapter_count = 1,
+                        .spent = spent};
 done:
     train_report_release(&report);
+    json_decref(settings);
     data_blocks_release(&blocks);
+    data_blocks_release(&eval);
     nn_device_close(dev);
     hf_model_close(m);
     return st;
@@ -165,11 +207,12 @@ done:
 extern const pass_def pass_lora; /* PASS(lora) in pass/passes.def */
 const pass_def pass_lora = {
     .name = "LoRA",
-    .version = 1,
+    .version = 2,
     .summary = "low-rank adapters on a plain or a packed base",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
+    .trains = true,
     .config_size = sizeof(pass_lora_config),
     .params = params,
     .params_count = DR_COUNT(params),

@@ -8,6 +8,7 @@
 #include "pass/page_impl.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTH = 720, PANEL = 350, TALL = 120, LINE_TALL = 200, LEFT = 46, COLOURS = 6 };
@@ -117,6 +118,29 @@ dr_status page_table(dr_buf *b, const char *const *cells, size_t rows, size_t co
     }
     DR_TRY(dr_buf_adds(b, "</table>\n"));
 done:
+    return st;
+}
+
+dr_status page_settings(dr_buf *b, dr_arena *a, const char **cells, size_t n,
+                        const pass_job *job)
+{
+    const char *key;
+    json_t *config = NULL, *v;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_params_json(&config, job->def->params, job->def->params_count, job->config));
+    json_object_foreach(config, key, v)
+    {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        DR_BUG_IF(n == PAGE_SETTINGS_MAX);
+        cells[2 * n] = dr_arena_strdup(a, key);
+        cells[2 * n++ + 1] = dr_arena_strdup(a, text != NULL ? text : "");
+        free(text);
+    }
+    DR_TRY(page_section(b, "Settings", NULL));
+    DR_TRY(page_table(b, cells, n, 2));
+done:
+    json_decref(config);
     return st;
 }
 

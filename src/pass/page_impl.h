@@ -13,6 +13,7 @@
 
 #include "core/buf.h"
 #include "core/status.h"
+#include "pass/pass.h"
 
 DR_MUST_USE dr_status page_begin(dr_buf *b, const char *title);
 DR_MUST_USE dr_status page_end(dr_buf *b);
@@ -21,6 +22,12 @@ DR_MUST_USE dr_status page_section(dr_buf *b, const char *title, const char *tex
 /* cells[rows][columns], the first row being the head; NULL is an empty cell. */
 DR_MUST_USE dr_status page_table(dr_buf *b, const char *const *cells, size_t rows,
                                  size_t columns);
+
+/* The section of what was asked for: n rows of two cells that are there already, then the
+ * pass's parameters; cells has room for PAGE_SETTINGS_MAX rows. */
+enum { PAGE_SETTINGS_MAX = 96 };
+DR_MUST_USE dr_status page_settings(dr_buf *b, dr_arena *a, const char **cells, size_t n,
+                                    const pass_job *job);
 
 /* Values over 0, 1, 2, ...; stride in doubles.  What is not finite leaves a gap. */
 typedef struct {

@@ -44,6 +44,7 @@ typedef struct {
     const pass_adapter *adapters;
     size_t adapter_count;
     const pass_mix_choice *mix; /* for a quantizer; NULL: its own */
+    const char *spent; /* a folder that is of no use once this is committed, or NULL */
 } pass_model;
 
 typedef struct pass_def pass_def;
@@ -57,12 +58,16 @@ typedef struct {
     const char
         *final_dir; /* where out_dir will be after the commit, for files that name it */
     const data_options *data; /* what the user said about data */
+    const data_options *eval; /* what a training is judged on; NULL: nothing */
+    const char *checkpoints;  /* the folder for those of a training */
+    const char *resume;       /* "true", or one to go on from; NULL: from the start */
     const char *device;       /* "cpu" or "ref" */
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
+    bool memory_given;        /* the user said so */
     bool evaluate;            /* measure the result against the input */
     double max_kl;            /* of that, as in pass_evaluation */
-    dr_resume *resume;        /* of a quantizer: what a killed run had done; may be NULL */
+    dr_resume *killed;        /* of a quantizer: what a killed run had done; may be NULL */
     bool check;               /* load the result in the runtime before it is committed */
     dr_arena *arena;          /* lives as long as the result */
     dr_buf *text;             /* the result for people: tables, sizes (stdout at the end) */
@@ -82,6 +87,7 @@ struct pass_def {
     pass_kind takes, gives;
     bool needs_data;
     bool chooses; /* writes nothing: it says something to the quantizer after it */
+    bool trains;  /* takes eval and resume */
     size_t config_size;
     const dr_param *params;
     size_t params_count;

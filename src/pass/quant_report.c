@@ -158,9 +158,8 @@ done:
 static dr_status tell_settings(dr_buf *b, dr_arena *a, const pass_job *job,
                                const pass_quant_outcome *o)
 {
-    const char *cells[2 * 64] = {"setting", "value"}, *key;
+    const char *cells[2 * PAGE_SETTINGS_MAX] = {"setting", "value"};
     size_t n = 1;
-    json_t *config = NULL, *v;
     dr_status st = DR_OK;
 
     cells[2] = "pass";
@@ -178,19 +177,8 @@ static dr_status tell_settings(dr_buf *b, dr_arena *a, const pass_job *job,
             a, "%zu blocks of %zu tokens, %s", o->calib_blocks, o->calib_seq_len,
             job->data->data_name != NULL ? "files" : "built-in text");
     }
-    DR_TRY(dr_params_json(&config, job->def->params, job->def->params_count, job->config));
-    json_object_foreach(config, key, v)
-    {
-        char *text = json_dumps(v, JSON_ENCODE_ANY);
-        DR_BUG_IF(n == DR_COUNT(cells) / 2);
-        cells[2 * n] = dr_arena_strdup(a, key);
-        cells[2 * n++ + 1] = dr_arena_strdup(a, text != NULL ? text : "");
-        free(text);
-    }
-    DR_TRY(page_section(b, "Settings", NULL));
-    DR_TRY(page_table(b, cells, n, 2));
+    DR_TRY(page_settings(b, a, cells, n, job));
 done:
-    json_decref(config);
     return st;
 }
 

@@ -183,7 +183,7 @@ static dr_status mix(const pass_job *job, pass_choices *chosen, nn_device *dev,
     const quant_site site = {.dev = dev,
                              .in = m,
                              .progress = plan->modules->max_size ? &progress : NULL,
-                             .resume = job->resume};
+                             .resume = job->killed};
     dr_status st = DR_OK;
 
     if (site.progress != NULL)
@@ -213,15 +213,15 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
-    if (job->resume != NULL)
-        hf_writer_keep(writer, dr_resume_dir(job->resume));
+    if (job->killed != NULL)
+        hf_writer_keep(writer, dr_resume_dir(job->killed));
     const quant_site site = {.dev = dev,
                              .in = m,
                              .out = writer,
                              .progress = &progress,
                              .choices = chosen->layers,
                              .head = chosen->head ? &chosen->head_grid : NULL,
-                             .resume = job->resume};
+                             .resume = job->killed};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
     DR_TRY(plan->quantize(&site, grid, &calib, job->config));

@@ -94,22 +94,3 @@ dr_status train_adamw_step(dr_pool *pool, train_state *s, const train_adamw *o, 
 
     return dr_pool_run(pool, chunks(s), adam_task, &j);
 }
-
-double train_rate(const train_options *o, size_t k, size_t total)
-{
-    size_t warmup = o->warmup_steps;
-    double done;
-
-    if (o->schedule == TRAIN_CONSTANT)
-        return o->learning_rate;
-    if (warmup == 0)
-        warmup = (size_t)ceil((double)total * o->warmup_ratio);
-    if (k < warmup)
-        return o->learning_rate * (double)k / (double)warmup;
-    done = total > warmup ? (double)(k - warmup) / (double)(total - warmup) : 1;
-    if (done > 1)
-        done = 1;
-    if (o->schedule == TRAIN_LINEAR)
-        return o->learning_rate * (1 - done);
-    return o->learning_rate * 0.5 * (1 + cos(3.14159265358979323846 * done));
-}

@@ -2,6 +2,7 @@
  * order.c - the order in which the Hugging Face Trainer sees its blocks: torch.randperm on
  * the CPU, which swaps forward with draws of MT19937 (Matsumoto and Nishimura 1998).
  */
+#include "core/mem.h"
 #include "train/train_impl.h"
 
 enum { MT_N = 624, MT_M = 397 };
@@ -55,4 +56,26 @@ void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuf
         order[i] = order[j];
         order[j] = t;
     }
+}
+
+/* ---- an epoch, cut into steps ---- */
+
+void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o)
+{
+    *s = (train_sampler){.order = dr_calloc(b->count, sizeof(size_t)), .epoch = SIZE_MAX};
+    s->batches = (b->count + o->batch - 1) / o->batch;
+    s->groups = (s->batches + o->accumulation - 1) / o->accumulation;
+}
+
+void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
+                        const train_options *o, size_t *first, size_t *end)
+{
+    size_t epoch = k / s->groups, group = k % s->groups;
+
+    if (epoch != s->epoch) {
+        train_order(s->order, b->count, o->seed, epoch, o->shuffle);
+        s->epoch = epoch;
+    }
+    *first = group * o->accumulation;
+    *end = *first + o->accumulation < s->batches ? *first + o->accumulation : s->batches;
 }

@@ -7,15 +7,52 @@
 #ifndef DRUPE_TRAIN_H
 #define DRUPE_TRAIN_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/arena.h"
 #include "core/status.h"
 #include "hf/hf.h"
 #include "nn/nn.h"
 
-typedef enum { TRAIN_CONSTANT, TRAIN_LINEAR, TRAIN_COSINE } train_schedule;
+/* The names of transformers' SchedulerType, in train_schedule_names. */
+typedef enum {
+    TRAIN_CONSTANT,
+    TRAIN_LINEAR,
+    TRAIN_COSINE,
+    TRAIN_COSINE_RESTARTS,
+    TRAIN_POLYNOMIAL,
+    TRAIN_CONSTANT_WARMUP,
+    TRAIN_INVERSE_SQRT,
+    TRAIN_COSINE_MIN,
+    TRAIN_STABLE_DECAY
+} train_schedule;
+extern const char *const train_schedule_names[]; /* ends with NULL */
+
+/* What lr_scheduler_kwargs may hold; see schedule.c for who reads what. */
+typedef struct {
+    double num_cycles, power, lr_end, min_lr, min_lr_ratio;
+    size_t timescale, num_decay_steps;
+} train_schedule_shape;
+
+/* When something is done: never, every so many steps, at each epoch's end. */
+typedef enum { TRAIN_NEVER, TRAIN_STEPS, TRAIN_EPOCH } train_when;
+
+/*
+ * ids [count][seq_len], lengths of each block (padding past them is not trained on): labels
+ * are the inputs, shifted by one.
+ */
+typedef struct {
+    const int32_t *ids;
+    const size_t *lengths;
+    size_t count, seq_len;
+    size_t context;             /* first tokens of each block that are no labels */
+    const unsigned char *marks; /* [count][seq_len], 1: a label; NULL: all are */
+    const uint32_t *starts;     /* [count][seq_len] where each token's text begins: what is
+                               before is neither seen nor answered; NULL: at 0 */
+} train_blocks;
 
 typedef struct {
     int r;          /* 64 */
@@ -26,48 +63,87 @@ typedef struct {
     size_t target_count;
     const char *from_adapter; /* PEFT folder to start from; NULL: fresh */
 
-    size_t max_steps;        /* 0: from epochs */
-    double epochs;           /* 3 */
-    size_t batch;            /* per_device_train_batch_size: 8 */
-    size_t accumulation;     /* gradient_accumulation_steps: 1 */
-    double learning_rate;    /* 2e-4 */
-    train_schedule schedule; /* constant */
-    double warmup_ratio;     /* 0.03; no effect with constant, as in transformers */
-    size_t warmup_steps;     /* wins over the ratio */
+    size_t max_steps;           /* 0: from epochs */
+    double epochs;              /* 3 */
+    size_t batch;               /* per_device_train_batch_size: 8 */
+    size_t accumulation;        /* gradient_accumulation_steps: 1 */
+    double learning_rate;       /* 2e-4 */
+    train_schedule schedule;    /* constant */
+    train_schedule_shape shape; /* transformers' defaults */
+    double warmup_ratio;        /* 0.03; no effect with constant, as in transformers */
+    size_t warmup_steps;        /* wins over the ratio */
     double weight_decay, beta1, beta2, eps; /* 0, .9, .999, 1e-8 */
     double max_grad_norm;                   /* 1; 0: no clipping */
     uint64_t seed;                          /* 42 */
-    bool shuffle;         /* torch.randperm of each epoch, seeded as the Trainer's */
-    size_t logging_steps; /* 0: at the end only */
-    size_t keep_bytes;    /* memory for weights and activations; 0: half of what is free */
+    bool shuffle;      /* torch.randperm of each epoch, seeded as the Trainer's */
+    size_t keep_bytes; /* memory to use; 0: half of the machine's */
+    bool strict;       /* and no more: DR_ENOMEM when it cannot do with that */
+
+    train_when log_when;  /* lines of the log, and entries of the history */
+    size_t logging_steps; /* of TRAIN_STEPS */
+    bool log_first;       /* the first step, too */
+
+    const train_blocks *eval; /* NULL: nothing is evaluated */
+    train_when eval_when;     /* beside the base before and the adapter after */
+    size_t eval_steps;
+    bool load_best;   /* write the adapter whose evaluation was best, not the last */
+    size_t patience;  /* stop after so many evaluations without a better one; 0: never */
+    double threshold; /* by more than this is better, for patience */
+
+    const char *checkpoints; /* folder that holds them; NULL: there are none */
+    train_when save_when;
+    size_t save_steps;
+    size_t save_limit;  /* the last ones stay; 0: all */
+    const char *resume; /* a checkpoint, or a folder of them; NULL: from the start */
+    /* What a checkpoint must have been made with: names and values, for messages; NULL:
+     * nothing.  Model, data and starting adapter are looked at in any case. */
+    const json_t *settings;
 } train_options;
 
+/* A loss, in nats a token, after so many steps. */
 typedef struct {
-    size_t steps;
-    double *losses;     /* owned: one a step */
-    double *grad_norms; /* owned: before clipping */
-    double seconds;     /* of the steps */
-    size_t tokens;      /* trained on, repeats counted */
-    size_t trainable;   /* parameters */
-    size_t peak_bytes;  /* planned: weights, activations, gradients, optimizer */
+    size_t step;
+    double loss;
+} train_eval;
+
+typedef struct {
+    size_t steps, total;   /* done, of */
+    size_t epoch_steps;    /* of one epoch */
+    double *losses;        /* owned: one a step */
+    double *grad_norms;    /* owned: before clipping */
+    size_t tokens;         /* trained on, repeats counted */
+    double seconds;        /* of this process's steps, without evaluations */
+    size_t session_tokens; /* of these */
+    size_t trainable;      /* parameters */
+    size_t peak_bytes;     /* planned: weights, activations, gradients, optimizer */
+
+    train_eval *evals; /* owned: the first is the base, at step 0 */
+    size_t eval_count;
+    size_t best_step; /* of the evaluations after the first; 0: there is none */
+    double best_loss;
+    size_t waited;    /* evaluations since one was better, by the threshold */
+    bool stopped;     /* early */
+    size_t made_step; /* the step whose adapter was written */
+    double *base_losses, *made_losses; /* owned: means of the evaluation's blocks, of the
+                                          base and of what was written; NaN: no target */
+    json_t *history;                   /* owned: log_history, as the Trainer has it */
 } train_report;
 void train_report_release(train_report *r);
 
 /*
- * ids [count][seq_len], lengths of each block (padding past them is not trained on): labels
- * are the inputs, shifted by one.  Writes a PEFT folder to out_dir.
+ * Writes a PEFT folder to out_dir.
  * DR_EUSAGE: targets that the model does not have (named, with those it has).
+ * DR_EDEVICE: a loss or a gradient that is not finite, with its step.
+ * DR_EUSAGE, with checkpoints: some are there and resume is NULL; resume names none that is
+ * whole, or one of another model, other data or other settings, by name.
  */
-typedef struct {
-    const int32_t *ids;
-    const size_t *lengths;
-    size_t count, seq_len;
-    size_t context; /* first tokens of each block that are no labels */
-} train_blocks;
 DR_MUST_USE dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
                                  const char *base_name, const train_blocks *blocks,
                                  const train_options *o, const char *out_dir);
 
+/* The steps of a folder's checkpoints, the last first; none where it is not there. */
+DR_MUST_USE dr_status train_checkpoint_list(dr_arena *a, size_t **steps, size_t *count,
+                                            const char *dir);
 /* PEFT's default target modules for a family ("q_proj", "v_proj"), Olive's for Phi-3. */
 void train_default_targets(const hf_config *c, const char *const **names, size_t *count);
 void train_options_default(train_options *o);

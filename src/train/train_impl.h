@@ -6,6 +6,8 @@
 #define DRUPE_TRAIN_TRAIN_IMPL_H
 
 #include "core/arena.h"
+#include "core/hash.h"
+#include "core/log.h"
 #include "train/train.h"
 
 /*
@@ -56,5 +58,106 @@ double train_rate(const train_options *o, size_t k, size_t total);
  * accelerate's seedable sampler does for the Hugging Face Trainer; identity when
  * !shuffle. */
 void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuffle);
+
+/* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
+typedef struct {
+    size_t *order;                 /* owned: of the current epoch */
+    size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
+} train_sampler;
+void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o);
+/* Micro-batches [*first, *end) of step k, in the order of its epoch. */
+void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
+                        const train_options *o, size_t *first, size_t *end);
+
+/* ---- memory (memory_plan.c) ---- */
+
+typedef struct {
+    size_t least;   /* bytes that it cannot do without */
+    size_t kept;    /* layers, from the top, whose activations are kept */
+    size_t weights; /* bytes for weights as floats */
+    size_t bytes;   /* of all that will be used */
+} train_memory;
+/* best: a copy of the parameters, too. */
+void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
+                       size_t seq, size_t budget, bool best);
+
+/* ---- the trainer ---- */
+
+typedef struct {
+    nn_decoder *dec;
+    train_state state;
+    const train_blocks *blocks;
+    const train_options *o;
+    int layers;
+    size_t hidden;
+    nn_acts *acts; /* of the kept layers, from the top; then one for all others */
+    size_t acts_count, kept;
+    float *inputs;    /* [layers - kept][seq_len][D] */
+    float *x, *dx;    /* [seq_len][D] */
+    int32_t *targets; /* [seq_len] */
+    size_t bytes;     /* of all that */
+    train_sampler sampler;
+    size_t logged;         /* steps that are in the history already */
+    double eval_seconds;   /* of the last evaluation */
+    double *last_losses;   /* owned: of the last evaluation's blocks */
+    float *best;           /* owned: parameters of the best one; NULL: not asked for */
+    double *best_losses;   /* owned */
+    const char *base_name; /* borrowed */
+    json_t *identity;      /* owned: what a checkpoint belongs to; NULL: none is used */
+} trainer;
+
+/* A block through all layers, with the adapter or without; what the backward needs stays in
+ * acts or inputs. */
+DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, size_t block,
+                                    bool adapter);
+/* Labels of block i in t->targets. */
+void train_targets(trainer *t, const train_blocks *b, size_t i);
+
+/* ---- what is done beside the steps (train_watch.c) ---- */
+
+/* Room for it. */
+void train_watch_open(trainer *t, train_report *r);
+/* Evaluates the base; then what is due after step r->steps; then what is due at the end,
+ * where the best adapter takes the last one's place. */
+DR_MUST_USE dr_status train_watch_begin(trainer *t, train_report *r);
+DR_MUST_USE dr_status train_watch_step(trainer *t, train_report *r);
+DR_MUST_USE dr_status train_watch_end(trainer *t, train_report *r);
+
+/* After this process's first step: how long the rest will take, and what would be faster,
+ * where that is long. */
+void train_forecast(const trainer *t, const train_report *r, const dr_progress *p,
+                    double step_seconds);
+/* In words; false: it is not long.  least: what is long, in seconds. */
+bool train_forecast_text(char *text, size_t size, const trainer *t, const train_report *r,
+                         double step_seconds, double least);
+
+/* ---- checkpoints (checkpoint.c, checkpoint_read.c, identity.c) ---- */
+
+enum { TRAIN_CHECKPOINT_FILES = 4, TRAIN_CHECKPOINT_FORMAT = 1 };
+extern const char *const train_checkpoint_files[TRAIN_CHECKPOINT_FILES];
+
+/* "checkpoint-40" is 40; false: no such name. */
+bool train_checkpoint_step(size_t *step, const char *name);
+/* DR_EUSAGE: a run that would write checkpoints finds some that it does not go on from. */
+DR_MUST_USE dr_status train_checkpoint_none(const train_options *o);
+/* The oldest beyond the limit go; so they do after each write. */
+DR_MUST_USE dr_status train_checkpoint_rotate(const train_options *o);
+/* After step r->steps. */
+DR_MUST_USE dr_status train_checkpoint_write(trainer *t, const train_report *r);
+/* Parameters, moments and the report as they were.  DR_EUSAGE: none is there, none is
+ * whole, or it belongs to another run, with what differs. */
+DR_MUST_USE dr_status train_checkpoint_read(trainer *t, train_report *r);
+/* A hint behind an error: which checkpoint there is to go on from. */
+void train_checkpoint_tell(const train_options *o);
+/* Of drupe.json without its own checksum. */
+void train_manifest_hash(char hex[DR_SHA256_HEX], const json_t *manifest);
+
+DR_MUST_USE dr_status train_model_hash(char hex[DR_SHA256_HEX], const hf_model *m);
+DR_MUST_USE dr_status train_blocks_hash(char hex[DR_SHA256_HEX], const train_blocks *b);
+/* Before the first step; released with json_decref. */
+DR_MUST_USE dr_status train_identity(json_t **out, const trainer *t, const hf_model *m);
+/* DR_EUSAGE: was, a checkpoint's, is not this run's; where names the checkpoint. */
+DR_MUST_USE dr_status train_identity_check(const trainer *t, const json_t *was,
+                                           const char *where);
 
 #endif

@@ -10,8 +10,8 @@
  *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
  *   backward  layers from the top down to the lowest that trains
  *
- * What the backward needs is kept whole when it fits keep_bytes; else only each layer's
- * input is kept and the layer is run again.  Both give the same bytes.
+ * What the backward needs is kept of as many layers as memory has room for; of the others
+ * only the input is kept and the layer is run again.  Both give the same bytes.
  */
 #include <math.h>
 #include <stdio.h>
@@ -23,21 +23,6 @@
 #include "core/mem.h"
 #include "train/train_impl.h"
 
-typedef struct {
-    nn_decoder *dec;
-    train_state state;
-    const train_blocks *blocks;
-    const train_options *o;
-    int layers;
-    size_t hidden;
-    nn_acts *acts; /* [layers] when all are kept, else [1] */
-    size_t acts_count;
-    float *inputs;    /* [layers][seq_len][D] when acts are not kept */
-    float *x, *dx;    /* [seq_len][D] */
-    int32_t *targets; /* [seq_len] */
-    size_t bytes;     /* of all that */
-} trainer;
-
 static void trainer_release(trainer *t)
 {
     for (size_t i = 0; i < t->acts_count; i++)
@@ -47,6 +32,11 @@ static void trainer_release(trainer *t)
     dr_big_free(t->x);
     dr_big_free(t->dx);
     free(t->targets);
+    free(t->sampler.order);
+    dr_big_free(t->best);
+    free(t->best_losses);
+    free(t->last_losses);
+    json_decref(t->identity);
     train_state_release(&t->state);
     nn_decoder_close(t->dec);
 }
@@ -75,49 +65,83 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
 {
     const hf_config *c = hf_model_config(base);
     size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
+    bool best = o->eval != NULL && o->load_best;
+    train_memory plan;
     dr_status st = DR_OK;
 
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o));
-    size_t rank = t->state.max_rank, one = nn_acts_bytes(c, 1, seq, rank);
-    size_t all = one * (size_t)c->layers;
-    bool keep_acts = all <= keep / 2;
-    t->acts_count = keep_acts ? (size_t)c->layers : 1;
+    train_memory_plan(&plan, c, &t->state, seq, keep, best);
+    if (o->strict && plan.least > keep)
+        DR_FAIL(DR_ENOMEM,
+                "memory: %zu MB are needed, %zu MB were given; a shorter "
+                "max_seq_len or a smaller rank needs less",
+                plan.least / 1000000 + 1, keep / 1000000);
+    t->kept = plan.kept;
+    t->acts_count = plan.kept + (plan.kept < (size_t)c->layers);
     t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
     for (size_t i = 0; i < t->acts_count; i++)
-        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, rank));
-    size_t rows = seq * (size_t)c->layers;
-    if (!keep_acts)
-        DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of all layers"));
+        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, t->state.max_rank));
+    size_t rows = seq * ((size_t)c->layers - plan.kept);
+    DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of layers"));
     DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
     DR_TRY(floats(&t->dx, seq, t->hidden, "its gradient"));
     t->targets = dr_calloc(seq, sizeof(int32_t));
-    t->bytes = (keep_acts ? all : one + rows * t->hidden * 4) + 2 * seq * t->hidden * 4 +
-               16 * t->state.count;
-    DR_TRY(nn_decoder_open(&t->dec, dev, base, keep - (keep_acts ? all : keep / 4)));
-    dr_log(DR_INFO, "%s; %zu parameters train; %s", nn_device_describe(dev), t->state.count,
-           keep_acts ? "activations are kept" : "activations are computed twice");
+    if (best)
+        DR_TRY(floats(&t->best, t->state.count, 1, "the best adapter"));
+    train_sampler_open(&t->sampler, blocks, o);
+    t->bytes = plan.bytes;
+    DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    dr_log(DR_INFO,
+           "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
+           "%zu MB of memory",
+           nn_device_describe(dev), t->state.count, plan.kept, t->layers,
+           plan.bytes / 1000000);
 done:
     return st;
 }
 
-/* All layers upward; what the backward needs stays in acts or inputs. */
-static dr_status forward(trainer *t, const int32_t *ids, size_t n)
+/* Where a layer's activations go; *input: room for its input when they are not kept. */
+static nn_acts *acts_of(const trainer *t, int layer, float **input)
 {
+    size_t below = (size_t)(t->layers - 1 - layer);
+
+    *input = NULL;
+    if (below < t->kept)
+        return &t->acts[below];
+    *input = t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden;
+    return &t->acts[t->kept];
+}
+
+/* Tells the decoder where the texts of a block begin. */
+static void set_documents(trainer *t, const train_blocks *b, size_t block)
+{
+    const uint32_t *starts = b->starts != NULL ? b->starts + block * b->seq_len : NULL;
+    size_t longest = 0;
+
+    for (size_t k = 0; starts != NULL && k < b->lengths[block]; k++)
+        longest = k + 1 - starts[k] > longest ? k + 1 - starts[k] : longest;
+    nn_decoder_documents(t->dec, starts, longest);
+}
+
+dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool adapter)
+{
+    const int32_t *ids = b->ids + block * b->seq_len;
+    size_t n = b->lengths[block];
     const nn_layer *w = NULL;
+    float *input = NULL;
     dr_status st = DR_OK;
 
+    set_documents(t, b, block);
     DR_TRY(nn_decoder_embed(t->dec, t->x, ids, n));
     for (int layer = 0; layer < t->layers; layer++) {
-        bool all = t->acts_count > 1 || t->layers == 1;
-        nn_acts *acts = &t->acts[all ? layer : 0];
-        if (!all)
-            memcpy(t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden, t->x,
-                   n * t->hidden * sizeof(float));
+        nn_acts *acts = acts_of(t, layer, &input);
+        if (input != NULL)
+            memcpy(input, t->x, n * t->hidden * sizeof(float));
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
         DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
-                                t->state.layer_counts[layer]));
+                                adapter ? t->state.layer_counts[layer] : 0));
     }
 done:
     return st;
@@ -126,15 +150,14 @@ done:
 static dr_status backward(trainer *t, size_t n)
 {
     const nn_layer *w = NULL;
+    float *input = NULL;
     dr_status st = DR_OK;
 
     for (int layer = t->layers - 1; layer >= t->state.lowest; layer--) {
-        bool all = t->acts_count > 1 || t->layers == 1;
-        nn_acts *acts = &t->acts[all ? layer : 0];
+        nn_acts *acts = acts_of(t, layer, &input);
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
-        if (!all) {
-            memcpy(t->x, t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden,
-                   n * t->hidden * sizeof(float));
+        if (input != NULL) {
+            memcpy(t->x, input, n * t->hidden * sizeof(float));
             DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                     t->state.layer_counts[layer]));
         }
@@ -145,71 +168,58 @@ done:
     return st;
 }
 
+void train_targets(trainer *t, const train_blocks *b, size_t i)
+{
+    const int32_t *ids = b->ids + i * b->seq_len;
+    size_t n = b->lengths[i];
+
+    const uint32_t *starts = b->starts != NULL ? b->starts + i * b->seq_len : NULL;
+    const unsigned char *marks = b->marks != NULL ? b->marks + i * b->seq_len : NULL;
+
+    for (size_t k = 0; k < n; k++) {
+        bool label = k + 1 < n && k + 1 >= b->context && (marks == NULL || marks[k + 1]) &&
+                     (starts == NULL || starts[k + 1] <= k);
+        t->targets[k] = label ? ids[k + 1] : -100;
+    }
+}
+
 /* One block: gradients are added, its losses summed. */
 static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
                            size_t *counted)
 {
-    const int32_t *ids = t->blocks->ids + block * t->blocks->seq_len;
     size_t n = t->blocks->lengths[block];
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < n; i++)
-        t->targets[i] = i + 1 < n && i + 1 >= t->blocks->context ? ids[i + 1] : -100;
-    DR_TRY(forward(t, ids, n));
+    train_targets(t, t->blocks, block);
+    DR_TRY(train_forward(t, t->blocks, block, true));
     DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
     DR_TRY(backward(t, n));
 done:
     return st;
 }
 
-/* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
-typedef struct {
-    size_t *order;                 /* owned: of the current epoch */
-    size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
-} sampler;
-
-static void sampler_open(sampler *s, const train_blocks *b, const train_options *o)
-{
-    *s = (sampler){.order = dr_calloc(b->count, sizeof(size_t)), .epoch = SIZE_MAX};
-    s->batches = (b->count + o->batch - 1) / o->batch;
-    s->groups = (s->batches + o->accumulation - 1) / o->accumulation;
-}
-
-/* Micro-batches [*first, *end) of step k, in the order of its epoch. */
-static void sampler_step(sampler *s, size_t k, const train_blocks *b,
-                         const train_options *o, size_t *first, size_t *end)
-{
-    size_t epoch = k / s->groups, group = k % s->groups;
-
-    if (epoch != s->epoch) {
-        train_order(s->order, b->count, o->seed, epoch, o->shuffle);
-        s->epoch = epoch;
-    }
-    *first = group * o->accumulation;
-    *end = *first + o->accumulation < s->batches ? *first + o->accumulation : s->batches;
-}
-
 /* Targets in a micro-batch. */
-static size_t batch_targets(const trainer *t, const size_t *order, size_t from, size_t to)
+static size_t batch_targets(trainer *t, const size_t *order, size_t from, size_t to)
 {
     size_t n = 0;
 
     for (size_t i = from; i < to; i++) {
-        size_t length = t->blocks->lengths[order[i]];
-        size_t seen = t->blocks->context > 1 ? t->blocks->context : 1;
-        n += length > seen ? length - seen : 0;
+        train_targets(t, t->blocks, order[i]);
+        for (size_t k = 0; k < t->blocks->lengths[order[i]]; k++)
+            n += t->targets[k] >= 0;
     }
     return n;
 }
 
-static dr_status run_step(trainer *t, sampler *s, size_t k, double *loss, size_t *tokens)
+static dr_status run_step(trainer *t, size_t k, double *loss, size_t *tokens)
 {
     const train_options *o = t->o;
+    train_sampler *s = &t->sampler;
     size_t first = 0, end = 0, sequence = 0;
     dr_status st = DR_OK;
 
     *loss = 0;
-    sampler_step(s, k, t->blocks, o, &first, &end);
+    train_sampler_step(s, k, t->blocks, o, &first, &end);
     for (size_t mb = first; mb < end; mb++) {
         size_t from = mb * o->batch, to = from + o->batch, counted = 0;
         double sum = 0;
@@ -241,6 +251,9 @@ static dr_status update(trainer *t, size_t k, size_t total, double *norm)
     dr_status st = DR_OK;
 
     DR_TRY(train_grad_norm(norm, pool, &t->state));
+    if (!isfinite(*norm))
+        DR_FAIL(DR_EDEVICE, "step %zu: the gradient is %g; try a lower learning_rate",
+                k + 1, *norm);
     if (o->max_grad_norm > 0 && *norm > 0) {
         clip = o->max_grad_norm / (*norm + 1e-6);
         clip = clip < 1 ? clip : 1;
@@ -252,52 +265,76 @@ done:
     return st;
 }
 
-static dr_status train(trainer *t, train_report *r)
+/* A step, with what is due behind it. */
+static dr_status step(trainer *t, train_report *r, dr_progress *progress)
 {
-    const train_options *o = t->o;
-    sampler s;
-    dr_progress progress;
     char text[64];
+    size_t k = r->steps, before = r->tokens;
+    double start = dr_now_s();
     dr_status st = DR_OK;
 
-    sampler_open(&s, t->blocks, o);
-    size_t total = o->max_steps;
-    if (total == 0)
-        total = (size_t)ceil(o->epochs * (double)s.groups);
-    r->losses = dr_calloc(total, sizeof(double));
-    r->grad_norms = dr_calloc(total, sizeof(double));
-    double start = dr_now_s();
-    dr_progress_begin(&progress, "training", "steps", total);
-    for (size_t k = 0; k < total; k++) {
-        DR_TRYF(run_step(t, &s, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1,
-                total);
-        DR_TRY(update(t, k, total, &r->grad_norms[k]));
-        r->steps = k + 1;
-        (void)snprintf(text, sizeof(text), "loss %.4f", r->losses[k]);
-        dr_progress_step(&progress, k + 1, text);
-        if (o->logging_steps > 0 && (k + 1) % o->logging_steps == 0)
-            dr_log(DR_INFO, "step %zu: loss %.6f, gradient norm %.4f, rate %.3g", k + 1,
-                   r->losses[k], r->grad_norms[k], train_rate(o, k, total));
-    }
-    dr_progress_end(&progress);
-    r->seconds = dr_now_s() - start;
+    DR_TRYF(run_step(t, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1, r->total);
+    DR_TRY(update(t, k, r->total, &r->grad_norms[k]));
+    r->steps = k + 1;
+    r->session_tokens += r->tokens - before;
+    start = dr_now_s() - start;
+    if (k == progress->from)
+        train_forecast(t, r, progress, start);
+    r->seconds += start;
+    (void)snprintf(text, sizeof(text), "loss %.4f, %.3g tokens/s", r->losses[k],
+                   (double)r->session_tokens / r->seconds);
+    dr_progress_step(progress, r->steps, text);
+    DR_TRY(train_watch_step(t, r));
 done:
-    free(s.order);
     return st;
 }
 
-static dr_status check_blocks(const train_blocks *b, const hf_model *base)
+static dr_status train(trainer *t, train_report *r)
+{
+    const train_options *o = t->o;
+    dr_progress progress;
+    dr_status st = DR_OK;
+
+    r->epoch_steps = t->sampler.groups;
+    r->total = o->max_steps;
+    if (r->total == 0)
+        r->total = (size_t)ceil(o->epochs * (double)r->epoch_steps);
+    r->losses = dr_calloc(r->total, sizeof(double));
+    r->grad_norms = dr_calloc(r->total, sizeof(double));
+    train_watch_open(t, r);
+    if (o->resume != NULL) {
+        DR_TRY(train_checkpoint_read(t, r));
+        DR_TRY(train_checkpoint_rotate(o)); /* it may have been killed before that */
+    } else {
+        DR_TRY(train_checkpoint_none(o));
+        DR_TRY(train_watch_begin(t, r));
+    }
+    dr_progress_begin(&progress, "training", "steps", r->total);
+    progress.from = r->steps;
+    while (r->steps < r->total && !r->stopped)
+        DR_TRY(step(t, r, &progress));
+    dr_progress_end(&progress);
+    DR_TRY(train_watch_end(t, r));
+done:
+    if (st != DR_OK && r->steps > 0)
+        train_checkpoint_tell(o);
+    return st;
+}
+
+static dr_status check_blocks(const train_blocks *b, const hf_model *base, const char *what)
 {
     int vocab = hf_model_config(base)->vocab;
 
     if (b->count == 0)
-        return dr_fail(DR_EUSAGE, "no block to train on");
+        return dr_fail(DR_EUSAGE, "no block to %s on", what);
     for (size_t i = 0; i < b->count * b->seq_len; i++) {
         if (b->ids[i] < 0 || b->ids[i] >= vocab)
             return dr_fail(DR_EFORMAT,
                            "token %d in block %zu is not in the vocabulary of %d",
                            (int)b->ids[i], i / b->seq_len, vocab);
     }
+    if (b->marks != NULL && memchr(b->marks, 1, b->count * b->seq_len) == NULL)
+        return dr_fail(DR_EFORMAT, "no token of the %zu blocks is of an answer", b->count);
     return DR_OK;
 }
 
@@ -309,8 +346,13 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     dr_status st = DR_OK;
 
     *report = (train_report){0};
-    DR_TRY(check_blocks(blocks, base));
+    DR_TRY(check_blocks(blocks, base, "train"));
+    if (o->eval != NULL)
+        DR_TRYF(check_blocks(o->eval, base, "evaluate"), "evaluation");
     DR_TRY(trainer_open(&t, dev, base, blocks, o));
+    t.base_name = base_name;
+    if (o->checkpoints != NULL || o->resume != NULL)
+        DR_TRY(train_identity(&t.identity, &t, base));
     report->trainable = t.state.count;
     report->peak_bytes = t.bytes;
     DR_TRY(train(&t, report));

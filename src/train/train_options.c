@@ -15,6 +15,7 @@ void train_options_default(train_options *o)
                          .accumulation = 1,
                          .learning_rate = 2e-4,
                          .schedule = TRAIN_CONSTANT,
+                         .shape = {.power = 1, .lr_end = 1e-7},
                          .warmup_ratio = 0.03,
                          .beta1 = 0.9,
                          .beta2 = 0.999,
@@ -37,5 +38,9 @@ void train_report_release(train_report *r)
 {
     free(r->losses);
     free(r->grad_norms);
+    free(r->evals);
+    free(r->base_losses);
+    free(r->made_losses);
+    json_decref(r->history);
     *r = (train_report){0};
 }

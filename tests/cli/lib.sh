@@ -50,6 +50,17 @@ docs_table() { # HEAD FILE
         diff - "$2" >said || { echo "docs/EXPORT.md has another table:"; cat said; }
 }
 
+# What an HTML file opens and does not close in its order.
+tags() { # FILE
+    tr -d '\n' <"$1" | sed 's/<!DOCTYPE html>//; s/</\n</g' | awk '/^</ {
+        name = $0; sub(/^<\/?/, "", name); sub(/[ >\/].*/, "", name)
+        tag = $0; sub(/>.*/, ">", tag)
+        if (tag ~ /\/>$/) next
+        if (tag !~ /^<\//) { open[++n] = name; next }
+        if (n == 0 || open[n--] != name) { print "unlike: " $0; exit }
+    } END { print n + 0 " left open" }'
+}
+
 skip() {
     echo "$*"
     exit 77

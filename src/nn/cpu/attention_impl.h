@@ -67,11 +67,13 @@ static inline size_t cpu_attn_by_dim_floats(const cpu_attn *a)
     return cpu_round(a->dim_mr * a->s->t, 16);
 }
 
-/* The first key that query q0 sees, rounded down to where a block may begin. */
-size_t cpu_attn_first_key(const cpu_attn *a, size_t q0);
+/* The first key that query q0 of sequence b sees, and no later one sees one before it,
+ * rounded down to where a block may begin. */
+size_t cpu_attn_first_key(const cpu_attn *a, size_t b, size_t q0);
 
 /* Sets scores s[key - k0][nr] of keys that query q0 + lane must not see. */
-void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t q0);
+void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t b,
+                   size_t q0);
 
 /* c[rows rounded to mr][nr] = or += left panels [panel][kc][mr] times right [kc][nr];
  * panels lie panel_floats apart. */

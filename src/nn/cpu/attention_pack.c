@@ -31,27 +31,32 @@ void cpu_attn_pack_keys(const cpu_attn *a, float *by_key, float *by_dim, const f
                       cpu_min(mr, dim - c), to - from);
 }
 
-size_t cpu_attn_first_key(const cpu_attn *a, size_t q0)
+/* Of query q, which may be padding behind the last one. */
+static size_t first_seen(const cpu_attn *a, size_t b, size_t q)
 {
-    size_t window = a->s->window;
+    size_t window = a->s->window, from = window != 0 && q + 1 > window ? q + 1 - window : 0;
+    size_t start = nn_attn_start(a->s, b, cpu_min(q, a->s->t - 1));
 
-    if (window == 0 || q0 + 1 <= window)
-        return 0;
-    return (q0 + 1 - window) / CPU_KEY_ALIGN * CPU_KEY_ALIGN;
+    return from > start ? from : start;
 }
 
-void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t q0)
+size_t cpu_attn_first_key(const cpu_attn *a, size_t b, size_t q0)
 {
-    size_t nr = a->nr, window = a->s->window;
+    return first_seen(a, b, q0) / CPU_KEY_ALIGN * CPU_KEY_ALIGN;
+}
 
+void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t b, size_t q0)
+{
+    size_t nr = a->nr, first[CPU_NR_MAX];
+
+    for (size_t lane = 0; lane < nr; lane++)
+        first[lane] = first_seen(a, b, q0 + lane);
     for (size_t k = 0; k < keys; k++) {
         size_t key = k0 + k;
-        bool all = key <= q0 && (window == 0 || key + window > q0 + nr - 1);
-        for (size_t lane = 0; lane < nr && !all; lane++) {
-            size_t q = q0 + lane;
-            if (key > q || (window != 0 && key + window <= q))
+        bool all = key <= q0 && key >= first[nr - 1];
+        for (size_t lane = 0; lane < nr && !all; lane++)
+            if (key > q0 + lane || key < first[lane])
                 s[k * nr + lane] = CPU_MASKED;
-        }
     }
 }
 

@@ -53,7 +53,8 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
     float *q = scratch, *o = q + cpu_round(dim * nr, 16), *scores = o + a->dim_mr * nr;
     float max[CPU_NR_MAX] = {0}, sum[CPU_NR_MAX] = {0}, inv[CPU_NR_MAX];
     /* from the task's first query, so that blocks do not depend on nr */
-    size_t from = cpu_attn_first_key(a, q0 / TASK_QUERIES * TASK_QUERIES), to = q0 + count;
+    size_t from = cpu_attn_first_key(a, b, q0 / TASK_QUERIES * TASK_QUERIES),
+           to = q0 + count;
 
     cpu_pack_rows(a->gemm, q, nr, cpu_attn_q(a, b, h, q0), a->row, count, dim, s->scale);
     for (size_t k0 = from; k0 < to; k0 += CPU_KEY_BLOCK) {
@@ -62,7 +63,7 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
         cpu_attn_product(a, scores, keys + k0 * dim, a->mr * dim, n, q, dim, false);
         if (s->softcap != 0.0f)
             a->rows->scale_cap(scores, n * nr, 1.0f, s->softcap);
-        cpu_attn_mask(a, scores, k0, n, q0);
+        cpu_attn_mask(a, scores, k0, n, b, q0);
         const cpu_softmax block = {scores, n, nr, max, sum, o, a->dim_mr, first};
         a->rows->softmax(&block);
         cpu_attn_product(a, o, values + k0 * a->mr, a->mr * s->t, dim, scores, n, !first);

@@ -131,7 +131,7 @@ static void panel_block(const backward *f, tile *t, size_t i, size_t k0, size_t 
                      t->dout + i * dim * nr, dim, false);
     if (a->s->softcap != 0.0f)
         a->rows->scale_cap(p, seen * nr, 1.0f, a->s->softcap);
-    cpu_attn_mask(a, p, k0, seen, q0);
+    cpu_attn_mask(a, p, k0, seen, t->b, q0);
     if (a->s->softcap != 0.0f)
         a->rows->softmax_back_capped(p, ds, seen, nr, t->lse + i * nr, t->delta + i * nr,
                                      a->s->softcap);
@@ -197,7 +197,7 @@ static dr_status head_task(void *ctx, size_t task, int worker)
         t.count = cpu_min(TILE_QUERIES, s->t - t.q0);
         t.panels = cpu_ceil(t.count, a->nr);
         load_tile(f, &t);
-        for (size_t k0 = cpu_attn_first_key(a, t.q0); k0 < t.q0 + t.count;
+        for (size_t k0 = cpu_attn_first_key(a, t.b, t.q0); k0 < t.q0 + t.count;
              k0 += CPU_KEY_BLOCK)
             key_block(f, &t, k0);
         for (size_t i = 0; i < t.panels; i++) {

@@ -220,7 +220,7 @@ static dr_status rope_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     for (size_t r = row; r < row + n; r++) {
-        size_t at = r % s->t * half;
+        size_t at = (r % s->t - nn_attn_start(s, r / s->t, r % s->t)) * half;
         for (size_t h = 0; h < s->heads + s->kv_heads; h++)
             j->k->rope(j->y + r * j->d + h * s->head_dim, s->cos + at, s->sin + at, half,
                        (float)j->sign);

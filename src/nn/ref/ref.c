@@ -254,11 +254,12 @@ dr_status ref_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign)
 
     (void)dev;
     for (size_t r = 0; r < s->b * s->t; r++) {
+        size_t at = (r % s->t - nn_attn_start(s, r / s->t, r % s->t)) * half;
         for (size_t h = 0; h < s->heads + s->kv_heads; h++) {
             float *x = qkv + r * row + h * s->head_dim;
             for (size_t i = 0; i < half; i++) {
-                double c = (double)s->cos[r % s->t * half + i];
-                double t = sign * (double)s->sin[r % s->t * half + i];
+                double c = (double)s->cos[at + i];
+                double t = sign * (double)s->sin[at + i];
                 double a = (double)x[i], b = (double)x[half + i];
                 x[i] = (float)(a * c - b * t);
                 x[half + i] = (float)(b * c + a * t);

@@ -28,6 +28,8 @@ static view look(const nn_attn_shape *s, const float *qkv, size_t b, size_t h, s
     w.k = seq + (s->heads + g) * c;
     w.v = seq + (s->heads + s->kv_heads + g) * c;
     w.from = s->window != 0 && t + 1 > s->window ? t + 1 - s->window : 0;
+    if (w.from < nn_attn_start(s, b, t))
+        w.from = nn_attn_start(s, b, t);
     w.out = (b * s->t + t) * s->heads * c + h * c;
     w.lse = (b * s->heads + h) * s->t + t;
     return w;

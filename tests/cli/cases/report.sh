@@ -1,15 +1,6 @@
 # report.html beside a quantized model: well-formed, nothing from elsewhere, the same bytes
 # for any threads and folder, other bytes for another run.
 model_with_tokenizer m
-tags() { # what is opened and not closed in its order
-    tr -d '\n' <"$1" | sed 's/<!DOCTYPE html>//; s/</\n</g' | awk '/^</ {
-        name = $0; sub(/^<\/?/, "", name); sub(/[ >\/].*/, "", name)
-        tag = $0; sub(/>.*/, ">", tag)
-        if (tag ~ /\/>$/) next
-        if (tag !~ /^<\//) { open[++n] = name; next }
-        if (n == 0 || open[n--] != name) { print "unlike: " $0; exit }
-    } END { print n + 0 " left open" }'
-}
 "$drupe" quantize -m m --group_size 32 --threads 1 -o a >/dev/null 2>err
 tree a
 tags a/report.html

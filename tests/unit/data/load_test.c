@@ -180,7 +180,7 @@ static void test_json_errors(void)
     CHECK_TRAIL("y.jsonl:1: no column \"prompts\"");
     CHECK_TRAIL("did you mean --text_field prompt?");
     CHECK_STATUS(load_json("{\"question\": \"a\"}\n", NULL), DR_EFORMAT);
-    CHECK_TRAIL("the first column is \"question\"");
+    CHECK_TRAIL("columns: question");
     CHECK_STATUS(load_json("\n\n", NULL), DR_EFORMAT);
     CHECK_TRAIL("no text in it");
 }

@@ -13,7 +13,12 @@ static void show(const tok_tokenizer *t, char *text, data_options o)
     char prompt[] = "prompt", response[] = "response";
     char *columns[] = {prompt, response}, *texts[] = {text};
     size_t bytes[] = {strlen(text)};
-    const data_texts d = {columns, 2, texts, bytes, 1, "a.jsonl", 0};
+    const data_texts d = {.columns = columns,
+                          .column_count = 2,
+                          .texts = texts,
+                          .text_bytes = bytes,
+                          .count = 1,
+                          .source = "a.jsonl"};
     data_blocks b = {0};
 
     dr_buf_reset(&out);

@@ -82,13 +82,16 @@ static inline json_t *toy_json(void)
         "BPE", "vocab", vocab, "merges", merges);
 }
 
-/* special false: a tokenizer that knows of no beginning, end or padding. */
-static inline tok_tokenizer *toy_tok(bool special)
+static inline json_t *toy_config(void)
+{
+    return json_pack("{s:s,s:s,s:s}", "bos_token", "<s>", "eos_token", "</s>", "pad_token",
+                     "<pad>");
+}
+
+/* Takes the config over. */
+static inline tok_tokenizer *toy_open(json_t *config)
 {
     json_t *tokenizer = toy_json();
-    json_t *config = special ? json_pack("{s:s,s:s,s:s}", "bos_token", "<s>", "eos_token",
-                                         "</s>", "pad_token", "<pad>")
-                             : json_object();
     tok_tokenizer *t = NULL;
 
     CHECK(tokenizer != NULL && config != NULL);
@@ -96,6 +99,20 @@ static inline tok_tokenizer *toy_tok(bool special)
     json_decref(tokenizer);
     json_decref(config);
     return t;
+}
+
+/* special false: a tokenizer that knows of no beginning, end or padding. */
+static inline tok_tokenizer *toy_tok(bool special)
+{
+    return toy_open(special ? toy_config() : json_object());
+}
+
+static inline tok_tokenizer *toy_chat(const char *chat_template)
+{
+    json_t *config = toy_config();
+
+    json_object_set_new(config, "chat_template", json_string(chat_template));
+    return toy_open(config);
 }
 
 #endif

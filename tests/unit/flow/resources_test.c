@@ -28,11 +28,12 @@ int main(void)
     limited("DRUPE_MEMORY_LIMIT", "lots", DR_EUSAGE,
             "DRUPE_MEMORY_LIMIT: expected a size such as 4G, found \"lots\"");
     limited("DRUPE_MEMORY_LIMIT", "-1", DR_EUSAGE, "found \"-1\"");
-    limited("DRUPE_MEMORY_LIMIT", "4GB", DR_EUSAGE, "found \"4GB\"");
+    limited("DRUPE_MEMORY_LIMIT", "4GX", DR_EUSAGE, "found \"4GX\"");
     limited("DRUPE_DISK_LIMIT", "nan", DR_EUSAGE, "found \"nan\"");
     limited("DRUPE_DISK_LIMIT", "0", DR_EUSAGE, "found \"0\"");
     limited("DRUPE_MEMORY_LIMIT", "", DR_OK, "");
     limited("DRUPE_MEMORY_LIMIT", "0.5g", DR_OK, "");
+    limited("DRUPE_MEMORY_LIMIT", "4GB", DR_OK, "");
     limited("DRUPE_DISK_LIMIT", "512m", DR_OK, "");
     CHECK(flow_memory_available() > 0);
     const char *text = NULL;

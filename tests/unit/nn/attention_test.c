@@ -30,7 +30,25 @@ static dr_status backward(nn_device *dev, float *out, const void *ctx)
     return nn_attention_back(dev, out, a->dout, a->out, a->lse, a->qkv, &a->s);
 }
 
-static void check_shape(const nn_devices *d, const size_t v[6], float cap)
+/* Documents of length, length + 3, length + 6, ... tokens, others in each sequence. */
+static uint32_t *documents(size_t b, size_t t, size_t length)
+{
+    uint32_t *starts = dr_calloc(b * t, sizeof(*starts));
+
+    for (size_t i = 0; i < b; i++) {
+        size_t start = 0, wide = length + i;
+        for (size_t k = 0; k < t; k++) {
+            if (k - start == wide) {
+                start = k;
+                wide += 3;
+            }
+            starts[i * t + k] = (uint32_t)start;
+        }
+    }
+    return starts;
+}
+
+static void check_shape(const nn_devices *d, const size_t v[6], float cap, size_t document)
 {
     attn a = {.s = {.b = v[0],
                     .t = v[1],
@@ -39,16 +57,19 @@ static void check_shape(const nn_devices *d, const size_t v[6], float cap)
                     .head_dim = v[4],
                     .window = v[5],
                     .softcap = cap}};
+    uint32_t *starts = document > 0 ? documents(v[0], v[1], document) : NULL;
     size_t m = a.s.b * a.s.t, out = m * a.s.heads * a.s.head_dim, lse = m * a.s.heads;
     float *qkv = nn_random(m * row(&a.s), 1, 2.0f), *dout = nn_random(out, 2, 1.0f);
     float *fwd = dr_calloc(out + lse, sizeof(*fwd));
     char what[128];
 
     a.s.scale = 1.0f / sqrtf((float)a.s.head_dim);
+    a.s.starts = starts;
     a.qkv = qkv;
     a.dout = dout;
-    (void)snprintf(what, sizeof(what), "B %zu T %zu H %zu G %zu C %zu window %zu cap %g",
-                   v[0], v[1], v[2], v[3], v[4], v[5], (double)cap);
+    (void)snprintf(what, sizeof(what),
+                   "B %zu T %zu H %zu G %zu C %zu window %zu cap %g doc %zu", v[0], v[1],
+                   v[2], v[3], v[4], v[5], (double)cap, document);
     (void)nn_check_op(d, what, forward, &a, out + lse, NULL, tol_attention);
     CHECK_OK(forward(d->ref, fwd, &a));
     a.out = fwd;
@@ -59,9 +80,58 @@ static void check_shape(const nn_devices *d, const size_t v[6], float cap)
     CHECK_OK(nn_attention(d->dev[0][1], alone, NULL, qkv, &a.s));
     CHECK_NEAR(nn_far(alone, fwd, out), 0.0, tol_attention);
     free(alone);
+    free(starts);
     free(qkv);
     free(dout);
     free(fwd);
+}
+
+/* Rotated and attended side by side, documents come out as each of them alone. */
+static void test_documents(const nn_devices *d)
+{
+    enum { T = 333, C = 16, ROW = 3 * C };
+    static float cos_t[T * C / 2], sin_t[T * C / 2];
+    uint32_t *starts = documents(1, T, 20);
+    float *qkv = nn_random(T * ROW, 1, 1.0f), *alone = nn_random(T * ROW, 1, 1.0f);
+    float *y = dr_calloc(T * C, sizeof(*y)), *z = dr_calloc(T * C, sizeof(*z));
+    nn_attn_shape s = {.b = 1,
+                       .t = T,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = C,
+                       .rotary_dim = C,
+                       .scale = 0.25f,
+                       .cos = cos_t,
+                       .sin = sin_t,
+                       .starts = starts};
+
+    for (size_t i = 0; i < DR_COUNT(cos_t); i++) {
+        double angle = (double)(i / (C / 2)) * pow(0.1, (double)(i % (C / 2)));
+        cos_t[i] = (float)cos(angle);
+        sin_t[i] = (float)sin(angle);
+    }
+    CHECK_OK(nn_rope(d->dev[0][0], qkv, &s, 1));
+    CHECK_OK(nn_attention(d->dev[0][0], y, NULL, qkv, &s));
+    s.starts = NULL;
+    for (size_t from = 0, to; from < T; from = to) {
+        for (to = from + 1; to < T && starts[to] == from;)
+            to++;
+        s.t = to - from;
+        CHECK_OK(nn_rope(d->dev[0][0], alone + from * ROW, &s, 1));
+        CHECK_OK(nn_attention(d->dev[0][0], z + from * C, NULL, alone + from * ROW, &s));
+    }
+    CHECK_MEM(qkv, alone, T * ROW * sizeof(*qkv));
+    CHECK_NEAR(nn_far(y, z, T * C), 0.0, 1e-6);
+    s.t = T;
+    s.starts = starts;
+    CHECK_OK(nn_rope(d->ref, alone, &s, -1)); /* back, and what the devices do */
+    CHECK_OK(nn_rope(d->dev[0][0], qkv, &s, -1));
+    CHECK_NEAR(nn_far(qkv, alone, T * ROW), 0.0, 1e-6);
+    free(starts);
+    free(qkv);
+    free(alone);
+    free(y);
+    free(z);
 }
 
 /* A sequence does not see another of its batch, nor what comes after. */
@@ -105,9 +175,13 @@ int main(void)
 
     nn_devices_open(&d);
     for (size_t i = 0; i < DR_COUNT(shapes); i++)
-        check_shape(&d, shapes[i], 0.0f);
+        check_shape(&d, shapes[i], 0.0f, 0);
     for (size_t i = 0; i < DR_COUNT(shapes); i += 2)
-        check_shape(&d, shapes[i], 2.5f);
+        check_shape(&d, shapes[i], 2.5f, 0);
+    for (size_t i = 1; i < DR_COUNT(shapes); i++)
+        check_shape(&d, shapes[i], i % 3 == 0 ? 2.5f : 0.0f, i % 2 == 0 ? 5 : 90);
+    check_shape(&d, shapes[10], 0.0f, 1);
+    test_documents(&d);
     test_masks(&d);
     nn_devices_close(&d);
     return check_done();

@@ -170,8 +170,9 @@ static dr_status attention(nn_device *dev, float *out, const float *x, const voi
     return nn_attention(dev, out, NULL, x, ctx);
 }
 
-static void test_attention(nn_device *dev, size_t window, float cap)
+static void test_attention(nn_device *dev, size_t window, float cap, bool documents)
 {
+    static const uint32_t starts[] = {0, 0, 0, 3, 3, 5, 5, 5, 5, 0, 1, 1, 1, 1, 1, 1, 7, 7};
     const nn_attn_shape s = {.b = 2,
                              .t = 9,
                              .heads = 4,
@@ -179,7 +180,8 @@ static void test_attention(nn_device *dev, size_t window, float cap)
                              .head_dim = 6,
                              .scale = 0.5f,
                              .window = window,
-                             .softcap = cap};
+                             .softcap = cap,
+                             .starts = documents ? starts : NULL};
     size_t m = s.b * s.t, n_out = m * 24, n = m * 48;
     float *x = nn_random(n, 1, 1.0f), *weight = nn_random(n_out, 2, 1.0f);
     float *out = dr_calloc(n_out, sizeof(*out)), *lse = dr_calloc(m * 4, sizeof(*lse));
@@ -360,10 +362,12 @@ int main(void)
     test_heads(dev);
     for (int i = 0; i < 6; i++)
         test_activate(dev, (hf_act)(HF_ACT_SILU + i / 2), i % 2 == 1);
-    test_attention(dev, 0, 0.0f);
-    test_attention(dev, 4, 0.0f);
-    test_attention(dev, 0, 1.2f);
-    test_attention(dev, 4, 1.2f);
+    test_attention(dev, 0, 0.0f, false);
+    test_attention(dev, 4, 0.0f, false);
+    test_attention(dev, 0, 1.2f, false);
+    test_attention(dev, 4, 1.2f, false);
+    test_attention(dev, 0, 0.0f, true);
+    test_attention(dev, 3, 1.5f, true);
     test_capped_loss(dev);
     test_model(dev, "llama");
     test_model(dev, "qwen2");

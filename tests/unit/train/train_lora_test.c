@@ -3,38 +3,9 @@
  * a plain base and, by equality with its dequantized twin, on a packed one.
  */
 #include "check.h"
-#include "core/file.h"
-#include "core/hash.h"
-#include "core/json.h"
 #include "core/mem.h"
 #include "quant/quant.h"
-#include "train/train.h"
-
-#define GOLDEN DRUPE_SOURCE_DIR "/tests/golden"
-
-static int32_t ids[6 * 24];
-static size_t lengths[6];
-
-static void read_ids(void)
-{
-    dr_map map = {0};
-    json_t *header = NULL;
-    uint64_t n = 0;
-    int64_t v;
-
-    CHECK_OK(dr_map_open(&map, GOLDEN "/train/ids.safetensors"));
-    memcpy(&n, map.data, 8);
-    CHECK_OK(dr_json_parse(&header, (const char *)map.data + 8, n, "ids"));
-    CHECK_EQ_INT(map.size, 8 + n + 8 * DR_COUNT(ids));
-    for (size_t i = 0; i < DR_COUNT(ids); i++) {
-        memcpy(&v, map.data + 8 + n + 8 * i, 8);
-        ids[i] = (int32_t)v;
-    }
-    for (size_t i = 0; i < DR_COUNT(lengths); i++)
-        lengths[i] = 24;
-    json_decref(header);
-    dr_map_close(&map);
-}
+#include "tiny_train.h"
 
 static train_options golden_options(void)
 {
@@ -55,19 +26,10 @@ static train_options golden_options(void)
 static dr_status train(train_report *r, const char *base, const char *device, int threads,
                        const train_options *o, const char *out)
 {
-    const train_blocks blocks = {ids, lengths, 6, 24, 0};
-    nn_device *dev = NULL;
-    hf_model *m = NULL;
-    dr_status st = DR_OK;
+    const train_blocks blocks = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
 
-    DR_TRY(dr_make_dirs(out));
-    DR_TRY(nn_device_open(&dev, device, threads));
-    DR_TRY(hf_model_open(&m, base));
-    DR_TRY(train_lora(r, dev, m, "base", &blocks, o, out));
-done:
-    hf_model_close(m);
-    nn_device_close(dev);
-    return st;
+    return tiny_train_base(r, base, device, threads, &blocks, o, out);
 }
 
 /* Largest difference of two adapters' values. */
@@ -93,15 +55,6 @@ static double distance(const char *a, const char *b)
     return worst;
 }
 
-static void same_file(const char *a, const char *b)
-{
-    char x[65], y[65];
-
-    CHECK_OK(dr_sha256_file(x, a));
-    CHECK_OK(dr_sha256_file(y, b));
-    CHECK_STR(x, y);
-}
-
 /* The first step's loss is the mean over the tokens behind the context, as the head gives
  * it for the base (an adapter that begins at zero changes nothing). */
 static void test_context(void)
@@ -119,16 +72,20 @@ static void test_context(void)
     CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
     CHECK_OK(nn_decoder_open(&d, dev, m, SIZE_MAX));
     float *x = calloc(24 * (size_t)hf_model_config(m)->hidden, sizeof(*x));
-    CHECK_OK(nn_decoder_hidden(d, x, ids, 1, 24));
+    CHECK_OK(nn_decoder_hidden(d, x, tiny_ids, 1, 24));
     for (size_t context = 0; context < 24; context += 9) {
-        const train_blocks blocks = {ids, lengths, 1, 24, context};
+        const train_blocks blocks = {.ids = tiny_ids,
+                                     .lengths = tiny_lengths,
+                                     .count = 1,
+                                     .seq_len = 24,
+                                     .context = context};
         const char *out = dr_arena_printf(&a, "%s/context-%zu", check_tmp(), context);
         int32_t targets[24];
         size_t counted = 0;
         double sum = 0;
         train_report r = {0};
         for (size_t i = 0; i < 24; i++)
-            targets[i] = i < 23 && i + 1 >= context ? ids[i + 1] : -100;
+            targets[i] = i < 23 && i + 1 >= context ? tiny_ids[i + 1] : -100;
         CHECK_OK(nn_head_loss(d, x, targets, 24, &sum, &counted, NULL, 0));
         CHECK_EQ_INT(counted, context > 0 ? 24 - context : 23);
         CHECK_OK(dr_make_dirs(out));
@@ -141,6 +98,79 @@ static void test_context(void)
     hf_model_close(m);
     nn_device_close(dev);
     dr_arena_release(&a);
+}
+
+/* With marks it is the mean over the marked ones, and the gradient theirs alone: the same
+ * as context's when they are those behind it. */
+static void test_marks(void)
+{
+    unsigned char marks[2 * TINY_T];
+    train_options o = golden_options();
+    train_report r = {0}, s = {0};
+    train_blocks b = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = 2, .seq_len = TINY_T};
+
+    o.accumulation = 1;
+    o.max_steps = 3;
+    b.context = 10;
+    CHECK_OK(tiny_train_on(&r, "cpu", 2, &b, &o, "by-context"));
+    b.context = 0;
+    for (size_t i = 0; i < DR_COUNT(marks); i++)
+        marks[i] = i % TINY_T >= 10;
+    b.marks = marks;
+    CHECK_OK(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"));
+    tiny_same("by-context", "by-marks");
+    CHECK_MEM(r.losses, s.losses, 3 * sizeof(double));
+    train_report_release(&s);
+    marks[TINY_T - 1] = 0;
+    CHECK_OK(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"));
+    CHECK(fabs(s.losses[0] - r.losses[0]) > 1e-4);
+    train_report_release(&s);
+    memset(marks, 0, sizeof(marks));
+    CHECK_STATUS(tiny_train_on(&s, "cpu", 2, &b, &o, "by-marks"), DR_EFORMAT);
+    CHECK_TRAIL("no token of the 2 blocks is of an answer");
+    train_report_release(&r);
+    train_report_release(&s);
+}
+
+/* Texts side by side in one block train as they do in blocks of their own: one's adapter is
+ * the other's but for the order of sums. */
+static void test_packed_rows(const char *device)
+{
+    enum { A = 9, B = 15 };
+    int32_t alone_ids[2 * TINY_T] = {0};
+    const size_t lengths[] = {A, B};
+    uint32_t starts[TINY_T];
+    train_options o = golden_options();
+    train_report r[2] = {0};
+    const train_blocks packed = {.ids = tiny_ids,
+                                 .lengths = tiny_lengths,
+                                 .count = 1,
+                                 .seq_len = TINY_T,
+                                 .starts = starts};
+    const train_blocks alone = {
+        .ids = alone_ids, .lengths = lengths, .count = 2, .seq_len = TINY_T};
+    const train_blocks joined = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = 1, .seq_len = TINY_T};
+
+    memcpy(alone_ids, tiny_ids, A * sizeof(int32_t));
+    memcpy(alone_ids + TINY_T, tiny_ids + A, B * sizeof(int32_t));
+    for (uint32_t i = 0; i < TINY_T; i++)
+        starts[i] = i < A ? 0 : A;
+    o.accumulation = 1;
+    o.learning_rate = 1e-2;
+    CHECK_OK(tiny_train_on(&r[0], device, 2, &packed, &o, "side-by-side"));
+    CHECK_OK(tiny_train_on(&r[1], device, 2, &alone, &o, "alone"));
+    for (size_t i = 0; i < r[0].steps; i++) {
+        CHECK_NEAR(r[0].losses[i], r[1].losses[i], 1e-5);
+        CHECK_NEAR(r[0].grad_norms[i], r[1].grad_norms[i], 1e-4);
+    }
+    CHECK_NEAR(distance(tiny_path("side-by-side"), tiny_path("alone")), 0, 1e-4);
+    train_report_release(&r[1]);
+    CHECK_OK(tiny_train_on(&r[1], device, 2, &joined, &o, "joined"));
+    CHECK(fabs(r[1].losses[0] - r[0].losses[0]) > 1e-3); /* it is another text */
+    train_report_release(&r[0]);
+    train_report_release(&r[1]);
 }
 
 static void test_peft(const char *device)
@@ -191,7 +221,7 @@ static void test_same_bytes(void)
         const char *file = dr_path_join(&a, out, "adapter_model.safetensors");
         if (first == NULL)
             first = file;
-        same_file(first, file);
+        tiny_same_file(first, file);
         train_report_release(&r);
     }
     dr_arena_release(&a);
@@ -265,8 +295,8 @@ static void test_packed(void)
     CHECK_OK(train(&r[1], plain, "cpu", 2, &o, out[1]));
     for (size_t i = 0; i < r[0].steps && i < r[1].steps; i++)
         CHECK_NEAR(r[0].losses[i], r[1].losses[i], 0);
-    same_file(dr_path_join(&a, out[0], "adapter_model.safetensors"),
-              dr_path_join(&a, out[1], "adapter_model.safetensors"));
+    tiny_same_file(dr_path_join(&a, out[0], "adapter_model.safetensors"),
+                   dr_path_join(&a, out[1], "adapter_model.safetensors"));
     CHECK(distance(out[0], GOLDEN "/train/end") > 1e-3); /* rounding was not a no-op */
     train_report_release(&r[0]);
     train_report_release(&r[1]);
@@ -290,7 +320,7 @@ static void test_errors(void)
     CHECK_STATUS(train(&r, GOLDEN "/tiny/llama", "cpu", 1, &o, out), DR_EUSAGE);
     CHECK_TRAIL("q_prj");
     CHECK_TRAIL("q_proj");
-    ids[3] = 1 << 20;
+    tiny_ids[3] = 1 << 20;
     o = golden_options();
     CHECK_STATUS(train(&r, GOLDEN "/tiny/llama", "cpu", 1, &o, out), DR_EFORMAT);
     CHECK_TRAIL("1048576");
@@ -299,8 +329,11 @@ static void test_errors(void)
 
 int main(void)
 {
-    read_ids();
+    tiny_read_ids();
     test_context();
+    test_marks();
+    test_packed_rows("ref");
+    test_packed_rows("cpu");
     test_peft("ref");
     test_peft("cpu");
     test_same_bytes();

@@ -1,0 +1,60 @@
+/*
+ * memory_plan.c - what a training keeps in memory, so that it fits.
+ *
+ * First comes what it cannot do without: the adapter with gradients and moments, one
+ * layer's weights and activations, the input of every layer, a chunk of logits.  What is
+ * left keeps the activations of as many layers as fit, from the top (a layer whose
+ * activations are not kept runs twice: up to a third more work), then the weights as floats
+ * (else they are converted for every block).  The file of the model is mapped, not counted:
+ * its pages are the system's to take back.  Nothing of this changes a byte of the result.
+ */
+#include "core/log.h"
+#include "train/train_impl.h"
+
+enum {
+    HEAD_ROWS = 512, /* of logits at once, with so many floats (nn/head.c) */
+    HEAD_FLOATS = 3 << 23,
+    OTHER_BYTES = 8 << 20 /* the program, tokens, lists */
+};
+
+/* Logits of a chunk, its hidden states, and a piece of the head. */
+static size_t head_bytes(const hf_config *c, size_t seq)
+{
+    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, rows = HEAD_FLOATS / v;
+
+    rows = rows < 16 ? 16 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
+    rows = rows < seq ? rows : seq;
+    size_t piece = ((size_t)1 << 22) < v * d ? (size_t)1 << 22 : v * d;
+    return (rows * (v + 4 * d) + piece) * sizeof(float);
+}
+
+/* Floats of the widest layer, and its share of scratch for gradients. */
+static size_t layer_bytes(const hf_config *c, size_t seq)
+{
+    size_t weights = 0, wide = 0;
+
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        weights += hf_slot_in(c, (hf_slot)s) * hf_slot_out(c, (hf_slot)s);
+        wide += hf_slot_in(c, (hf_slot)s) + hf_slot_out(c, (hf_slot)s);
+    }
+    return (weights + seq * wide) * sizeof(float);
+}
+
+void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
+                       size_t seq, size_t budget, bool best)
+{
+    size_t layers = (size_t)c->layers, row = seq * (size_t)c->hidden * sizeof(float);
+    size_t one = nn_acts_bytes(c, 1, seq, s->max_rank);
+    size_t head = head_bytes(c, seq);
+
+    p->least = (best ? 20 : 16) * s->count + layer_bytes(c, seq) + one +
+               (layers + 2) * row + head + OTHER_BYTES;
+    size_t left = budget > p->least ? budget - p->least : 0;
+    p->kept = left / one < layers ? left / one : layers;
+    left -= p->kept * one;
+    p->weights = left;
+    p->bytes = p->least + p->kept * one;
+    size_t outer = (size_t)c->vocab * (size_t)c->hidden * sizeof(float);
+    size_t all = layers * layer_bytes(c, 0) + outer;
+    p->bytes += all <= left ? all : outer <= left ? outer : 0;
+}

@@ -1,0 +1,211 @@
+/*
+ * train_watch.c - what the trainer does beside its steps: lines of the log, evaluations,
+ * the best adapter, the end before the end.
+ *
+ * The evaluation's loss is a mean over its targets, without dropout; the Trainer's is a
+ * mean over batches, the same for blocks of one length.  The base is evaluated before the
+ * first step and never counts as the best; the last step is evaluated always.  Of equal
+ * losses the first is the best, and an evaluation is no use to patience when it is better
+ * by no more than the threshold (EarlyStoppingCallback).
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "train/train_impl.h"
+
+static bool due(const train_report *r, train_when when, size_t every)
+{
+    switch (when) {
+    case TRAIN_NEVER:
+        break;
+    case TRAIN_STEPS:
+        return every > 0 && r->steps % every == 0;
+    case TRAIN_EPOCH:
+        return r->steps % r->epoch_steps == 0 || r->steps == r->total;
+    }
+    return false;
+}
+
+/* ---- the log ---- */
+
+static json_t *entry(const train_report *r)
+{
+    return json_pack("{s:f, s:I}", "epoch", (double)r->steps / (double)r->epoch_steps,
+                     "step", (json_int_t)r->steps);
+}
+
+/* The mean loss since the last entry, as the Trainer logs it. */
+static void log_step(trainer *t, train_report *r)
+{
+    double sum = 0, rate = train_rate(t->o, r->steps - 1, r->total);
+    double norm = r->grad_norms[r->steps - 1];
+    json_t *e = entry(r);
+
+    for (size_t k = t->logged; k < r->steps; k++)
+        sum += r->losses[k];
+    sum /= (double)(r->steps - t->logged);
+    t->logged = r->steps;
+    json_object_set_new(e, "loss", json_real(sum));
+    json_object_set_new(e, "grad_norm", json_real(norm));
+    json_object_set_new(e, "learning_rate", json_real(rate));
+    json_array_append_new(r->history, e);
+    dr_log(DR_INFO, "step %zu: loss %.6f, gradient norm %.4f, rate %.3g", r->steps, sum,
+           norm, rate);
+}
+
+/* ---- evaluations ---- */
+
+static void set_dropout(trainer *t, float p)
+{
+    for (int layer = 0; layer < t->layers; layer++)
+        for (size_t i = 0; i < t->state.layer_counts[layer]; i++)
+            t->state.layers[layer][i].dropout = p;
+}
+
+/* Means of the blocks (NaN: no target) and over all targets. */
+static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter)
+{
+    const train_blocks *b = t->o->eval;
+    size_t all = 0;
+    double total = 0;
+    dr_status st = DR_OK;
+
+    set_dropout(t, 0);
+    t->eval_seconds = dr_now_s();
+    for (size_t i = 0; i < b->count; i++) {
+        size_t counted = 0;
+        double sum = 0;
+        DR_TRY(dr_cancelled_check());
+        train_targets(t, b, i);
+        DR_TRY(train_forward(t, b, i, adapter));
+        DR_TRY(
+            nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL, 0));
+        blocks[i] = counted > 0 ? sum / (double)counted : (double)NAN;
+        total += sum;
+        all += counted;
+    }
+    if (all == 0)
+        DR_FAIL(DR_EFORMAT, "no token of the evaluation data has a label");
+    *loss = total / (double)all;
+    t->eval_seconds = dr_now_s() - t->eval_seconds;
+done:
+    set_dropout(t, (float)t->o->dropout);
+    return st;
+}
+
+static void add_eval(train_report *r, double loss)
+{
+    json_t *e = entry(r);
+
+    r->evals = dr_realloc(r->evals, r->eval_count + 1, sizeof(*r->evals));
+    r->evals[r->eval_count++] = (train_eval){r->steps, loss};
+    json_object_set_new(e, "eval_loss", json_real(loss));
+    json_array_append_new(r->history, e);
+    dr_log(DR_INFO, "step %zu: evaluation loss %.6f, perplexity %.4f", r->steps, loss,
+           exp(loss));
+}
+
+/* Is it the best so far, and is it time to stop? */
+static void weigh(trainer *t, train_report *r, double loss)
+{
+    bool better = r->best_step == 0 || loss < r->best_loss;
+
+    if (r->best_step == 0 || (better && r->best_loss - loss > t->o->threshold))
+        r->waited = 0;
+    else
+        r->waited++;
+    r->stopped = t->o->patience > 0 && r->waited >= t->o->patience;
+    if (!better)
+        return;
+    r->best_step = r->steps;
+    r->best_loss = loss;
+    if (t->best == NULL)
+        return;
+    memcpy(t->best, t->state.param, t->state.count * sizeof(*t->best));
+    memcpy(t->best_losses, t->last_losses, t->o->eval->count * sizeof(double));
+}
+
+static dr_status eval_step(trainer *t, train_report *r)
+{
+    double loss = 0;
+    dr_status st = DR_OK;
+
+    DR_TRYF(evaluate(t, t->last_losses, &loss, true), "evaluating after step %zu",
+            r->steps);
+    if (!isfinite(loss))
+        DR_FAIL(DR_EDEVICE,
+                "step %zu: the evaluation's loss is %g; try a lower "
+                "learning_rate",
+                r->steps, loss);
+    add_eval(r, loss);
+    weigh(t, r, loss);
+done:
+    return st;
+}
+
+/* ---- in their order ---- */
+
+void train_watch_open(trainer *t, train_report *r)
+{
+    size_t judged = t->o->eval != NULL ? t->o->eval->count : 0;
+
+    DR_BUG_IF(judged > 0 && t->o->eval->seq_len > t->blocks->seq_len);
+    t->last_losses = dr_calloc(judged, sizeof(double));
+    t->best_losses = dr_calloc(judged, sizeof(double));
+    r->base_losses = dr_calloc(judged, sizeof(double));
+    r->history = json_array();
+}
+
+dr_status train_watch_begin(trainer *t, train_report *r)
+{
+    double loss = 0;
+    dr_status st = DR_OK;
+
+    if (t->o->eval == NULL)
+        return DR_OK;
+    DR_TRYF(evaluate(t, r->base_losses, &loss, false), "evaluating the base");
+    add_eval(r, loss);
+done:
+    return st;
+}
+
+dr_status train_watch_step(trainer *t, train_report *r)
+{
+    const train_options *o = t->o;
+    dr_status st = DR_OK;
+
+    if (due(r, o->log_when, o->logging_steps) || (o->log_first && r->steps == 1))
+        log_step(t, r);
+    if (o->eval != NULL && due(r, o->eval_when, o->eval_steps))
+        DR_TRY(eval_step(t, r));
+    if (o->checkpoints != NULL && due(r, o->save_when, o->save_steps))
+        DR_TRY(train_checkpoint_write(t, r));
+    if (r->stopped && r->steps < r->total)
+        dr_log(DR_INFO, "step %zu: %zu evaluations without a better one; it stops here",
+               r->steps, r->waited);
+done:
+    return st;
+}
+
+dr_status train_watch_end(trainer *t, train_report *r)
+{
+    dr_status st = DR_OK;
+
+    r->made_step = r->steps;
+    if (t->o->eval == NULL)
+        return DR_OK;
+    if (r->evals[r->eval_count - 1].step != r->steps || r->eval_count == 1)
+        DR_TRY(eval_step(t, r));
+    if (t->best != NULL && r->best_step != r->steps) {
+        memcpy(t->state.param, t->best, t->state.count * sizeof(*t->best));
+        r->made_step = r->best_step;
+    }
+    r->made_losses = dr_calloc(t->o->eval->count, sizeof(double));
+    memcpy(r->made_losses, r->made_step == r->steps ? t->last_losses : t->best_losses,
+           t->o->eval->count * sizeof(double));
+done:
+    return st;
+}

@@ -1,0 +1,102 @@
+/*
+ * memory_plan_test.c - what is kept in memory: as much as fits, from the top; and whatever
+ * is kept, the same bytes.
+ */
+#include "check.h"
+#include "tiny_train.h"
+#include "train/train_impl.h"
+
+enum { LAYERS = 2 };
+
+static train_state state;
+static hf_model *model;
+static size_t one; /* bytes of a layer's activations */
+
+static train_options options(size_t keep)
+{
+    train_options o;
+
+    train_options_default(&o);
+    o.r = 4;
+    o.batch = 3;
+    o.max_steps = 3;
+    o.dropout = 0.3;
+    o.keep_bytes = keep;
+    o.strict = keep > 0;
+    return o;
+}
+
+static train_memory plan(size_t budget, bool best)
+{
+    train_memory p = {0};
+
+    train_memory_plan(&p, hf_model_config(model), &state, TINY_T, budget, best);
+    return p;
+}
+
+static void test_plan(void)
+{
+    const train_memory least = plan(0, false);
+    train_memory p;
+
+    CHECK_EQ_INT(least.kept, 0);
+    CHECK_EQ_INT(least.weights, 0);
+    CHECK_EQ_INT(least.bytes, least.least);
+    for (size_t k = 0; k <= LAYERS; k++) {
+        p = plan(least.least + k * one, false);
+        CHECK_EQ_INT(p.kept, k);
+        CHECK_EQ_INT(p.weights, 0);
+        CHECK_EQ_INT(p.bytes, least.least + k * one);
+        p = plan(least.least + (k + 1) * one - 1, false);
+        CHECK_EQ_INT(p.kept, k);
+    }
+    p = plan(least.least + ((size_t)1 << 30), false);
+    CHECK_EQ_INT(p.kept, LAYERS);
+    CHECK(p.bytes > least.least + LAYERS * one); /* weights too */
+    CHECK_EQ_INT(plan(0, true).least, least.least + 4 * state.count);
+}
+
+static void test_same(void)
+{
+    const size_t least = plan(0, false).least;
+    const size_t budgets[] = {0, least, least + one, least + 2 * one, least + (64 << 20)};
+    const char *first = NULL;
+
+    for (size_t i = 0; i < DR_COUNT(budgets); i++) {
+        static const char *const names[] = {"a", "b", "c", "d", "e"};
+        train_options o = options(budgets[i]);
+        train_report r = {0};
+        CHECK_OK(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, names[i]));
+        CHECK(budgets[i] == 0 || r.peak_bytes <= budgets[i]);
+        first = first != NULL ? first : names[i];
+        tiny_same(first, names[i]);
+        train_report_release(&r);
+    }
+}
+
+static void test_too_little(void)
+{
+    train_options o = options(plan(0, false).least - 1);
+    train_report r = {0};
+
+    CHECK_STATUS(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, "little"), DR_ENOMEM);
+    CHECK_TRAIL("a shorter max_seq_len or a smaller rank needs less");
+    train_report_release(&r);
+}
+
+int main(void)
+{
+    const train_options o = options(0);
+
+    tiny_read_ids();
+    CHECK_OK(hf_model_open(&model, GOLDEN "/tiny/llama"));
+    CHECK_OK(train_state_open(&state, model, &o));
+    CHECK_EQ_INT(hf_model_config(model)->layers, LAYERS);
+    one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_rank);
+    test_plan();
+    test_same();
+    test_too_little();
+    train_state_release(&state);
+    hf_model_close(model);
+    return check_done();
+}
