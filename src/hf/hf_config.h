@@ -124,4 +124,7 @@ int64_t hf_layer_window(const hf_config *c, int layer);
 /* How this layer rotates q and k; NULL: not at all. */
 const hf_rope *hf_layer_rope(const hf_config *c, int layer);
 
+/* Weights of a layer's slots (hf.h); its experts are not counted. */
+size_t hf_layer_weights(const hf_config *c);
+
 #endif

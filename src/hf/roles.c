@@ -116,6 +116,15 @@ size_t hf_slot_in(const hf_config *c, hf_slot slot)
     return size_of(c, kinds[slot]);
 }
 
+size_t hf_layer_weights(const hf_config *c)
+{
+    size_t n = 0;
+
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        n += hf_slot_out(c, (hf_slot)s) * hf_slot_in(c, (hf_slot)s);
+    return n;
+}
+
 /* ---- norms ---- */
 
 bool hf_norm_exists(const hf_config *c, hf_norm which)

@@ -10,13 +10,7 @@
 #include "core/mem.h"
 #include "nn/decoder_impl.h"
 
-enum {
-    ROWS_MAX = 512,
-    LOGIT_FLOATS = 3 << 23,  /* of logits at once: 100 MB */
-    STREAM_FLOATS = 1 << 22, /* of a head that is not kept, in memory at once */
-    READ_ROWS = 256,
-    IGNORED = -100
-};
+enum { READ_ROWS = 256, IGNORED = -100 };
 
 /* ---- the weights ---- */
 
@@ -55,7 +49,7 @@ done:
  * the gradient, a sum over pieces, do not depend on it. */
 static size_t piece_rows(const nn_decoder *d)
 {
-    size_t rows = STREAM_FLOATS / d->dims.d / READ_ROWS * READ_ROWS;
+    size_t rows = NN_HEAD_PIECE / d->dims.d / READ_ROWS * READ_ROWS;
 
     if (rows == 0)
         rows = READ_ROWS;
@@ -101,9 +95,9 @@ typedef struct {
 
 static size_t chunk_rows(const nn_decoder *d, size_t count)
 {
-    size_t rows = LOGIT_FLOATS / d->dims.v;
+    size_t rows = NN_HEAD_LOGITS / d->dims.v;
 
-    rows = rows < 16 ? 16 : rows > ROWS_MAX ? ROWS_MAX : rows;
+    rows = rows < 16 ? 16 : rows > NN_HEAD_ROWS ? NN_HEAD_ROWS : rows;
     return rows < count ? rows : count;
 }
 
@@ -155,7 +149,7 @@ dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x, size_t co
 {
     dr_status st = DR_OK;
     chunk c = {0};
-    size_t step = count < ROWS_MAX ? count : ROWS_MAX;
+    size_t step = count < NN_HEAD_ROWS ? count : NN_HEAD_ROWS;
 
     DR_TRY(make_room(d, &c, step, false, false));
     for (size_t i = 0; i < count; i += step) {
@@ -193,9 +187,9 @@ typedef struct {
     const int32_t *targets;
     size_t count, next; /* next: the first row not looked at yet */
     size_t n;           /* rows of this chunk */
-    size_t places[ROWS_MAX];
-    int32_t chosen[ROWS_MAX];
-    double losses[ROWS_MAX];
+    size_t places[NN_HEAD_ROWS];
+    int32_t chosen[NN_HEAD_ROWS];
+    double losses[NN_HEAD_ROWS];
 } rows;
 
 /* Takes up to `most` rows with a target from r->next on. */
@@ -327,7 +321,7 @@ static dr_status judge_row(void *ctx, size_t task, int worker)
 
 static dr_status duel_rows(nn_decoder *d, duel *u, size_t n)
 {
-    static const int32_t targets[ROWS_MAX] = {0};
+    static const int32_t targets[NN_HEAD_ROWS] = {0};
     dr_pool *pool = nn_device_pool(d->dev);
     dr_status st = DR_OK;
 
@@ -344,7 +338,7 @@ dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
                      float grad_scale)
 {
     size_t step = chunk_rows(d, count), row = d->dims.d, wide = step * d->dims.v;
-    double losses[3][ROWS_MAX];
+    double losses[3][NN_HEAD_ROWS];
     bool capped = d->c->logit_softcap != 0;
     chunk c = {0}, tc = {0};
     void *block = NULL;

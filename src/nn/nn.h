@@ -245,6 +245,10 @@ DR_MUST_USE dr_status nn_layer_residual(nn_decoder *d, const nn_layer *w, hf_slo
 /* Of the model's MLP. */
 nn_act nn_layer_act(const nn_decoder *d);
 
+/* What the functions below hold at once: at most so many rows with so many floats of
+ * logits, and of a head that is not kept so many floats. */
+enum { NN_HEAD_ROWS = 512, NN_HEAD_LOGITS = 3 << 23, NN_HEAD_PIECE = 1 << 22 };
+
 /* y[M][D] = the final norm of the last layer's output x: what the head multiplies. */
 DR_MUST_USE dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m);
 /* logits[count][V] from the last layer's output x[count][D] (final norm included). */

@@ -257,12 +257,9 @@ nn_sample_cost nn_sample_costs(const hf_config *c, const nn_sample_options *o)
 {
     const nn_dims s = nn_dims_of(c);
     size_t n = batch_of(o);
-    uint64_t weights = (uint64_t)s.v * s.d;
+    uint64_t weights = (uint64_t)s.v * s.d + (uint64_t)c->layers * hf_layer_weights(c);
     writer w = {0};
 
-    for (int i = 0; i < HF_SLOT_COUNT; i++)
-        weights += (uint64_t)c->layers * hf_slot_in(c, (hf_slot)i) *
-                   (uint64_t)hf_slot_out(c, (hf_slot)i);
     double tokens = (double)o->count * (double)o->len;
     double steps = n > 0 ? (double)((o->count + n - 1) / n) * (double)o->len : 0;
     return (nn_sample_cost){

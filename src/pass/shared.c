@@ -14,10 +14,8 @@ static const double thread_rate = 5e10;
 
 uint64_t pass_layer_elements(const hf_config *c)
 {
-    uint64_t n = 0;
+    uint64_t n = hf_layer_weights(c);
 
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
-        n += (uint64_t)hf_slot_in(c, (hf_slot)s) * hf_slot_out(c, (hf_slot)s);
     for (int p = 0; p < 2 && c->experts.count > 0; p++)
         n += (uint64_t)c->experts.count * hf_expert_in(c, (hf_expert_part)p) *
              hf_expert_out(c, (hf_expert_part)p);

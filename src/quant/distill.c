@@ -140,10 +140,9 @@ static dr_status plan(distiller *d)
     size_t acts = nn_acts_bytes(d->c, 1, t, 0);
     dr_status st = DR_OK;
 
-    for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        d->layer_floats += hf_slot_out(d->c, (hf_slot)s) * hf_slot_in(d->c, (hf_slot)s);
+    d->layer_floats = hf_layer_weights(d->c);
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
         outs += hf_slot_out(d->c, (hf_slot)s);
-    }
     bool keep_acts = acts * layers <= keep / 2;
     keep -= keep_acts ? acts * layers : 0;
     d->keep_w = d->layer_floats * layers * sizeof(float) <= keep;

@@ -16,11 +16,8 @@ enum { SHORT_SEQ = 256 };
 /* Operations of a token in blocks of so many. */
 static double work(const hf_config *c, size_t seq)
 {
-    double weights = (double)c->vocab * (double)c->hidden;
-
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
-        weights += (double)c->layers * (double)hf_slot_in(c, (hf_slot)s) *
-                   (double)hf_slot_out(c, (hf_slot)s);
+    double weights = (double)c->vocab * (double)c->hidden +
+                     (double)c->layers * (double)hf_layer_weights(c);
     /* forward 2 T H C of each layer, on average over a causal block; backward 5/2 of it */
     double attention =
         7.0 * (double)seq * (double)c->layers * (double)c->heads * (double)c->head_dim;

@@ -11,33 +11,27 @@
 #include "core/log.h"
 #include "train/train_impl.h"
 
-enum {
-    HEAD_ROWS = 512, /* of logits at once, with so many floats (nn/head.c) */
-    HEAD_FLOATS = 3 << 23,
-    OTHER_BYTES = 8 << 20 /* the program, tokens, lists */
-};
+enum { OTHER_BYTES = 8 << 20 }; /* the program, tokens, lists */
 
 /* Logits of a chunk, its hidden states, and a piece of the head. */
 static size_t head_bytes(const hf_config *c, size_t seq)
 {
-    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, rows = HEAD_FLOATS / v;
+    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, rows = NN_HEAD_LOGITS / v;
 
-    rows = rows < 16 ? 16 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
+    rows = rows < 16 ? 16 : rows > NN_HEAD_ROWS ? NN_HEAD_ROWS : rows;
     rows = rows < seq ? rows : seq;
-    size_t piece = ((size_t)1 << 22) < v * d ? (size_t)1 << 22 : v * d;
+    size_t piece = NN_HEAD_PIECE < v * d ? NN_HEAD_PIECE : v * d;
     return (rows * (v + 4 * d) + piece) * sizeof(float);
 }
 
 /* Floats of the widest layer, and its share of scratch for gradients. */
 static size_t layer_bytes(const hf_config *c, size_t seq)
 {
-    size_t weights = 0, wide = 0;
+    size_t wide = 0;
 
-    for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        weights += hf_slot_in(c, (hf_slot)s) * hf_slot_out(c, (hf_slot)s);
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
         wide += hf_slot_in(c, (hf_slot)s) + hf_slot_out(c, (hf_slot)s);
-    }
-    return (weights + seq * wide) * sizeof(float);
+    return (hf_layer_weights(c) + seq * wide) * sizeof(float);
 }
 
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
