@@ -89,25 +89,40 @@ done:
     return st;
 }
 
-/* Factors the diagonal block at k; its inverse, as floats, is left in inv32 [nb][nb]. */
-static bool diagonal(chol_work *w, size_t k, size_t nb)
+/* diag = the lower triangle of the block at a[0][0]. */
+static void load_block(chol_work *w, const float *a, size_t nb)
 {
-    float *a = w->a + k * w->n + k;
-
     for (size_t i = 0; i < nb; i++) {
         for (size_t j = 0; j <= i; j++)
             w->diag[i * NB + j] = (double)a[i * w->n + j];
     }
-    if (!factor_block(w->diag, w->col, nb))
-        return false;
+}
+
+/* inv32[nb][nb] = the inverse of the factor in diag, as floats; turned: its transpose. */
+static void invert_diagonal(chol_work *w, size_t nb, bool turned)
+{
     invert_block(w->inv, w->diag, nb);
     for (size_t i = 0; i < nb; i++) {
         for (size_t j = 0; j < nb; j++) {
-            if (j <= i)
-                a[i * w->n + j] = (float)w->diag[i * NB + j];
-            w->inv32[i * nb + j] = j <= i ? (float)w->inv[i * NB + j] : 0.0f;
+            size_t r = turned ? j : i, c = turned ? i : j;
+            w->inv32[i * nb + j] = c <= r ? (float)w->inv[r * NB + c] : 0.0f;
         }
     }
+}
+
+/* Factors the diagonal block at k; its inverse is left in inv32. */
+static bool diagonal(chol_work *w, size_t k, size_t nb)
+{
+    float *a = w->a + k * w->n + k;
+
+    load_block(w, a, nb);
+    if (!factor_block(w->diag, w->col, nb))
+        return false;
+    for (size_t i = 0; i < nb; i++) {
+        for (size_t j = 0; j <= i; j++)
+            a[i * w->n + j] = (float)w->diag[i * NB + j];
+    }
+    invert_diagonal(w, nb, false);
     return true;
 }
 
@@ -164,17 +179,8 @@ static dr_status solve_block(chol_work *w, float *b, size_t rows, size_t k, size
     size_t n = w->n;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < nb; i++) {
-        for (size_t j = 0; j <= i; j++)
-            w->diag[i * NB + j] = (double)l[(k + i) * n + k + j];
-    }
-    invert_block(w->inv, w->diag, nb);
-    for (size_t i = 0; i < nb; i++) {
-        for (size_t j = 0; j < nb; j++) {
-            size_t r = turned ? j : i, c = turned ? i : j;
-            w->inv32[i * nb + j] = c <= r ? (float)w->inv[r * NB + c] : 0.0f;
-        }
-    }
+    load_block(w, l + k * n + k, nb);
+    invert_diagonal(w, nb, turned);
     for (size_t r = 0; r < rows; r++)
         memcpy(w->neg + r * nb, b + r * n + k, nb * sizeof(*b));
     DR_TRY(nn_matmul_nt(w->dev, w->below, w->neg, w->inv32, NULL, rows, nb, nb, nb, false));
