@@ -362,7 +362,7 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
                                   (plan->forwards * (double)tokens + 2 * (double)judged) +
                               4 * (double)embed * (double)judged);
     if (tokens > 0) /* hidden states for a run after a kill, two of them in turn */
-        need->disk += 8 * tokens * (uint64_t)c->hidden;
+        need->disk += (plan->twice ? 16 : 8) * tokens * (uint64_t)c->hidden;
     if (tokens > 0)
         pass_calibration_need(need, job, &data, c);
     pass_distill_need(need, job, plan->modules, c, tokens, data.max_seq_len);
