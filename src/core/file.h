@@ -91,6 +91,8 @@ void dr_writer_close(dr_writer *w); /* after an error; harmless after finish */
 typedef enum { DR_PLACED_LINK, DR_PLACED_REFLINK, DR_PLACED_COPY } dr_placed;
 /* Hard link, else reflink, else copy; *how (may be NULL) says which. */
 DR_MUST_USE dr_status dr_place_file(const char *dst, const char *src, dr_placed *how);
+/* Every file below src, placed below dst; folders are made. */
+DR_MUST_USE dr_status dr_place_tree(const char *dst, const char *src);
 /* Always a copy (reflink where the file system can). */
 DR_MUST_USE dr_status dr_copy_file(const char *dst, const char *src);
 

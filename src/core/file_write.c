@@ -433,3 +433,22 @@ done:
         *how = way;
     return st;
 }
+
+dr_status dr_place_tree(const char *dst, const char *src)
+{
+    char **names = NULL;
+    size_t count = 0;
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_make_dirs(dst));
+    DR_TRY(dr_list_dir(&a, src, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        const char *from = dr_path_join(&a, src, names[i]);
+        const char *to = dr_path_join(&a, dst, names[i]);
+        DR_TRY(dr_is_dir(from) ? dr_place_tree(to, from) : dr_place_file(to, from, NULL));
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}

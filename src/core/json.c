@@ -94,6 +94,17 @@ done:
     return st;
 }
 
+bool dr_json_sha256(char hex[DR_SHA256_HEX], const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
+
+    if (text == NULL)
+        return false;
+    dr_sha256(hex, text, strlen(text));
+    free(text);
+    return true;
+}
+
 const char *dr_json_type(const json_t *v)
 {
     static const char *const names[] = {"an object", "an array", "a string", "an integer",

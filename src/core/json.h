@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/hash.h"
 #include "core/status.h"
 
 DR_MUST_USE dr_status dr_json_parse(json_t **out, const char *text, size_t n,
@@ -20,6 +21,8 @@ DR_MUST_USE dr_status dr_json_parse(json_t **out, const char *text, size_t n,
 DR_MUST_USE dr_status dr_json_read(json_t **out, const char *path);
 /* Indented by two, keys in insertion order, trailing newline; replaces path whole. */
 DR_MUST_USE dr_status dr_json_write(const char *path, const json_t *value);
+/* SHA-256 of the value, whatever the order of its keys.  false: it has no text. */
+DR_MUST_USE bool dr_json_sha256(char hex[DR_SHA256_HEX], const json_t *value);
 
 DR_MUST_USE dr_status dr_json_int(const json_t *o, const char *key, int64_t *out,
                                   const char *where);

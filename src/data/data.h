@@ -63,6 +63,9 @@ typedef struct {
  * not read (with what to do); DR_EIO: no such file.
  */
 DR_MUST_USE dr_status data_check(const data_options *o);
+/* The paths of data_files; arena memory.  DR_EUSAGE: an empty name. */
+DR_MUST_USE dr_status data_files_split(dr_arena *a, char ***paths, size_t *count,
+                                       const char *data_files);
 
 /* Bytes [from, end) of a text. */
 typedef struct {

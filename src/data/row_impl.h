@@ -1,5 +1,5 @@
 /*
- * row_impl.h - what data_options.c, load.c and row.c share.
+ * row_impl.h - what the files of data share.
  */
 #ifndef DRUPE_DATA_ROW_IMPL_H
 #define DRUPE_DATA_ROW_IMPL_H
@@ -9,10 +9,6 @@
 #include "data/data.h"
 
 enum { DATA_COLUMNS_MAX = 256, DATA_ROW_MAX = 64 << 20 };
-
-/* The paths of data_files; arena memory.  DR_EUSAGE: an empty name. */
-DR_MUST_USE dr_status data_files_split(dr_arena *a, char ***paths, size_t *count,
-                                       const char *data_files);
 
 /* The line of Python that turns a Parquet file into JSON lines, as a hint. */
 void data_hint_parquet(const char *path);

@@ -22,29 +22,6 @@ static const char *short_id(dr_arena *a, const run_model *m)
     return m != NULL ? dr_arena_strndup(a, m->id, SHORT_ID) : "";
 }
 
-/* Everything below from, linked below to. */
-static dr_status link_tree(const char *to, const char *from)
-{
-    char **names = NULL;
-    size_t count = 0;
-    dr_arena a = {0};
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_make_dirs(to));
-    DR_TRY(dr_list_dir(&a, from, &names, &count));
-    for (size_t i = 0; i < count; i++) {
-        const char *src = dr_path_join(&a, from, names[i]);
-        const char *dst = dr_path_join(&a, to, names[i]);
-        if (dr_is_dir(src))
-            DR_TRY(link_tree(dst, src));
-        else
-            DR_TRY(dr_place_file(dst, src, NULL));
-    }
-done:
-    dr_arena_release(&a);
-    return st;
-}
-
 /* drupe.json of a model: the last step's, with the passes of all before it. */
 static dr_status chain_json(json_t **out, const run_model *m)
 {
@@ -280,7 +257,7 @@ static dr_status place(const char *dir, const run_model *m)
     json_t *chain = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(link_tree(dir, m->path));
+    DR_TRY(dr_place_tree(dir, m->path));
     DR_TRY(chain_json(&chain, m));
     DR_TRY(write_json(dir, "drupe.json", json_incref(chain)));
 done:
@@ -374,6 +351,8 @@ dr_status run_tell(run *r, flow_result *out, const run_outcome *o)
         steps += r->models[i]->cached;
     for (size_t i = 0; i < r->figure_count; i++)
         goals += r->judged[i].limited;
+    if (r->w.id != NULL)
+        json_object_set_new(out->report, "workflow_id", json_string(r->w.id));
     json_object_set_new(out->report, "candidates", list);
     if (r->input.figures != NULL)
         DR_TRY(

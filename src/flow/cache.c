@@ -76,7 +76,7 @@ done:
     return st;
 }
 
-dr_status cache_lock(int *fd, const flow_cache *c, const char *key)
+dr_status cache_lock(int *fd, const flow_cache *c, const char *key, bool wait)
 {
     dr_arena a = {0};
     const char *path = path_of(&a, c, "locks", key, "");
@@ -85,7 +85,12 @@ dr_status cache_lock(int *fd, const flow_cache *c, const char *key)
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (*fd < 0)
         DR_FAIL(DR_EIO, "%s: %s", path, strerror(errno));
-    while (flock(*fd, LOCK_EX) != 0) {
+    while (flock(*fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB) != 0) {
+        if (!wait && errno == EWOULDBLOCK) {
+            (void)close(*fd);
+            *fd = -1;
+            break;
+        }
         if (errno != EINTR)
             DR_FAIL(DR_EIO, "%s: %s", path, strerror(errno));
         DR_TRY(dr_cancelled_check());
@@ -99,11 +104,7 @@ done:
 
 void cache_key(char key[DR_SHA256_HEX], const json_t *parts)
 {
-    char *text = json_dumps(parts, JSON_COMPACT | JSON_SORT_KEYS);
-
-    DR_BUG_IF(text == NULL);
-    dr_sha256(key, text, strlen(text));
-    free(text);
+    DR_BUG_IF(!dr_json_sha256(key, parts));
 }
 
 static int64_t nanoseconds(struct timespec t)

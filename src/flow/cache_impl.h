@@ -37,8 +37,9 @@ DR_MUST_USE dr_status cache_model_id(char id[DR_SHA256_HEX], const flow_cache *c
 void cache_key(char key[DR_SHA256_HEX], const json_t *parts);
 
 const char *cache_folder(dr_arena *a, const flow_cache *c, const char *key);
-/* Held until the descriptor is closed; waits for another process. */
-DR_MUST_USE dr_status cache_lock(int *fd, const flow_cache *c, const char *key);
+/* Held until the descriptor is closed.  Waits for another process, or does not, and *fd is
+ * -1 then. */
+DR_MUST_USE dr_status cache_lock(int *fd, const flow_cache *c, const char *key, bool wait);
 bool cache_has(const flow_cache *c, const char *key);
 /* The folder is whole: from now on it is an entry.  info: what `drupe cache` shows. */
 DR_MUST_USE dr_status cache_seal(const flow_cache *c, const char *key, const json_t *info);

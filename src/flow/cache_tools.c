@@ -6,10 +6,8 @@
  * One that another process holds is left alone.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,15 +91,13 @@ done:
 static dr_status take_away(bool *gone, dr_arena *a, const flow_cache *c, const char *key)
 {
     const char *dir = cache_folder(a, c, key);
-    const char *lock = dr_arena_printf(a, "%s/locks/%s", c->dir, key);
     const char *says = dr_arena_printf(a, "%s.json", dir);
-    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int fd = -1;
     dr_status st = DR_OK;
 
     *gone = false;
+    DR_TRY(cache_lock(&fd, c, key, false));
     if (fd < 0)
-        DR_FAIL(DR_EIO, "%s: %s", lock, strerror(errno));
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
         goto done;
     if (unlink(says) != 0 && errno != ENOENT)
         DR_FAIL(DR_EIO, "%s: %s", says, strerror(errno));

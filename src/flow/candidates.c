@@ -292,7 +292,7 @@ static dr_status cover(run *r, coverage *c, const ways *w, const int *point)
     return st;
 }
 
-static dr_status tell_pass(run *r, dr_buf *text, const wf_pass *p)
+static dr_status tell_pass(dr_buf *text, const wf_pass *p)
 {
     dr_status st = DR_OK;
 
@@ -311,7 +311,6 @@ static dr_status tell_pass(run *r, dr_buf *text, const wf_pass *p)
         }
     }
     DR_TRY(dr_buf_adds(text, "\n"));
-    (void)r;
 done:
     return st;
 }
@@ -326,7 +325,7 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
     size_t points = search_space_size(&w.space);
     DR_TRY(dr_buf_addf(&out->text, "model          %s\n", r->input.path));
     for (size_t i = 0; i < r->w.pass_count; i++)
-        DR_TRY(tell_pass(r, &out->text, &r->w.passes[i]));
+        DR_TRY(tell_pass(&out->text, &r->w.passes[i]));
     DR_TRY(dr_buf_addf(&out->text, "output         %s\n", r->w.output_dir));
     size_t tried = r->w.sampler.max_samples;
     tried = tried == 0 || tried > points ? points : tried;

@@ -78,16 +78,15 @@ static dr_status add_data(dr_buf *b, const data_options *data, const char *label
                           bool times)
 {
     dr_arena arena = {0};
+    char **paths = NULL;
+    size_t count = 0;
     dr_status st = DR_OK;
 
     if (data == NULL || data->data_files == NULL)
         return DR_OK;
-    for (char *p = dr_arena_strdup(&arena, data->data_files), *next; p != NULL; p = next) {
-        next = strchr(p, ',');
-        if (next != NULL)
-            *next++ = '\0';
-        DR_TRY(add_path(b, p, label, times));
-    }
+    DR_TRY(data_files_split(&arena, &paths, &count, data->data_files));
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(add_path(b, paths[i], label, times));
 done:
     dr_arena_release(&arena);
     return st;
@@ -171,15 +170,14 @@ dr_status flow_data_key(json_t **out, const data_options *o)
 {
     json_t *j = data_json(o);
     dr_arena a = {0};
+    char **paths = NULL;
+    size_t count = 0;
     dr_status st = DR_OK;
 
-    char *list = o->data_files != NULL ? dr_arena_strdup(&a, o->data_files) : NULL;
-    for (char *p = list, *next; p != NULL; p = next) {
-        next = strchr(p, ',');
-        if (next != NULL)
-            *next++ = '\0';
-        DR_TRY(flow_file_key(j, dr_arena_printf(&a, "file %d", (int)(p - list)), p));
-    }
+    if (o->data_files != NULL)
+        DR_TRY(data_files_split(&a, &paths, &count, o->data_files));
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(flow_file_key(j, dr_arena_printf(&a, "file %zu", i), paths[i]));
     *out = j;
     j = NULL;
 done:
@@ -222,17 +220,13 @@ dr_status flow_state_key(char hex[65], const flow_spec *spec, const pass_model *
                          const json_t *steps, bool with_data)
 {
     json_t *j = NULL;
-    char *text = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(fingerprint(hex, in, with_data ? &spec->data : NULL, spec->eval, true));
     j = footprint(spec, hex, steps, with_data);
-    text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
-    if (text == NULL)
+    if (!dr_json_sha256(hex, j))
         DR_FAIL(DR_EUSAGE, "a name that is not UTF-8 cannot be in drupe.json");
-    dr_sha256(hex, text, strlen(text));
 done:
-    free(text);
     json_decref(j);
     return st;
 }

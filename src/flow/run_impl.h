@@ -19,8 +19,7 @@ struct run_model {
     json_t *config;          /* of that pass: what was given */
     double start_s, end_s;   /* since 1970; both 0: it was in the cache */
     bool cached;
-    json_t *figures;   /* owned: key to value or null; NULL: not judged */
-    const char *error; /* why it, or what comes after it, failed; NULL: it did not */
+    json_t *figures; /* owned: key to value or null; NULL: not judged */
 };
 
 typedef struct {

@@ -132,7 +132,7 @@ dr_status run_step_cached(run *r, run_model **out, const run_model *in,
     if (*out != NULL)
         goto done;
     m.path = cache_folder(&r->arena, &r->cache, m.id);
-    DR_TRY(cache_lock(&lock, &r->cache, m.id));
+    DR_TRY(cache_lock(&lock, &r->cache, m.id, true));
     m.cached = cache_has(&r->cache, m.id);
     if (!m.cached)
         DR_TRY(make(r, &m, alt));

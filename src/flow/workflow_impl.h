@@ -150,8 +150,8 @@ typedef struct {
 typedef struct {
     dr_doc doc;
     dr_arena arena;
-    json_t *owned; /* array: values that are not the document's */
-    const char *id;
+    json_t *owned;  /* array: values that are not the document's */
+    const char *id; /* NULL: the file has no name for it */
     wf_model model;
     const wf_pass *passes;
     size_t pass_count;

@@ -30,14 +30,12 @@ static dr_status at_place(const workflow *w, const dr_node *n, dr_status st)
 {
     const dr_trail *t = dr_trail_get();
     char text[DR_TRAIL_TEXT], hint[DR_TRAIL_TEXT];
-    dr_arena a = {0};
 
     (void)snprintf(text, sizeof(text), "%s", t->frames[0].text);
     (void)snprintf(hint, sizeof(hint), "%s", t->hint);
     st = dr_fail(st, "%s:%d:%d: %s", w->doc.name, n->line, n->column, text);
     if (hint[0] != '\0')
         dr_hint("%s", hint);
-    dr_arena_release(&a);
     return st;
 }
 

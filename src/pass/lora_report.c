@@ -152,8 +152,7 @@ dr_status pass_training_report(const pass_job *job, const pass_training *t)
     DR_TRY(tell_perplexity(&b, &a, t));
     DR_TRY(tell_curves(&b, &a, t->report));
     DR_TRY(tell_settings(&b, &a, job, t));
-    DR_TRY(page_end(&b));
-    DR_TRY(dr_write_file(dr_path_join(&a, job->out_dir, "report.html"), b.data, b.len));
+    DR_TRY(page_write(&b, job));
 done:
     dr_buf_release(&b);
     dr_arena_release(&a);

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
+
 enum { WIDTH = 720, PANEL = 350, TALL = 120, LINE_TALL = 200, LEFT = 46, COLOURS = 6 };
 
 static const char style[] =
@@ -90,6 +92,18 @@ done:
 dr_status page_end(dr_buf *b)
 {
     return dr_buf_adds(b, "</body>\n</html>\n");
+}
+
+dr_status page_write(dr_buf *b, const pass_job *job)
+{
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(page_end(b));
+    DR_TRY(dr_write_file(dr_path_join(&a, job->out_dir, "report.html"), b->data, b->len));
+done:
+    dr_arena_release(&a);
+    return st;
 }
 
 dr_status page_section(dr_buf *b, const char *title, const char *text)

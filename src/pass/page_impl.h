@@ -17,6 +17,8 @@
 
 DR_MUST_USE dr_status page_begin(dr_buf *b, const char *title);
 DR_MUST_USE dr_status page_end(dr_buf *b);
+/* The end, and the page as report.html beside the job's result. */
+DR_MUST_USE dr_status page_write(dr_buf *b, const pass_job *job);
 /* A heading, with a sentence below it (NULL: none). */
 DR_MUST_USE dr_status page_section(dr_buf *b, const char *title, const char *text);
 /* cells[rows][columns], the first row being the head; NULL is an empty cell. */

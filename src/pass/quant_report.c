@@ -200,8 +200,7 @@ dr_status pass_quant_report(const pass_job *job, const pass_quant_outcome *o)
         DR_TRY(tell_errors(&b, o->errors, (size_t)hf_model_config(o->after)->layers));
     DR_TRY(tell_bytes(&b, &a, o));
     DR_TRY(tell_settings(&b, &a, job, o));
-    DR_TRY(page_end(&b));
-    DR_TRY(dr_write_file(dr_path_join(&a, job->out_dir, "report.html"), b.data, b.len));
+    DR_TRY(page_write(&b, job));
 done:
     dr_buf_release(&b);
     dr_arena_release(&a);

@@ -33,7 +33,7 @@ DR_MUST_USE dr_status pass_text_blocks(data_blocks *out, data_texts *texts, dr_a
                                        const data_options *o, const tok_tokenizer *t);
 
 /* What is lost of a text is warned of (short_rows: what becomes of rows that do not fill
- * their block), and so are fewer blocks than were asked for. */
+ * their block, or NULL), and so are fewer blocks than were asked for. */
 DR_MUST_USE dr_status pass_say_losses(const data_texts *texts, const data_blocks *b,
                                       const char *short_rows, size_t wanted);
 /* The same, and its size, for programs. */

@@ -19,15 +19,15 @@ json_t *pass_text_json(const char *source, const data_texts *texts, const data_b
 dr_status pass_say_losses(const data_texts *texts, const data_blocks *b,
                           const char *short_rows, size_t wanted)
 {
+    bool tell = b->short_rows > 0 && short_rows != NULL;
     dr_buf lost;
     dr_status st = DR_OK;
 
     dr_buf_init(&lost, 4096);
     DR_TRY(data_losses(&lost, texts, b));
     if (lost.len > 0)
-        dr_warn_result("%s: %s%s%s%s", texts->source, lost.data,
-                       b->short_rows > 0 ? " (" : "", b->short_rows > 0 ? short_rows : "",
-                       b->short_rows > 0 ? ")" : "");
+        dr_warn_result("%s: %s%s%s%s", texts->source, lost.data, tell ? " (" : "",
+                       tell ? short_rows : "", tell ? ")" : "");
     if (wanted > b->count)
         dr_warn_result("%s: %zu blocks of %zu tokens, not the %zu asked for", texts->source,
                        b->count, b->seq_len, wanted);

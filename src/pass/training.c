@@ -16,21 +16,16 @@
 static dr_status read_set(const pass_job *job, data_texts *texts, data_blocks *blocks,
                           const data_options *data, const tok_tokenizer *tok)
 {
-    dr_buf lost;
     dr_status st = DR_OK;
 
-    dr_buf_init(&lost, 4096);
     DR_TRY(data_load(job->arena, texts, data, tok));
     DR_TRY(data_tokenize(blocks, texts, data, tok));
-    DR_TRY(data_losses(&lost, texts, blocks));
-    if (lost.len > 0)
-        dr_warn_result("%s: %s", texts->source, lost.data);
+    DR_TRY(pass_say_losses(texts, blocks, NULL, 0));
     if (blocks->dropped > blocks->tokens / 8)
         dr_warn_result("%zu of %zu tokens are cut off: %zu blocks of %zu are %s",
                        blocks->dropped, blocks->tokens, blocks->count, blocks->seq_len,
                        data == job->data ? "trained on" : "evaluated");
 done:
-    dr_buf_release(&lost);
     return st;
 }
 
@@ -175,8 +170,7 @@ done:
 dr_status pass_place_checkpoints(const char **spent, const pass_job *job,
                                  const train_options *o)
 {
-    size_t *steps = NULL, count = 0, n = 0;
-    char **names = NULL;
+    size_t *steps = NULL, count = 0;
     dr_status st = DR_OK;
 
     *spent = NULL;
@@ -185,13 +179,8 @@ dr_status pass_place_checkpoints(const char **spent, const pass_job *job,
     DR_TRY(train_checkpoint_list(job->arena, &steps, &count, job->checkpoints));
     for (size_t i = count; i-- > 0;) {
         const char *name = dr_arena_printf(job->arena, "checkpoint-%zu", steps[i]);
-        const char *from = dr_path_join(job->arena, job->checkpoints, name);
-        const char *to = dr_path_join(job->arena, job->out_dir, name);
-        DR_TRY(dr_make_dirs(to));
-        DR_TRY(dr_list_dir(job->arena, from, &names, &n));
-        for (size_t k = 0; k < n; k++)
-            DR_TRY(dr_place_file(dr_path_join(job->arena, to, names[k]),
-                                 dr_path_join(job->arena, from, names[k]), NULL));
+        DR_TRY(dr_place_tree(dr_path_join(job->arena, job->out_dir, name),
+                             dr_path_join(job->arena, job->checkpoints, name)));
     }
     if (dr_is_dir(job->checkpoints))
         *spent = job->checkpoints;

@@ -133,10 +133,7 @@ void train_manifest_hash(char hex[DR_SHA256_HEX], const json_t *manifest)
     json_t *copy = json_copy((json_t *)(uintptr_t)manifest);
 
     (void)json_object_del(copy, "checksum");
-    char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
-    DR_BUG_IF(text == NULL);
-    dr_sha256(hex, text, strlen(text));
-    free(text);
+    DR_BUG_IF(!dr_json_sha256(hex, copy));
     json_decref(copy);
 }
 
