@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -105,6 +106,17 @@ done:
 void cache_key(char key[DR_SHA256_HEX], const json_t *parts)
 {
     DR_BUG_IF(!dr_json_sha256(key, parts));
+}
+
+/* An entry is of use now.  By the clock itself: the file system's own times stand still
+ * for some milliseconds, in which a run finds several entries. */
+static void mark_used(const char *says)
+{
+    struct timespec t[2];
+
+    (void)clock_gettime(CLOCK_REALTIME, &t[0]);
+    t[1] = t[0];
+    (void)utimensat(AT_FDCWD, says, t, 0);
 }
 
 static int64_t nanoseconds(struct timespec t)
@@ -236,7 +248,9 @@ dr_status cache_seal(const flow_cache *c, const char *key, const json_t *info)
 
     json_object_set_new(j, "files", files);
     DR_TRY(list_files(files, cache_folder(&a, c, key), ""));
-    DR_TRY(dr_json_write(path_of(&a, c, "runs", key, ".json"), j));
+    const char *says = path_of(&a, c, "runs", key, ".json");
+    DR_TRY(dr_json_write(says, j));
+    mark_used(says);
 done:
     json_decref(j);
     dr_arena_release(&a);
@@ -273,7 +287,7 @@ bool cache_has(const flow_cache *c, const char *key)
     json_array_foreach((json_t *)(uintptr_t)files, i, file) good =
         good && as_written(&a, dir, file);
     if (good)
-        (void)utimensat(AT_FDCWD, says, NULL, 0); /* when it was last of use */
+        mark_used(says);
     json_decref(j);
     dr_arena_release(&a);
     return good;

@@ -20,7 +20,7 @@ typedef struct {
     char key[DR_SHA256_HEX];
     const char *pass, *config; /* arena */
     double bytes, seconds;
-    time_t used;
+    struct timespec used;
     bool broken;
 } entry;
 
@@ -63,7 +63,7 @@ static void read_entry(entry *e, dr_arena *a, const flow_cache *c, const char *n
     json_array_foreach((json_t *)(uintptr_t)files, i, file) e->bytes +=
         json_number_value(json_object_get(file, "bytes"));
     if (stat(path, &s) == 0)
-        e->used = s.st_mtim.tv_sec;
+        e->used = s.st_mtim;
     e->broken = json_array_size(files) == 0;
     if (verify && !e->broken)
         e->broken = !is_sound(a, cache_folder(a, c, e->key), files);
@@ -114,8 +114,10 @@ static int by_use(const void *a, const void *b)
 {
     const entry *x = a, *y = b;
 
-    if (x->used != y->used)
-        return x->used < y->used ? -1 : 1;
+    if (x->used.tv_sec != y->used.tv_sec)
+        return x->used.tv_sec < y->used.tv_sec ? -1 : 1;
+    if (x->used.tv_nsec != y->used.tv_nsec)
+        return x->used.tv_nsec < y->used.tv_nsec ? -1 : 1;
     return strcmp(x->key, y->key);
 }
 
@@ -152,10 +154,11 @@ static dr_status tell(flow_result *out, const entry *list, size_t count)
     for (size_t i = 0; i < count; i++) {
         const entry *e = &list[i];
         sum += e->bytes;
-        json_array_append_new(
-            all, json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:b}", "key", e->key, "pass",
-                           e->pass, "config", e->config, "bytes", e->bytes, "seconds",
-                           e->seconds, "used", (json_int_t)e->used, "broken", e->broken));
+        json_array_append_new(all,
+                              json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:b}", "key",
+                                        e->key, "pass", e->pass, "config", e->config,
+                                        "bytes", e->bytes, "seconds", e->seconds, "used",
+                                        (json_int_t)e->used.tv_sec, "broken", e->broken));
         DR_TRY(dr_buf_addf(&out->text, "%.16s %12.0f bytes %9.3f s  %s %s%s\n", e->key,
                            e->bytes, e->seconds, e->pass, e->config,
                            e->broken ? "  BROKEN" : ""));
