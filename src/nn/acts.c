@@ -10,7 +10,7 @@ static size_t only(bool has, size_t floats)
     return has ? floats : 0;
 }
 
-static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_rank,
+static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept,
                     float *at)
 {
     const nn_dims s = nn_dims_of(c);
@@ -28,7 +28,7 @@ static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t l
         {&a->norm2, only(norm2, m * s.d)},
         {&a->gate_up, m * s.gu},
         {&a->act, m * s.i},
-        {&a->lora_u, m * lora_rank},
+        {&a->lora_u, m * lora_kept},
         {&a->q_raw, only(qk, m * s.hc)},
         {&a->k_raw, only(qk, m * s.g * s.c)},
         {&a->attn_raw, only(attn_out, m * s.d)},
@@ -49,21 +49,21 @@ static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t l
     return floats;
 }
 
-size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_rank)
+size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept)
 {
     nn_acts a = {0};
 
-    return place(&a, c, b, t, lora_rank, NULL) * sizeof(float);
+    return place(&a, c, b, t, lora_kept, NULL) * sizeof(float);
 }
 
-dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_rank)
+dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept)
 {
     dr_status st = DR_OK;
     void *p = NULL;
 
     DR_TRY(
-        dr_big_alloc(&p, nn_acts_bytes(c, b, t, lora_rank), 1, "activations of a layer"));
-    (void)place(a, c, b, t, lora_rank, p);
+        dr_big_alloc(&p, nn_acts_bytes(c, b, t, lora_kept), 1, "activations of a layer"));
+    (void)place(a, c, b, t, lora_kept, p);
 done:
     return st;
 }

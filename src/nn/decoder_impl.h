@@ -103,22 +103,52 @@ typedef struct {
     float *wide;    /* [M][K] gradient before the mask; likewise */
     float *du, *su; /* [M][R] */
     float *sb;      /* [N][R] scale * B */
+    float *dy;      /* [M][slot's N] gradients behind DoRA's factors */
 } nn_lora_work;
 
-/* Room for the largest module of loras at m rows (m 0 with loras NULL: none). */
-size_t nn_lora_place(nn_lora_work *work, size_t m, const nn_lora *loras, size_t count,
-                     float *at);
+/* Where modules are applied: a slot's product and its operands. */
+typedef struct {
+    nn_device *dev;
+    hf_slot slot;
+    size_t m, n;    /* rows of x; the slot's outputs */
+    const float *w; /* [N][K] of the slot */
+    const nn_lora *loras;
+    size_t count;
+    const nn_lora_work *work;
+} nn_lora_site;
+
+/* Room for the largest module of loras at m rows (m 0 with loras NULL: none); n: outputs of
+ * the widest slot. */
+size_t nn_lora_place(nn_lora_work *work, size_t m, size_t n, const nn_lora *loras,
+                     size_t count, float *at);
 
 /* y[M][slot's N] += what the slot's modules give for x; fills their parts of u. */
-DR_MUST_USE dr_status nn_lora_forward(nn_device *dev, float *y, size_t ldy, float *u,
-                                      const float *x, size_t m, hf_slot slot,
-                                      const nn_lora *loras, size_t count,
-                                      const nn_lora_work *work);
-/* Adds to the slot's da, db and, unless it is NULL, to dx[M][K]. */
-DR_MUST_USE dr_status nn_lora_backward(nn_device *dev, float *dx, const float *dy,
-                                       size_t ldy, const float *u, const float *x, size_t m,
-                                       hf_slot slot, const nn_lora *loras, size_t count,
-                                       const nn_lora_work *work);
+DR_MUST_USE dr_status nn_lora_forward(const nn_lora_site *s, float *y, const float *bias,
+                                      float *u, const float *x);
+/* Adds to the slot's gradients and, unless it is NULL, to dx[M][K]. */
+DR_MUST_USE dr_status nn_lora_backward(const nn_lora_site *s, float *dx, const float *dy,
+                                       const float *u, const float *x);
+
+/* ---- DoRA's part of it (lora_dora.c) ---- */
+
+/* Is a module of the slot one?  Then y comes without the residual. */
+bool nn_dora_on(const nn_lora *loras, size_t count, hf_slot slot);
+/* y without the base's part of z, which comes in z; without dropout z is y less bias. */
+DR_MUST_USE dr_status nn_dora_take(nn_device *dev, float *y, size_t ldy, float *z,
+                                   const float *bias, size_t m, const nn_lora *l);
+/* y += factor z */
+DR_MUST_USE dr_status nn_dora_put(nn_device *dev, float *y, size_t ldy, const float *z,
+                                  size_t m, const nn_lora *l);
+/* Has one of the slot's DoRA modules dropout?  Then the base's gradient is dy itself, and
+ * each module's (factor - 1) dy W comes beside it. */
+bool nn_dora_masked(const nn_lora_site *s);
+/* work->dy = dy times the factors of the slot's modules; *base: that, or dy itself. */
+DR_MUST_USE dr_status nn_dora_back(const nn_lora_site *s, const float **base,
+                                   const float *dy);
+/* dmagnitude; then, where it is masked, work->dy becomes (factor - 1) dy. */
+DR_MUST_USE dr_status nn_dora_grads(const nn_lora_site *s, const nn_lora *l,
+                                    const float *dy, const float *z);
+
 /* Does any module of a slot below `slot` train? */
 bool nn_lora_trains_below(const nn_lora *loras, size_t count, hf_slot slot);
 

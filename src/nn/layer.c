@@ -39,10 +39,17 @@ dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot, float 
 static dr_status linear(const pass *p, float *y, const float *x, hf_slot slot, bool acc)
 {
     dr_status st = DR_OK;
+    const nn_lora_site site = {.dev = p->d->dev,
+                               .slot = slot,
+                               .m = p->m,
+                               .n = hf_slot_out(p->d->c, slot),
+                               .w = p->w->w[slot],
+                               .loras = p->loras,
+                               .count = p->lora_count,
+                               .work = &p->work};
 
     DR_TRY(nn_layer_linear(p->d, p->w, slot, y, x, p->m, acc));
-    DR_TRY(nn_lora_forward(p->d->dev, y, hf_slot_out(p->d->c, slot), p->acts->lora_u, x,
-                           p->m, slot, p->loras, p->lora_count, &p->work));
+    DR_TRY(nn_lora_forward(&site, y, p->w->bias[slot], p->acts->lora_u, x));
 done:
     return st;
 }
@@ -55,7 +62,8 @@ static dr_status block_end(const pass *p, float *y, const float *x, float *raw,
     const hf_config *c = p->d->c;
     hf_norm behind = nn_norm_behind(slot);
     size_t n = p->m * p->d->dims.d;
-    bool straight = p->w->norm[behind] == NULL && c->residual_scale == 1;
+    bool straight = p->w->norm[behind] == NULL && c->residual_scale == 1 &&
+                    !nn_dora_on(p->loras, p->lora_count, slot);
 
     if (straight)
         memcpy(y, x, n * sizeof(*x));
@@ -111,8 +119,8 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
         .d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
 
     DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
-    DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, loras, lora_count, NULL)));
-    (void)nn_lora_place(&p.work, m, loras, lora_count, scratch);
+    DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, 0, loras, lora_count, NULL)));
+    (void)nn_lora_place(&p.work, m, 0, loras, lora_count, scratch);
     memcpy(acts->x, x, m * d->dims.d * sizeof(*x));
     DR_TRY(attn_half(&p, &shape));
     DR_TRY(mlp_half(&p, x));

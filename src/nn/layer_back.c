@@ -47,12 +47,13 @@ static dr_status plan(pass *p)
         {&p->shared, p->d->c->parallel ? row : 0},
     };
     size_t own = nn_place(parts, DR_COUNT(parts), NULL);
-    size_t lora = nn_lora_place(&p->work, p->m, p->loras, p->lora_count, NULL);
+    size_t widest = wide > s->d ? wide : s->d;
+    size_t lora = nn_lora_place(&p->work, p->m, widest, p->loras, p->lora_count, NULL);
     float *scratch = NULL;
 
     DR_TRY(nn_scratch(p->d, &scratch, own + lora));
     (void)nn_place(parts, DR_COUNT(parts), scratch);
-    (void)nn_lora_place(&p->work, p->m, p->loras, p->lora_count, scratch + own);
+    (void)nn_lora_place(&p->work, p->m, widest, p->loras, p->lora_count, scratch + own);
 done:
     return st;
 }
@@ -66,13 +67,22 @@ static dr_status linear_back(const pass *p, float *dx, const float *dy, const fl
     nn_device *dev = p->d->dev;
     size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot);
     bool go_on = p->need_dx || nn_lora_trains_below(p->loras, p->lora_count, slot);
+    const float *base = dy;
+    const nn_lora_site site = {.dev = dev,
+                               .slot = slot,
+                               .m = p->m,
+                               .n = n,
+                               .w = p->w->w[slot],
+                               .loras = p->loras,
+                               .count = p->lora_count,
+                               .work = &p->work};
 
+    DR_TRY(nn_dora_back(&site, &base, dy));
     if (p->w->dw[slot] != NULL)
-        DR_TRY(nn_matmul_tn(dev, p->w->dw[slot], dy, x, n, k, p->m, n, k, false));
+        DR_TRY(nn_matmul_tn(dev, p->w->dw[slot], base, x, n, k, p->m, n, k, false));
     if (go_on)
-        DR_TRY(nn_matmul_nn(dev, dx, dy, p->w->w[slot], p->m, k, n, n, false));
-    DR_TRY(nn_lora_backward(dev, go_on ? dx : NULL, dy, n, p->acts->lora_u, x, p->m, slot,
-                            p->loras, p->lora_count, &p->work));
+        DR_TRY(nn_matmul_nn(dev, dx, base, p->w->w[slot], p->m, k, n, n, false));
+    DR_TRY(nn_lora_backward(&site, go_on ? dx : NULL, dy, p->acts->lora_u, x));
 done:
     return st;
 }

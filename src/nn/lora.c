@@ -6,7 +6,8 @@
  *     dx += mask/(1-p) (dU A)
  *
  * As PEFT 0.21 computes it.  The dropout mask is found again from its counter, so drop(x)
- * is not kept between the two directions.
+ * is not kept between the two directions.  A DoRA module's dy is that behind its factor
+ * (lora_dora.c).
  */
 #include <math.h>
 
@@ -17,20 +18,27 @@ static size_t most(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-size_t nn_lora_place(nn_lora_work *work, size_t m, const nn_lora *loras, size_t count,
-                     float *at)
+size_t nn_lora_kept(const nn_lora *l)
 {
-    size_t wide = 0, r = 0, sb = 0;
+    return l->r + (l->magnitude != NULL ? l->n_out : 0);
+}
+
+size_t nn_lora_place(nn_lora_work *work, size_t m, size_t n, const nn_lora *loras,
+                     size_t count, float *at)
+{
+    size_t wide = 0, r = 0, sb = 0, dy = 0;
 
     for (size_t i = 0; i < count; i++) {
         if (loras[i].dropout > 0.0f)
             wide = most(wide, m * loras[i].n_in);
+        if (loras[i].magnitude != NULL)
+            dy = m * n;
         r = most(r, m * loras[i].r);
         sb = most(sb, loras[i].n_out * loras[i].r);
     }
     const nn_part parts[] = {
         {&work->dropped, wide}, {&work->wide, wide}, {&work->du, r},
-        {&work->su, r},         {&work->sb, sb},
+        {&work->su, r},         {&work->sb, sb},     {&work->dy, dy},
     };
     return nn_place(parts, DR_COUNT(parts), at);
 }
@@ -53,99 +61,123 @@ static void scaled(float *dst, const float *src, size_t count, float scale)
 }
 
 /* *out = drop(x): x itself without dropout. */
-static dr_status drop(nn_device *dev, const float **out, const float *x, size_t m,
-                      const nn_lora *l, const nn_lora_work *work)
+static dr_status drop(const nn_lora_site *s, const float **out, const float *x,
+                      const nn_lora *l)
 {
     const nn_mask mask = mask_of(l);
 
     *out = x;
     if (l->dropout == 0.0f)
         return DR_OK;
-    *out = work->dropped;
-    return nn_dropout(dev, work->dropped, x, m * l->n_in, &mask, false);
+    *out = s->work->dropped;
+    return nn_dropout(s->dev, s->work->dropped, x, s->m * l->n_in, &mask, false);
 }
 
-dr_status nn_lora_forward(nn_device *dev, float *y, size_t ldy, float *u, const float *x,
-                          size_t m, hf_slot slot, const nn_lora *loras, size_t count,
-                          const nn_lora_work *work)
+/* y of one module; u: its place in what is kept. */
+static dr_status module_forward(const nn_lora_site *s, float *y, const float *bias,
+                                float *u, const float *x, const nn_lora *l)
 {
+    float *to = y + l->row0, *z = u + s->m * l->r, *sb = s->work->sb;
+    size_t ld = s->n;
+    const float *in = NULL;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < count; u += m * loras[i].r, i++) {
-        const nn_lora *l = &loras[i];
-        const float *in = NULL;
-        if (l->slot != slot)
-            continue;
-        DR_BUG_IF(l->row0 + l->n_out > ldy || l->r == 0);
-        DR_TRY(drop(dev, &in, x, m, l, work));
-        DR_TRY(nn_matmul_nt(dev, u, in, l->a, NULL, m, l->r, l->n_in, l->r, false));
-        scaled(work->sb, l->b, l->n_out * l->r, l->scale);
-        DR_TRY(nn_matmul_nt(dev, y + l->row0, u, work->sb, NULL, m, l->n_out, l->r, ldy,
-                            true));
+    DR_BUG_IF(l->row0 + l->n_out > s->n || l->r == 0);
+    DR_TRY(drop(s, &in, x, l));
+    if (l->magnitude != NULL) {
+        if (l->dropout > 0.0f)
+            DR_TRY(nn_matmul_nt(s->dev, z, in, s->w + l->row0 * l->n_in, NULL, s->m,
+                                l->n_out, l->n_in, l->n_out, false));
+        DR_TRY(nn_dora_take(s->dev, to, s->n, z, bias, s->m, l));
+        to = z;
+        ld = l->n_out;
     }
+    DR_TRY(nn_matmul_nt(s->dev, u, in, l->a, NULL, s->m, l->r, l->n_in, l->r, false));
+    scaled(sb, l->b, l->n_out * l->r, l->scale);
+    DR_TRY(nn_matmul_nt(s->dev, to, u, sb, NULL, s->m, l->n_out, l->r, ld, true));
+    if (l->magnitude != NULL)
+        DR_TRY(nn_dora_put(s->dev, y + l->row0, s->n, z, s->m, l));
 done:
     return st;
 }
 
-static dr_status grads(nn_device *dev, const float *dy, size_t ldy, const float *u,
-                       const float *x, size_t m, const nn_lora *l, const nn_lora_work *work)
+dr_status nn_lora_forward(const nn_lora_site *s, float *y, const float *bias, float *u,
+                          const float *x)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < s->count; u += s->m * nn_lora_kept(&s->loras[i]), i++)
+        if (s->loras[i].slot == s->slot)
+            DR_TRY(module_forward(s, y, bias, u, x, &s->loras[i]));
+done:
+    return st;
+}
+
+static dr_status grads(const nn_lora_site *s, const float *dy, const float *u,
+                       const float *x, const nn_lora *l)
 {
     dr_status st = DR_OK;
     const float *in = NULL;
 
     if (l->da != NULL) {
-        DR_TRY(drop(dev, &in, x, m, l, work));
-        DR_TRY(
-            nn_matmul_tn(dev, l->da, work->du, in, l->r, l->n_in, m, l->r, l->n_in, true));
+        DR_TRY(drop(s, &in, x, l));
+        DR_TRY(nn_matmul_tn(s->dev, l->da, s->work->du, in, l->r, l->n_in, s->m, l->r,
+                            l->n_in, true));
     }
     if (l->db != NULL) {
-        scaled(work->su, u, m * l->r, l->scale);
-        DR_TRY(nn_matmul_tn(dev, l->db, dy, work->su, l->n_out, l->r, m, ldy, l->r, true));
+        scaled(s->work->su, u, s->m * l->r, l->scale);
+        DR_TRY(nn_matmul_tn(s->dev, l->db, dy, s->work->su, l->n_out, l->r, s->m, s->n,
+                            l->r, true));
     }
 done:
     return st;
 }
 
-static dr_status input_grad(nn_device *dev, float *dx, size_t m, const nn_lora *l,
-                            const nn_lora_work *work)
+/* dx += what comes through the module's input; dy: behind DoRA's factor less one. */
+static dr_status input_grad(const nn_lora_site *s, float *dx, const float *dy,
+                            const nn_lora *l)
 {
     dr_status st = DR_OK;
     const nn_mask mask = mask_of(l);
+    bool plain = l->dropout == 0.0f;
+    float *wide = plain ? dx : s->work->wide;
 
-    if (l->dropout == 0.0f)
-        return nn_matmul_nn(dev, dx, work->du, l->a, m, l->n_in, l->r, l->r, true);
-    DR_TRY(nn_matmul_nn(dev, work->wide, work->du, l->a, m, l->n_in, l->r, l->r, false));
-    DR_TRY(nn_dropout(dev, dx, work->wide, m * l->n_in, &mask, true));
+    DR_TRY(nn_matmul_nn(s->dev, wide, s->work->du, l->a, s->m, l->n_in, l->r, l->r, plain));
+    if (l->magnitude != NULL && nn_dora_masked(s))
+        DR_TRY(nn_matmul_nn(s->dev, wide, dy, s->w + l->row0 * l->n_in, s->m, l->n_in,
+                            l->n_out, s->n, true));
+    if (!plain)
+        DR_TRY(nn_dropout(s->dev, dx, wide, s->m * l->n_in, &mask, true));
 done:
     return st;
 }
 
-static dr_status module_backward(nn_device *dev, float *dx, const float *dy, size_t ldy,
-                                 const float *u, const float *x, size_t m, const nn_lora *l,
-                                 const nn_lora_work *work)
+static dr_status module_backward(const nn_lora_site *s, float *dx, const float *dy,
+                                 const float *u, const float *x, const nn_lora *l)
 {
     dr_status st = DR_OK;
+    const float *behind = l->magnitude != NULL ? s->work->dy + l->row0 : dy + l->row0;
 
-    scaled(work->sb, l->b, l->n_out * l->r, l->scale);
-    DR_TRY(nn_matmul_nn(dev, work->du, dy, work->sb, m, l->r, l->n_out, ldy, false));
-    DR_TRY(grads(dev, dy, ldy, u, x, m, l, work));
+    scaled(s->work->sb, l->b, l->n_out * l->r, l->scale);
+    DR_TRY(nn_matmul_nn(s->dev, s->work->du, behind, s->work->sb, s->m, l->r, l->n_out,
+                        s->n, false));
+    DR_TRY(grads(s, behind, u, x, l));
+    if (l->magnitude != NULL)
+        DR_TRY(nn_dora_grads(s, l, dy, u + s->m * l->r));
     if (dx != NULL)
-        DR_TRY(input_grad(dev, dx, m, l, work));
+        DR_TRY(input_grad(s, dx, behind, l));
 done:
     return st;
 }
 
-dr_status nn_lora_backward(nn_device *dev, float *dx, const float *dy, size_t ldy,
-                           const float *u, const float *x, size_t m, hf_slot slot,
-                           const nn_lora *loras, size_t count, const nn_lora_work *work)
+dr_status nn_lora_backward(const nn_lora_site *s, float *dx, const float *dy,
+                           const float *u, const float *x)
 {
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < count; u += m * loras[i].r, i++) {
-        const nn_lora *l = &loras[i];
-        if (l->slot == slot)
-            DR_TRY(module_backward(dev, dx, dy + l->row0, ldy, u, x, m, l, work));
-    }
+    for (size_t i = 0; i < s->count; u += s->m * nn_lora_kept(&s->loras[i]), i++)
+        if (s->loras[i].slot == s->slot)
+            DR_TRY(module_backward(s, dx, dy, u, x, &s->loras[i]));
 done:
     return st;
 }

@@ -132,7 +132,17 @@ typedef struct {
     float *da, *db; /* NULL: not trained */
     float dropout;
     uint64_t seed, stream;
+    /* DoRA (Liu et al. 2024), else NULL: y = factor (W in + scale in A^T B^T) in place of
+     * both, factor = magnitude / norm by output; with dropout the base's part of that is
+     * the masked input's only in what the factor adds, as in PEFT.  norm is the caller's,
+     * by nn_lora_norms, and a constant to the gradient of magnitude, dmagnitude. */
+    const float *magnitude; /* [N] */
+    float *norm;            /* [N] */
+    float *dmagnitude;      /* [N]; added to; NULL: not trained */
 } nn_lora;
+
+/* Floats a row that a module keeps for its backward. */
+size_t nn_lora_kept(const nn_lora *l);
 
 /* ---- a decoder ---- */
 
@@ -195,14 +205,20 @@ typedef struct {
     float *gate_up;       /* [M][2I], or [M][I] without a gate */
     float *act;           /* [M][I]  input of DOWN */
     float *mlp_raw;       /* [M][D]  DOWN's output before its norm; NULL: none */
-    float *lora_u;        /* LoRA's drop(x) A^T: [M][R] of each module, one after another */
+    float *lora_u;        /* LoRA's drop(x) A^T: [M][R] of each module, one after another,
+                             and behind a DoRA module's what its factor takes: [M][N] */
 } nn_acts;
 
-/* One block for m rows (lora_rank: sum of R over the layer's modules); freed by
+/* One block for m rows (lora_kept: sum of nn_lora_kept over the layer's modules); freed by
  * dr_big_free(a->x).  nn_acts_bytes says how much that is. */
-size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_rank);
+size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept);
 DR_MUST_USE dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t,
-                                  size_t lora_rank);
+                                  size_t lora_kept);
+
+/* The norms of DoRA modules over w's weights as their A and B are now: the length of each
+ * row of W + scale B A, summed in double.  Modules without a magnitude are left alone. */
+DR_MUST_USE dr_status nn_lora_norms(nn_decoder *d, const nn_layer *w, const nn_lora *loras,
+                                    size_t count);
 
 /*
  * x[M][D] becomes the layer's output.  w: normally from nn_decoder_layer, or the caller's

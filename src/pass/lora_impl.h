@@ -1,6 +1,6 @@
 /*
- * lora_impl.h - what the LoRA pass is made of: its options, its data, the base beside the
- * adapter.
+ * lora_impl.h - what training passes are made of: their options, their data, the base
+ * beside the adapter.
  */
 #ifndef DRUPE_PASS_LORA_IMPL_H
 #define DRUPE_PASS_LORA_IMPL_H
@@ -13,7 +13,10 @@
 /* data.h's default block. */
 enum { PASS_LORA_SEQ_LEN = 1024 };
 
-/* What the user may set; the rows are in lora_pass.c. */
+/* A pass for each; what they share is LoRA's. */
+typedef enum { PASS_KIND_LORA, PASS_KIND_DORA } pass_adapter_kind;
+
+/* What the user may set; the rows are in train_rows_impl.h and in the passes' files. */
 typedef struct {
     int r;
     double alpha;
@@ -65,7 +68,16 @@ DR_MUST_USE dr_status pass_trainer_options(train_options *o, const pass_job *job
 /* The config, the model's default targets and the adapter to start from as options of the
  * training; strings live in the job's arena. */
 DR_MUST_USE dr_status pass_lora_options(train_options *o, const pass_job *job,
-                                        const pass_model *in, const hf_model *m);
+                                        const pass_model *in, const hf_model *m,
+                                        pass_adapter_kind kind);
+
+/* validate, estimate and run of a training pass; params: the pass's own. */
+DR_MUST_USE dr_status pass_finetune_check(const pass_lora_config *c, const dr_param *params,
+                                          size_t count, const unsigned char *given);
+DR_MUST_USE dr_status pass_finetune_estimate(const pass_job *job, const pass_model *in,
+                                             pass_need *need);
+DR_MUST_USE dr_status pass_finetune(const pass_job *job, pass_model *out,
+                                    const pass_model *in, pass_adapter_kind kind);
 
 /* What a checkpoint must have been made with: the job's parameters but those of the log and
  * of checkpoints; released with json_decref. */

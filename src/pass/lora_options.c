@@ -42,7 +42,7 @@ done:
 }
 
 dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_model *in,
-                            const hf_model *m)
+                            const hf_model *m, pass_adapter_kind kind)
 {
     const pass_lora_config *c = job->config;
     dr_status st = DR_OK;
@@ -52,6 +52,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->alpha = c->alpha;
     o->dropout = c->lora_dropout;
     o->rslora = c->use_rslora;
+    o->dora = kind == PASS_KIND_DORA;
     o->max_steps = c->max_steps > 0 ? (size_t)c->max_steps : 0;
     o->epochs = c->num_train_epochs;
     o->batch = (size_t)c->per_device_train_batch_size;

@@ -22,6 +22,7 @@ void train_state_release(train_state *s)
     dr_big_free(s->grad);
     dr_big_free(s->m);
     dr_big_free(s->v);
+    dr_big_free(s->norms);
     dr_arena_release(&s->arena);
     *s = (train_state){0};
 }
@@ -79,6 +80,7 @@ static dr_status fresh_modules(train_state *s, const hf_model *m, const train_op
     ad->alpha = o->alpha;
     ad->dropout = o->dropout;
     ad->rslora = o->rslora;
+    ad->dora = o->dora;
     ad->modules = dr_calloc((size_t)layers * HF_SLOT_COUNT * 3, sizeof(*ad->modules));
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
@@ -126,17 +128,36 @@ static void init_a(float *a, size_t r, size_t n_in, uint64_t seed, size_t module
         a[i] = (2 * dr_rng_uniform(&rng) - 1) * bound;
 }
 
+/* Parameters of a module. */
+typedef struct {
+    size_t a, b, magnitude, all;
+} counts;
+
+static counts counts_of(const train_state *s, const hf_lora_module *mod)
+{
+    counts c = {.a = (size_t)mod->r * mod->n_in, .b = mod->n_out * (size_t)mod->r};
+
+    c.magnitude = s->adapter.dora ? mod->n_out : 0;
+    c.all = c.a + c.b + c.magnitude;
+    return c;
+}
+
 static dr_status allocate(train_state *s)
 {
     const char *const what[] = {"adapter", "its gradients", "first moments",
                                 "second moments"};
     float **const blocks[] = {&s->param, &s->grad, &s->m, &s->v};
     void *p = NULL;
+    size_t norms = 0;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < s->adapter.count; i++)
-        s->count += (size_t)s->adapter.modules[i].r *
-                    (s->adapter.modules[i].n_in + s->adapter.modules[i].n_out);
+    for (size_t i = 0; i < s->adapter.count; i++) {
+        const counts c = counts_of(s, &s->adapter.modules[i]);
+        s->count += c.all;
+        norms += c.magnitude;
+    }
+    DR_TRY(dr_big_alloc(&p, norms, sizeof(float), "norms of weights"));
+    s->norms = p;
     for (size_t i = 0; i < DR_COUNT(blocks); i++) {
         DR_TRY(dr_big_alloc(&p, s->count, sizeof(float), what[i]));
         *blocks[i] = p;
@@ -152,16 +173,20 @@ static void fill(train_state *s, const train_options *o)
 
     for (size_t i = 0; i < s->adapter.count; i++) {
         hf_lora_module *mod = &s->adapter.modules[i];
-        size_t na = (size_t)mod->r * mod->n_in, nb = mod->n_out * (size_t)mod->r;
+        const counts c = counts_of(s, mod);
+        float *a = s->param + at, *b = a + c.a, *magnitude = b + c.b;
         if (mod->a != NULL) {
-            memcpy(s->param + at, mod->a, na * sizeof(float));
-            memcpy(s->param + at + na, mod->b, nb * sizeof(float));
+            memcpy(a, mod->a, c.a * sizeof(float));
+            memcpy(b, mod->b, c.b * sizeof(float));
         } else {
-            init_a(s->param + at, (size_t)mod->r, mod->n_in, o->seed, i);
+            init_a(a, (size_t)mod->r, mod->n_in, o->seed, i);
         }
-        mod->a = s->param + at;
-        mod->b = s->param + at + na;
-        at += na + nb;
+        if (mod->magnitude != NULL)
+            memcpy(magnitude, mod->magnitude, c.magnitude * sizeof(float));
+        mod->a = a;
+        mod->b = b;
+        mod->magnitude = c.magnitude > 0 ? magnitude : NULL;
+        at += c.all;
     }
 }
 
@@ -169,44 +194,65 @@ static void fill(train_state *s, const train_options *o)
 static dr_status by_layer(train_state *s, const hf_model *m, const train_options *o)
 {
     int layers = hf_model_config(m)->layers;
-    size_t next = 0, at = 0;
+    size_t next = 0, at = 0, norms = 0;
 
     s->layers = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(*s->layers));
     s->layer_counts = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(size_t));
     s->lowest = layers;
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
-        size_t count = hf_layer_linears(m, layer, &linears), n = 0, rank = 0;
+        size_t count = hf_layer_linears(m, layer, &linears), n = 0, kept = 0;
         s->layers[layer] = dr_arena_alloc(&s->arena, count, sizeof(nn_lora));
         for (size_t i = 0; i < count && next < s->adapter.count; i++) {
             const hf_lora_module *mod = &s->adapter.modules[next];
             if (strcmp(mod->module, linears[i].path) != 0)
                 continue;
-            size_t na = (size_t)mod->r * mod->n_in, nb = mod->n_out * (size_t)mod->r;
-            s->layers[layer][n++] = (nn_lora){.slot = linears[i].slot,
-                                              .row0 = linears[i].row0,
-                                              .n_out = mod->n_out,
-                                              .n_in = mod->n_in,
-                                              .r = (size_t)mod->r,
-                                              .scale = mod->scale,
-                                              .a = s->param + at,
-                                              .b = s->param + at + na,
-                                              .da = s->grad + at,
-                                              .db = s->grad + at + na,
-                                              .dropout = (float)o->dropout};
-            rank += (size_t)mod->r;
-            at += na + nb;
+            const counts c = counts_of(s, mod);
+            nn_lora *l = &s->layers[layer][n++];
+            *l = (nn_lora){.slot = linears[i].slot,
+                           .row0 = linears[i].row0,
+                           .n_out = mod->n_out,
+                           .n_in = mod->n_in,
+                           .r = (size_t)mod->r,
+                           .scale = mod->scale,
+                           .a = s->param + at,
+                           .b = s->param + at + c.a,
+                           .da = s->grad + at,
+                           .db = s->grad + at + c.a,
+                           .dropout = (float)o->dropout};
+            if (c.magnitude > 0) {
+                l->magnitude = mod->magnitude;
+                l->dmagnitude = s->grad + at + c.a + c.b;
+                l->norm = s->norms + norms;
+            }
+            kept += nn_lora_kept(l);
+            norms += c.magnitude;
+            at += c.all;
             next++;
         }
         s->layer_counts[layer] = n;
         if (n > 0 && layer < s->lowest)
             s->lowest = layer;
-        s->max_rank = rank > s->max_rank ? rank : s->max_rank;
+        s->max_kept = kept > s->max_kept ? kept : s->max_kept;
     }
     if (next < s->adapter.count)
         return dr_fail(DR_EFORMAT, "adapter module %s is out of order or twice",
                        s->adapter.modules[next].module);
     return DR_OK;
+}
+
+static const char *kind_name(bool dora)
+{
+    return dora ? "DoRA" : "LoRA";
+}
+
+/* An adapter goes on as what it is. */
+static dr_status check_kind(const train_state *s, const train_options *o)
+{
+    if (s->adapter.dora == o->dora)
+        return DR_OK;
+    return dr_fail(DR_EUSAGE, "%s: a %s adapter does not go on as %s", o->from_adapter,
+                   kind_name(s->adapter.dora), kind_name(o->dora));
 }
 
 dr_status train_state_open(train_state *s, const hf_model *m, const train_options *o)
@@ -217,8 +263,7 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
     if (o->from_adapter != NULL) {
         DR_TRYF(hf_adapter_open(&s->adapter, o->from_adapter, m),
                 "the adapter to start from");
-        if (s->adapter.dora)
-            DR_FAIL(DR_EUNSUPPORTED, "%s: DoRA adapters are not trained", o->from_adapter);
+        DR_TRY(check_kind(s, o));
         note_targets(s);
     } else {
         DR_TRY(fresh_modules(s, m, o));
@@ -232,6 +277,20 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
 done:
     if (st != DR_OK)
         train_state_release(s);
+    return st;
+}
+
+dr_status train_state_norms(train_state *s, nn_decoder *d, const nn_layer *w, bool fresh)
+{
+    nn_lora *loras = s->layers[w->index];
+    size_t n = s->layer_counts[w->index];
+    dr_status st = DR_OK;
+
+    DR_TRYF(nn_lora_norms(d, w, loras, n), "DoRA");
+    for (size_t i = 0; i < n && fresh; i++)
+        memcpy(s->param + (loras[i].magnitude - s->param), loras[i].norm,
+               loras[i].n_out * sizeof(float));
+done:
     return st;
 }
 

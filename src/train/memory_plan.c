@@ -38,7 +38,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
                        size_t seq, size_t budget, bool best)
 {
     size_t layers = (size_t)c->layers, row = seq * (size_t)c->hidden * sizeof(float);
-    size_t one = nn_acts_bytes(c, 1, seq, s->max_rank);
+    size_t one = nn_acts_bytes(c, 1, seq, s->max_kept);
     size_t head = head_bytes(c, seq);
 
     p->least = (best ? 20 : 16) * s->count + layer_bytes(c, seq) + one +

@@ -1,5 +1,5 @@
 /*
- * train.h - fine-tuning: LoRA adapters on full-precision and on packed bases.
+ * train.h - fine-tuning: LoRA and DoRA adapters on full-precision and on packed bases.
  *
  * Numerics follow PEFT and the Hugging Face Trainer (AdamW, betas .9/.999, eps 1e-8, weight
  * decay 0, clipping of the global norm at 1) in float; see train_lora.c for each source.
@@ -59,6 +59,7 @@ typedef struct {
     double alpha;   /* 16 */
     double dropout; /* 0.05 */
     bool rslora;
+    bool dora;                  /* with magnitudes */
     const char *const *targets; /* leaf names; NULL: the family's default */
     size_t target_count;
     const char *from_adapter; /* PEFT folder to start from; NULL: fresh */
@@ -132,7 +133,8 @@ void train_report_release(train_report *r);
 
 /*
  * Writes a PEFT folder to out_dir.
- * DR_EUSAGE: targets that the model does not have (named, with those it has).
+ * DR_EUSAGE: targets that the model does not have (named, with those it has); an adapter to
+ * start from that is of another kind.
  * DR_EDEVICE: a loss or a gradient that is not finite, with its step.
  * DR_EUSAGE, with checkpoints: some are there and resume is NULL; resume names none that is
  * whole, or one of another model, other data or other settings, by name.

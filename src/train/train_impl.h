@@ -11,7 +11,8 @@
 #include "train/train.h"
 
 /*
- * All trained parameters in one block, module after module: A [r][n_in], then B [n_out][r].
+ * All trained parameters in one block, module after module: A [r][n_in], then B [n_out][r],
+ * then DoRA's magnitude [n_out].
  * Gradients and the two moments lie alike, so that the optimizer is one loop.
  */
 typedef struct {
@@ -19,9 +20,10 @@ typedef struct {
         adapter; /* owned: names, ranks, scales; modules[].a and .b point into param */
     float *param, *grad, *m, *v; /* owned, [count] each */
     size_t count;
+    float *norms;         /* owned: DoRA's, module after module [n_out]; nothing without */
     nn_lora **layers;     /* arena: the modules of each layer */
     size_t *layer_counts; /* arena */
-    size_t max_rank;      /* largest sum of ranks in a layer */
+    size_t max_kept;      /* largest sum of nn_lora_kept in a layer */
     const char **targets; /* arena: leaf names for adapter_config.json */
     size_t target_count;
     int lowest; /* first layer that has a module */
@@ -33,6 +35,10 @@ typedef struct {
 DR_MUST_USE dr_status train_state_open(train_state *s, const hf_model *m,
                                        const train_options *o);
 void train_state_release(train_state *s);
+/* DoRA over w, a layer's weights, when the parameters are new: the norms; fresh: and
+ * magnitudes that are equal to them, so that the adapter begins as nothing. */
+DR_MUST_USE dr_status train_state_norms(train_state *s, nn_decoder *d, const nn_layer *w,
+                                        bool fresh);
 /* Dropout masks differ by step and sequence; the same two numbers give the same mask. */
 void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence);
 
@@ -86,6 +92,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
 typedef struct {
     nn_decoder *dec;
     train_state state;
+    bool *stale; /* owned [layers]: norms of parameters before the last update; DoRA */
     const train_blocks *blocks;
     const train_options *o;
     int layers;
@@ -106,6 +113,8 @@ typedef struct {
     json_t *identity;      /* owned: what a checkpoint belongs to; NULL: none is used */
 } trainer;
 
+/* After every change of the parameters: what was computed of them is no longer so. */
+void train_params_changed(trainer *t);
 /* A block through all layers, with the adapter or without; what the backward needs stays in
  * acts or inputs. */
 DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, size_t block,

@@ -32,6 +32,7 @@ static void trainer_release(trainer *t)
     dr_big_free(t->x);
     dr_big_free(t->dx);
     free(t->targets);
+    free(t->stale);
     free(t->sampler.order);
     dr_big_free(t->best);
     free(t->best_losses);
@@ -60,6 +61,21 @@ done:
     return st;
 }
 
+/* DoRA's norms of all layers, and the magnitudes of a fresh adapter. */
+static dr_status begin_norms(trainer *t)
+{
+    const nn_layer *w = NULL;
+    dr_status st = DR_OK;
+
+    t->stale = dr_calloc((size_t)t->layers, sizeof(*t->stale));
+    for (int layer = 0; layer < t->layers && t->state.adapter.dora; layer++) {
+        DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        DR_TRY(train_state_norms(&t->state, t->dec, w, t->o->from_adapter == NULL));
+    }
+done:
+    return st;
+}
+
 static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
                               const train_blocks *blocks, const train_options *o)
 {
@@ -82,7 +98,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     t->acts_count = plan.kept + (plan.kept < (size_t)c->layers);
     t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
     for (size_t i = 0; i < t->acts_count; i++)
-        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, t->state.max_rank));
+        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, t->state.max_kept));
     size_t rows = seq * ((size_t)c->layers - plan.kept);
     DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of layers"));
     DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
@@ -93,6 +109,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     train_sampler_open(&t->sampler, blocks, o);
     t->bytes = plan.bytes;
     DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    DR_TRY(begin_norms(t));
     dr_log(DR_INFO,
            "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
            "%zu MB of memory",
@@ -100,6 +117,12 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
            plan.bytes / 1000000);
 done:
     return st;
+}
+
+void train_params_changed(trainer *t)
+{
+    for (int layer = 0; layer < t->layers; layer++)
+        t->stale[layer] = t->state.adapter.dora;
 }
 
 /* Where a layer's activations go; *input: room for its input when they are not kept. */
@@ -140,6 +163,9 @@ dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool ad
         if (input != NULL)
             memcpy(input, t->x, n * t->hidden * sizeof(float));
         DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        if (t->stale[layer])
+            DR_TRY(train_state_norms(&t->state, t->dec, w, false));
+        t->stale[layer] = false;
         DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                 adapter ? t->state.layer_counts[layer] : 0));
     }
@@ -261,6 +287,7 @@ static dr_status update(trainer *t, size_t k, size_t total, double *norm)
     const train_adamw adam = {train_rate(o, k, total), o->beta1, o->beta2, o->eps,
                               o->weight_decay};
     DR_TRY(train_adamw_step(pool, &t->state, &adam, k + 1, clip));
+    train_params_changed(t);
 done:
     return st;
 }

@@ -228,7 +228,7 @@ static dr_status layer_of_adapter(nn_device *dev, float *out, const float *x,
     return layer_of_input(dev, out, ((const layer *)ctx)->x, ctx);
 }
 
-static void add_adapters(layer *l, const hf_model *m)
+static void add_adapters(layer *l, const hf_model *m, bool dora)
 {
     const hf_linear *linears = NULL;
     size_t n = hf_layer_linears(m, 0, &linears);
@@ -248,6 +248,12 @@ static void add_adapters(layer *l, const hf_model *m)
                                          .b = nn_random(RANK * at->n_out, 30 + i, 0.2f),
                                          .da = dr_calloc(RANK * at->n_in, sizeof(float)),
                                          .db = dr_calloc(RANK * at->n_out, sizeof(float))};
+        if (dora && i % 3 != 2) {
+            nn_lora *a = &l->loras[i];
+            a->magnitude = nn_random(at->n_out, 70 + i, 1.0f);
+            a->norm = dr_calloc(at->n_out, sizeof(float));
+            a->dmagnitude = dr_calloc(at->n_out, sizeof(float));
+        }
     }
 }
 
@@ -268,6 +274,9 @@ static void check_layer(layer *l, nn_device *dev)
         const nn_lora *a = &l->loras[i];
         check_gradient(&f, "adapter A", nn_writable(a->a), a->da, RANK * a->n_in, 12);
         check_gradient(&f, "adapter B", nn_writable(a->b), a->db, RANK * a->n_out, 12);
+        if (a->magnitude != NULL)
+            check_gradient(&f, "magnitude", nn_writable(a->magnitude), a->dmagnitude,
+                           a->n_out, 12);
     }
     /* without need_dx the adapters' gradients are the same, added to what is there */
     float twice = 2.0f * l->loras[0].da[1];
@@ -321,8 +330,10 @@ static void check_head(nn_decoder *d, nn_device *dev, size_t row)
     free(dx);
 }
 
-static void test_model(nn_device *dev, const char *name)
+/* dora: two modules of three have magnitudes; their norms stay what they are. */
+static void test_model(nn_device *dev, const char *name, bool dora)
 {
+    size_t kept = 0;
     char path[4096];
     hf_model *m = NULL;
     layer l = {0};
@@ -335,9 +346,12 @@ static void test_model(nn_device *dev, const char *name)
     if (!CHECK_OK(hf_model_open(&m, path)) || !CHECK_OK(nn_decoder_open(&l.d, dev, m, 0)))
         return;
     l.row = (size_t)hf_model_config(m)->hidden;
-    add_adapters(&l, m);
-    CHECK_OK(nn_acts_new(&l.acts, hf_model_config(m), B, T, l.count * RANK));
+    add_adapters(&l, m, dora);
+    for (size_t i = 0; i < l.count; i++)
+        kept += nn_lora_kept(&l.loras[i]);
+    CHECK_OK(nn_acts_new(&l.acts, hf_model_config(m), B, T, kept));
     CHECK_OK(nn_decoder_layer(l.d, 0, &l.w));
+    CHECK_OK(nn_lora_norms(l.d, l.w, l.loras, l.count));
     check_layer(&l, dev);
     check_head(l.d, dev, l.row);
     for (size_t i = 0; i < l.count; i++) {
@@ -345,6 +359,9 @@ static void test_model(nn_device *dev, const char *name)
         free(nn_writable(l.loras[i].b));
         free(l.loras[i].da);
         free(l.loras[i].db);
+        free(nn_writable(l.loras[i].magnitude));
+        free(l.loras[i].norm);
+        free(l.loras[i].dmagnitude);
     }
     dr_big_free(l.acts.x);
     nn_decoder_close(l.d);
@@ -369,9 +386,11 @@ int main(void)
     test_attention(dev, 0, 0.0f, true);
     test_attention(dev, 3, 1.5f, true);
     test_capped_loss(dev);
-    test_model(dev, "llama");
-    test_model(dev, "qwen2");
-    test_model(dev, "phi3");
+    for (int dora = 0; dora < 2; dora++) {
+        test_model(dev, "llama", dora);
+        test_model(dev, "qwen2", dora);
+        test_model(dev, "phi3", dora);
+    }
     nn_device_close(dev);
     return check_done();
 }

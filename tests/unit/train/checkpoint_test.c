@@ -9,6 +9,7 @@
 enum { TRAINED = 5, STEPS = 9 };
 
 static dr_arena arena;
+static enum { LORA, DORA, KINDS } kind;
 static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
                                     .lengths = tiny_lengths + TRAINED,
                                     .count = 1,
@@ -20,6 +21,7 @@ static train_options options(const char *folder)
     train_options o;
 
     train_options_default(&o);
+    o.dora = kind == DORA;
     o.r = 4;
     o.dropout = 0.2;
     o.batch = 2;
@@ -75,11 +77,13 @@ static void test_same(void)
     train_options o = options("whole.checkpoints");
     train_report whole = {0}, r = {0};
 
+    CHECK_OK(dr_remove_tree(o.checkpoints));
     if (!CHECK_OK(train(&whole, &o, "whole")))
         return;
     for (size_t step = 2; step < STEPS; step += 2) {
         const char *folder = dr_arena_printf(&arena, "again-%zu", step);
         o = options(folder);
+        CHECK_OK(dr_remove_tree(o.checkpoints));
         o.resume = checkpoint("whole.checkpoints", step);
         if (!CHECK_OK(train(&r, &o, "again")))
             continue;
@@ -306,7 +310,9 @@ static void test_names(void)
 int main(void)
 {
     tiny_read_ids();
-    test_same();
+    for (kind = KINDS; kind-- > LORA;)
+        test_same();
+    kind = LORA;
     test_end();
     test_damaged();
     test_refused();

@@ -92,7 +92,7 @@ int main(void)
     CHECK_OK(hf_model_open(&model, GOLDEN "/tiny/llama"));
     CHECK_OK(train_state_open(&state, model, &o));
     CHECK_EQ_INT(hf_model_config(model)->layers, LAYERS);
-    one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_rank);
+    one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_kept);
     test_plan();
     test_same();
     test_too_little();

@@ -1,0 +1,134 @@
+/*
+ * finetune.c - what training passes do: a base model, plain or packed, gets an adapter.
+ *
+ * model/ is the base again: its files are hard-linked, else cloned, else copied, and the
+ * result says which; a GGUF base is written out as a folder, since PEFT and the next
+ * command want one.  adapter/ is a PEFT folder.
+ */
+#include <string.h>
+
+#include "core/file.h"
+#include "nn/nn.h"
+#include "pass/lora_impl.h"
+#include "pass/shared_impl.h"
+
+enum { MARGIN_BYTES = 64 << 20 }; /* room for an adapter and side files */
+
+/* Rows that count only with a schedule that moves, or without max_steps. */
+dr_status pass_finetune_check(const pass_lora_config *c, const dr_param *params,
+                              size_t count, const unsigned char *given)
+{
+    for (size_t i = 0; i < count && given != NULL; i++) {
+        if (!given[i])
+            continue;
+        if (c->lr_scheduler_type == TRAIN_CONSTANT &&
+            strncmp(params[i].name, "warmup_", 7) == 0)
+            return dr_fail(
+                DR_EUSAGE,
+                "%s has no effect with lr_scheduler_type constant; choose linear "
+                "or cosine",
+                params[i].name);
+        if (c->max_steps > 0 && strcmp(params[i].name, "num_train_epochs") == 0)
+            return dr_fail(DR_EUSAGE,
+                           "num_train_epochs has no effect with max_steps %d; give "
+                           "one of them",
+                           c->max_steps);
+    }
+    if (c->max_steps == 0)
+        return dr_fail(DR_EUSAGE, "max_steps: 0 trains nothing; -1 means num_train_epochs");
+    return pass_trainer_check(c, params, count, given);
+}
+
+static train_blocks blocks_of(const data_blocks *b)
+{
+    return (train_blocks){.ids = b->ids,
+                          .lengths = b->lengths,
+                          .count = b->count,
+                          .seq_len = b->seq_len,
+                          .context = b->context,
+                          .marks = b->marks,
+                          .starts = b->starts};
+}
+
+dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *in,
+                        pass_adapter_kind kind)
+{
+    const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
+    const char *adapter_dir = dr_path_join(job->arena, job->out_dir, "adapter");
+    const char *base = dr_path_join(job->arena, job->final_dir, "model"), *how = "";
+    hf_model *m = NULL;
+    nn_device *dev = NULL;
+    data_blocks blocks = {0}, eval = {0};
+    train_report report = {0};
+    json_t *settings = NULL;
+    train_options o;
+    dr_status st = DR_OK;
+
+    if (job->data->data_name == NULL) {
+        st = dr_fail(DR_EUSAGE, "training needs data_name and data_files");
+        dr_hint("--data_name json --data_files data.jsonl --text_template \"{prompt} "
+                "{response}\"");
+        goto done;
+    }
+    DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
+    DR_TRY(pass_lora_options(&o, job, in, m, kind));
+    DR_TRY(pass_training_blocks(job, &blocks, &eval, m));
+    DR_TRY(nn_device_open(&dev, job->device, job->threads));
+    DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
+    DR_TRY(dr_make_dirs(adapter_dir));
+
+    const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
+    o.eval = eval.count > 0 ? &te : NULL;
+    DR_TRY(pass_trainer_settings(&settings, job));
+    o.settings = settings;
+    DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
+    const pass_training made = {&report, &blocks, &eval, m, how};
+    DR_TRY(pass_tell_training(job, &made));
+    DR_TRY(pass_training_report(job, &made));
+
+    const char *spent = NULL;
+    DR_TRY(pass_place_checkpoints(&spent, job, &o));
+    pass_adapter *adapter = dr_arena_alloc(job->arena, 1, sizeof(*adapter));
+    adapter->path = adapter_dir;
+    *out = (pass_model){.kind = PASS_MODEL_HF,
+                        .path = model_dir,
+                        .name = in->name,
+                        .adapters = adapter,
+                        .adapter_count = 1,
+                        .spent = spent};
+done:
+    train_report_release(&report);
+    json_decref(settings);
+    data_blocks_release(&blocks);
+    data_blocks_release(&eval);
+    nn_device_close(dev);
+    hf_model_close(m);
+    return st;
+}
+
+dr_status pass_finetune_estimate(const pass_job *job, const pass_model *in, pass_need *need)
+{
+    const pass_lora_config *c = job->config;
+    size_t seq = job->data->max_seq_len > 0 ? job->data->max_seq_len : PASS_LORA_SEQ_LEN;
+    double steps = c->max_steps > 0 ? c->max_steps : 0; /* of epochs: not known yet */
+    double tokens = steps * c->per_device_train_batch_size *
+                    c->gradient_accumulation_steps * (double)seq;
+    hf_model *m = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_model_open(&m, in->path));
+    const hf_config *config = hf_model_config(m);
+    uint64_t layer = pass_layer_elements(config), embed = pass_embed_elements(config);
+    uint64_t layers = (uint64_t)config->layers;
+    /* One layer, the head, the inputs of every layer, and one layer's activations. */
+    need->memory = 2 * 4 * layer + 4 * embed + 4 * seq * (uint64_t)config->hidden * layers +
+                   2 * nn_acts_bytes(config, 1, seq, (size_t)c->r);
+    need->disk = hf_model_is_gguf(m)
+                     ? (layer * layers + 2 * embed) * dr_dtype_bytes(config->dtype)
+                     : MARGIN_BYTES;
+    /* forward, the gradient at the inputs, and the forward again where it was not kept */
+    need->seconds = pass_seconds(job, 6 * tokens * (double)(layer * layers + embed));
+done:
+    hf_model_close(m);
+    return st;
+}

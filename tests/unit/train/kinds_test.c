@@ -1,0 +1,151 @@
+/*
+ * kinds_test.c - ten steps of each kind of adapter against PEFT and torch
+ * (tools/oracle/train_goldens.py), and what must hold of each.
+ */
+#include "check.h"
+#include "core/mem.h"
+#include "tiny_train.h"
+
+static dr_arena arena;
+
+static train_options golden_options(void)
+{
+    train_options o;
+
+    train_options_default(&o);
+    o.dropout = 0;
+    o.shuffle = false;
+    o.batch = 2;
+    o.accumulation = 2;
+    o.max_steps = 10;
+    o.learning_rate = 2e-2;
+    o.weight_decay = 0.01;
+    return o;
+}
+
+static double widest(const float *a, const float *b, size_t n)
+{
+    double worst = 0;
+
+    for (size_t i = 0; i < n && a != NULL && b != NULL; i++)
+        worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+    return (a == NULL) == (b == NULL) ? worst : 1e9;
+}
+
+/* Largest difference of two adapters' values. */
+static double distance(const char *a, const char *b)
+{
+    hf_adapter x = {0}, y = {0};
+    double worst = 0;
+
+    CHECK_OK(hf_adapter_open(&x, a, NULL));
+    CHECK_OK(hf_adapter_open(&y, b, NULL));
+    CHECK_EQ_INT(x.count, y.count);
+    CHECK_EQ_INT(x.dora, y.dora);
+    for (size_t i = 0; i < x.count && i < y.count; i++) {
+        const hf_lora_module *p = &x.modules[i], *q = &y.modules[i];
+        size_t r = (size_t)p->r;
+        CHECK_STR(p->module, q->module);
+        CHECK_EQ_INT(p->r, q->r);
+        CHECK_NEAR(p->scale, q->scale, 0);
+        worst = fmax(worst, widest(p->a, q->a, r * p->n_in));
+        worst = fmax(worst, widest(p->b, q->b, r * p->n_out));
+        worst = fmax(worst, widest(p->magnitude, q->magnitude, p->n_out));
+    }
+    hf_adapter_release(&x);
+    hf_adapter_release(&y);
+    return worst;
+}
+
+static const char *golden(const char *name, const char *part)
+{
+    return dr_arena_printf(&arena, GOLDEN "/train/%s/%s", name, part);
+}
+
+static void check_losses(const train_report *r, const char *name)
+{
+    json_t *want = NULL;
+
+    CHECK_OK(dr_json_read(&want, golden(name, "losses.json")));
+    CHECK_EQ_INT(r->steps, 10);
+    for (size_t i = 0; i < r->steps; i++) {
+        const json_t *loss = json_array_get(json_object_get(want, "losses"), i);
+        const json_t *norm = json_array_get(json_object_get(want, "grad_norms"), i);
+        bool good = CHECK_NEAR(r->losses[i], json_real_value(loss), 1e-5);
+        good = CHECK_NEAR(r->grad_norms[i], json_real_value(norm), 1e-4) && good;
+        if (!good)
+            (void)printf("  %s, step %zu\n", name, i + 1);
+    }
+    json_decref(want);
+}
+
+/* The ids of a family whose vocabulary is smaller. */
+static void ids_below(int32_t *out, int32_t vocab)
+{
+    for (size_t i = 0; i < DR_COUNT(tiny_ids); i++)
+        out[i] = tiny_ids[i] % vocab;
+}
+
+/* set: what the options of the kind are. */
+static void test_steps(const char *name, const char *family, int32_t vocab,
+                       const char *device, void (*set)(train_options *o))
+{
+    int32_t ids[DR_COUNT(tiny_ids)];
+    const train_blocks b = {
+        .ids = ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
+    const char *base = dr_arena_printf(&arena, GOLDEN "/tiny/%s", family);
+    const char *out = dr_arena_printf(&arena, "%s/%s-%s", check_tmp(), name, device);
+    train_options o = golden_options();
+    train_report r = {0};
+
+    ids_below(ids, vocab);
+    o.from_adapter = golden(name, "start");
+    if (set != NULL)
+        set(&o);
+    CHECK_OK(tiny_train_base(&r, base, device, 2, &b, &o, out));
+    check_losses(&r, name);
+    CHECK_NEAR(distance(out, golden(name, "end")), 0, 1e-4);
+    CHECK(distance(out, o.from_adapter) > 1e-2);
+    train_report_release(&r);
+}
+
+/* ---- DoRA ---- */
+
+static void as_dora(train_options *o)
+{
+    o->dora = true;
+}
+
+/* A fresh DoRA adapter changes nothing: its first loss is LoRA's. */
+static void test_dora_start(void)
+{
+    train_options o = golden_options();
+    train_report r[2] = {0};
+
+    o.max_steps = 1;
+    CHECK_OK(tiny_train(&r[0], "cpu", 2, 4, &o, "start-lora"));
+    o.dora = true;
+    CHECK_OK(tiny_train(&r[1], "cpu", 2, 4, &o, "start-dora"));
+    CHECK_NEAR(r[0].losses[0], r[1].losses[0], 1e-6);
+    CHECK(r[1].trainable > r[0].trainable);
+    o.from_adapter = golden("rslora", "start");
+    CHECK_STATUS(tiny_train(&r[1], "cpu", 2, 4, &o, "start-other"), DR_EUSAGE);
+    CHECK_TRAIL("a LoRA adapter does not go on as DoRA");
+    train_report_release(&r[0]);
+    train_report_release(&r[1]);
+}
+
+int main(void)
+{
+    static const char *const devices[] = {"ref", "cpu"};
+
+    tiny_read_ids();
+    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+        test_steps("rslora", "llama", 128, devices[i], NULL);
+        test_steps("dora", "llama", 128, devices[i], as_dora);
+        test_steps("dora_qwen2", "qwen2", 112, devices[i], as_dora);
+    }
+    test_dora_start();
+    dr_arena_release(&arena);
+    return check_done();
+}
