@@ -1,6 +1,7 @@
 /*
  * verb_finetune.c - drupe finetune.
  */
+#include <string.h>
 #include <strings.h>
 
 #include "cli/cli_impl.h"
@@ -55,8 +56,8 @@ typedef struct {
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
 
-static const char *const methods[] = {"lora", "dora", NULL};
-static const char *const passes[] = {"LoRA", "DoRA"};
+static const char *const methods[] = {"lora", "qlora", "dora", NULL};
+static const char *const passes[] = {"LoRA", "QLoRA", "DoRA"};
 static const char *const dtypes[] = {"float32", NULL};
 static const char *const schedules[] = {"constant",
                                         "linear",
@@ -131,7 +132,7 @@ static const dr_param params[] = {
     CLI_DATA_OF(options, "tokens a block (default: 1024)", "blocks (default: 256)",
                 cli_train_strategies),
     DR_CHOICE(options, method, .dflt = "lora", .choices = methods,
-              .help = "lora; dora: with a magnitude for each output"),
+              .help = "lora; qlora: on a base rounded to nf4; dora: with magnitudes"),
     DR_STR(options, adapter_path, .short_name = 'a', .help = "adapter to start from"),
     DR_INT(options, lora_r, .dflt = "64", .min = 1, .max = 4096, .help = "rank"),
     DR_FLOAT(options, lora_alpha, .dflt = "16", .min = 1e-6, .max = 1e6,
@@ -285,6 +286,8 @@ static dr_status run(const void *cfg, const unsigned char *given)
     }
     DR_TRY(
         cli_pass_config(&config, params, DR_COUNT(params), o, given, keys, DR_COUNT(keys)));
+    if (strcmp(methods[o->method], "qlora") == 0) /* as olive finetune has it */
+        json_object_set_new(config, "save_quant_config", json_false());
     DR_TRY(cli_run_job(&o->common, &job, passes[o->method], config, "trained"));
 done:
     return st;

@@ -20,6 +20,8 @@
 #include "core/qtensor.h"
 #include "core/status.h"
 #include "core/tensor.h"
+#include "hf/hf_adapter.h"
+#include "hf/hf_bnb.h"
 #include "hf/hf_config.h"
 #include "hf/hf_gguf.h"
 #include "hf/hf_resume.h"
@@ -187,8 +189,8 @@ typedef struct {
     bool symmetric;
 } hf_quant;
 
-/* What the checkpoint says; method HF_QUANT_NONE for a plain one, and for bitsandbytes nf4
- * and fp4, whose grids are not even: they are read as floats, and the origin names them. */
+/* What the checkpoint says; HF_QUANT_NONE for a plain one, and for bitsandbytes nf4 and
+ * fp4, whose grids are not even: they are read as floats, the origin names them. */
 hf_quant hf_model_quant(const hf_model *m);
 /* Linears that are quantized in the file but not packed here, since their inputs are not in
  * the order of their groups (GPTQ's desc_act): they are read as floats. */
@@ -256,45 +258,5 @@ DR_MUST_USE dr_status hf_st_write(const char *path, const dr_tensor *tensors, si
 /* The tensors that a file of torch.save lists; their data is not there to be read. */
 DR_MUST_USE dr_status hf_torch_tensors(dr_arena *a, dr_tensor **tensors, size_t *count,
                                        const char *path);
-
-/* ---- PEFT adapters ---- */
-
-typedef struct {
-    const char *module; /* "model.layers.0.self_attn.q_proj" */
-    int r;
-    float scale; /* alpha/r, or alpha/sqrt(r) with use_rslora; patterns honoured */
-    size_t n_in, n_out;
-    const float *a; /* [r][n_in]  */
-    const float *b; /* [n_out][r] */
-    /* DoRA, else NULL: y = factor * (W x + scale B A x) + bias, the factor of an output
-     * being magnitude / |row of W + scale B A| */
-    const float *magnitude; /* [n_out] */
-    const float *factor;    /* [n_out]; by hf_adapter_factors */
-    size_t magnitude_count; /* as the file has them; n_out once it is open */
-} hf_lora_module;
-
-typedef struct {
-    char *path; /* owned: folder */
-    int r;
-    double alpha;
-    double dropout;
-    bool rslora, dora;
-    hf_lora_module *modules; /* owned, in order of layer, then of the layer's linears */
-    size_t count;
-    dr_arena arena; /* holds names and float values */
-} hf_adapter;
-
-/* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or the older .bin).
- * m (may be NULL) is what it must fit: every module checked by name and shape.
- * DR_EUNSUPPORTED: LoHa, LoKr, bias, modules_to_save - by name. */
-DR_MUST_USE dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m);
-void hf_adapter_release(hf_adapter *a);
-/* The factors of a DoRA adapter over its base m, which it was opened with; nothing for
- * LoRA. The same bytes for any number of threads. */
-DR_MUST_USE dr_status hf_adapter_factors(hf_adapter *a, const hf_model *m, dr_pool *pool);
-/* Writes adapter_config.json and adapter_model.safetensors (fp32, PEFT's names). */
-DR_MUST_USE dr_status hf_adapter_write(const hf_adapter *a, const char *dir,
-                                       const char *base_model, const char *const *targets,
-                                       size_t target_count);
 
 #endif

@@ -66,7 +66,7 @@ const char *hf_bnb_origin(hf_model *m);
 
 /* ---- pack.c ---- */
 
-enum { HF_PACKED_PARTS = 4 };
+enum { HF_PACKED_PARTS = 6 };
 
 /* What a packed linear is in a file, before its data is there. */
 typedef struct {

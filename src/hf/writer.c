@@ -78,6 +78,14 @@ static dr_status plan_linear(hf_writer *w, const hf_linear *l)
         w->slot_count += plan->count;
         goto done;
     }
+    if (w->bnb && l->layer >= 0) {
+        hf_packed *plan = &w->plans[li];
+        hf_bnb_plan(&w->arena, plan, l, &w->bnb_grid);
+        for (size_t i = 0; i < plan->count; i++)
+            s[i] = (struct slot){.t = plan->part[i], .linear = l, .part = i};
+        w->slot_count += plan->count;
+        goto done;
+    }
     *s = (struct slot){.source = p->weight, .linear = l};
     slot_plain(s, dr_arena_printf(&w->arena, "%s.weight", l->path),
                p->weight != NULL            ? entry_dtype(w, p->weight)
@@ -275,6 +283,13 @@ void hf_writer_dtype(hf_writer *w, dr_dtype dtype)
     w->dtype = dtype;
 }
 
+void hf_writer_bnb(hf_writer *w, const hf_bnb *g)
+{
+    DR_BUG_IF(w->planned || w->quant.method != HF_QUANT_NONE);
+    w->bnb = true;
+    w->bnb_grid = *g;
+}
+
 void hf_writer_keep(hf_writer *w, const char *keep)
 {
     DR_BUG_IF(w->planned);
@@ -390,12 +405,39 @@ static dr_status plain_slot(struct slot **out, hf_writer *w, const hf_linear *l)
     return DR_OK;
 }
 
+/* All rows of a linear, rounded. */
+static dr_status put_bnb(hf_writer *w, const hf_linear *l, const float *rows)
+{
+    size_t li = linear_index(w, l);
+    const hf_packed *parts = &w->plans[li];
+    hf_bnb_packed packed;
+    void *data = NULL;
+    dr_status st = DR_OK;
+
+    hf_bnb_pack(&packed, rows, l->n_out * l->n_in, &w->bnb_grid);
+    for (size_t i = 0; i < parts->count; i++) {
+        struct slot *s = &w->slots[w->first[li] + i];
+        DR_TRY(claim(s));
+        DR_TRY(dr_big_alloc(&data, s->t.bytes, 1, s->t.name));
+        hf_bnb_part(data, parts, i, l, &w->bnb_grid, &packed);
+        DR_TRY(put(w, s, 0, data, s->t.bytes));
+        dr_big_free(data);
+        data = NULL;
+    }
+done:
+    dr_big_free(data);
+    hf_bnb_packed_release(&packed);
+    return st;
+}
+
 dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows)
 {
     struct slot *s = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(plan(w));
+    if (w->bnb && l->layer >= 0)
+        return put_bnb(w, l, rows);
     DR_TRY(plain_slot(&s, w, l));
     DR_TRY(claim(s));
     DR_TRY(put_floats(w, s, 0, rows, l->n_out * l->n_in));
@@ -518,8 +560,15 @@ static dr_status copy_packed(hf_writer *w, const hf_linear *l)
 {
     size_t li = linear_index(w, l);
     dr_qtensor q = {0};
+    void *rows = NULL;
     dr_status st = DR_OK;
 
+    if (w->bnb) {
+        DR_TRY(dr_big_alloc(&rows, l->n_out * l->n_in, sizeof(float), l->path));
+        DR_TRY(hf_linear_read(w->m, l, rows, 0, l->n_out));
+        DR_TRY(put_bnb(w, l, rows));
+        goto done;
+    }
     if (!l->packed)
         DR_FAIL(DR_EUSAGE, "%s was not given, and is not packed in the source", l->path);
     if (!same_layout(w, l)) {
@@ -533,6 +582,7 @@ static dr_status copy_packed(hf_writer *w, const hf_linear *l)
         DR_TRY(put(w, s, 0, hf_entry_find(w->m, s->t.name)->t.data, s->t.bytes));
     }
 done:
+    dr_big_free(rows);
     dr_qtensor_release(&q);
     return st;
 }
@@ -562,6 +612,8 @@ static dr_status write_config(hf_writer *w)
     if (w->quant.method != HF_QUANT_NONE)
         json_object_set_new(config, "quantization_config",
                             hf_quant_json(w->m, &w->quant, w->formats));
+    if (w->bnb)
+        json_object_set_new(config, "quantization_config", hf_bnb_json(&w->bnb_grid));
     DR_TRY(dr_json_write(dr_path_join(&w->arena, w->dir, "config.json"), config));
 done:
     json_decref(config);

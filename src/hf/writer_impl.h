@@ -5,6 +5,7 @@
 #ifndef DRUPE_HF_WRITER_IMPL_H
 #define DRUPE_HF_WRITER_IMPL_H
 
+#include "hf/bnb_impl.h"
 #include "hf/hf_impl.h"
 #include "hf/roles_impl.h"
 #include "hf/st_impl.h"
@@ -39,6 +40,8 @@ struct hf_writer {
     const char *dir;   /* arena */
     const char *keep;  /* arena: files are built there; NULL: in dir */
     hf_quant quant;    /* method HF_QUANT_NONE: plain */
+    bool bnb;          /* the layers' linears in bnb_grid */
+    hf_bnb bnb_grid;
     hf_quant *formats; /* owned; by linear */
     hf_packed *plans;  /* owned; by linear; count 0: plain */
     size_t *first;     /* owned; by linear: its first slot */

@@ -162,6 +162,13 @@ done:
     return st;
 }
 
+void nn_decoder_round(nn_decoder *d, const hf_bnb *g)
+{
+    DR_BUG_IF(d->streamed != -1);
+    d->rounds = true;
+    d->grid = *g;
+}
+
 void nn_decoder_close(nn_decoder *d)
 {
     if (d == NULL)
@@ -222,6 +229,7 @@ typedef struct {
     const hf_model *m;
     const hf_linear *linears;
     nn_layer *w;
+    const hf_bnb *grid;
     struct {
         size_t linear, row0, rows;
     } tasks[LOAD_TASKS_MAX];
@@ -236,6 +244,16 @@ static dr_status load_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     return hf_linear_read(j->m, l, dst, row0, j->tasks[task].rows);
+}
+
+static dr_status round_task(void *ctx, size_t task, int worker)
+{
+    const load *j = ctx;
+    const hf_linear *l = &j->linears[task];
+
+    (void)worker;
+    hf_bnb_round(j->w->w[l->slot] + l->row0 * l->n_in, l->n_out * l->n_in, j->grid);
+    return DR_OK;
 }
 
 static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
@@ -262,6 +280,9 @@ static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
             DR_TRY(hf_linear_bias(d->m, l, w->bias[l->slot] + l->row0));
     }
     DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, load_task, j));
+    j->grid = &d->grid;
+    if (d->rounds)
+        DR_TRY(dr_pool_run(nn_device_pool(d->dev), linears, round_task, j));
     DR_TRY(load_norms(d, w, layer));
 done:
     free(j);

@@ -34,6 +34,9 @@ struct nn_decoder {
     int streamed;     /* without keep: which layer the one block holds; -1: none */
     size_t layer_floats;
 
+    bool rounds; /* linears, to this grid */
+    hf_bnb grid;
+
     nn_layer norms;    /* of nn_decoder_norms */
     float *norm_block; /* owned: its values */
 

@@ -26,6 +26,7 @@
 #include "core/status.h"
 #include "hf/hf.h"
 #include "nn/nn_i8.h"
+#include "nn/nn_lora.h"
 #include "nn/nn_sample.h"
 
 /* ---- devices ---- */
@@ -116,34 +117,6 @@ DR_MUST_USE dr_status nn_attention_back(nn_device *dev, float *dqkv, const float
                                         const float *out, const float *lse,
                                         const float *qkv, const nn_attn_shape *s);
 
-/* ---- LoRA on a linear ---- */
-
-/*
- * y[:, row0 : row0+n_out] += scale * (drop(x) A^T) B^T.  Gradients are added to da, db.
- * drop keeps an element with probability 1 - dropout and divides by it; the mask is
- * Philox(seed, stream), so the backward finds it again.
- */
-typedef struct {
-    hf_slot slot;
-    size_t row0, n_out, n_in, r;
-    float scale;
-    const float *a; /* [R][K] */
-    const float *b; /* [N][R] */
-    float *da, *db; /* NULL: not trained */
-    float dropout;
-    uint64_t seed, stream;
-    /* DoRA (Liu et al. 2024), else NULL: y = factor (W in + scale in A^T B^T) in place of
-     * both, factor = magnitude / norm by output; with dropout the base's part of that is
-     * the masked input's only in what the factor adds, as in PEFT.  norm is the caller's,
-     * by nn_lora_norms, and a constant to the gradient of magnitude, dmagnitude. */
-    const float *magnitude; /* [N] */
-    float *norm;            /* [N] */
-    float *dmagnitude;      /* [N]; added to; NULL: not trained */
-} nn_lora;
-
-/* Floats a row that a module keeps for its backward. */
-size_t nn_lora_kept(const nn_lora *l);
-
 /* ---- a decoder ---- */
 
 typedef struct nn_decoder nn_decoder;
@@ -153,7 +126,7 @@ typedef struct nn_decoder nn_decoder;
  * caller may set in its own copy of the struct: packed, nn_i8_pack of w, which forwards
  * then multiply instead of w; dw, where nn_layer_backward writes a weight's gradient.
  */
-typedef struct {
+struct nn_layer {
     int index;                         /* which layer: windows and rotations differ */
     float *norm[HF_NORM_FINAL];        /* [hf_norm_size], NULL where there is none */
     float *norm_bias[HF_NORM_FINAL];   /* likewise, of HF_NORM_KIND_LAYER */
@@ -161,7 +134,7 @@ typedef struct {
     float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
     const void *packed[HF_SLOT_COUNT]; /* borrowed */
     float *dw[HF_SLOT_COUNT];          /* borrowed: [N][K], set and not added to; NULL */
-} nn_layer;
+};
 
 /*
  * m and dev are borrowed and outlive the decoder.  keep_bytes: layers stay in memory once
@@ -170,6 +143,8 @@ typedef struct {
 DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
                                       size_t keep_bytes);
 void nn_decoder_close(nn_decoder *d);
+/* Before the first layer: the layers' linears are rounded to g when they are loaded. */
+void nn_decoder_round(nn_decoder *d, const hf_bnb *g);
 const hf_config *nn_decoder_config(const nn_decoder *d);
 nn_device *nn_decoder_device(nn_decoder *d);
 /* Documents for the forwards and backwards that follow, whose b and t are those of starts
@@ -214,11 +189,6 @@ typedef struct {
 size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept);
 DR_MUST_USE dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t,
                                   size_t lora_kept);
-
-/* The norms of DoRA modules over w's weights as their A and B are now: the length of each
- * row of W + scale B A, summed in double.  Modules without a magnitude are left alone. */
-DR_MUST_USE dr_status nn_lora_norms(nn_decoder *d, const nn_layer *w, const nn_lora *loras,
-                                    size_t count);
 
 /*
  * x[M][D] becomes the layer's output.  w: normally from nn_decoder_layer, or the caller's

@@ -21,7 +21,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 extern const pass_def pass_dora; /* PASS(dora) in pass/passes.def */
 const pass_def pass_dora = {
     .name = "DoRA",
-    .version = 1,
+    .version = 2,
     .summary = "low-rank adapters with a magnitude for each output (DoRA)",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

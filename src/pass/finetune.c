@@ -56,7 +56,9 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
     const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
     const char *adapter_dir = dr_path_join(job->arena, job->out_dir, "adapter");
     const char *base = dr_path_join(job->arena, job->final_dir, "model"), *how = "";
-    hf_model *m = NULL;
+    const pass_lora_config *c = job->config;
+    const hf_bnb grid = pass_base_grid(c);
+    hf_model *m = NULL, *plain = NULL;
     nn_device *dev = NULL;
     data_blocks blocks = {0}, eval = {0};
     train_report report = {0};
@@ -71,10 +73,21 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
         goto done;
     }
     DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
+    if (kind == PASS_KIND_QLORA)
+        DR_TRY(pass_check_plain(m, job->def->name));
     DR_TRY(pass_lora_options(&o, job, in, m, kind));
     DR_TRY(pass_training_blocks(job, &blocks, &eval, m));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
-    DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
+    if (kind == PASS_KIND_QLORA && !c->save_quant_config)
+        o.base_grid = &grid;
+    if (kind == PASS_KIND_QLORA && c->save_quant_config) {
+        plain = m;
+        m = NULL;
+        how = "rounded to 4 bits";
+        DR_TRYF(pass_place_rounded(model_dir, plain, &grid, &m), "rounding the base model");
+    } else {
+        DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
+    }
     DR_TRY(dr_make_dirs(adapter_dir));
 
     const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
@@ -103,6 +116,7 @@ done:
     data_blocks_release(&eval);
     nn_device_close(dev);
     hf_model_close(m);
+    hf_model_close(plain);
     return st;
 }
 
@@ -126,6 +140,8 @@ dr_status pass_finetune_estimate(const pass_job *job, const pass_model *in, pass
     need->disk = hf_model_is_gguf(m)
                      ? (layer * layers + 2 * embed) * dr_dtype_bytes(config->dtype)
                      : MARGIN_BYTES;
+    if (c->save_quant_config) /* 4 bits and a scale for 64 */
+        need->disk += layer * layers * 9 / 16 + 2 * embed * dr_dtype_bytes(config->dtype);
     /* forward, the gradient at the inputs, and the forward again where it was not kept */
     need->seconds = pass_seconds(job, 6 * tokens * (double)(layer * layers + embed));
 done:

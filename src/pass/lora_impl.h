@@ -14,7 +14,7 @@
 enum { PASS_LORA_SEQ_LEN = 1024 };
 
 /* A pass for each; what they share is LoRA's. */
-typedef enum { PASS_KIND_LORA, PASS_KIND_DORA } pass_adapter_kind;
+typedef enum { PASS_KIND_LORA, PASS_KIND_DORA, PASS_KIND_QLORA } pass_adapter_kind;
 
 /* What the user may set; the rows are in train_rows_impl.h and in the passes' files. */
 typedef struct {
@@ -51,7 +51,11 @@ typedef struct {
     int save_strategy;
     int save_steps;
     int save_total_limit;
+    bool save_quant_config; /* QLoRA: the base is left rounded, as it was trained on */
+    bool double_quant;
+    int quant_type; /* of pass_quant_types */
 } pass_lora_config;
+extern const char *const pass_quant_types[];
 
 /* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
 
@@ -90,6 +94,14 @@ DR_MUST_USE dr_status pass_place_checkpoints(const char **spent, const pass_job 
  * where job->eval is NULL. */
 DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blocks,
                                            data_blocks *eval, const hf_model *m);
+
+/* The grid of a QLoRA pass. */
+hf_bnb pass_base_grid(const pass_lora_config *c);
+/* DR_EUSAGE: m cannot be rounded to it: it is packed. */
+DR_MUST_USE dr_status pass_check_plain(const hf_model *m, const char *name);
+/* The base as dir, rounded to g; *out is it, open. */
+DR_MUST_USE dr_status pass_place_rounded(const char *dir, const hf_model *m,
+                                         const hf_bnb *g, hf_model **out);
 
 /* The base as dir; *how says in words how its files got there. */
 DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,

@@ -21,7 +21,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 extern const pass_def pass_lora; /* PASS(lora) in pass/passes.def */
 const pass_def pass_lora = {
     .name = "LoRA",
-    .version = 2,
+    .version = 3,
     .summary = "low-rank adapters on a plain or a packed base",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -118,6 +118,43 @@ done:
     return st;
 }
 
+hf_bnb pass_base_grid(const pass_lora_config *c)
+{
+    return (hf_bnb){.fp4 = c->quant_type == 1, .nested = c->double_quant};
+}
+
+dr_status pass_check_plain(const hf_model *m, const char *name)
+{
+    const hf_linear *linears = NULL;
+    size_t n = hf_layer_linears(m, 0, &linears);
+    dr_status st;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!linears[i].packed)
+            continue;
+        st = dr_fail(DR_EUSAGE, "%s rounds a plain base, and %s is %s", name,
+                     hf_model_path(m), hf_model_origin(m));
+        dr_hint("LoRA trains on packed weights as they are");
+        return st;
+    }
+    return DR_OK;
+}
+
+dr_status pass_place_rounded(const char *dir, const hf_model *m, const hf_bnb *g,
+                             hf_model **out)
+{
+    hf_writer *w = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_writer_open(&w, dir, m, NULL));
+    hf_writer_bnb(w, g);
+    DR_TRY(hf_writer_finish(w));
+    DR_TRY(hf_model_open(out, dir));
+done:
+    hf_writer_close(w);
+    return st;
+}
+
 quant_mean pass_eval_mean(const double *losses, size_t count)
 {
     double *kept = dr_calloc(count, sizeof(*kept));

@@ -57,7 +57,8 @@ done:
 
 typedef struct {
     train_state *s;
-    float grad_scale, beta1, beta2, decay, step_size, inv_sqrt_c2, eps;
+    float grad_scale, rest1, beta2, rest2; /* 1 - beta, rounded once, as torch has it */
+    float decay, step_size, inv_sqrt_c2, eps;
 } adam_job;
 
 static dr_status adam_task(void *ctx, size_t task, int worker)
@@ -68,8 +69,8 @@ static dr_status adam_task(void *ctx, size_t task, int worker)
     (void)worker;
     for (size_t i = task * CHUNK; i < chunk_end(s, task); i++) {
         float g = s->grad[i] * j->grad_scale;
-        float m = s->m[i] + (g - s->m[i]) * (1 - j->beta1);
-        float v = s->v[i] * j->beta2 + g * g * (1 - j->beta2);
+        float m = s->m[i] + (g - s->m[i]) * j->rest1;
+        float v = s->v[i] * j->beta2 + g * g * j->rest2;
         float denom = sqrtf(v) * j->inv_sqrt_c2 + j->eps;
         s->m[i] = m;
         s->v[i] = v;
@@ -85,8 +86,9 @@ dr_status train_adamw_step(dr_pool *pool, train_state *s, const train_adamw *o, 
     double c1 = 1 - pow(o->beta1, (double)t), c2 = 1 - pow(o->beta2, (double)t);
     adam_job j = {.s = s,
                   .grad_scale = (float)grad_scale,
-                  .beta1 = (float)o->beta1,
+                  .rest1 = (float)(1 - o->beta1),
                   .beta2 = (float)o->beta2,
+                  .rest2 = (float)(1 - o->beta2),
                   .decay = (float)(1 - o->lr * o->weight_decay),
                   .step_size = (float)(o->lr / c1),
                   .inv_sqrt_c2 = (float)(1 / sqrt(c2)),

@@ -112,6 +112,16 @@ done:
     return st;
 }
 
+/* What the base's weights are rounded to beyond what the file says. */
+static const char *rounded(const hf_bnb *g)
+{
+    if (g == NULL)
+        return "";
+    if (g->fp4)
+        return g->nested ? " fp4 nested" : " fp4";
+    return g->nested ? " nf4 nested" : " nf4";
+}
+
 dr_status train_identity(json_t **out, const trainer *t, const hf_model *m)
 {
     char hex[DR_SHA256_HEX];
@@ -119,7 +129,7 @@ dr_status train_identity(json_t **out, const trainer *t, const hf_model *m)
     dr_status st = DR_OK;
 
     DR_TRY(train_model_hash(hex, m));
-    json_object_set_new(j, "model", json_string(hex));
+    json_object_set_new(j, "model", json_sprintf("%s%s", hex, rounded(t->o->base_grid)));
     DR_TRY(train_blocks_hash(hex, t->blocks));
     json_object_set_new(j, "training data", json_string(hex));
     if (t->o->eval != NULL) {

@@ -59,7 +59,8 @@ typedef struct {
     double alpha;   /* 16 */
     double dropout; /* 0.05 */
     bool rslora;
-    bool dora;                  /* with magnitudes */
+    bool dora;               /* with magnitudes */
+    const hf_bnb *base_grid; /* the base's linears are rounded to it; NULL: as they are */
     const char *const *targets; /* leaf names; NULL: the family's default */
     size_t target_count;
     const char *from_adapter; /* PEFT folder to start from; NULL: fresh */

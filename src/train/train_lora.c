@@ -109,6 +109,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     train_sampler_open(&t->sampler, blocks, o);
     t->bytes = plan.bytes;
     DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    if (o->base_grid != NULL)
+        nn_decoder_round(t->dec, o->base_grid);
     DR_TRY(begin_norms(t));
     dr_log(DR_INFO,
            "%s; %zu parameters train; activations of %zu of %d layers are kept; about "

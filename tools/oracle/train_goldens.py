@@ -60,19 +60,24 @@ def nearest(table, x):
     return np.searchsorted(middles, x.astype(np.float64), side="left")
 
 
+def over(scales):
+    """Reciprocals in float, as the kernels multiply with."""
+    return np.float32(1) / np.where(scales == 0, np.float32(np.inf), scales)
+
+
 def nf4(weight, double=False):
     """As bitsandbytes: blocks of 64 of the weight as one run."""
     flat = weight.numpy().reshape(-1)
     blocks = np.pad(flat, (0, -len(flat) % 64)).reshape(-1, 64)
     absmax = np.abs(blocks).max(1)
     scale = absmax
-    codes = nearest(NF4, blocks / np.where(absmax == 0, 1, absmax)[:, None])
+    codes = nearest(NF4, blocks * over(absmax)[:, None])
     if double:
         offset = np.float32(absmax.mean(dtype=np.float64))
         rest = np.pad(absmax - offset, (0, -len(absmax) % 256)).reshape(-1, 256)
         most = np.abs(rest).max(1)
         table = dynamic_map()
-        eights = nearest(table, rest / np.where(most == 0, 1, most)[:, None])
+        eights = nearest(table, rest * over(most)[:, None])
         scale = (table[eights] * most[:, None]).reshape(-1)[:len(absmax)] + offset
     out = (NF4[codes] * scale[:, None].astype(np.float32)).reshape(-1)[:len(flat)]
     return torch.from_numpy(out.reshape(weight.shape).astype(np.float32))

@@ -36,7 +36,7 @@ try quantize -m x --algorithm awq --text_field a
 try finetune -m x
 try finetune -m x -d json --data_files none.jsonl --text_field a
 try finetune -m x -d json --data_files 'a*.jsonl'
-try finetune -m x -d json --data_files a --method qlora
+try finetune -m x -d json --data_files a --method doar
 try finetune -m x -d json --data_files a --torch_dtype bfloat16
 try finetune -m x -d json --data_files a --lora_r 0
 try finetune -m x -d json --data_files a --lora_alpha x

@@ -1,6 +1,6 @@
 /*
  * train_options_test.c - every option that a training pass accepts changes the adapter that
- * it writes, or what its checkpoints say of the way there.
+ * it writes, the base beside it, or what its checkpoints say of the way there.
  *
  * The options are those of the passes' own tables: one that has no line below fails the
  * test, and so does a line that no pass has.
@@ -60,6 +60,9 @@ static line lines[] = {
     {NULL, "early_stopping_threshold",
      EVERY ", \"eval_steps\": 1, \"max_steps\": 6, \"early_stopping_patience\": 2",
      "\"early_stopping_threshold\": 99", false},
+    {NULL, "quant_type", "", "\"quant_type\": \"fp4\"", false},
+    {NULL, "double_quant", "", "\"double_quant\": true", false},
+    {NULL, "save_quant_config", "", "\"save_quant_config\": false", false},
     {NULL, "save_strategy", "", "\"save_strategy\": \"epoch\"", false},
     {NULL, "save_steps", "", "\"save_steps\": 2", false},
     {NULL, "save_total_limit", EVERY, "\"save_total_limit\": 1", false},
@@ -76,7 +79,7 @@ static void write_rows(const char *path)
     dr_buf_release(&b);
 }
 
-/* The adapter and the states of all checkpoints as one hash. */
+/* The adapter, the base's config and the states of all checkpoints as one hash. */
 static const char *result_of(const char *out)
 {
     char hex[DR_SHA256_HEX];
@@ -89,6 +92,8 @@ static const char *result_of(const char *out)
         hex, dr_path_join(&arena, out, "adapter/adapter_model.safetensors")));
     CHECK_OK(dr_buf_addf(&b, "%s\n", hex));
     CHECK_OK(dr_sha256_file(hex, dr_path_join(&arena, out, "adapter/adapter_config.json")));
+    CHECK_OK(dr_buf_addf(&b, "%s\n", hex));
+    CHECK_OK(dr_sha256_file(hex, dr_path_join(&arena, out, "model/config.json")));
     CHECK_OK(dr_buf_addf(&b, "%s\n", hex));
     CHECK_OK(dr_list_dir(&arena, out, &names, &count));
     for (size_t i = 0; i < count; i++) {

@@ -9,7 +9,7 @@
 enum { TRAINED = 5, STEPS = 9 };
 
 static dr_arena arena;
-static enum { LORA, DORA, KINDS } kind;
+static enum { LORA, DORA, QLORA, KINDS } kind;
 static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
                                     .lengths = tiny_lengths + TRAINED,
                                     .count = 1,
@@ -18,9 +18,11 @@ static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
 /* All that has a state: order, dropout, moments, a rate that moves, the best so far. */
 static train_options options(const char *folder)
 {
+    static const hf_bnb nf4 = {false, true};
     train_options o;
 
     train_options_default(&o);
+    o.base_grid = kind == QLORA ? &nf4 : NULL;
     o.dora = kind == DORA;
     o.r = 4;
     o.dropout = 0.2;

@@ -135,8 +135,88 @@ static void test_dora_start(void)
     train_report_release(&r[1]);
 }
 
+/* ---- QLoRA ---- */
+
+static const hf_bnb nf4 = {false, false}, nf4_double = {false, true};
+
+static void as_qlora(train_options *o)
+{
+    o->base_grid = &nf4;
+}
+
+static void as_qlora_double(train_options *o)
+{
+    o->base_grid = &nf4_double;
+}
+
+/* One linear rounded here is NumPy's, bit for bit but for a unit in the last place. */
+static void test_rounding(const char *name, const hf_bnb *g)
+{
+    const hf_linear *linears = NULL;
+    hf_model *m = NULL;
+    dr_map map = {0};
+    uint64_t header = 0;
+    float *w = NULL, *want = NULL;
+
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    size_t n = hf_layer_linears(m, 1, &linears), at = 0;
+    while (at + 1 < n && strcmp(linears[at].leaf, "k_proj") != 0)
+        at++;
+    size_t count = linears[at].n_out * linears[at].n_in;
+    w = dr_calloc(count, sizeof(*w));
+    want = dr_calloc(count, sizeof(*want));
+    CHECK_OK(hf_linear_read(m, &linears[at], w, 0, linears[at].n_out));
+    hf_bnb_round(w, count, g);
+    CHECK_OK(dr_map_open(&map, golden(name, "base.safetensors")));
+    memcpy(&header, map.data, sizeof(header));
+    CHECK_EQ_INT(map.size, 8 + header + count * sizeof(float));
+    memcpy(want, map.data + 8 + header, count * sizeof(float));
+    for (size_t i = 0; i < count; i++)
+        CHECK_NEAR(w[i], want[i], 2e-7 * fabs((double)want[i]));
+    dr_map_close(&map);
+    hf_model_close(m);
+    free(w);
+    free(want);
+}
+
+/* A base rounded in memory trains as the same one in a file does. */
+static void test_rounded_file(const hf_bnb *g, const char *origin)
+{
+    const char *dir =
+        dr_arena_printf(&arena, "%s/rounded-%d-%d", check_tmp(), g->fp4, g->nested);
+    train_options o = golden_options();
+    train_report r[2] = {0};
+    hf_model *m = NULL;
+    hf_writer *w = NULL;
+    const train_blocks b = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = 4, .seq_len = TINY_T};
+
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    CHECK_OK(hf_writer_open(&w, dir, m, NULL));
+    hf_writer_bnb(w, g);
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    hf_model_close(m);
+    CHECK_OK(hf_model_open(&m, dir));
+    CHECK_STR(hf_model_origin(m), origin);
+    hf_model_close(m);
+    o.max_steps = 2;
+    CHECK_OK(tiny_train_base(&r[0], dir, "cpu", 2, &b, &o, tiny_path("from-file")));
+    o.base_grid = g;
+    CHECK_OK(tiny_train(&r[1], "cpu", 2, 4, &o, "in-memory"));
+    CHECK_NEAR(r[0].losses[1], r[1].losses[1], 0);
+    tiny_same("from-file", "in-memory");
+    o.base_grid = NULL;
+    train_report_release(&r[1]);
+    CHECK_OK(tiny_train(&r[1], "cpu", 2, 4, &o, "plain"));
+    CHECK(fabs(r[0].losses[1] - r[1].losses[1]) > 1e-4);
+    train_report_release(&r[0]);
+    train_report_release(&r[1]);
+}
+
 int main(void)
 {
+    static const hf_bnb fp4 = {true, false};
     static const char *const devices[] = {"ref", "cpu"};
 
     tiny_read_ids();
@@ -145,7 +225,16 @@ int main(void)
         test_steps("dora", "llama", 128, devices[i], as_dora);
         test_steps("dora_qwen2", "qwen2", 112, devices[i], as_dora);
     }
+    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+        test_steps("qlora", "llama", 128, devices[i], as_qlora);
+        test_steps("qlora_double", "llama", 128, devices[i], as_qlora_double);
+    }
     test_dora_start();
+    test_rounding("qlora", &nf4);
+    test_rounding("qlora_double", &nf4_double);
+    test_rounded_file(&nf4, "bitsandbytes nf4");
+    test_rounded_file(&nf4_double, "bitsandbytes nf4, double quantization");
+    test_rounded_file(&fp4, "bitsandbytes fp4");
     dr_arena_release(&arena);
     return check_done();
 }

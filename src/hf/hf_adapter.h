@@ -1,0 +1,54 @@
+/*
+ * hf_adapter.h - adapters as PEFT keeps them: a part of hf's door.
+ */
+#ifndef DRUPE_HF_ADAPTER_H
+#define DRUPE_HF_ADAPTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/arena.h"
+#include "core/pool.h"
+#include "core/status.h"
+
+typedef struct hf_model hf_model; /* as in hf.h */
+
+typedef struct {
+    const char *module; /* "model.layers.0.self_attn.q_proj" */
+    int r;
+    float scale; /* alpha/r, or alpha/sqrt(r) with use_rslora; patterns honoured */
+    size_t n_in, n_out;
+    const float *a; /* [r][n_in]  */
+    const float *b; /* [n_out][r] */
+    /* DoRA, else NULL: y = factor * (W x + scale B A x) + bias, the factor of an output
+     * being magnitude / |row of W + scale B A| */
+    const float *magnitude; /* [n_out] */
+    const float *factor;    /* [n_out]; by hf_adapter_factors */
+    size_t magnitude_count; /* as the file has them; n_out once it is open */
+} hf_lora_module;
+
+typedef struct {
+    char *path; /* owned: folder */
+    int r;
+    double alpha;
+    double dropout;
+    bool rslora, dora;
+    hf_lora_module *modules; /* owned, in order of layer, then of the layer's linears */
+    size_t count;
+    dr_arena arena; /* holds names and float values */
+} hf_adapter;
+
+/* A PEFT LoRA folder (adapter_config.json, adapter_model.safetensors or the older .bin).
+ * m (may be NULL) is what it must fit: every module checked by name and shape.
+ * DR_EUNSUPPORTED: LoHa, LoKr, bias, modules_to_save - by name. */
+DR_MUST_USE dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m);
+void hf_adapter_release(hf_adapter *a);
+/* The factors of a DoRA adapter over its base m, which it was opened with; nothing for
+ * LoRA. The same bytes for any number of threads. */
+DR_MUST_USE dr_status hf_adapter_factors(hf_adapter *a, const hf_model *m, dr_pool *pool);
+/* Writes adapter_config.json and adapter_model.safetensors (fp32, PEFT's names). */
+DR_MUST_USE dr_status hf_adapter_write(const hf_adapter *a, const char *dir,
+                                       const char *base_model, const char *const *targets,
+                                       size_t target_count);
+
+#endif

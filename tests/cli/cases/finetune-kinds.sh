@@ -1,0 +1,23 @@
+# Every kind of adapter: what it leaves, that it goes on from its own result, and not from
+# another kind's; a packed base that is not to be rounded again.
+model_with_tokenizer m
+cp "$top/examples/lab/travel.jsonl" data.jsonl
+finetune() {
+    "$drupe" finetune -d json --data_files data.jsonl --text_field prompt \
+        --max_seq_len 16 --max_samples 16 --max_steps 2 "$@" >said 2>&1
+    status=$?
+    grep -e '^drupe: [^w]' -e '^  hint' said
+    return $status
+}
+for kind in lora qlora dora; do
+    echo "== $kind"
+    finetune -m m --method $kind --lora_r 4 -o $kind && ls $kind $kind/adapter
+    grep -o -e '"peft_type": "[^"]*"' -e '"use_dora": [a-z]*' $kind/adapter/adapter_config.json
+    finetune -m m --method $kind -a $kind/adapter -o on && echo "goes on"
+done
+finetune -m m --method dora -a lora/adapter -o on
+finetune -m m --method lora -a dora/adapter -o on
+"$drupe" quantize -m m --algorithm rtn --group_size 16 --no_evaluate -o q >said 2>&1 || cat said
+finetune -m q/model --method qlora -o on
+finetune -m q/model --method dora --lora_r 4 -o on && echo "dora on a packed base"
+finetune -m m --method doar -o on
