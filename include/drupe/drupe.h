@@ -106,7 +106,7 @@ typedef struct {
     drupe_data eval;    /* what a training is judged on; name NULL: nothing */
     const char *resume; /* a training goes on from a checkpoint: "true", the last one of
                            this output, or its folder; NULL: it begins */
-    const char *device; /* NULL: "cpu" */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:bf16"; NULL: "cpu" */
     int threads;        /* 0: all */
     const char *memory; /* a training keeps to it: "4GB"; NULL: half of what is free */
     bool evaluate;      /* measure a quantized model against the original */
@@ -160,7 +160,7 @@ typedef struct {
     drupe_data data;       /* all NULL or 0: the built-in text's half that judges */
     const char *task;      /* JSON lines {"context", "choices", "answer"}; NULL: a text */
     double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */
-    const char *device;            /* NULL: "cpu" */
+    const char *device;            /* "auto", "cpu" or "cuda"; NULL: "cpu" */
     int threads;                   /* 0: all */
 } drupe_evaluation;
 DRUPE_API drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e);

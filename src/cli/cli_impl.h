@@ -40,6 +40,7 @@ typedef struct {
     int log_level;
     bool json;
     int threads;
+    int compute;
 } cli_common;
 
 /* Row names come from field names; nested structs are reached by their offset. */
@@ -64,6 +65,13 @@ typedef struct {
 #define CLI_THREADS(s)                                                                     \
     CLI_ROW(s, common.threads, "threads", DR_PARAM_INT, .dflt = "0", .max = 4096,          \
             .help = "threads to use; 0: all")
+
+/* Where drupe itself computes (--device is what a graph is made for). */
+#define CLI_COMPUTE(s)                                                                     \
+    CLI_ROW(s, common.compute, "compute", DR_PARAM_CHOICE, .dflt = "auto",                 \
+            .choices = cli_computes,                                                       \
+            .help = "where drupe computes; auto: on an Nvidia GPU that can be used")
+extern const char *const cli_computes[];
 
 typedef struct {
     const char *model_name_or_path;

@@ -41,6 +41,8 @@ void cli_model_notes(const cli_model *m)
                "--trust_remote_code: accepted; code in model folders is never run");
 }
 
+const char *const cli_computes[] = {"auto", "cpu", "cuda", NULL};
+
 drupe_job cli_model_job(const cli_model *m)
 {
     return (drupe_job){.model = m->model_name_or_path,

@@ -32,6 +32,7 @@ static const dr_param params[] = {
              .help = "exit 1 when KL to the reference is above; 0: no limit"),
     DR_FLOAT(options, max_perplexity, .dflt = "0", .max = 1e9,
              .help = "exit 1 when the model's perplexity is above; 0: no limit"),
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
 };
@@ -61,6 +62,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
                                 .task = o->task,
                                 .max_kl = o->max_kl,
                                 .max_perplexity = o->max_perplexity,
+                                .device = cli_computes[o->common.compute],
                                 .threads = o->common.threads};
     drupe_result *r = NULL;
     dr_status st = DR_OK;

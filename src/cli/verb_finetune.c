@@ -58,7 +58,12 @@ enum { MAX_SAMPLES = 256 }; /* Olive's default */
 
 static const char *const methods[] = {"lora", "qlora", "dora", NULL};
 static const char *const passes[] = {"LoRA", "QLoRA", "DoRA"};
-static const char *const dtypes[] = {"float32", NULL};
+static const char *const dtypes[] = {"float32", "bfloat16", NULL};
+enum { BFLOAT16 = 1 };
+static const char *const computes[][2] = {/* of cli_computes, by dtypes */
+                                          {"auto", "auto:bf16"},
+                                          {"cpu", "cpu:bf16"},
+                                          {"cuda", "cuda:bf16"}};
 static const char *const schedules[] = {"constant",
                                         "linear",
                                         "cosine",
@@ -206,7 +211,8 @@ static const dr_param params[] = {
            .help = "memory to keep to, beside the model's file: 4GB (default: half of what "
                    "is free)"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
-              .help = "of the computation"),
+              .help = "of the operands of products; bfloat16: on a GPU"),
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "in Olive it changes nothing here",
@@ -274,6 +280,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
         job.data.max_samples = MAX_SAMPLES;
     job.data.split = o->train_split;
     job.memory = o->memory;
+    job.device = computes[o->common.compute][o->torch_dtype == BFLOAT16];
     job.data.completion_only = o->completion_only_loss;
     if (o->resume_from_checkpoint != NULL &&
         strcasecmp(o->resume_from_checkpoint, "false") != 0)

@@ -70,6 +70,7 @@ static const dr_param params[] = {
     DR_FLOAT(options, max_kl, .dflt = "0", .max = 1000,
              .help = "exit 1 when KL to the original is above, the result being kept; "
                      "0: no limit"),
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
@@ -130,6 +131,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
     job.evaluate = !o->no_evaluate;
     job.max_kl = o->max_kl;
     job.check = true;
+    job.device = cli_computes[o->common.compute];
     cli_model_notes(&o->model);
     if (o->no_evaluate && o->max_kl != 0)
         DR_FAIL(DR_EUSAGE, "--max_kl has no effect with --no_evaluate");

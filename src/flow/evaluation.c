@@ -143,7 +143,6 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
                          .task = e->task,
                          .max_kl = e->max_kl,
                          .max_perplexity = e->max_perplexity,
-                         .device = e->device != NULL ? e->device : "cpu",
                          .threads = e->threads,
                          .arena = &out->arena,
                          .text = &out->text};
@@ -154,6 +153,7 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     p.report = out->report;
+    DR_TRY(flow_compute(&p.device, e->device));
     DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
     DR_TRY(find_adapter(&p.model, &out->arena, e->adapter));
     if (e->reference != NULL)

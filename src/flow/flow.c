@@ -337,8 +337,10 @@ static void drop_spent(dr_arena *a, const char *path)
     dr_trail_clear();
 }
 
-dr_status flow_run(flow_result *out, const flow_spec *spec)
+dr_status flow_run(flow_result *out, const flow_spec *asked)
 {
+    flow_spec resolved = *asked;
+    const flow_spec *spec = &resolved;
     dr_outdir *dir = NULL;
     plan p = {0};
     pass_model model = {0};
@@ -357,6 +359,7 @@ dr_status flow_run(flow_result *out, const flow_spec *spec)
         DR_TRY(tell_plan(out, spec, &p));
         goto done;
     }
+    DR_TRY(flow_compute(&resolved.device, asked->device));
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)

@@ -35,7 +35,7 @@ typedef struct {
     const data_options *eval; /* what a training is judged on; NULL: nothing */
     const char *memory;       /* of a training: "4GB"; NULL: half of what is free */
     const char *resume;       /* of a training: "true", or a checkpoint; NULL: none */
-    const char *device;       /* NULL: "cpu" */
+    const char *device;       /* of flow_compute; NULL: "cpu" */
     int threads;
     bool evaluate, check;
     double
@@ -115,7 +115,7 @@ typedef struct {
         *adapter; /* of an ONNX model: its name in the folder, or a file; NULL: none */
     const char *task;
     double max_kl, max_perplexity; /* 0: no limit; missing one is a result, no error */
-    const char *device;            /* NULL: "cpu" */
+    const char *device;            /* of flow_compute; NULL: "cpu" */
     int threads;
 } flow_evaluation;
 

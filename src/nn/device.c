@@ -1,13 +1,13 @@
 /*
  * device.c - opening a device by its kind, and the operations, each one call through the
- * device's table.
+ * device's table; kinds "cuda..." come from a library (module.c).
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
-#include "nn/nn_impl.h"
+#include "nn/module_impl.h"
 
 /* The first is what users are told of; the others are for tests and comparisons. */
 static const nn_backend *const backends[] = {&nn_backend_cpu, &nn_backend_cpu_avx2,
@@ -37,9 +37,14 @@ dr_status nn_device_open(nn_device **out, const char *kind, int threads)
     nn_device *dev = NULL;
     const nn_backend *b = find(kind);
 
+    if (b == NULL && strncmp(kind, "cuda", 4) == 0) {
+        dr_status missing = nn_module_backend(&b, kind);
+        if (missing != DR_OK)
+            return missing;
+    }
     if (b == NULL) {
         dr_status bad = dr_fail(DR_EUSAGE, "unknown device '%s'", kind);
-        dr_hint("known devices: cpu (fast), ref (slow and plain, to compare with)");
+        dr_hint("known devices: cpu (fast), cuda, ref (slow and plain, to compare with)");
         return bad;
     }
     dev = dr_calloc(1, sizeof(*dev));
@@ -75,6 +80,54 @@ const char *nn_device_describe(const nn_device *dev)
 {
     return dev->text;
 }
+
+/* ---- memory ---- */
+
+size_t nn_mem_room(nn_device *dev)
+{
+    return dev != NULL && dev->backend->mem_room != NULL ? dev->backend->mem_room(dev) : 0;
+}
+
+dr_status nn_mem_new(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,
+                     const char *what)
+{
+    dr_status st = DR_OK;
+    void *p = NULL;
+
+    *out = NULL;
+    if (dev != NULL && dev->backend->mem_new != NULL)
+        return dev->backend->mem_new(dev, out, floats, kind, what);
+    DR_TRY(dr_big_alloc(&p, floats, sizeof(float), what));
+    *out = p;
+done:
+    return st;
+}
+
+void nn_mem_free(nn_device *dev, void *p)
+{
+    if (dev != NULL && dev->backend->mem_free != NULL)
+        dev->backend->mem_free(dev, p);
+    else
+        dr_big_free(p);
+}
+
+dr_status nn_copy(nn_device *dev, void *dst, const void *src, size_t bytes)
+{
+    if (dev->backend->copy != NULL)
+        return dev->backend->copy(dev, dst, src, bytes);
+    memcpy(dst, src, bytes);
+    return DR_OK;
+}
+
+dr_status nn_zero(nn_device *dev, void *dst, size_t bytes)
+{
+    if (dev->backend->zero != NULL)
+        return dev->backend->zero(dev, dst, bytes);
+    memset(dst, 0, bytes);
+    return DR_OK;
+}
+
+/* ---- operations ---- */
 
 #define NN_OP(op, params, args)                                                            \
     dr_status nn_##op params                                                               \

@@ -27,6 +27,7 @@
 #include "hf/hf.h"
 #include "nn/nn_i8.h"
 #include "nn/nn_lora.h"
+#include "nn/nn_mem.h"
 #include "nn/nn_sample.h"
 
 /* ---- devices ---- */
@@ -35,8 +36,10 @@ typedef struct nn_device nn_device;
 
 /*
  * kind "cpu" (fast: the kernels for what the processor has) or "ref" (plain loops, the
- * oracle); "cpu:avx2" and "cpu:plain" take lesser kernels, for tests.  threads 0: all.
- * DR_EUSAGE: an unknown kind, with the known ones.  DR_EUNSUPPORTED: not on this processor.
+ * oracle); "cpu:avx2" and "cpu:plain" take lesser kernels, for tests.  "cuda": the first
+ * Nvidia GPU, products of floats; "cuda:bf16": operands of products are rounded to bf16.
+ * threads 0: all.  DR_EUSAGE: an unknown kind, with the known ones.  DR_EUNSUPPORTED: not
+ * on this machine, with what is missing.
  */
 DR_MUST_USE dr_status nn_device_open(nn_device **out, const char *kind, int threads);
 void nn_device_close(nn_device *dev);

@@ -9,6 +9,7 @@
  *      on the number of threads.
  *   2. Outputs do not overlap inputs unless ops.def or nn.h says "in place".
  *   3. Called from one thread at a time for one device.
+ *   4. Pointers may be the host's or from nn_mem_new.
  */
 #ifndef DRUPE_NN_IMPL_H
 #define DRUPE_NN_IMPL_H
@@ -40,6 +41,13 @@ typedef struct nn_backend {
     /* Sets dev->state and what follows the name in dev->text. */
     dr_status (*open)(nn_device *dev);
     void (*close)(nn_device *dev);
+    /* Memory of its own (nn_mem.h); all five, or none: it is the host's. */
+    size_t (*mem_room)(nn_device *dev);
+    dr_status (*mem_new)(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,
+                         const char *what);
+    void (*mem_free)(nn_device *dev, void *p);
+    dr_status (*copy)(nn_device *dev, void *dst, const void *src, size_t bytes);
+    dr_status (*zero)(nn_device *dev, void *dst, size_t bytes);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
 #undef NN_OP

@@ -37,6 +37,7 @@ calibration_source||--calibration_source self|weights
 temperature|--calibration_source self|--temperature 0.5|weights
 no_evaluate||--no_evaluate|said
 max_kl||--max_kl 1e-9|said
+compute||--compute cpu|accepted
 threads||--threads 1|accepted
 log_level||--log_level 1|said
 json||--json|said

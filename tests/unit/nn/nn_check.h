@@ -14,7 +14,7 @@
 #include "core/rng.h"
 #include "nn/nn.h"
 
-enum { NN_KINDS = 3, NN_THREADS = 3 };
+enum { NN_KINDS = 4, NN_THREADS = 3, NN_CUDA = 3 };
 
 #define NN_TOL(op, limit) static const double tol_##op __attribute__((unused)) = limit;
 #include "nn/tol.def"
@@ -26,7 +26,7 @@ typedef struct {
 } nn_devices;
 
 static const char *const nn_kinds[NN_KINDS]
-    __attribute__((unused)) = {"cpu", "cpu:avx2", "cpu:plain"};
+    __attribute__((unused)) = {"cpu", "cpu:avx2", "cpu:plain", "cuda"};
 
 __attribute__((unused)) static void nn_devices_open(nn_devices *d)
 {
@@ -34,8 +34,9 @@ __attribute__((unused)) static void nn_devices_open(nn_devices *d)
     CHECK_OK(nn_device_open(&d->ref, "ref", 1));
     for (int k = 0; k < NN_KINDS; k++)
         for (int t = 0; t < NN_THREADS; t++)
-            if (nn_device_open(&d->dev[k][t], nn_kinds[k], t + 1) != DR_OK)
-                SKIP(nn_kinds[k]);
+            if (nn_device_open(&d->dev[k][t], nn_kinds[k], t + 1) != DR_OK &&
+                (k != NN_CUDA || t == 0))
+                SKIP(k == NN_CUDA ? "gpu: none to use" : nn_kinds[k]);
 }
 
 __attribute__((unused)) static void nn_devices_close(nn_devices *d)
@@ -87,7 +88,8 @@ __attribute__((unused)) static double nn_far(const float *a, const float *b, siz
 /*
  * Runs fn on ref and on all devices, the result starting as a copy of init (NULL: NaN, so
  * that what is left unwritten shows).  Every device must be within tol of ref; 1, 2 and 3
- * threads, avx512 and avx2, and a second run must give the same bytes.
+ * threads (of cuda: three devices), avx512 and avx2, and a second run must give the same
+ * bytes.
  */
 typedef dr_status (*nn_case_fn)(nn_device *dev, float *out, const void *ctx);
 

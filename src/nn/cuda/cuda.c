@@ -1,0 +1,189 @@
+/*
+ * cuda.c - the cuda backend: what the library gives to nn, opening the GPU, saying why it
+ * cannot be.
+ */
+#include <cuda_runtime_api.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+#include "nn/cuda/cuda_impl.h"
+#include "nn/module_impl.h"
+
+enum { CAPABILITY_LEAST = 80 };
+
+dr_status cu_check(int err, const char *what)
+{
+    if (err == 0)
+        return DR_OK;
+    return dr_fail(DR_EDEVICE, "cuda: %s: %s", what, cudaGetErrorString((cudaError_t)err));
+}
+
+static dr_status no_device(int err)
+{
+    int driver = 0, runtime = 0;
+    dr_status st = DR_OK;
+
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) {
+        st = dr_fail(DR_EUNSUPPORTED, "cuda: no Nvidia driver is loaded");
+        dr_hint("nvidia-smi shows what there is; in a container, it must be passed in");
+    } else if (driver / 1000 < runtime / 1000) {
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "cuda: the driver is for CUDA %d.%d, this build needs %d.0",
+                     driver / 1000, driver % 1000 / 10, runtime / 1000);
+        dr_hint("a newer driver, or --compute cpu");
+    } else {
+        st = dr_fail(DR_EUNSUPPORTED, "cuda: %s",
+                     err != 0 ? cudaGetErrorString((cudaError_t)err) : "no GPU is here");
+        dr_hint("CUDA_VISIBLE_DEVICES may hide it");
+    }
+    return st;
+}
+
+static dr_status open_gpu(nn_device *dev)
+{
+    struct cudaDeviceProp prop;
+    int count = 0;
+    size_t len = strlen(dev->text);
+    dr_status st = DR_OK;
+
+    int err = (int)cudaGetDeviceCount(&count);
+    if (err != 0 || count == 0)
+        return no_device(err);
+    DR_TRY(cu_check((int)cudaSetDevice(0), "taking the GPU"));
+    DR_TRY(cu_check((int)cudaGetDeviceProperties(&prop, 0), "asking the GPU"));
+    if (prop.major * 10 + prop.minor < CAPABILITY_LEAST)
+        DR_FAIL(DR_EUNSUPPORTED,
+                "cuda: %s has compute capability %d.%d, this build needs 8.0", prop.name,
+                prop.major, prop.minor);
+    (void)snprintf(dev->text + len, sizeof(dev->text) - len, ", %.60s, %zu GB", prop.name,
+                   prop.totalGlobalMem / 1000000000);
+done:
+    return st;
+}
+
+static dr_status open_as(nn_device *dev, bool bf16)
+{
+    cu_state *c = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(open_gpu(dev));
+    c = dr_calloc(1, sizeof(*c));
+    c->bf16 = bf16;
+    dev->state = c;
+    DR_TRY(cu_check((int)cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
+                    "making a stream"));
+    DR_TRY(cu_lt_open(&c->lt));
+done:
+    return st;
+}
+
+static dr_status open_float(nn_device *dev)
+{
+    return open_as(dev, false);
+}
+
+static dr_status open_bf16(nn_device *dev)
+{
+    return open_as(dev, true);
+}
+
+static void close_gpu(nn_device *dev)
+{
+    cu_state *c = cu_of(dev);
+
+    if (c == NULL)
+        return;
+    if (c->stream != NULL)
+        (void)cudaStreamSynchronize(c->stream);
+    cu_lt_close(c->lt);
+    cu_mem_close(c);
+    if (c->stream != NULL)
+        (void)cudaStreamDestroy(c->stream);
+    free(c);
+}
+
+#define MEMBERS                                                                            \
+    .close = close_gpu, .mem_room = cu_mem_room, .mem_new = cu_mem_new,                    \
+    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero
+#define NN_OP(op, params, args) .op = cuda_##op,
+static const nn_backend exact = {
+    .name = "cuda",
+    .open = open_float,
+    MEMBERS,
+#include "nn/ops.def"
+};
+static const nn_backend fast = {
+    .name = "cuda:bf16",
+    .open = open_bf16,
+    MEMBERS,
+#include "nn/ops.def"
+};
+#undef NN_OP
+#undef MEMBERS
+
+/* ---- the library's one symbol, and what it takes from its host ---- */
+
+static nn_module_host core;
+
+nn_module_fn drupe_cuda_module;
+
+__attribute__((visibility("default"))) const nn_module *
+drupe_cuda_module(const nn_module_host *host)
+{
+    static const nn_backend *const backends[] = {&exact, &fast};
+    static const nn_module module = {NN_MODULE_ABI, sizeof(nn_backend), DR_COUNT(backends),
+                                     backends};
+
+    if (host->abi != NN_MODULE_ABI || host->backend_bytes != sizeof(nn_backend))
+        return NULL;
+    core = *host;
+    return &module;
+}
+
+dr_status dr_fail_at(const char *file, int line, dr_status st, const char *fmt, ...)
+{
+    char text[DR_TRAIL_TEXT];
+    va_list va;
+
+    va_start(va, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, va);
+    va_end(va);
+    return core.fail_at(file, line, st, "%s", text);
+}
+
+void dr_hint(const char *fmt, ...)
+{
+    char text[DR_TRAIL_TEXT];
+    va_list va;
+
+    va_start(va, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, va);
+    va_end(va);
+    core.hint("%s", text);
+}
+
+void dr_note_at(const char *file, int line, const char *fmt, ...)
+{
+    char text[DR_TRAIL_TEXT];
+    va_list va;
+
+    va_start(va, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, va);
+    va_end(va);
+    core.note_at(file, line, "%s", text);
+}
+
+DR_NORETURN void dr_bug_at(const char *file, int line, const char *condition)
+{
+    core.bug_at(file, line, condition);
+}
+
+void *dr_calloc(size_t count, size_t size)
+{
+    return core.calloc_(count, size);
+}

@@ -1,0 +1,147 @@
+/*
+ * cuda_impl.h - inside of the cuda backend: its memory, one call's operands, products.
+ *
+ * An operation is three steps: cu_begin; cu_in, cu_out and cu_inout turn each pointer into
+ * one of the device's; a launch; cu_end.  The first failure is kept in the call, after it
+ * pointers are NULL and nothing is launched, and cu_end returns it:
+ *
+ *     cu_call k;
+ *     cu_begin(&k, dev);
+ *     const float *x_ = cu_in(&k, x, count);
+ *     float *y_ = cu_inout(&k, y, count);
+ *     CU_LAUNCH(&k, cu_add(k.c->stream, y_, x_, count));
+ *     return cu_end(&k);
+ *
+ * What the host owns is copied to a staging area, which the next call uses again: all goes
+ * through one stream, in order.  Results for the host are copied back and waited for in
+ * cu_end; without any, nothing waits.
+ */
+#ifndef DRUPE_NN_CUDA_IMPL_H
+#define DRUPE_NN_CUDA_IMPL_H
+
+#include "nn/cuda/cuda_kernels.h"
+#include "nn/nn_impl.h"
+
+/* ---- memory ---- */
+
+/* A block of nn_mem_new, as the host knows it and as it is. */
+typedef struct {
+    uintptr_t at, end; /* the addresses that were given out */
+    char *p;           /* owned: the device's; of NN_MEM_BF16 half as many bytes */
+    nn_mem_kind kind;
+} cu_block;
+
+enum { CU_SLABS = 16 };
+
+/* Staging: slabs are filled one after another. */
+typedef struct {
+    char *p; /* owned */
+    size_t bytes, used;
+} cu_slab;
+
+typedef struct cu_lt cu_lt;
+
+typedef struct {
+    cu_stream stream; /* owned */
+    bool bf16;        /* operands of products are rounded to it */
+    cu_block *blocks; /* owned, by address */
+    size_t block_count, block_room;
+    cu_slab slabs[CU_SLABS];
+    size_t slab_count;
+    cu_lt *lt; /* owned */
+} cu_state;
+
+static inline cu_state *cu_of(const nn_device *dev)
+{
+    return dev->state;
+}
+
+/* err, CUDA's error number, as a status: DR_EDEVICE with its text, behind `what`. */
+DR_MUST_USE dr_status cu_check(int err, const char *what);
+
+/* The block that p points into; NULL: the host's memory. */
+const cu_block *cu_find(const cu_state *c, const void *p);
+/* Where p, in block b, is in the device's memory. */
+void *cu_place(const cu_block *b, const void *p);
+
+size_t cu_mem_room(nn_device *dev);
+dr_status cu_mem_new(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,
+                     const char *what);
+void cu_mem_free(nn_device *dev, void *p);
+void cu_mem_close(cu_state *c);
+dr_status cu_copy(nn_device *dev, void *dst, const void *src, size_t bytes);
+dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
+
+/* ---- a call ---- */
+
+enum { CU_RESULTS = 4 };
+
+typedef struct {
+    cu_state *c;
+    dr_status st;
+    struct {
+        void *host, *p;
+        size_t rows, row_bytes, host_ld; /* bytes */
+    } results[CU_RESULTS];
+    size_t count;
+} cu_call;
+
+void cu_begin(cu_call *k, nn_device *dev);
+/* Room for this call; NULL after a failure. */
+void *cu_temp(cu_call *k, size_t bytes);
+/* Bytes that are read. */
+const void *cu_in_bytes(cu_call *k, const void *p, size_t bytes);
+/* Rows that are written, and read before when keep; *ld (elements of `size` bytes) becomes
+ * that of what is returned. */
+void *cu_rows(cu_call *k, void *p, size_t rows, size_t cols, size_t *ld, size_t size,
+              bool keep);
+/* Waits when there are results for the host. */
+DR_MUST_USE dr_status cu_end(cu_call *k);
+void cu_launched(cu_call *k, int err, const char *what);
+
+#define CU_LAUNCH(k, call)                                                                 \
+    do {                                                                                   \
+        if ((k)->st == DR_OK)                                                              \
+            cu_launched((k), (call), #call);                                               \
+    } while (0)
+
+static inline const float *cu_in(cu_call *k, const float *p, size_t floats)
+{
+    return cu_in_bytes(k, p, floats * sizeof(*p));
+}
+
+static inline float *cu_out(cu_call *k, float *p, size_t floats)
+{
+    size_t ld = floats;
+
+    return cu_rows(k, p, 1, floats, &ld, sizeof(*p), false);
+}
+
+static inline float *cu_inout(cu_call *k, float *p, size_t floats)
+{
+    size_t ld = floats;
+
+    return cu_rows(k, p, 1, floats, &ld, sizeof(*p), true);
+}
+
+/* ---- products by cuBLASLt (cuda_lt.c), column-major as it has them ---- */
+
+typedef struct {
+    bool ta, tb, bf16; /* bf16: a and b are; else float */
+    bool acc;          /* c += */
+    size_t m, n, k, lda, ldb, ldc;
+    const void *a, *b;
+    float *c;
+} cu_gemm;
+
+DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
+void cu_lt_close(cu_lt *lt);
+DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
+
+/* ---- operations ---- */
+
+#define NN_OP(op, params, args) dr_status cuda_##op params;
+#include "nn/ops.def"
+#undef NN_OP
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * cuda_kernels.h - what the .cu files have: launchers, C functions that put kernels on a
+ * stream and return CUDA's error number (0: launched).  All pointers are the device's,
+ * shapes as in nn.h.  No CUDA header is needed to read this one.
+ */
+#ifndef DRUPE_NN_CUDA_KERNELS_H
+#define DRUPE_NN_CUDA_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CUstream_st *cu_stream;
+
+/* ---- rows.cu ---- */
+
+int cu_rmsnorm(cu_stream s, float *y, const float *x, const float *w, size_t m, size_t d,
+               float eps);
+int cu_rmsnorm_back(cu_stream s, float *dx, const float *dy, const float *x, const float *w,
+                    size_t m, size_t d, float eps);
+int cu_rmsnorm_heads(cu_stream s, float *x, float *kept, const float *w, size_t m,
+                     size_t ld, size_t heads, size_t d, float eps);
+int cu_rmsnorm_heads_back(cu_stream s, float *dx, const float *kept, const float *w,
+                          size_t m, size_t ld, size_t heads, size_t d, float eps);
+int cu_layernorm(cu_stream s, float *y, const float *x, const float *w, const float *bias,
+                 size_t m, size_t d, float eps);
+int cu_layernorm_back(cu_stream s, float *dx, const float *dy, const float *x,
+                      const float *w, size_t m, size_t d, float eps);
+/* act: an hf_act. */
+int cu_activate(cu_stream s, float *y, const float *x, size_t m, size_t i, int act,
+                bool gated);
+int cu_activate_back(cu_stream s, float *dx, const float *dy, const float *x, size_t m,
+                     size_t i, int act, bool gated);
+int cu_add(cu_stream s, float *y, const float *x, size_t count);
+/* y[m][ldy] += bias[n] */
+int cu_add_bias(cu_stream s, float *y, const float *bias, size_t m, size_t n, size_t ldy);
+int cu_residual(cu_stream s, float *y, const float *x, size_t count, float scale);
+int cu_scale_cap(cu_stream s, float *x, size_t count, float scale, float cap);
+int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t seed,
+               uint64_t stream, uint32_t threshold, float scale, bool acc);
+int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
+            size_t v, float grad_scale, float cap);
+/* dst[terms][rows][ldd] = bf16 terms whose sum is src[rows][lds]. */
+int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t lds,
+               size_t rows, size_t cols, int terms);
+int cu_from_bf16(cu_stream s, float *dst, const uint16_t *src, size_t count);
+
+/* ---- attention.cu ---- */
+
+typedef struct {
+    size_t b, t, heads, kv_heads, head_dim, rotary_dim, window;
+    float scale, softcap;
+    const float *cos, *sin;
+    const uint32_t *starts;
+} cu_attn_shape;
+
+enum { CU_HEAD_DIM_MAX = 256 };
+
+int cu_rope(cu_stream s, float *qkv, const cu_attn_shape *a, int sign);
+int cu_attention(cu_stream s, float *out, float *lse, const float *qkv,
+                 const cu_attn_shape *a);
+/* delta[B][H][T]: room. */
+int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
+                      const float *out, const float *lse, const float *qkv,
+                      const cu_attn_shape *a);
+
+/* ---- integers.cu ---- */
+
+/*
+ * Codes of rows, or of columns, cut along the summed index into blocks of 128: codes[n][ld]
+ * (ld a multiple of 4, zeros behind the last), scales[block][wide].
+ */
+typedef struct {
+    int8_t *codes;
+    float *scales;
+    size_t n, k, ld, wide;
+} cu_codes;
+
+int cu_code_rows(cu_stream s, const cu_codes *to, const float *x);
+/* x[k][n]: a column is what is cut. */
+int cu_code_columns(cu_stream s, const cu_codes *to, const float *x);
+/* y[m][ldy] = or += the products as nn_i8.h has them, + bias. */
+int cu_code_product(cu_stream s, float *y, const cu_codes *a, const cu_codes *b,
+                    const float *bias, size_t ldy, bool acc);
+/* The strips of nn_i8_gram. */
+int cu_code_gram(cu_stream s, float *strips, const cu_codes *a, bool first);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * cuda_matmul.c - the float products.
+ *
+ *     kind          operand           terms of bf16
+ *     cuda          bf16 weight       1, and of the other operand 3: their sum is the float
+ *                   floats            none: products of floats
+ *     cuda:bf16     any               1
+ *
+ * Three terms have the 24 bits of a float, so "cuda" is as exact as floats are, and a
+ * weight whose file is bf16 costs three products at the tensor cores' rate, a third of it,
+ * where products of floats have a fifteenth.  "cuda:bf16" is what autocast does.
+ */
+#include "nn/cuda/cuda_impl.h"
+
+enum { TERMS = 3, PAD = 8 };
+
+/* One operand: rows of `cols` values. */
+typedef struct {
+    const void *p; /* the device's */
+    size_t rows, cols, ld;
+    int terms;  /* 0: floats */
+    bool exact; /* bf16 already */
+} operand;
+
+static size_t padded(size_t n)
+{
+    return (n + PAD - 1) / PAD * PAD;
+}
+
+/* What p is: a weight in bf16, or floats of either side. */
+static operand look(cu_call *k, const float *p, size_t rows, size_t cols, size_t ld)
+{
+    const cu_block *b = cu_find(k->c, p);
+    operand o = {.rows = rows, .cols = cols, .ld = ld};
+
+    if (b != NULL && b->kind == NN_MEM_BF16) {
+        o.p = cu_place(b, p);
+        o.terms = 1;
+        o.exact = true;
+    } else {
+        o.p = cu_in(k, p, (rows - 1) * ld + cols);
+    }
+    return o;
+}
+
+/* Rows that the tensor cores can read: strides and addresses of 16 bytes. */
+static void align(cu_call *k, operand *o)
+{
+    if (!o->exact || (o->ld % PAD == 0 && (uintptr_t)o->p % 16 == 0))
+        return;
+    size_t ld = padded(o->cols);
+    uint16_t *to = cu_temp(k, o->rows * ld * sizeof(*to));
+    float *wide = cu_temp(k, o->rows * o->ld * sizeof(*wide));
+
+    CU_LAUNCH(k, cu_from_bf16(k->c->stream, wide, o->p, (o->rows - 1) * o->ld + o->cols));
+    CU_LAUNCH(k, cu_to_bf16(k->c->stream, to, ld, wide, o->ld, o->rows, o->cols, 1));
+    o->p = to;
+    o->ld = ld;
+}
+
+static void split(cu_call *k, operand *o, int terms)
+{
+    size_t ld = padded(o->cols);
+    uint16_t *to = cu_temp(k, (size_t)terms * o->rows * ld * sizeof(*to));
+
+    CU_LAUNCH(k, cu_to_bf16(k->c->stream, to, ld, o->p, o->ld, o->rows, o->cols, terms));
+    o->p = to;
+    o->ld = ld;
+    o->terms = terms;
+}
+
+/* Both become bf16, or both stay floats. */
+static void agree(cu_call *k, operand *a, operand *b)
+{
+    bool any = k->c->bf16 || a->exact || b->exact;
+    int terms = k->c->bf16 ? 1 : TERMS;
+
+    if (!any)
+        return;
+    align(k, a);
+    align(k, b);
+    if (!a->exact)
+        split(k, a, terms);
+    if (!b->exact)
+        split(k, b, terms);
+}
+
+static const void *term(const operand *o, int t)
+{
+    return (const uint16_t *)o->p + (size_t)t * o->rows * o->ld;
+}
+
+/* The products of all pairs of terms, one of the two having one. */
+static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
+{
+    g->lda = a->ld;
+    g->ldb = b->ld;
+    g->bf16 = a->terms > 0;
+    if (!g->bf16) {
+        g->a = a->p;
+        g->b = b->p;
+        if (k->st == DR_OK)
+            k->st = cu_lt_run(k->c->lt, k->c->stream, g);
+        return;
+    }
+    for (int i = 0; i < a->terms; i++) {
+        for (int j = 0; j < b->terms && k->st == DR_OK; j++) {
+            g->a = term(a, i);
+            g->b = term(b, j);
+            k->st = cu_lt_run(k->c->lt, k->c->stream, g);
+            g->acc = true;
+        }
+    }
+}
+
+dr_status cuda_matmul_nt(nn_device *dev, float *y, const float *x, const float *w,
+                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                         bool acc)
+{
+    cu_call call;
+
+    if (m == 0 || n == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    operand a = look(&call, w, n, k, k), b = look(&call, x, m, k, k);
+    const float *bias_ = cu_in(&call, bias, n);
+    float *to = cu_rows(&call, y, m, n, &ldy, sizeof(*y), acc);
+    cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .ldc = ldy, .c = to, .acc = acc};
+
+    agree(&call, &a, &b);
+    run(&call, &g, &a, &b);
+    if (bias != NULL)
+        CU_LAUNCH(&call, cu_add_bias(call.c->stream, to, bias_, m, n, ldy));
+    return cu_end(&call);
+}
+
+dr_status cuda_matmul_nn(nn_device *dev, float *y, const float *x, const float *w, size_t m,
+                         size_t k, size_t n, size_t ldx, bool acc)
+{
+    cu_call call;
+    size_t ld = k;
+
+    if (m == 0 || k == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    operand a = look(&call, w, n, k, k), b = look(&call, x, m, n, ldx);
+    float *to = cu_rows(&call, y, m, k, &ld, sizeof(*y), acc);
+    cu_gemm g = {.m = k, .n = m, .k = n, .ldc = ld, .c = to, .acc = acc};
+
+    agree(&call, &a, &b);
+    run(&call, &g, &a, &b);
+    return cu_end(&call);
+}
+
+dr_status cuda_matmul_tn(nn_device *dev, float *y, const float *a, const float *b, size_t n,
+                         size_t k, size_t m, size_t lda, size_t ldb, bool acc)
+{
+    cu_call call;
+    size_t ld = k;
+
+    if (n == 0 || k == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    operand left = look(&call, b, m, k, ldb), right = look(&call, a, m, n, lda);
+    float *to = cu_rows(&call, y, n, k, &ld, sizeof(*y), acc);
+    cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .ldc = ld, .c = to, .acc = acc};
+
+    agree(&call, &left, &right);
+    run(&call, &g, &left, &right);
+    return cu_end(&call);
+}

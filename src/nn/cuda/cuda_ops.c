@@ -1,0 +1,394 @@
+/*
+ * cuda_ops.c - the other operations: operands into the GPU's memory, a launch, results
+ * back.
+ */
+#include "nn/cuda/cuda_impl.h"
+
+_Static_assert(HF_ACT_SILU == 0 && HF_ACT_GELU_TANH == 1 && HF_ACT_GELU == 2,
+               "rows.cu has the same numbers");
+
+dr_status cuda_rmsnorm(nn_device *dev, float *y, const float *x, const float *w, size_t m,
+                       size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, m * d), *w_ = cu_in(&k, w, d);
+    float *y_ = cu_out(&k, y, m * d);
+    CU_LAUNCH(&k, cu_rmsnorm(k.c->stream, y_, x_, w_, m, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                            const float *w, size_t m, size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *dy_ = cu_in(&k, dy, m * d), *x_ = cu_in(&k, x, m * d);
+    const float *w_ = cu_in(&k, w, d);
+    float *dx_ = cu_inout(&k, dx, m * d);
+    CU_LAUNCH(&k, cu_rmsnorm_back(k.c->stream, dx_, dy_, x_, w_, m, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_rmsnorm_heads(nn_device *dev, float *x, float *kept, const float *w,
+                             size_t m, size_t ld, size_t heads, size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *w_ = cu_in(&k, w, d);
+    float *kept_ = cu_out(&k, kept, m * heads * d);
+    float *x_ = cu_rows(&k, x, m, heads * d, &ld, sizeof(*x), true);
+    CU_LAUNCH(&k, cu_rmsnorm_heads(k.c->stream, x_, kept_, w_, m, ld, heads, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_rmsnorm_heads_back(nn_device *dev, float *dx, const float *kept,
+                                  const float *w, size_t m, size_t ld, size_t heads,
+                                  size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *w_ = cu_in(&k, w, d), *kept_ = cu_in(&k, kept, m * heads * d);
+    float *dx_ = cu_rows(&k, dx, m, heads * d, &ld, sizeof(*dx), true);
+    CU_LAUNCH(&k, cu_rmsnorm_heads_back(k.c->stream, dx_, kept_, w_, m, ld, heads, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_layernorm(nn_device *dev, float *y, const float *x, const float *w,
+                         const float *bias, size_t m, size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, m * d), *w_ = cu_in(&k, w, d);
+    const float *bias_ = cu_in(&k, bias, d);
+    float *y_ = cu_out(&k, y, m * d);
+    CU_LAUNCH(&k, cu_layernorm(k.c->stream, y_, x_, w_, bias_, m, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_layernorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                              const float *w, size_t m, size_t d, float eps)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *dy_ = cu_in(&k, dy, m * d), *x_ = cu_in(&k, x, m * d);
+    const float *w_ = cu_in(&k, w, d);
+    float *dx_ = cu_inout(&k, dx, m * d);
+    CU_LAUNCH(&k, cu_layernorm_back(k.c->stream, dx_, dy_, x_, w_, m, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cuda_activate(nn_device *dev, float *y, const float *x, size_t m, size_t i,
+                        nn_act act)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, m * i * (act.gated ? 2 : 1));
+    float *y_ = cu_out(&k, y, m * i);
+    CU_LAUNCH(&k, cu_activate(k.c->stream, y_, x_, m, i, (int)act.kind, act.gated));
+    return cu_end(&k);
+}
+
+dr_status cuda_activate_back(nn_device *dev, float *dx, const float *dy, const float *x,
+                             size_t m, size_t i, nn_act act)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, m * i * (act.gated ? 2 : 1));
+    const float *dy_ = cu_in(&k, dy, m * i);
+    float *dx_ = cu_out(&k, dx, m * i * (act.gated ? 2 : 1));
+    CU_LAUNCH(&k,
+              cu_activate_back(k.c->stream, dx_, dy_, x_, m, i, (int)act.kind, act.gated));
+    return cu_end(&k);
+}
+
+/* ---- attention ---- */
+
+static size_t row_of(const nn_attn_shape *s)
+{
+    return (s->heads + 2 * s->kv_heads) * s->head_dim;
+}
+
+/* Positions that tables have: of the whole sequence, or of the longest document, which the
+ * caller knows; what is asked for is the longest here. */
+static size_t positions(const nn_attn_shape *s)
+{
+    size_t most = 0;
+
+    for (size_t i = 0; i < s->b * s->t; i++) {
+        size_t at = i % s->t - nn_attn_start(s, i / s->t, i % s->t) + 1;
+        most = at > most ? at : most;
+    }
+    return most;
+}
+
+static void take_shape(cu_call *k, cu_attn_shape *to, const nn_attn_shape *s, bool tables)
+{
+    size_t half = s->rotary_dim / 2;
+
+    *to = (cu_attn_shape){.b = s->b,
+                          .t = s->t,
+                          .heads = s->heads,
+                          .kv_heads = s->kv_heads,
+                          .head_dim = s->head_dim,
+                          .rotary_dim = s->rotary_dim,
+                          .window = s->window,
+                          .scale = s->scale,
+                          .softcap = s->softcap};
+    to->starts = cu_in_bytes(k, s->starts, s->b * s->t * sizeof(*s->starts));
+    if (tables) {
+        size_t rows = cu_find(k->c, s->cos) != NULL ? 0 : positions(s);
+        to->cos = cu_in(k, s->cos, rows * half);
+        to->sin = cu_in(k, s->sin, rows * half);
+    }
+    if (k->st == DR_OK && s->head_dim > CU_HEAD_DIM_MAX)
+        k->st =
+            dr_fail(DR_EUNSUPPORTED, "cuda: heads of %zu values; attention has at most %d",
+                    s->head_dim, CU_HEAD_DIM_MAX);
+}
+
+dr_status cuda_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign)
+{
+    cu_attn_shape a;
+    cu_call k;
+
+    if (s->b * s->t == 0 || s->rotary_dim == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    take_shape(&k, &a, s, true);
+    float *qkv_ = cu_inout(&k, qkv, s->b * s->t * row_of(s));
+    CU_LAUNCH(&k, cu_rope(k.c->stream, qkv_, &a, sign));
+    return cu_end(&k);
+}
+
+dr_status cuda_attention(nn_device *dev, float *out, float *lse, const float *qkv,
+                         const nn_attn_shape *s)
+{
+    size_t m = s->b * s->t;
+    cu_attn_shape a;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    take_shape(&k, &a, s, false);
+    const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
+    float *out_ = cu_out(&k, out, m * s->heads * s->head_dim);
+    float *lse_ = cu_out(&k, lse, m * s->heads);
+    CU_LAUNCH(&k, cu_attention(k.c->stream, out_, lse_, qkv_, &a));
+    return cu_end(&k);
+}
+
+dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
+                              const float *out, const float *lse, const float *qkv,
+                              const nn_attn_shape *s)
+{
+    size_t m = s->b * s->t, wide = m * s->heads * s->head_dim;
+    cu_attn_shape a;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    take_shape(&k, &a, s, false);
+    const float *dout_ = cu_in(&k, dout, wide), *out_ = cu_in(&k, out, wide);
+    const float *lse_ = cu_in(&k, lse, m * s->heads);
+    const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
+    float *delta = cu_temp(&k, m * s->heads * sizeof(*delta));
+    float *dqkv_ = cu_out(&k, dqkv, m * row_of(s));
+    CU_LAUNCH(&k,
+              cu_attention_back(k.c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, &a));
+    return cu_end(&k);
+}
+
+/* ---- integers ---- */
+
+static size_t padded(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+static size_t code_blocks(size_t k)
+{
+    return (k + NN_I8_BLOCK - 1) / NN_I8_BLOCK;
+}
+
+/* n rows of k codes at p: scales [blocks][n], then codes, each row a multiple of 4; never
+ * more than nn_i8_packed_bytes. */
+static cu_codes codes_at(void *p, size_t n, size_t k)
+{
+    size_t wide = padded(n, 16), ld = padded(k, 4);
+    float *scales = p;
+
+    return (cu_codes){(int8_t *)(scales + wide * code_blocks(k)), scales, n, k, ld, wide};
+}
+
+static size_t codes_bytes(size_t n, size_t k)
+{
+    return padded(n, 16) * code_blocks(k) * sizeof(float) + n * padded(k, 4);
+}
+
+dr_status cuda_i8_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+{
+    size_t bytes = codes_bytes(n, k), ld = bytes;
+    cu_call call;
+
+    if (n == 0 || k == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    const float *w_ = cu_in(&call, w, n * k);
+    void *to = cu_rows(&call, packed, 1, bytes, &ld, 1, false);
+    const cu_codes c = codes_at(to, n, k);
+    CU_LAUNCH(&call, cu_code_rows(call.c->stream, &c, w_));
+    return cu_end(&call);
+}
+
+dr_status cuda_i8_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                         bool acc)
+{
+    cu_call call;
+    union {
+        const void *in;
+        void *out;
+    } its = {0};
+
+    if (m == 0 || n == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    its.in = cu_in_bytes(&call, packed, codes_bytes(n, k));
+    const cu_codes w = codes_at(its.out, n, k);
+    const cu_codes a = codes_at(cu_temp(&call, codes_bytes(m, k)), m, k);
+    const float *x_ = cu_in(&call, x, m * k), *bias_ = cu_in(&call, bias, n);
+    float *y_ = cu_rows(&call, y, m, n, &ldy, sizeof(*y), acc);
+    CU_LAUNCH(&call, cu_code_rows(call.c->stream, &a, x_));
+    CU_LAUNCH(&call, cu_code_product(call.c->stream, y_, &a, &w, bias_, ldy, acc));
+    return cu_end(&call);
+}
+
+dr_status cuda_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                       bool first)
+{
+    size_t floats = 0;
+    cu_call call;
+
+    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
+        size_t end = n - r < NN_GRAM_STRIP ? n : r + NN_GRAM_STRIP;
+        floats += (end - r) * end;
+    }
+    if (n == 0)
+        return DR_OK;
+    cu_begin(&call, dev);
+    const cu_codes a = codes_at(cu_temp(&call, codes_bytes(n, m)), n, m);
+    const float *x_ = cu_in(&call, x, m * n);
+    float *to = first ? cu_out(&call, strips, floats) : cu_inout(&call, strips, floats);
+    CU_LAUNCH(&call, cu_code_columns(call.c->stream, &a, x_));
+    CU_LAUNCH(&call, cu_code_gram(call.c->stream, to, &a, first));
+    return cu_end(&call);
+}
+
+/* ---- elements ---- */
+
+dr_status cuda_add(nn_device *dev, float *y, const float *x, size_t count)
+{
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, count);
+    float *y_ = cu_inout(&k, y, count);
+    CU_LAUNCH(&k, cu_add(k.c->stream, y_, x_, count));
+    return cu_end(&k);
+}
+
+dr_status cuda_residual(nn_device *dev, float *y, const float *x, size_t count, float scale)
+{
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, count);
+    float *y_ = cu_inout(&k, y, count);
+    CU_LAUNCH(&k, cu_residual(k.c->stream, y_, x_, count, scale));
+    return cu_end(&k);
+}
+
+dr_status cuda_scale_cap(nn_device *dev, float *x, size_t count, float scale, float cap)
+{
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    float *x_ = cu_inout(&k, x, count);
+    CU_LAUNCH(&k, cu_scale_cap(k.c->stream, x_, count, scale, cap));
+    return cu_end(&k);
+}
+
+dr_status cuda_dropout(nn_device *dev, float *y, const float *x, size_t count,
+                       const nn_mask *mask, bool acc)
+{
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, count);
+    float *y_ = acc ? cu_inout(&k, y, count) : cu_out(&k, y, count);
+    CU_LAUNCH(&k, cu_dropout(k.c->stream, y_, x_, count, mask->seed, mask->stream,
+                             mask->threshold, mask->scale, acc));
+    return cu_end(&k);
+}
+
+dr_status cuda_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
+                    size_t m, size_t v, float grad_scale, float cap)
+{
+    size_t ld = m;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const int32_t *targets_ = cu_in_bytes(&k, targets, m * sizeof(*targets));
+    double *loss_ = cu_rows(&k, loss, 1, m, &ld, sizeof(*loss), false);
+    const float *read = NULL;
+    float *written = NULL;
+    if (grad_scale != 0.0f) {
+        written = cu_inout(&k, logits, m * v);
+    } else {
+        read = cu_in(&k, logits, m * v);
+    }
+    union {
+        const float *in;
+        float *out;
+    } its = {.in = read};
+    CU_LAUNCH(&k, cu_xent(k.c->stream, loss_, written != NULL ? written : its.out, targets_,
+                          m, v, grad_scale, cap));
+    return cu_end(&k);
+}

@@ -1,0 +1,487 @@
+/*
+ * rows.cu - kernels that go along rows or over elements: norms, activations, dropout, cross
+ * entropy, conversions.
+ *
+ * A row is one block's work and its sums are trees of fixed shape, so bytes do not depend
+ * on what else runs.  Nothing is fused where ref's bytes are asked for (add, dropout).
+ */
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "nn/cuda/cuda_kernels.h"
+
+enum { THREADS = 256, WARP = 32, CHUNK = 128 }; /* CHUNK: NN_MASK_CHUNK */
+
+static unsigned blocks_of(size_t count, size_t each)
+{
+    return (unsigned)((count + each - 1) / each);
+}
+
+/* The sum over the block, in every thread; room: one for each warp. */
+template <typename T> __device__ static T block_sum(T v, T *room)
+{
+    __syncthreads();
+    for (int i = WARP / 2; i > 0; i /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, i);
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = v;
+    __syncthreads();
+    v = 0;
+    for (unsigned i = 0; i < blockDim.x / WARP; i++)
+        v += room[i];
+    return v;
+}
+
+__device__ static float block_max(float v, float *room)
+{
+    __syncthreads();
+    for (int i = WARP / 2; i > 0; i /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, i));
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = v;
+    __syncthreads();
+    v = room[0];
+    for (unsigned i = 1; i < blockDim.x / WARP; i++)
+        v = fmaxf(v, room[i]);
+    return v;
+}
+
+/* ---- norms ---- */
+
+__device__ static float inverse_norm(const float *x, size_t d, float eps, float *room)
+{
+    float sum = 0;
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        sum += x[i] * x[i];
+    return 1.0f / sqrtf(block_sum(sum, room) / (float)d + eps);
+}
+
+/* Gradients are differences that cancel in short rows: their sums are double. */
+__device__ static double along_row(const float *g, const float *w, const float *x, size_t d,
+                                   double *inv, float eps, double *room)
+{
+    double squares = 0, sum = 0;
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x) {
+        squares += (double)x[i] * (double)x[i];
+        sum += (double)(g[i] * w[i]) * (double)x[i];
+    }
+    *inv = 1.0 / sqrt(block_sum(squares, room) / (double)d + (double)eps);
+    return block_sum(sum, room) * *inv * *inv * *inv / (double)d;
+}
+
+__global__ static void rmsnorm(float *y, const float *x, const float *w, size_t d,
+                               float eps)
+{
+    __shared__ float room[WARP];
+    const float *row = x + blockIdx.x * d;
+    float inv = inverse_norm(row, d, eps, room);
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        y[blockIdx.x * d + i] = row[i] * inv * w[i];
+}
+
+int cu_rmsnorm(cu_stream s, float *y, const float *x, const float *w, size_t m, size_t d,
+               float eps)
+{
+    rmsnorm<<<(unsigned)m, THREADS, 0, s>>>(y, x, w, d, eps);
+    return cudaGetLastError();
+}
+
+__global__ static void rmsnorm_back(float *dx, const float *dy, const float *x,
+                                    const float *w, size_t d, float eps)
+{
+    __shared__ double room[WARP];
+    const float *xr = x + blockIdx.x * d, *gr = dy + blockIdx.x * d;
+    float *to = dx + blockIdx.x * d;
+    double inv, own = along_row(gr, w, xr, d, &inv, eps, room);
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        to[i] += (float)((double)gr[i] * (double)w[i] * inv - (double)xr[i] * own);
+}
+
+int cu_rmsnorm_back(cu_stream s, float *dx, const float *dy, const float *x, const float *w,
+                    size_t m, size_t d, float eps)
+{
+    rmsnorm_back<<<(unsigned)m, THREADS, 0, s>>>(dx, dy, x, w, d, eps);
+    return cudaGetLastError();
+}
+
+__global__ static void rmsnorm_heads(float *x, float *kept, const float *w, size_t ld,
+                                     size_t heads, size_t d, float eps)
+{
+    __shared__ float room[WARP];
+    size_t r = blockIdx.x;
+    float *at = x + r / heads * ld + r % heads * d;
+    float inv = inverse_norm(at, d, eps, room);
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x) {
+        if (kept != NULL)
+            kept[r * d + i] = at[i];
+        at[i] = at[i] * inv * w[i];
+    }
+}
+
+static unsigned threads_for(size_t d)
+{
+    return d <= 64 ? 64 : d <= 128 ? 128 : THREADS;
+}
+
+int cu_rmsnorm_heads(cu_stream s, float *x, float *kept, const float *w, size_t m,
+                     size_t ld, size_t heads, size_t d, float eps)
+{
+    rmsnorm_heads<<<(unsigned)(m * heads), threads_for(d), 0, s>>>(x, kept, w, ld, heads, d,
+                                                                   eps);
+    return cudaGetLastError();
+}
+
+__global__ static void rmsnorm_heads_back(float *dx, const float *kept, const float *w,
+                                          size_t ld, size_t heads, size_t d, float eps)
+{
+    __shared__ double room[WARP];
+    size_t r = blockIdx.x;
+    const float *x = kept + r * d;
+    float *g = dx + r / heads * ld + r % heads * d;
+    double inv, own = along_row(g, w, x, d, &inv, eps, room);
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        g[i] = (float)((double)g[i] * (double)w[i] * inv - (double)x[i] * own);
+}
+
+int cu_rmsnorm_heads_back(cu_stream s, float *dx, const float *kept, const float *w,
+                          size_t m, size_t ld, size_t heads, size_t d, float eps)
+{
+    rmsnorm_heads_back<<<(unsigned)(m * heads), threads_for(d), 0, s>>>(dx, kept, w, ld,
+                                                                        heads, d, eps);
+    return cudaGetLastError();
+}
+
+__device__ static void moments(float *mean, float *inv, const float *x, size_t d, float eps,
+                               float *room)
+{
+    float sum = 0, squares = 0;
+
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        sum += x[i];
+    *mean = block_sum(sum, room) / (float)d;
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        squares += (x[i] - *mean) * (x[i] - *mean);
+    *inv = 1.0f / sqrtf(block_sum(squares, room) / (float)d + eps);
+}
+
+__global__ static void layernorm(float *y, const float *x, const float *w,
+                                 const float *bias, size_t d, float eps)
+{
+    __shared__ float room[WARP];
+    const float *row = x + blockIdx.x * d;
+    float mean, inv;
+
+    moments(&mean, &inv, row, d, eps, room);
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        y[blockIdx.x * d + i] = (row[i] - mean) * inv * w[i] + bias[i];
+}
+
+int cu_layernorm(cu_stream s, float *y, const float *x, const float *w, const float *bias,
+                 size_t m, size_t d, float eps)
+{
+    layernorm<<<(unsigned)m, THREADS, 0, s>>>(y, x, w, bias, d, eps);
+    return cudaGetLastError();
+}
+
+__global__ static void layernorm_back(float *dx, const float *dy, const float *x,
+                                      const float *w, size_t d, float eps)
+{
+    __shared__ float room[WARP];
+    const float *xr = x + blockIdx.x * d, *gr = dy + blockIdx.x * d;
+    float *to = dx + blockIdx.x * d;
+    float mean, inv, sum = 0, along = 0;
+
+    moments(&mean, &inv, xr, d, eps, room);
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x) {
+        sum += gr[i] * w[i];
+        along += gr[i] * w[i] * (xr[i] - mean) * inv;
+    }
+    sum = block_sum(sum, room) / (float)d;
+    along = block_sum(along, room) / (float)d;
+    for (size_t i = threadIdx.x; i < d; i += blockDim.x)
+        to[i] += inv * (gr[i] * w[i] - sum - (xr[i] - mean) * inv * along);
+}
+
+int cu_layernorm_back(cu_stream s, float *dx, const float *dy, const float *x,
+                      const float *w, size_t m, size_t d, float eps)
+{
+    layernorm_back<<<(unsigned)m, THREADS, 0, s>>>(dx, dy, x, w, d, eps);
+    return cudaGetLastError();
+}
+
+/* ---- activations ---- */
+
+enum { SILU, GELU_TANH, GELU }; /* hf_act; cuda_ops.c holds them to it */
+
+/* act(x), and its derivative. */
+__device__ static float act_of(float *slope, float x, int kind)
+{
+    const float root = 0.79788456080286535588f; /* sqrt(2 / pi) */
+    float t, u;
+
+    switch (kind) {
+    case SILU:
+        t = 1.0f / (1.0f + expf(-x));
+        *slope = t * (1.0f + x * (1.0f - t));
+        return x * t;
+    case GELU_TANH:
+        u = root * (x + 0.044715f * x * x * x);
+        t = 0.5f * (1.0f + tanhf(u));
+        *slope = t; /* far out, where x^2 may have no float */
+        if (t != 0.0f && t != 1.0f)
+            *slope += 2.0f * x * t * (1.0f - t) * root * (1.0f + 3.0f * 0.044715f * x * x);
+        return x * t;
+    default:
+        t = 0.5f * (1.0f + erff(x * 0.70710678118654752440f));
+        *slope = t + x * 0.5f * root * expf(-0.5f * x * x);
+        return x * t;
+    }
+}
+
+__global__ static void activate(float *y, const float *x, size_t i, int act, bool gated)
+{
+    size_t c = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
+    size_t at = r * (gated ? 2 * i : i) + c;
+    float slope;
+
+    if (c < i)
+        y[r * i + c] = act_of(&slope, x[at], act) * (gated ? x[at + i] : 1.0f);
+}
+
+__global__ static void activate_back(float *dx, const float *dy, const float *x, size_t i,
+                                     int act, bool gated)
+{
+    size_t c = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
+    size_t at = r * (gated ? 2 * i : i) + c;
+    float slope;
+
+    if (c >= i)
+        return;
+    float g = dy[r * i + c], a = act_of(&slope, x[at], act);
+    dx[at] = g * slope * (gated ? x[at + i] : 1.0f);
+    if (gated)
+        dx[at + i] = g * a;
+}
+
+enum { ROWS_MAX = 65535 }; /* of a grid's second dimension */
+
+int cu_activate(cu_stream s, float *y, const float *x, size_t m, size_t i, int act,
+                bool gated)
+{
+    size_t row = gated ? 2 * i : i;
+
+    for (size_t r = 0; r < m; r += ROWS_MAX) {
+        dim3 grid(blocks_of(i, THREADS), (unsigned)(m - r < ROWS_MAX ? m - r : ROWS_MAX));
+        activate<<<grid, THREADS, 0, s>>>(y + r * i, x + r * row, i, act, gated);
+    }
+    return cudaGetLastError();
+}
+
+int cu_activate_back(cu_stream s, float *dx, const float *dy, const float *x, size_t m,
+                     size_t i, int act, bool gated)
+{
+    size_t row = gated ? 2 * i : i;
+
+    for (size_t r = 0; r < m; r += ROWS_MAX) {
+        dim3 grid(blocks_of(i, THREADS), (unsigned)(m - r < ROWS_MAX ? m - r : ROWS_MAX));
+        activate_back<<<grid, THREADS, 0, s>>>(dx + r * row, dy + r * i, x + r * row, i,
+                                               act, gated);
+    }
+    return cudaGetLastError();
+}
+
+/* ---- elements ---- */
+
+__global__ static void add(float *y, const float *x, size_t count)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < count)
+        y[i] = __fadd_rn(y[i], x[i]);
+}
+
+int cu_add(cu_stream s, float *y, const float *x, size_t count)
+{
+    add<<<blocks_of(count, THREADS), THREADS, 0, s>>>(y, x, count);
+    return cudaGetLastError();
+}
+
+__global__ static void add_bias(float *y, const float *bias, size_t n, size_t ldy)
+{
+    size_t r = blockIdx.x;
+
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x)
+        y[r * ldy + i] += bias[i];
+}
+
+int cu_add_bias(cu_stream s, float *y, const float *bias, size_t m, size_t n, size_t ldy)
+{
+    add_bias<<<(unsigned)m, THREADS, 0, s>>>(y, bias, n, ldy);
+    return cudaGetLastError();
+}
+
+__global__ static void residual(float *y, const float *x, size_t count, float scale)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < count)
+        y[i] = __fadd_rn(x[i], __fmul_rn(scale, y[i]));
+}
+
+int cu_residual(cu_stream s, float *y, const float *x, size_t count, float scale)
+{
+    residual<<<blocks_of(count, THREADS), THREADS, 0, s>>>(y, x, count, scale);
+    return cudaGetLastError();
+}
+
+__global__ static void scale_cap(float *x, size_t count, float scale, float cap)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < count)
+        x[i] = cap != 0.0f ? cap * tanhf(scale * x[i] / cap) : scale * x[i];
+}
+
+int cu_scale_cap(cu_stream s, float *x, size_t count, float scale, float cap)
+{
+    scale_cap<<<blocks_of(count, THREADS), THREADS, 0, s>>>(x, count, scale, cap);
+    return cudaGetLastError();
+}
+
+/* ---- dropout: nn_mask's chunks of 128, a Philox block for each 8 of them ---- */
+
+__device__ static void philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t i)
+{
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    uint32_t c[4] = {(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)stream,
+                     (uint32_t)(stream >> 32)};
+
+    for (int round = 0; round < 10; round++) {
+        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
+        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
+        c[0] = h1 ^ c[1] ^ k0;
+        c[1] = l1;
+        c[2] = h0 ^ c[3] ^ k1;
+        c[3] = l0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int j = 0; j < 4; j++)
+        out[j] = c[j];
+}
+
+__global__ static void dropout(float *y, const float *x, size_t count, uint64_t seed,
+                               uint64_t stream, uint32_t threshold, float scale, bool acc)
+{
+    size_t block = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    size_t first = block / 16 * CHUNK + block % 16;
+    uint32_t words[4];
+
+    if (first >= count)
+        return;
+    philox(words, seed, stream, block);
+    for (int j = 0; j < 8; j++) {
+        size_t i = first + 16 * (size_t)j;
+        uint32_t half = j % 2 == 0 ? words[j / 2] & 0xffffu : words[j / 2] >> 16;
+        if (i >= count)
+            break;
+        float v = __fmul_rn(x[i], half >= threshold ? scale : 0.0f);
+        y[i] = acc ? __fadd_rn(y[i], v) : v;
+    }
+}
+
+int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t seed,
+               uint64_t stream, uint32_t threshold, float scale, bool acc)
+{
+    size_t work = (count + CHUNK - 1) / CHUNK * 16;
+
+    dropout<<<blocks_of(work, THREADS), THREADS, 0, s>>>(y, x, count, seed, stream,
+                                                         threshold, scale, acc);
+    return cudaGetLastError();
+}
+
+/* ---- cross entropy ---- */
+
+__global__ static void xent(double *loss, float *logits, const int32_t *targets, size_t v,
+                            float grad_scale, float cap)
+{
+    __shared__ float room[WARP];
+    __shared__ double wide[WARP];
+    float *x = logits + blockIdx.x * v, top = -INFINITY;
+    size_t target = (size_t)targets[blockIdx.x];
+    double sum = 0;
+
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x)
+        top = fmaxf(top, x[i]);
+    top = block_max(top, room);
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x)
+        sum += (double)expf(x[i] - top);
+    sum = block_sum(sum, wide);
+    if (threadIdx.x == 0)
+        loss[blockIdx.x] = log(sum) + (double)top - (double)x[target];
+    if (grad_scale == 0.0f)
+        return;
+    __syncthreads(); /* the target's logit has been read */
+    float inv = (float)(1.0 / sum);
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
+        float p = expf(x[i] - top) * inv - (i == target ? 1.0f : 0.0f);
+        float t = cap != 0.0f ? x[i] / cap : 0.0f;
+        x[i] = grad_scale * p * (1.0f - t * t);
+    }
+}
+
+int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
+            size_t v, float grad_scale, float cap)
+{
+    xent<<<(unsigned)m, 2 * THREADS, 0, s>>>(loss, logits, targets, v, grad_scale, cap);
+    return cudaGetLastError();
+}
+
+/* ---- bf16 ---- */
+
+__global__ static void to_bf16(uint16_t *dst, size_t ldd, const float *src, size_t lds,
+                               size_t rows, size_t cols, int terms)
+{
+    size_t c = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 2;
+
+    if (c >= cols)
+        return;
+    for (size_t r = blockIdx.y; r < rows; r += gridDim.y) {
+        float a = src[r * lds + c], b = c + 1 < cols ? src[r * lds + c + 1] : 0.0f;
+        for (int t = 0; t < terms; t++) {
+            __nv_bfloat162 v(__float2bfloat16_rn(a), __float2bfloat16_rn(b));
+            *(__nv_bfloat162 *)(dst + ((size_t)t * rows + r) * ldd + c) = v;
+            a -= __bfloat162float(v.x);
+            b -= __bfloat162float(v.y);
+        }
+    }
+}
+
+int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t lds,
+               size_t rows, size_t cols, int terms)
+{
+    dim3 grid(blocks_of((cols + 1) / 2, THREADS), (unsigned)(rows < 4096 ? rows : 4096));
+
+    to_bf16<<<grid, THREADS, 0, s>>>(dst, ldd, src, lds, rows, cols, terms);
+    return cudaGetLastError();
+}
+
+__global__ static void from_bf16(float *dst, const uint16_t *src, size_t count)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < count)
+        dst[i] = __uint_as_float((uint32_t)src[i] << 16);
+}
+
+int cu_from_bf16(cu_stream s, float *dst, const uint16_t *src, size_t count)
+{
+    from_bf16<<<blocks_of(count, THREADS), THREADS, 0, s>>>(dst, src, count);
+    return cudaGetLastError();
+}
