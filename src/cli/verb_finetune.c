@@ -12,6 +12,8 @@ typedef struct {
     cli_data data;
     const char *adapter_path;
     int method;
+    int init_lora_weights;
+    int loftq_iter;
     int torch_dtype;
     int lora_r;
     double lora_alpha;
@@ -56,8 +58,9 @@ typedef struct {
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
 
-static const char *const methods[] = {"lora", "qlora", "dora", NULL};
-static const char *const passes[] = {"LoRA", "QLoRA", "DoRA"};
+static const char *const methods[] = {"lora", "qlora", "dora", "loftq", NULL};
+static const char *const passes[] = {"LoRA", "QLoRA", "DoRA", "LoftQ"};
+static const char *const inits[] = {"true", "gaussian", "pissa", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", NULL};
 enum { BFLOAT16 = 1 };
 static const char *const computes[][2] = {/* of cli_computes, by dtypes */
@@ -137,7 +140,8 @@ static const dr_param params[] = {
     CLI_DATA_OF(options, "tokens a block (default: 1024)", "blocks (default: 256)",
                 cli_train_strategies),
     DR_CHOICE(options, method, .dflt = "lora", .choices = methods,
-              .help = "lora; qlora: on a base rounded to nf4; dora: with magnitudes"),
+              .help = "lora; qlora: on a base rounded to nf4; dora: with magnitudes; "
+                      "loftq: on nf4, from what it lost"),
     DR_STR(options, adapter_path, .short_name = 'a', .help = "adapter to start from"),
     DR_INT(options, lora_r, .dflt = "64", .min = 1, .max = 4096, .help = "rank"),
     DR_FLOAT(options, lora_alpha, .dflt = "16", .min = 1e-6, .max = 1e6,
@@ -148,6 +152,11 @@ static const dr_param params[] = {
     DR_STR(options, target_modules,
            .help = "comma list of linears, or all-linear (default: q_proj,v_proj; Phi-3: "
                    "o_proj,qkv_proj)"),
+    DR_CHOICE(options, init_lora_weights, .dflt = "true", .choices = inits,
+              .help = "of lora: as nothing, A uniform or gaussian; pissa: as the largest "
+                      "part of the weights"),
+    DR_INT(options, loftq_iter, .dflt = "1", .min = 1, .max = 100,
+           .help = "of loftq: roundings of what the adapter leaves"),
     DR_INT(options, max_steps, .dflt = "-1", .min = -1, .max = 1e9,
            .help = "optimizer steps; -1: from num_train_epochs"),
     DR_FLOAT(options, num_train_epochs, .dflt = "3", .min = 1e-6, .max = 1e6,
@@ -231,6 +240,8 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"lora_dropout", NULL},
                                {"use_rslora", NULL},
                                {"target_modules", NULL},
+                               {"init_lora_weights", NULL},
+                               {"loftq_iter", NULL},
                                {"max_steps", NULL},
                                {"num_train_epochs", NULL},
                                {"per_device_train_batch_size", NULL},

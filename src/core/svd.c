@@ -26,6 +26,13 @@
 #include "core/mem.h"
 #include "core/rng.h"
 
+/* The same bytes from each: nothing is contracted, no sum is reordered. */
+#if defined(__x86_64__) && defined(__GLIBC__)
+#    define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#    define CLONES
+#endif
+
 enum { LANES = 8, CHECK_EVERY = 16, QL_STEPS = 60 };
 static const uint64_t START = 0x535644; /* the stream of random directions: "SVD" */
 static const double NOTHING = 1e-13;    /* of the largest norm: a direction of rounding */
@@ -44,6 +51,7 @@ typedef struct {
 } work;
 
 /* Lanes in a fixed order. */
+CLONES
 static double dot(const double *x, const double *y, size_t n)
 {
     double lane[LANES] = {0}, sum = 0;
@@ -59,6 +67,7 @@ static double dot(const double *x, const double *y, size_t n)
     return sum;
 }
 
+CLONES
 static double dot_row(const float *x, const double *y, size_t n)
 {
     double lane[LANES] = {0}, sum = 0;
@@ -74,6 +83,7 @@ static double dot_row(const float *x, const double *y, size_t n)
     return sum;
 }
 
+CLONES
 static void add(double *restrict y, double f, const double *restrict x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -81,6 +91,7 @@ static void add(double *restrict y, double f, const double *restrict x, size_t n
 }
 
 /* y[m] = A x. */
+CLONES
 static void times(const work *w, double *y, const double *x)
 {
     for (size_t i = 0; i < w->m; i++)
@@ -88,6 +99,7 @@ static void times(const work *w, double *y, const double *x)
 }
 
 /* y[n] = A^T x. */
+CLONES
 static void times_t(const work *w, double *restrict y, const double *x)
 {
     memset(y, 0, w->n * sizeof(*y));

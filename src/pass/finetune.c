@@ -3,7 +3,7 @@
  *
  * model/ is the base again: its files are hard-linked, else cloned, else copied, and the
  * result says which; a GGUF base is written out as a folder, since PEFT and the next
- * command want one.  adapter/ is a PEFT folder.
+ * command want one; QLoRA's and LoftQ's is written rounded.  adapter/ is a PEFT folder.
  */
 #include <string.h>
 
@@ -50,15 +50,72 @@ static train_blocks blocks_of(const data_blocks *b)
                           .starts = b->starts};
 }
 
+/* The base on its way from what came to what is trained on. */
+typedef struct {
+    hf_model *m;      /* owned: what is trained on */
+    hf_model *plain;  /* owned: what came, where that is another */
+    hf_bnb grid;      /* that it is rounded to */
+    hf_adapter start; /* owned: LoftQ's */
+    const char *how;  /* it got to its folder */
+} base_model;
+
+static void base_release(base_model *b)
+{
+    hf_adapter_release(&b->start);
+    hf_model_close(b->m);
+    hf_model_close(b->plain);
+}
+
+/* A rounded base, as files; LoftQ's start with it. */
+static dr_status round_base(base_model *b, const char *dir, train_options *o, bool loftq,
+                            dr_pool *pool)
+{
+    hf_writer *w = NULL;
+    dr_status st = DR_OK;
+
+    b->plain = b->m;
+    b->m = NULL;
+    b->how = "rounded to 4 bits";
+    DR_TRY(hf_writer_open(&w, dir, b->plain, NULL));
+    hf_writer_bnb(w, &b->grid);
+    if (loftq) {
+        DR_TRY(train_loftq(&b->start, b->plain, o, pool, w));
+        o->start = &b->start;
+    }
+    DR_TRY(hf_writer_finish(w));
+    DR_TRY(hf_model_open(&b->m, dir));
+done:
+    hf_writer_close(w);
+    return st;
+}
+
+static dr_status place_base(const pass_job *job, base_model *b, const char *dir,
+                            train_options *o, pass_adapter_kind kind, nn_device *dev)
+{
+    const pass_lora_config *c = job->config;
+    bool loftq = kind == PASS_KIND_LOFTQ;
+    dr_status st = DR_OK;
+
+    b->grid = pass_base_grid(c);
+    if (loftq || (kind == PASS_KIND_QLORA && c->save_quant_config)) {
+        DR_TRYF(round_base(b, dir, o, loftq, nn_device_pool(dev)),
+                "rounding the base model");
+        return DR_OK;
+    }
+    if (kind == PASS_KIND_QLORA)
+        o->base_grid = &b->grid;
+    DR_TRYF(pass_place_base(job, dir, b->m, &b->how), "placing the base model");
+done:
+    return st;
+}
+
 dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *in,
                         pass_adapter_kind kind)
 {
     const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
     const char *adapter_dir = dr_path_join(job->arena, job->out_dir, "adapter");
-    const char *base = dr_path_join(job->arena, job->final_dir, "model"), *how = "";
-    const pass_lora_config *c = job->config;
-    const hf_bnb grid = pass_base_grid(c);
-    hf_model *m = NULL, *plain = NULL;
+    const char *base = dr_path_join(job->arena, job->final_dir, "model");
+    base_model b = {.how = ""};
     nn_device *dev = NULL;
     data_blocks blocks = {0}, eval = {0};
     train_report report = {0};
@@ -72,30 +129,21 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
                 "{response}\"");
         goto done;
     }
-    DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
-    if (kind == PASS_KIND_QLORA)
-        DR_TRY(pass_check_plain(m, job->def->name));
-    DR_TRY(pass_lora_options(&o, job, in, m, kind));
-    DR_TRY(pass_training_blocks(job, &blocks, &eval, m));
+    DR_TRYF(hf_model_open(&b.m, in->path), "opening the base model");
+    if (kind == PASS_KIND_QLORA || kind == PASS_KIND_LOFTQ)
+        DR_TRY(pass_check_plain(b.m, job->def->name));
+    DR_TRY(pass_lora_options(&o, job, in, b.m, kind));
+    DR_TRY(pass_training_blocks(job, &blocks, &eval, b.m));
     DR_TRY(nn_device_open(&dev, job->device, job->threads));
-    if (kind == PASS_KIND_QLORA && !c->save_quant_config)
-        o.base_grid = &grid;
-    if (kind == PASS_KIND_QLORA && c->save_quant_config) {
-        plain = m;
-        m = NULL;
-        how = "rounded to 4 bits";
-        DR_TRYF(pass_place_rounded(model_dir, plain, &grid, &m), "rounding the base model");
-    } else {
-        DR_TRYF(pass_place_base(job, model_dir, m, &how), "placing the base model");
-    }
+    DR_TRY(place_base(job, &b, model_dir, &o, kind, dev));
     DR_TRY(dr_make_dirs(adapter_dir));
 
     const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
     o.eval = eval.count > 0 ? &te : NULL;
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;
-    DR_TRYF(train_lora(&report, dev, m, base, &tb, &o, adapter_dir), "training");
-    const pass_training made = {&report, &blocks, &eval, m, how};
+    DR_TRYF(train_lora(&report, dev, b.m, base, &tb, &o, adapter_dir), "training");
+    const pass_training made = {&report, &blocks, &eval, b.m, b.how};
     DR_TRY(pass_tell_training(job, &made));
     DR_TRY(pass_training_report(job, &made));
 
@@ -115,8 +163,7 @@ done:
     data_blocks_release(&blocks);
     data_blocks_release(&eval);
     nn_device_close(dev);
-    hf_model_close(m);
-    hf_model_close(plain);
+    base_release(&b);
     return st;
 }
 
@@ -140,7 +187,7 @@ dr_status pass_finetune_estimate(const pass_job *job, const pass_model *in, pass
     need->disk = hf_model_is_gguf(m)
                      ? (layer * layers + 2 * embed) * dr_dtype_bytes(config->dtype)
                      : MARGIN_BYTES;
-    if (c->save_quant_config) /* 4 bits and a scale for 64 */
+    if (c->save_quant_config || c->loftq_iter > 0) /* 4 bits and a scale for 64 */
         need->disk += layer * layers * 9 / 16 + 2 * embed * dr_dtype_bytes(config->dtype);
     /* forward, the gradient at the inputs, and the forward again where it was not kept */
     need->seconds = pass_seconds(job, 6 * tokens * (double)(layer * layers + embed));

@@ -14,7 +14,12 @@
 enum { PASS_LORA_SEQ_LEN = 1024 };
 
 /* A pass for each; what they share is LoRA's. */
-typedef enum { PASS_KIND_LORA, PASS_KIND_DORA, PASS_KIND_QLORA } pass_adapter_kind;
+typedef enum {
+    PASS_KIND_LORA,
+    PASS_KIND_DORA,
+    PASS_KIND_QLORA,
+    PASS_KIND_LOFTQ
+} pass_adapter_kind;
 
 /* What the user may set; the rows are in train_rows_impl.h and in the passes' files. */
 typedef struct {
@@ -53,9 +58,11 @@ typedef struct {
     int save_total_limit;
     bool save_quant_config; /* QLoRA: the base is left rounded, as it was trained on */
     bool double_quant;
-    int quant_type; /* of pass_quant_types */
+    int quant_type;        /* of pass_quant_types */
+    int loftq_iter;        /* LoftQ */
+    int init_lora_weights; /* of pass_inits: train_init */
 } pass_lora_config;
-extern const char *const pass_quant_types[];
+extern const char *const pass_quant_types[], *const pass_inits[];
 
 /* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
 
@@ -99,10 +106,6 @@ DR_MUST_USE dr_status pass_training_blocks(const pass_job *job, data_blocks *blo
 hf_bnb pass_base_grid(const pass_lora_config *c);
 /* DR_EUSAGE: m cannot be rounded to it: it is packed. */
 DR_MUST_USE dr_status pass_check_plain(const hf_model *m, const char *name);
-/* The base as dir, rounded to g; *out is it, open. */
-DR_MUST_USE dr_status pass_place_rounded(const char *dir, const hf_model *m,
-                                         const hf_bnb *g, hf_model **out);
-
 /* The base as dir; *how says in words how its files got there. */
 DR_MUST_USE dr_status pass_place_base(const pass_job *job, const char *dir,
                                       const hf_model *m, const char **how);

@@ -53,6 +53,8 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->dropout = c->lora_dropout;
     o->rslora = c->use_rslora;
     o->dora = kind == PASS_KIND_DORA;
+    o->init = (train_init)c->init_lora_weights;
+    o->loftq_iter = c->loftq_iter;
     o->max_steps = c->max_steps > 0 ? (size_t)c->max_steps : 0;
     o->epochs = c->num_train_epochs;
     o->batch = (size_t)c->per_device_train_batch_size;
@@ -75,6 +77,10 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
         DR_FAIL(DR_EUSAGE, "training starts from one adapter, not from %zu",
                 in->adapter_count);
     o->from_adapter = in->adapter_count > 0 ? in->adapters[0].path : NULL;
+    if (o->from_adapter != NULL &&
+        (kind == PASS_KIND_LOFTQ || o->init != TRAIN_INIT_UNIFORM))
+        DR_FAIL(DR_EUSAGE, "%s: an adapter to start from leaves nothing to %s",
+                o->from_adapter, kind == PASS_KIND_LOFTQ ? "LoftQ" : "init_lora_weights");
     DR_TRY(targets(o, job->arena, c, m));
 done:
     return st;

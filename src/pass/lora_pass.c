@@ -3,9 +3,17 @@
  */
 #include "pass/train_rows_impl.h"
 
+const char *const pass_inits[] = {"true", "gaussian", "pissa", NULL};
+
 static const dr_param params[] = {
-    PASS_ADAPTER_ROWS, PASS_LORA_ROWS,     PASS_TARGET_ROW,
-    PASS_TRAINER_ROWS, PASS_TRAIN_REFUSED,
+    PASS_ADAPTER_ROWS,
+    PASS_LORA_ROWS,
+    PASS_TARGET_ROW,
+    DR_CHOICE(pass_lora_config, init_lora_weights, .dflt = "true", .choices = pass_inits,
+              .help = "how it begins: as nothing, A uniform or gaussian; pissa: as the "
+                      "largest part of the weights"),
+    PASS_TRAINER_ROWS,
+    PASS_TRAIN_REFUSED,
 };
 
 static dr_status validate(const void *config, const unsigned char *given)

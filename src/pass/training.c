@@ -140,21 +140,6 @@ dr_status pass_check_plain(const hf_model *m, const char *name)
     return DR_OK;
 }
 
-dr_status pass_place_rounded(const char *dir, const hf_model *m, const hf_bnb *g,
-                             hf_model **out)
-{
-    hf_writer *w = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(hf_writer_open(&w, dir, m, NULL));
-    hf_writer_bnb(w, g);
-    DR_TRY(hf_writer_finish(w));
-    DR_TRY(hf_model_open(out, dir));
-done:
-    hf_writer_close(w);
-    return st;
-}
-
 quant_mean pass_eval_mean(const double *losses, size_t count)
 {
     double *kept = dr_calloc(count, sizeof(*kept));

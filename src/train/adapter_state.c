@@ -23,6 +23,7 @@ void train_state_release(train_state *s)
     dr_big_free(s->m);
     dr_big_free(s->v);
     dr_big_free(s->norms);
+    dr_big_free(s->start);
     dr_arena_release(&s->arena);
     *s = (train_state){0};
 }
@@ -64,17 +65,24 @@ static bool wanted(const char *leaf, const char *const *targets, size_t count)
     return false;
 }
 
-/* Modules of a fresh adapter: names, ranks, scales. */
-static dr_status fresh_modules(train_state *s, const hf_model *m, const train_options *o)
+static void targets_of(const char *const **targets, size_t *count, const hf_model *m,
+                       const train_options *o)
 {
-    const char *const *targets = o->targets;
-    size_t target_count = o->target_count, n = 0;
-    hf_adapter *ad = &s->adapter;
+    *targets = o->targets;
+    *count = o->target_count;
+    if (o->targets == NULL)
+        train_default_targets(hf_model_config(m), targets, count);
+}
+
+/* Names, ranks, scales. */
+dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m, const train_options *o)
+{
+    const char *const *targets = NULL;
+    size_t target_count = 0, n = 0;
     int layers = hf_model_config(m)->layers;
     dr_status st = DR_OK;
 
-    if (targets == NULL)
-        train_default_targets(hf_model_config(m), &targets, &target_count);
+    targets_of(&targets, &target_count, m, o);
     DR_TRY(check_targets(m, targets, target_count));
     ad->r = o->r;
     ad->alpha = o->alpha;
@@ -97,10 +105,33 @@ static dr_status fresh_modules(train_state *s, const hf_model *m, const train_op
         }
     }
     ad->count = n;
-    s->targets = dr_arena_alloc(&s->arena, target_count, sizeof(char *));
-    for (size_t i = 0; i < target_count; i++)
+done:
+    return st;
+}
+
+static void keep_targets(train_state *s, const hf_model *m, const train_options *o)
+{
+    const char *const *targets = NULL;
+
+    targets_of(&targets, &s->target_count, m, o);
+    s->targets = dr_arena_alloc(&s->arena, s->target_count, sizeof(char *));
+    for (size_t i = 0; i < s->target_count; i++)
         s->targets[i] = dr_arena_strdup(&s->arena, targets[i]);
-    s->target_count = target_count;
+}
+
+/* Fresh modules with the values of o->start, which stays the caller's. */
+static dr_status take_start(train_state *s, const hf_model *m, const train_options *o)
+{
+    hf_adapter *ad = &s->adapter;
+    dr_status st = DR_OK;
+
+    DR_TRY(train_fresh_modules(ad, m, o));
+    DR_BUG_IF(ad->count != o->start->count);
+    for (size_t i = 0; i < ad->count; i++) {
+        DR_BUG_IF(strcmp(ad->modules[i].module, o->start->modules[i].module) != 0);
+        ad->modules[i].a = o->start->modules[i].a;
+        ad->modules[i].b = o->start->modules[i].b;
+    }
 done:
     return st;
 }
@@ -117,15 +148,16 @@ static void note_targets(train_state *s)
     }
 }
 
-/* Uniform in [-1/sqrt(n_in), 1/sqrt(n_in)): kaiming_uniform with a = sqrt(5). */
-static void init_a(float *a, size_t r, size_t n_in, uint64_t seed, size_t module)
+/* Uniform in [-1/sqrt(n_in), 1/sqrt(n_in)): kaiming_uniform with a = sqrt(5); or normal. */
+static void init_a(float *a, size_t r, size_t n_in, const train_options *o, size_t module)
 {
     float bound = (float)(1 / sqrt((double)n_in));
     dr_rng rng;
 
-    dr_rng_init(&rng, seed, 0x4c6f5241u + module); /* streams of their own: "LoRA" */
+    dr_rng_init(&rng, o->seed, 0x4c6f5241u + module); /* streams of their own: "LoRA" */
     for (size_t i = 0; i < r * n_in; i++)
-        a[i] = (2 * dr_rng_uniform(&rng) - 1) * bound;
+        a[i] = o->init == TRAIN_INIT_GAUSSIAN ? dr_rng_normal(&rng) / (float)r
+                                              : (2 * dr_rng_uniform(&rng) - 1) * bound;
 }
 
 /* Parameters of a module. */
@@ -179,7 +211,7 @@ static void fill(train_state *s, const train_options *o)
             memcpy(a, mod->a, c.a * sizeof(float));
             memcpy(b, mod->b, c.b * sizeof(float));
         } else {
-            init_a(a, (size_t)mod->r, mod->n_in, o->seed, i);
+            init_a(a, (size_t)mod->r, mod->n_in, o, i);
         }
         if (mod->magnitude != NULL)
             memcpy(magnitude, mod->magnitude, c.magnitude * sizeof(float));
@@ -190,6 +222,18 @@ static void fill(train_state *s, const train_options *o)
     }
 }
 
+/* What the base lacks by l's start; returns what it keeps. */
+static size_t add_start(const train_state *s, nn_lora *at, const nn_lora *l)
+{
+    *at = *l;
+    at->scale = -l->scale;
+    at->a = s->start + (l->a - s->param);
+    at->b = s->start + (l->b - s->param);
+    at->da = at->db = NULL;
+    at->dropout = 0;
+    return nn_lora_kept(at);
+}
+
 /* The nn_lora of every module, by layer. */
 static dr_status by_layer(train_state *s, const hf_model *m, const train_options *o)
 {
@@ -198,11 +242,12 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
 
     s->layers = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(*s->layers));
     s->layer_counts = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(size_t));
+    s->layer_trained = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(size_t));
     s->lowest = layers;
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(m, layer, &linears), n = 0, kept = 0;
-        s->layers[layer] = dr_arena_alloc(&s->arena, count, sizeof(nn_lora));
+        s->layers[layer] = dr_arena_alloc(&s->arena, 2 * count, sizeof(nn_lora));
         for (size_t i = 0; i < count && next < s->adapter.count; i++) {
             const hf_lora_module *mod = &s->adapter.modules[next];
             if (strcmp(mod->module, linears[i].path) != 0)
@@ -230,7 +275,10 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
             at += c.all;
             next++;
         }
-        s->layer_counts[layer] = n;
+        s->layer_trained[layer] = n;
+        for (size_t i = 0; i < n && s->start != NULL; i++)
+            kept += add_start(s, &s->layers[layer][n + i], &s->layers[layer][i]);
+        s->layer_counts[layer] = s->start != NULL ? 2 * n : n;
         if (n > 0 && layer < s->lowest)
             s->lowest = layer;
         s->max_kept = kept > s->max_kept ? kept : s->max_kept;
@@ -255,8 +303,23 @@ static dr_status check_kind(const train_state *s, const train_options *o)
                    kind_name(s->adapter.dora), kind_name(o->dora));
 }
 
-dr_status train_state_open(train_state *s, const hf_model *m, const train_options *o)
+/* The parameters as they are now, for PiSSA's base. */
+static dr_status keep_start(train_state *s)
 {
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&p, s->count, sizeof(float), "the adapter's start"));
+    s->start = memcpy(p, s->param, s->count * sizeof(float));
+done:
+    return st;
+}
+
+dr_status train_state_open(train_state *s, const hf_model *m, const train_options *o,
+                           dr_pool *pool)
+{
+    bool pissa = o->init == TRAIN_INIT_PISSA;
+
     dr_status st = DR_OK;
 
     *s = (train_state){0};
@@ -265,14 +328,23 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
                 "the adapter to start from");
         DR_TRY(check_kind(s, o));
         note_targets(s);
+    } else if (o->start != NULL) {
+        DR_TRY(take_start(s, m, o));
+        keep_targets(s, m, o);
     } else {
-        DR_TRY(fresh_modules(s, m, o));
+        DR_TRY(train_fresh_modules(&s->adapter, m, o));
+        keep_targets(s, m, o);
+        if (pissa)
+            DR_TRYF(train_start(&s->adapter, m, o, pool, NULL), "PiSSA");
     }
+    DR_BUG_IF(pissa && (o->dora || o->from_adapter != NULL || o->start != NULL));
     if (s->adapter.count == 0)
         DR_FAIL(DR_EUSAGE, "no module to train");
     s->adapter.dropout = o->dropout;
     DR_TRY(allocate(s));
     fill(s, o);
+    if (pissa)
+        DR_TRY(keep_start(s));
     DR_TRY(by_layer(s, m, o));
 done:
     if (st != DR_OK)
@@ -299,9 +371,56 @@ void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t se
     uint64_t module = 0;
 
     for (int layer = s->lowest; module < s->adapter.count; layer++) {
-        for (size_t i = 0; i < s->layer_counts[layer]; i++, module++) {
+        for (size_t i = 0; i < s->layer_trained[layer]; i++, module++) {
             s->layers[layer][i].seed = seed;
             s->layers[layer][i].stream = (step << 40) ^ (sequence << 20) ^ module;
         }
     }
+}
+
+/* [A; A0] and [B, -B0]: s (B A - B0 A0). */
+static dr_status with_start(hf_lora_module *out, dr_arena *a, const hf_lora_module *mod,
+                            const float *start)
+{
+    size_t r = (size_t)mod->r, na = r * mod->n_in, nb = mod->n_out * r;
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    *out = *mod;
+    out->r = 2 * mod->r;
+    DR_TRY(dr_arena_big(a, &p, 2 * (na + nb), sizeof(float), mod->module));
+    float *x = p, *y = x + 2 * na;
+    memcpy(x, mod->a, na * sizeof(float));
+    memcpy(x + na, start, na * sizeof(float));
+    for (size_t i = 0; i < mod->n_out; i++) {
+        for (size_t k = 0; k < r; k++) {
+            y[i * 2 * r + k] = mod->b[i * r + k];
+            y[i * 2 * r + r + k] = -start[na + i * r + k];
+        }
+    }
+    out->a = x;
+    out->b = y;
+done:
+    return st;
+}
+
+dr_status train_state_write(const train_state *s, const char *dir, const char *base_name)
+{
+    hf_adapter both = s->adapter;
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    if (s->start == NULL)
+        return hf_adapter_write(&s->adapter, dir, base_name, s->targets, s->target_count);
+    both.r = 2 * s->adapter.r;
+    both.alpha = s->adapter.alpha * (both.rslora ? sqrt(2) : 2);
+    both.modules = dr_arena_alloc(&a, both.count, sizeof(*both.modules));
+    for (size_t i = 0; i < both.count; i++) {
+        const hf_lora_module *mod = &s->adapter.modules[i];
+        DR_TRY(with_start(&both.modules[i], &a, mod, s->start + (mod->a - s->param)));
+    }
+    DR_TRY(hf_adapter_write(&both, dir, base_name, s->targets, s->target_count));
+done:
+    dr_arena_release(&a);
+    return st;
 }

@@ -168,8 +168,7 @@ static dr_status write_all(const trainer *t, const train_report *r, const char *
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(hf_adapter_write(&t->state.adapter, dir, t->base_name, t->state.targets,
-                            t->state.target_count));
+    DR_TRY(train_state_write(&t->state, dir, t->base_name));
     DR_TRY(write_arrays(t, dr_path_join(&a, dir, "optimizer.safetensors")));
     DR_TRY(dr_json_write(dr_path_join(&a, dir, "trainer_state.json"), state));
     DR_TRY(write_manifest(t, r, dir));

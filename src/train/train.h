@@ -54,12 +54,20 @@ typedef struct {
                                before is neither seen nor answered; NULL: at 0 */
 } train_blocks;
 
+/* How a fresh LoRA adapter begins (PEFT's init_lora_weights): A uniform, or normal with a
+ * deviation of 1 / r, and B zero; or both the largest part of the weights (PiSSA), which
+ * the base then lacks: what is written has twice the rank, and fits the base as it is. */
+typedef enum { TRAIN_INIT_UNIFORM, TRAIN_INIT_GAUSSIAN, TRAIN_INIT_PISSA } train_init;
+
 typedef struct {
     int r;          /* 64 */
     double alpha;   /* 16 */
     double dropout; /* 0.05 */
     bool rslora;
-    bool dora;               /* with magnitudes */
+    bool dora; /* with magnitudes */
+    train_init init;
+    int loftq_iter;          /* of train_loftq: 1 */
+    const hf_adapter *start; /* what train_loftq made; NULL: none */
     const hf_bnb *base_grid; /* the base's linears are rounded to it; NULL: as they are */
     const char *const *targets; /* leaf names; NULL: the family's default */
     size_t target_count;
@@ -143,6 +151,15 @@ void train_report_release(train_report *r);
 DR_MUST_USE dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
                                  const char *base_name, const train_blocks *blocks,
                                  const train_options *o, const char *out_dir);
+
+/*
+ * LoftQ: the layers' linears of m go to out rounded (hf_writer_bnb), those of the targets
+ * so that start, the best adapter of rank r to what the rounding lost, begins near them.
+ * start is for a train_lora on what was written; its names are m's.
+ * DR_EUSAGE: as train_lora; a rank that is more than a module has.
+ */
+DR_MUST_USE dr_status train_loftq(hf_adapter *start, const hf_model *m,
+                                  const train_options *o, dr_pool *pool, hf_writer *out);
 
 /* The steps of a folder's checkpoints, the last first; none where it is not there. */
 DR_MUST_USE dr_status train_checkpoint_list(dr_arena *a, size_t **steps, size_t *count,

@@ -20,20 +20,31 @@ typedef struct {
         adapter; /* owned: names, ranks, scales; modules[].a and .b point into param */
     float *param, *grad, *m, *v; /* owned, [count] each */
     size_t count;
-    float *norms;         /* owned: DoRA's, module after module [n_out]; nothing without */
-    nn_lora **layers;     /* arena: the modules of each layer */
-    size_t *layer_counts; /* arena */
-    size_t max_kept;      /* largest sum of nn_lora_kept in a layer */
-    const char **targets; /* arena: leaf names for adapter_config.json */
+    float *start;     /* owned: PiSSA's A and B, module after module; NULL without */
+    float *norms;     /* owned: DoRA's, module after module [n_out]; nothing without */
+    nn_lora **layers; /* arena: the modules of each layer, and behind them their starts */
+    size_t *layer_counts;  /* arena */
+    size_t *layer_trained; /* arena: without the starts */
+    size_t max_kept;       /* largest sum of nn_lora_kept in a layer */
+    const char **targets;  /* arena: leaf names for adapter_config.json */
     size_t target_count;
     int lowest; /* first layer that has a module */
     dr_arena arena;
 } train_state;
 
 /* A fresh adapter (A uniform as PEFT's kaiming_uniform with a = sqrt(5), B zero), or the
- * one in o->from_adapter. */
+ * one in o->from_adapter or o->start.  pool: for PiSSA. */
 DR_MUST_USE dr_status train_state_open(train_state *s, const hf_model *m,
-                                       const train_options *o);
+                                       const train_options *o, dr_pool *pool);
+/* As PEFT's folder; PiSSA's with its start, in twice the rank. */
+DR_MUST_USE dr_status train_state_write(const train_state *s, const char *dir,
+                                        const char *base_name);
+/* Modules without values. */
+DR_MUST_USE dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m,
+                                          const train_options *o);
+/* Values for fresh modules (start.c): PiSSA's; with out LoftQ's, and the base's linears. */
+DR_MUST_USE dr_status train_start(hf_adapter *ad, const hf_model *m, const train_options *o,
+                                  dr_pool *pool, hf_writer *out);
 void train_state_release(train_state *s);
 /* DoRA over w, a layer's weights, when the parameters are new: the norms; fresh: and
  * magnitudes that are equal to them, so that the adapter begins as nothing. */

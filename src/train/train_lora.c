@@ -87,7 +87,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
 
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
-    DR_TRY(train_state_open(&t->state, base, o));
+    DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
     train_memory_plan(&plan, c, &t->state, seq, keep, best);
     if (o->strict && plan.least > keep)
         DR_FAIL(DR_ENOMEM,
@@ -385,8 +385,7 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     report->trainable = t.state.count;
     report->peak_bytes = t.bytes;
     DR_TRY(train(&t, report));
-    DR_TRY(hf_adapter_write(&t.state.adapter, out_dir, base_name, t.state.targets,
-                            t.state.target_count));
+    DR_TRY(train_state_write(&t.state, out_dir, base_name));
 done:
     trainer_release(&t);
     return st;

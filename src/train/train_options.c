@@ -10,6 +10,7 @@ void train_options_default(train_options *o)
     *o = (train_options){.r = 64,
                          .alpha = 16,
                          .dropout = 0.05,
+                         .loftq_iter = 1,
                          .epochs = 3,
                          .batch = 8,
                          .accumulation = 1,

@@ -61,7 +61,7 @@ static void log_step(trainer *t, train_report *r)
 static void set_dropout(trainer *t, float p)
 {
     for (int layer = 0; layer < t->layers; layer++)
-        for (size_t i = 0; i < t->state.layer_counts[layer]; i++)
+        for (size_t i = 0; i < t->state.layer_trained[layer]; i++)
             t->state.layers[layer][i].dropout = p;
 }
 

@@ -9,15 +9,21 @@ finetune() {
     grep -e '^drupe: [^w]' -e '^  hint' said
     return $status
 }
-for kind in lora qlora dora; do
+for kind in lora qlora dora loftq; do
     echo "== $kind"
     finetune -m m --method $kind --lora_r 4 -o $kind && ls $kind $kind/adapter
     grep -o -e '"peft_type": "[^"]*"' -e '"use_dora": [a-z]*' $kind/adapter/adapter_config.json
-    finetune -m m --method $kind -a $kind/adapter -o on && echo "goes on"
+    [ $kind = loftq ] || finetune -m m --method $kind -a $kind/adapter -o on && echo "goes on"
 done
 finetune -m m --method dora -a lora/adapter -o on
 finetune -m m --method lora -a dora/adapter -o on
 "$drupe" quantize -m m --algorithm rtn --group_size 16 --no_evaluate -o q >said 2>&1 || cat said
 finetune -m q/model --method qlora -o on
+finetune -m m --method loftq -a lora/adapter -o on
+finetune -m loftq/model --method lora -a loftq/adapter -o on && echo "goes on over its own base"
+finetune -m m --init_lora_weights pissa --lora_r 4 -o pissa &&
+    grep -e '"r"' -e alpha pissa/adapter/adapter_config.json
+finetune -m m --method dora --init_lora_weights pissa -o on
+finetune -m m --loftq_iter 3 -o on
 finetune -m q/model --method dora --lora_r 4 -o on && echo "dora on a packed base"
 finetune -m m --method doar -o on

@@ -60,6 +60,8 @@ static line lines[] = {
     {NULL, "early_stopping_threshold",
      EVERY ", \"eval_steps\": 1, \"max_steps\": 6, \"early_stopping_patience\": 2",
      "\"early_stopping_threshold\": 99", false},
+    {NULL, "init_lora_weights", "", "\"init_lora_weights\": \"pissa\"", false},
+    {NULL, "loftq_iter", "", "\"loftq_iter\": 2", false},
     {NULL, "quant_type", "", "\"quant_type\": \"fp4\"", false},
     {NULL, "double_quant", "", "\"double_quant\": true", false},
     {NULL, "save_quant_config", "", "\"save_quant_config\": false", false},

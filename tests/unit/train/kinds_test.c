@@ -109,6 +109,15 @@ static void test_steps(const char *name, const char *family, int32_t vocab,
     train_report_release(&r);
 }
 
+static void targets_all(train_options *o)
+{
+    static const char *const all[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                      "gate_proj", "up_proj", "down_proj"};
+
+    o->targets = all;
+    o->target_count = DR_COUNT(all);
+}
+
 /* ---- DoRA ---- */
 
 static void as_dora(train_options *o)
@@ -214,6 +223,157 @@ static void test_rounded_file(const hf_bnb *g, const char *origin)
     train_report_release(&r[1]);
 }
 
+/* ---- starts from the weights: PiSSA, LoftQ ---- */
+
+static double dot(const float *x, const float *y, size_t n, size_t step)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i * step] * (double)y[i * step];
+    return sum;
+}
+
+/* Largest difference of the factors of a module, each row of A and its column of B turned
+ * round where that is nearer. */
+static double apart(const hf_lora_module *p, const hf_lora_module *q)
+{
+    double worst = 0;
+    size_t r = (size_t)p->r;
+
+    for (size_t i = 0; i < r; i++) {
+        const float *x = p->a + i * p->n_in, *y = q->a + i * p->n_in;
+        double sign = dot(x, y, p->n_in, 1) < 0 ? -1 : 1;
+        for (size_t k = 0; k < p->n_in; k++)
+            worst = fmax(worst, fabs((double)x[k] - sign * (double)y[k]));
+        for (size_t k = 0; k < p->n_out; k++)
+            worst =
+                fmax(worst, fabs((double)p->b[k * r + i] - sign * (double)q->b[k * r + i]));
+    }
+    return worst;
+}
+
+/* Largest element of the difference of s B A. */
+static double apart_whole(const hf_lora_module *p, const hf_lora_module *q)
+{
+    double worst = 0;
+
+    for (size_t i = 0; i < p->n_out; i++) {
+        for (size_t k = 0; k < p->n_in; k++) {
+            double sum = 0;
+            for (size_t j = 0; j < (size_t)p->r; j++)
+                sum += (double)p->scale * (double)p->b[i * (size_t)p->r + j] *
+                       (double)p->a[j * p->n_in + k];
+            for (size_t j = 0; j < (size_t)q->r; j++)
+                sum -= (double)q->scale * (double)q->b[i * (size_t)q->r + j] *
+                       (double)q->a[j * q->n_in + k];
+            worst = fmax(worst, fabs(sum));
+        }
+    }
+    return worst;
+}
+
+static void compare(const char *got, const char *want,
+                    double (*measure)(const hf_lora_module *, const hf_lora_module *))
+{
+    hf_adapter x = {0}, y = {0};
+
+    CHECK_OK(hf_adapter_open(&x, got, NULL));
+    CHECK_OK(hf_adapter_open(&y, want, NULL));
+    CHECK_EQ_INT(x.count, y.count);
+    for (size_t i = 0; i < x.count && i < y.count; i++) {
+        CHECK_STR(x.modules[i].module, y.modules[i].module);
+        CHECK_EQ_INT(x.modules[i].r, y.modules[i].r);
+        CHECK_NEAR(x.modules[i].scale, y.modules[i].scale, 0);
+        CHECK_NEAR(measure(&x.modules[i], &y.modules[i]), 0, 1e-4);
+    }
+    hf_adapter_release(&x);
+    hf_adapter_release(&y);
+}
+
+static void test_pissa(void)
+{
+    static const char *const targets[] = {"q_proj", "v_proj", "down_proj"};
+    train_options o = golden_options();
+    train_report r = {0};
+    hf_adapter first = {0}, want = {0};
+
+    o.r = 4;
+    o.alpha = 6;
+    o.targets = targets;
+    o.target_count = DR_COUNT(targets);
+    o.init = TRAIN_INIT_PISSA;
+    CHECK_OK(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, "pissa"));
+    check_losses(&r, "pissa");
+    compare(tiny_path("pissa"), golden("pissa", "end"), apart_whole);
+    train_report_release(&r);
+    /* a rate of nothing leaves the start, both halves of it */
+    o.learning_rate = 0;
+    o.max_steps = 1;
+    CHECK_OK(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, "pissa-start"));
+    CHECK_OK(hf_adapter_open(&first, tiny_path("pissa-start"), NULL));
+    CHECK_OK(hf_adapter_open(&want, golden("pissa", "start"), NULL));
+    for (size_t i = 0; i < first.count && i < want.count; i++) {
+        hf_lora_module *p = &first.modules[i];
+        float *b = dr_calloc(p->n_out * 4, sizeof(*b));
+        CHECK_EQ_INT(p->r, 8);
+        CHECK_MEM(p->a, p->a + 4 * p->n_in, 4 * p->n_in * sizeof(float));
+        for (size_t k = 0; k < p->n_out * 4; k++)
+            b[k] = p->b[k / 4 * 8 + k % 4];
+        p->b = b;
+        p->r = 4;
+        CHECK_NEAR(apart(p, &want.modules[i]), 0, 1e-4);
+        free(b);
+    }
+    train_report_release(&r);
+    hf_adapter_release(&first);
+    hf_adapter_release(&want);
+    o.r = 64; /* down_proj has 64, k_proj fewer */
+    targets_all(&o);
+    CHECK_STATUS(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, "pissa-wide"), DR_EUSAGE);
+    CHECK_TRAIL("have no more than");
+}
+
+static void test_loftq(const char *name, int iterations)
+{
+    const hf_bnb grid = {false, false};
+    const char *base = dr_arena_printf(&arena, "%s/base-%s", check_tmp(), name);
+    const char *out = dr_arena_printf(&arena, "%s/out-%s", check_tmp(), name);
+    const train_blocks b = {
+        .ids = tiny_ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
+    train_options o = golden_options();
+    train_report r = {0};
+    hf_adapter start = {0}, want = {0};
+    hf_model *m = NULL;
+    hf_writer *w = NULL;
+    nn_device *dev = NULL;
+
+    o.r = 4;
+    o.alpha = 6;
+    o.loftq_iter = iterations;
+    targets_all(&o);
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    CHECK_OK(hf_writer_open(&w, base, m, NULL));
+    hf_writer_bnb(w, &grid);
+    CHECK_OK(train_loftq(&start, m, &o, nn_device_pool(dev), w));
+    CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
+    CHECK_OK(hf_adapter_open(&want, golden(name, "start"), NULL));
+    CHECK_EQ_INT(start.count, want.count);
+    for (size_t i = 0; i < start.count && i < want.count; i++)
+        CHECK_NEAR(apart(&start.modules[i], &want.modules[i]), 0, 1e-4);
+    o.start = &start;
+    CHECK_OK(tiny_train_base(&r, base, "cpu", 2, &b, &o, out));
+    check_losses(&r, name);
+    compare(out, golden(name, "end"), apart_whole);
+    train_report_release(&r);
+    hf_adapter_release(&start);
+    hf_adapter_release(&want);
+    hf_model_close(m);
+    nn_device_close(dev);
+}
+
 int main(void)
 {
     static const hf_bnb fp4 = {true, false};
@@ -230,6 +390,9 @@ int main(void)
         test_steps("qlora_double", "llama", 128, devices[i], as_qlora_double);
     }
     test_dora_start();
+    test_pissa();
+    test_loftq("loftq", 1);
+    test_loftq("loftq_3", 3);
     test_rounding("qlora", &nf4);
     test_rounding("qlora_double", &nf4_double);
     test_rounded_file(&nf4, "bitsandbytes nf4");

@@ -90,7 +90,7 @@ int main(void)
 
     tiny_read_ids();
     CHECK_OK(hf_model_open(&model, GOLDEN "/tiny/llama"));
-    CHECK_OK(train_state_open(&state, model, &o));
+    CHECK_OK(train_state_open(&state, model, &o, NULL));
     CHECK_EQ_INT(hf_model_config(model)->layers, LAYERS);
     one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_kept);
     test_plan();

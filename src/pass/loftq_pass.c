@@ -1,0 +1,44 @@
+/*
+ * loftq_pass.c - the LoftQ pass: a base rounded to nf4, and a low-rank adapter that begins
+ * as the best one to what the rounding lost (finetune.c, train/start.c).
+ */
+#include "pass/train_rows_impl.h"
+
+static const dr_param params[] = {
+    PASS_ADAPTER_ROWS,
+    PASS_LORA_ROWS,
+    DR_STR(pass_lora_config, target_modules, .dflt = "all-linear",
+           .help = "comma list of linears, or all-linear"),
+    DR_INT(pass_lora_config, loftq_iter, .dflt = "1", .search = "[1, 2, 4]", .min = 1,
+           .max = 100, .help = "roundings of what the adapter leaves of the weights"),
+    PASS_TRAINER_ROWS,
+    DR_REFUSED("compute_dtype", "training is in float32", NULL),
+    PASS_TRAIN_REFUSED,
+};
+
+static dr_status validate(const void *config, const unsigned char *given)
+{
+    return pass_finetune_check(config, params, DR_COUNT(params), given);
+}
+
+static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
+{
+    return pass_finetune(job, out, in, PASS_KIND_LOFTQ);
+}
+
+extern const pass_def pass_loftq; /* PASS(loftq) in pass/passes.def */
+const pass_def pass_loftq = {
+    .name = "LoftQ",
+    .version = 1,
+    .summary = "a base rounded to nf4, adapters that begin as what it lost",
+    .takes = PASS_MODEL_HF,
+    .gives = PASS_MODEL_HF,
+    .needs_data = true,
+    .trains = true,
+    .config_size = sizeof(pass_lora_config),
+    .params = params,
+    .params_count = DR_COUNT(params),
+    .validate = validate,
+    .estimate = pass_finetune_estimate,
+    .run = run,
+};
