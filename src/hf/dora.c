@@ -8,9 +8,6 @@
  * A row is one worker's: sums are in the same order for any number of threads.  The product
  * is n_out * r * n_in multiply-adds a module, 2 s a billion on one core.
  */
-#include <math.h>
-#include <string.h>
-
 #include "core/log.h"
 #include "core/mem.h"
 #include "hf/roles_impl.h"
@@ -25,26 +22,6 @@ typedef struct {
     float *rows;   /* [threads][ROWS][n_in] */
 } job;
 
-/* w[n_in] += scale times the row b[r] of B times A. */
-static void add_row(float *w, const hf_lora_module *mod, const float *b)
-{
-    for (int j = 0; j < mod->r; j++) {
-        float s = mod->scale * b[j];
-        const float *a = mod->a + (size_t)j * mod->n_in;
-        for (size_t k = 0; k < mod->n_in; k++)
-            w[k] += s * a[k];
-    }
-}
-
-static double norm(const float *w, size_t n)
-{
-    double sum = 0;
-
-    for (size_t k = 0; k < n; k++)
-        sum += (double)w[k] * (double)w[k];
-    return sqrt(sum);
-}
-
 static dr_status rows_task(void *ctx, size_t task, int worker)
 {
     const job *j = ctx;
@@ -54,14 +31,9 @@ static dr_status rows_task(void *ctx, size_t task, int worker)
     dr_status st = DR_OK;
 
     DR_TRY(hf_linear_read(j->m, j->l, w, at, count));
-    for (size_t i = 0; i < count; i++, w += mod->n_in) {
-        add_row(w, mod, mod->b + (at + i) * (size_t)mod->r);
-        double n = norm(w, mod->n_in);
-        if (!isfinite(n) || n == 0)
-            DR_FAIL(DR_EFORMAT, "%s: the weights of output %zu have the norm %g: no DoRA",
-                    mod->module, at + i, n);
-        j->factor[at + i] = (float)((double)mod->magnitude[at + i] / n);
-    }
+    hf_merge_delta(w, mod, at, count);
+    for (size_t i = 0; i < count; i++)
+        DR_TRY(hf_merged_factor(&j->factor[at + i], w + i * mod->n_in, mod, at + i));
 done:
     return st;
 }

@@ -12,6 +12,7 @@
 #include "core/status.h"
 
 typedef struct hf_model hf_model; /* as in hf.h */
+typedef struct hf_writer hf_writer;
 
 typedef struct {
     const char *module; /* "model.layers.0.self_attn.q_proj" */
@@ -50,5 +51,24 @@ DR_MUST_USE dr_status hf_adapter_factors(hf_adapter *a, const hf_model *m, dr_po
 DR_MUST_USE dr_status hf_adapter_write(const hf_adapter *a, const char *dir,
                                        const char *base_model, const char *const *targets,
                                        size_t target_count);
+
+/* ---- folded into the weights of their base (merge.c) ---- */
+
+/*
+ * w[count][n_in], the base's rows row0.. of a module, becomes those of the merged weight:
+ * W + scale B A, and with DoRA each row times its magnitude over its length.  Every kind of
+ * adapter has its delta here and nowhere else.
+ * DR_EFORMAT: DoRA on a row whose length is 0 or not finite.
+ */
+DR_MUST_USE dr_status hf_merge_rows(float *w, const hf_lora_module *mod, size_t row0,
+                                    size_t count);
+/*
+ * Gives the writer, which copies the rest of m, every module of an adapter that was opened
+ * with m: merged, in the writer's type.  The writer is a plain one, whatever m is: packed
+ * weights are dequantized.  One linear is in memory at a time; the same bytes for any
+ * number of threads.
+ */
+DR_MUST_USE dr_status hf_merge_adapter(hf_writer *w, const hf_adapter *a, const hf_model *m,
+                                       dr_pool *pool);
 
 #endif

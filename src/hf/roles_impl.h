@@ -48,6 +48,12 @@ DR_MUST_USE dr_status hf_quant_check(const hf_quant *q, const char *what);
 /* The linear with this path; NULL: there is none. */
 const hf_linear *hf_find_linear(const hf_model *m, const char *path);
 
+/* w[count][n_in], rows row0.. of the base, += scale B A (merge.c). */
+void hf_merge_delta(float *w, const hf_lora_module *mod, size_t row0, size_t count);
+/* magnitude / |w| of an output of DoRA, w[n_in] being its row with the delta. */
+DR_MUST_USE dr_status hf_merged_factor(float *factor, const float *w,
+                                       const hf_lora_module *mod, size_t row);
+
 /* ---- unpack.c ---- */
 
 /* Is there a packed weight under this module?  Then fills p's packed entries, checked

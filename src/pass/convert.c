@@ -12,7 +12,9 @@ dr_status pass_convert_open(hf_model **out, const pass_model *in)
     if (in->adapter_count > 0) {
         st = dr_fail(DR_EUSAGE, "%s has an adapter, which converting would leave behind",
                      in->name);
-        dr_hint("convert the base alone; give the adapter to auto-opt");
+        dr_hint(
+            "convert the base alone, merge the adapter first (convert -a), or give it to "
+            "auto-opt");
         return st;
     }
     DR_TRYF(hf_model_open(out, in->path), "opening the model to convert");

@@ -22,6 +22,15 @@ try convert -m m --gguf_file_name x.gguf
 try convert -m m --to gguf --gguf_file_name ../x.gguf
 try convert -m m --to gguf --gguf_file_name model.bin
 try convert -m m --to onnx
-try convert -m m -a adapter
+# An adapter in the weights: plain, as GGUF, on a packed base; of another model.
+adapters=$top/tests/golden/adapters
+try convert -m m -a "$adapters/lora" -o merged
+tree merged
+try convert -m m -a "$adapters/dora" --to gguf -o merged-gguf
+try convert -m four -a "$adapters/lora" -o four-merged
+try convert -m m -a a="$adapters/lora",b="$adapters/dora" -o two
+try convert -m m -a "$adapters/dora_phi3" -o other
+try convert -m m -a nowhere -o other
+try run-pass --pass-name MergeAdapterWeights -m m -o none
 model bare
 try convert -m bare --to gguf
