@@ -210,13 +210,16 @@ extern const char *const cli_algorithms[], *const cli_implementations[],
 
 /* DR_EUSAGE: an algorithm, or an implementation of it, that there is not. */
 DR_MUST_USE dr_status cli_quantizer_check(const cli_quantizer *q);
+/* It leaves floats in another basis: options of a grid and of text mean nothing to it. */
+bool cli_quantizer_rotates(const cli_quantizer *q);
 /* The pass and its config; checked first. */
 DR_MUST_USE dr_status cli_quantizer_config(json_t **out, const char **pass,
                                            const cli_quantizer *q, const cli_verb *verb,
                                            const void *config, const unsigned char *given);
 
 /* The same before an export in one run: the layout between them holds all that there is;
- * rows: the graph has one scale an output, DR_EUSAGE with another group_size. */
+ * rows: the graph has one scale an output, DR_EUSAGE with another group_size, or for what
+ * rounds nothing. */
 DR_MUST_USE dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q,
                                             bool rows);
 

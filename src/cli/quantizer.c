@@ -9,30 +9,31 @@
 
 #include "cli/cli_impl.h"
 
-enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN, ALGORITHMS }; /* behind them: refused */
+/* behind them: refused */
+enum { AWQ, BEST, GPTQ, HQQ, KQUANT, K_QUANT, RTN, QUAROT, ALGORITHMS };
 const char *const cli_algorithms[] = {
-    "awq",       "best",   "gptq", "hqq",    "kquant",   "k_quant", "rtn",
-    "spinquant", "quarot", "lpbq", "seqmse", "adaround", NULL};
+    "awq",    "best",      "gptq", "hqq",    "kquant",   "k_quant", "rtn",
+    "quarot", "spinquant", "lpbq", "seqmse", "adaround", NULL};
 static const char *const passes[] = {"AutoAWQQuantizer", "Best",   "Gptq", "Hqq",
-                                     "KQuant",           "KQuant", "Rtn"};
+                                     "KQuant",           "KQuant", "Rtn",  "QuaRot"};
 
-enum { OLIVE, AUTOAWQ, AUTOGPTQ, IMPLEMENTATIONS }; /* likewise */
-const char *const cli_implementations[] = {"olive",  "awq",   "autogptq", "bnb",
-                                           "ort",    "nvmo",  "inc",      "spinquant",
-                                           "quarot", "aimet", NULL};
+enum { OLIVE, AUTOAWQ, AUTOGPTQ, ROTATION, IMPLEMENTATIONS }; /* likewise */
+const char *const cli_implementations[] = {"olive",     "awq",   "autogptq", "quarot",
+                                           "bnb",       "ort",   "nvmo",     "inc",
+                                           "spinquant", "aimet", NULL};
 const char *const cli_layouts[] = {"awq", "gptq", "olive", "compressed-tensors", NULL};
 const char *const cli_mixes[] = {"k_quant_down", "k_quant_mixed", "k_quant_last", "snr",
                                  "snr_relative", "iqe",           "iqe_relative", NULL};
 
 static dr_status refuse_algorithm(const char *name)
 {
-    bool rotates = strcmp(name, "spinquant") == 0 || strcmp(name, "quarot") == 0;
+    bool rotates = strcmp(name, "spinquant") == 0;
     dr_status st =
         dr_fail(DR_EUSAGE, "--algorithm %s is not supported yet: %s", name,
-                rotates ? "rotations come later"
+                rotates ? "rotations are not trained"
                         : "AIMET's algorithms are for graphs with rounded values");
 
-    dr_hint("the nearest is --algorithm %s", rotates ? "best" : "gptq");
+    dr_hint("the nearest is --algorithm %s", rotates ? "quarot" : "gptq");
     return st;
 }
 
@@ -47,6 +48,8 @@ static bool implements(int implementation, int algorithm)
         return algorithm == AWQ;
     case AUTOGPTQ:
         return algorithm == GPTQ;
+    case ROTATION:
+        return algorithm == QUAROT;
     default:
         return false;
     }
@@ -55,7 +58,8 @@ static bool implements(int implementation, int algorithm)
 static dr_status check_implementation(const cli_quantizer *q)
 {
     static const char *const nearest[] = {"--algorithm rtn, kquant or gptq",
-                                          "--algorithm awq", "--algorithm gptq"};
+                                          "--algorithm awq", "--algorithm gptq",
+                                          "--algorithm quarot"};
     const char *name = cli_implementations[q->implementation];
     dr_status st = DR_OK;
 
@@ -70,6 +74,11 @@ static dr_status check_implementation(const cli_quantizer *q)
                 nearest[q->implementation]);
     }
     return st;
+}
+
+bool cli_quantizer_rotates(const cli_quantizer *q)
+{
+    return q->algorithm == QUAROT;
 }
 
 dr_status cli_quantizer_check(const cli_quantizer *q)
@@ -108,7 +117,15 @@ dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q, bool row
 {
     const char *key = q->algorithm == AWQ ? "q_group_size" : "group_size";
     const json_t *size = json_object_get(config, key);
+    dr_status st = DR_OK;
 
+    if (cli_quantizer_rotates(q)) {
+        st = dr_fail(DR_EUSAGE, "--algorithm quarot rounds nothing; a quantizer has to "
+                                "come between it and an export");
+        dr_hint("run quantize --algorithm quarot, then this with --algorithm gptq on its "
+                "result");
+        return st;
+    }
     if (q->algorithm == AWQ ||
         q->lm_head) /* awq's layout has one grid, gptq's no odd head */
         json_object_set_new(config, "format", json_string("olive"));
@@ -131,11 +148,18 @@ dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quanti
         "format",    "lm_head",       "modules_to_not_convert",
         "overrides", "mixed",         "ratio",
         "max_size",  "distill_steps", "distill_learning_rate"};
+    static const cli_key seed = {"seed", "random_seed"};
     cli_key keys[DR_COUNT(rows)];
     size_t n = 0;
     dr_status st = DR_OK;
 
     DR_TRY(cli_quantizer_check(q));
+    if (cli_quantizer_rotates(q)) {
+        *pass = passes[q->algorithm];
+        DR_TRY(cli_pass_config(out, verb->params, verb->params_count, config, given, &seed,
+                               1));
+        goto done;
+    }
     for (size_t i = 0; i < DR_COUNT(rows); i++) {
         if (dr_param_find(verb->params, verb->params_count, rows[i]) != NULL)
             keys[n++] = (cli_key){rows[i], NULL};

@@ -129,7 +129,7 @@ static const dr_param auto_opt_params[] = {
     CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "null",
             .choices = cli_algorithms,
             .help = "quantize before the export, to --precision's bits, with the options "
-                    "below (default: the export rounds)"),
+                    "below (default: the export rounds); those from quarot on are refused"),
     CLI_GROUP(options),
     CLI_QUANTIZER(options),
     CLI_DATA(options, "calibration tokens a block (default: 512)",

@@ -84,7 +84,7 @@ static const dr_param params[] = {
             .help = "genai_config.json and tokenizer beside the graph"),
     CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "gptq",
             .choices = cli_algorithms,
-            .help = "the quantizer of int4 and uint4; those from spinquant on are refused"),
+            .help = "the quantizer of int4 and uint4; those from quarot on are refused"),
     CLI_QUANTIZER(options),
     CLI_DATA(options, "calibration tokens a block (default: 512)",
              "calibration blocks (default: awq 16, gptq 32, best 64)"),

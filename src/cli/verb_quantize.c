@@ -30,14 +30,16 @@ static const dr_param params[] = {
     CLI_MODEL(options, "quantized-model"),
     CLI_ROW(options, quantizer.algorithm, "algorithm", DR_PARAM_CHOICE, .dflt = "rtn",
             .choices = cli_algorithms,
-            .help = "how weights are rounded; those from spinquant on are refused"),
+            .help = "how weights are rounded; quarot: they are not, but turned so that "
+                    "gptq or rtn on the result loses less; those from spinquant on are "
+                    "refused"),
     DR_CHOICE(options, precision, .dflt = "int4", .choices = precisions,
               .help = "of the weights; int3 is stored as 4 bits; those from int16 on are "
                       "refused"),
     CLI_ROW(options, quantizer.implementation, "implementation", DR_PARAM_CHOICE,
             .dflt = "null", .choices = cli_implementations,
-            .help = "whose very algorithm and layout: olive, awq or autogptq; the others "
-                    "are refused"),
+            .help = "whose very algorithm and layout: olive, awq, autogptq or quarot; the "
+                    "others are refused"),
     CLI_ROW(options, quantizer.format, "format", DR_PARAM_CHOICE, .dflt = "null",
             .choices = cli_layouts,
             .help = "layout of the checkpoint (default: awq for awq, else gptq)"),
@@ -84,7 +86,7 @@ static const dr_param params[] = {
                "a checkpoint has no nodes; auto-opt --use_qdq_encoding writes them", NULL),
     DR_REFUSED("enable_qdq_encoding",
                "a checkpoint has no nodes; auto-opt --use_qdq_encoding writes them", NULL),
-    DR_REFUSED("quarot_rotate", "rotations come later", "algorithm"),
+    DR_REFUSED("quarot_rotate", "quarot always rotates", "algorithm"),
     DR_REFUSED("embeds", "the embedding is rounded by the export", "lm_head"),
     DR_REFUSED("moe", "mixtures of experts come later", NULL),
     DR_REFUSED("quantize_vision", "vision models come later", NULL),
@@ -111,6 +113,44 @@ static dr_status check_precision(const options *o)
                      name);
         dr_hint("the nearest is --precision %s", name + 1);
     }
+    return st;
+}
+
+/* A rotation alone rounds nothing and reads no text. */
+static dr_status check_rotation(const options *o, const unsigned char *given)
+{
+    static const char *const rounding[] = {"precision",
+                                           "format",
+                                           "group_size",
+                                           "symmetric",
+                                           "exact",
+                                           "lm_head",
+                                           "modules_to_not_convert",
+                                           "overrides",
+                                           "mixed",
+                                           "ratio",
+                                           "max_size",
+                                           "distill_steps",
+                                           "data_name",
+                                           "data_files",
+                                           "text_field",
+                                           "text_template",
+                                           "use_chat_template",
+                                           "add_special_tokens",
+                                           "max_seq_len",
+                                           "max_samples",
+                                           "strategy",
+                                           "stride",
+                                           "calibration_source"};
+    dr_status st = DR_OK;
+
+    if (!cli_quantizer_rotates(&o->quantizer))
+        return DR_OK;
+    st =
+        cli_refuse_given(params, DR_COUNT(params), given, rounding, DR_COUNT(rounding),
+                         "with --algorithm quarot, which rounds nothing and reads no text");
+    if (st != DR_OK)
+        dr_hint("give it to drupe quantize --algorithm gptq on the rotated model");
     return st;
 }
 
@@ -143,7 +183,10 @@ static dr_status run(const void *cfg, const unsigned char *given)
     if (o->quantizer.distill_steps == 0 &&
         dr_param_given(params, DR_COUNT(params), given, "distill_learning_rate"))
         DR_FAIL(DR_EUSAGE, "--distill_learning_rate belongs to --distill_steps");
+    DR_TRY(check_rotation(o, given));
     DR_TRY(check_precision(o));
+    if (cli_quantizer_rotates(&q))
+        job.data.random_seed = 0; /* the rotation's, not a text's */
     if (dr_param_given(params, DR_COUNT(params), given, "precision"))
         q.bits = bits_of[o->precision];
     DR_TRY(cli_quantizer_config(&config, &pass, &q, &verb_quantize, o, given));

@@ -196,55 +196,6 @@ hf_quant hf_model_quant(const hf_model *m);
  * the order of their groups (GPTQ's desc_act): they are read as floats. */
 size_t hf_unordered_linears(const hf_model *m);
 
-/* ---- writing a model folder ---- */
-
-/*
- * Writes <dir>/ as a Hugging Face folder: config.json (with quantization_config when quant
- * is not NULL), side files, model.safetensors (sharded above 5 GB with its index).  Tensors
- * may come in any order and are written at once; their order in the file is the source's.
- *
- * With quant the linears of the layers are packed, and must be given so; what is not given
- * is copied (a packed linear of a packed source too, converted to quant's format).  Without
- * quant all linears are plain: one that is packed in the source is dequantized.
- * A tensor given twice, or floats for a packed linear, is DR_EUSAGE.
- */
-typedef struct hf_writer hf_writer;
-DR_MUST_USE dr_status hf_writer_open(hf_writer **out, const char *dir,
-                                     const hf_model *source, const hf_quant *quant);
-/* Before the first tensor: this linear's own format (other bits or group, the method being
- * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL). */
-DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q);
-/* Before the first tensor: floats are written in this type (F32, F16, BF16), not in the
- * source's; config.json says so. */
-void hf_writer_dtype(hf_writer *w, dr_dtype dtype);
-/* Before the first tensor: another limit of a shard than 5 GB. */
-void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
-/* A packed linear (its bias is copied).  Scales are stored as F16: round to it before
- * choosing codes (dr_f32_to_f16).  DR_EUSAGE: not of the planned bits or groups. */
-DR_MUST_USE dr_status hf_writer_packed(hf_writer *w, const hf_linear *l,
-                                       const dr_qtensor *q);
-/* A plain linear in the source's dtype (scales folded, not quantized). */
-DR_MUST_USE dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows);
-/* A linear's bias, changed (scales folded into it). */
-DR_MUST_USE dr_status hf_writer_bias(hf_writer *w, const hf_linear *l, const float *bias);
-DR_MUST_USE dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer,
-                                     const float *v);
-/* Of HF_NORM_KIND_LAYER. */
-DR_MUST_USE dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer,
-                                          const float *v);
-/* Copies every tensor of the source that was not written yet, then closes the files.  A
- * value that is not finite as written is a warning that names the first tensor with one. */
-DR_MUST_USE dr_status hf_writer_finish(hf_writer *w);
-void hf_writer_close(hf_writer *w); /* after an error; harmless after finish */
-/* Bytes to be written: l in q's format (NULL: plain); l NULL: all but layers' linears. */
-DR_MUST_USE dr_status hf_written_bytes(uint64_t *bytes, const hf_model *m,
-                                       const hf_linear *l, const hf_quant *q);
-
-/* model_config.json of Olive beside a result: type HfModel, model_path, adapter_path (may
- * be NULL); paths relative to dir are stored as given. */
-DR_MUST_USE dr_status hf_write_model_config(const char *dir, const char *model_path,
-                                            const char *adapter_path);
-
 /* Does the regular expression match name from its start, and with whole up to its end?
  * One that does not compile is DR_EFORMAT, naming where it stands. */
 DR_MUST_USE dr_status hf_pattern_match(bool *out, const char *pattern, bool whole,
@@ -258,5 +209,7 @@ DR_MUST_USE dr_status hf_st_write(const char *path, const dr_tensor *tensors, si
 /* The tensors that a file of torch.save lists; their data is not there to be read. */
 DR_MUST_USE dr_status hf_torch_tensors(dr_arena *a, dr_tensor **tensors, size_t *count,
                                        const char *path);
+
+#include "hf/hf_writer.h"
 
 #endif

@@ -23,216 +23,8 @@
 #include "hf/writer_impl.h"
 
 #define SHARD_BYTES 5000000000u
-enum { CHUNK_FLOATS = 1 << 20 };
 
 /* ---- plan ---- */
-
-static size_t linear_index(const hf_writer *w, const hf_linear *l)
-{
-    DR_BUG_IF(l < w->m->linears || l >= w->m->linears + w->m->linear_count);
-    return (size_t)(l - w->m->linears);
-}
-
-static void slot_plain(struct slot *s, const char *name, dr_dtype dtype,
-                       const int64_t *dims, int ndim)
-{
-    size_t n = 1;
-
-    s->t = (dr_tensor){.name = name, .dtype = dtype, .ndim = ndim};
-    for (int i = 0; i < ndim; i++) {
-        s->t.dims[i] = dims[i];
-        n *= (size_t)dims[i]; /* checked when the source was opened */
-    }
-    s->t.bytes = n * dr_dtype_bytes(dtype);
-}
-
-/* The dtype in which an entry of the source is written. */
-static dr_dtype entry_dtype(const hf_writer *w, const hf_entry *e)
-{
-    if (w->dtype != DR_DTYPE_COUNT && e->read != NULL)
-        return w->dtype;
-    return w->m->gguf ? w->m->c.dtype : e->t.dtype;
-}
-
-/* A head that is the embedding again, as older files keep it: not read, not written. */
-static bool is_spare_head(const hf_writer *w, const hf_entry *e)
-{
-    return w->m->c.tied && strcmp(e->t.name, "lm_head.weight") == 0;
-}
-
-/* The slots of a linear's weight; *n is where they begin. */
-static dr_status plan_linear(hf_writer *w, const hf_linear *l)
-{
-    size_t li = linear_index(w, l);
-    const hf_parts *p = hf_linear_parts(w->m, l);
-    const int64_t dims[2] = {(int64_t)l->n_out, (int64_t)l->n_in};
-    struct slot *s = &w->slots[w->slot_count];
-    dr_status st = DR_OK;
-
-    w->first[li] = w->slot_count;
-    if (w->formats[li].method != HF_QUANT_NONE) {
-        hf_packed *plan = &w->plans[li];
-        DR_TRY(hf_pack_plan(&w->arena, plan, l, &w->formats[li]));
-        for (size_t i = 0; i < plan->count; i++)
-            s[i] = (struct slot){.t = plan->part[i], .linear = l, .part = i};
-        w->slot_count += plan->count;
-        goto done;
-    }
-    if (w->bnb && l->layer >= 0) {
-        hf_packed *plan = &w->plans[li];
-        hf_bnb_plan(&w->arena, plan, l, &w->bnb_grid);
-        for (size_t i = 0; i < plan->count; i++)
-            s[i] = (struct slot){.t = plan->part[i], .linear = l, .part = i};
-        w->slot_count += plan->count;
-        goto done;
-    }
-    *s = (struct slot){.source = p->weight, .linear = l};
-    slot_plain(s, dr_arena_printf(&w->arena, "%s.weight", l->path),
-               p->weight != NULL            ? entry_dtype(w, p->weight)
-               : w->dtype != DR_DTYPE_COUNT ? w->dtype
-                                            : w->m->c.dtype,
-               dims, 2);
-    w->slot_count++;
-done:
-    return st;
-}
-
-/* owner[i]: the linear whose weight the i-th entry is a part of. */
-static const hf_linear **find_owners(const hf_writer *w)
-{
-    const hf_model *m = w->m;
-    const hf_linear **owner = dr_calloc(m->entry_count + 1, sizeof(hf_linear *));
-
-    for (size_t i = 0; i < m->linear_count; i++) {
-        const hf_parts *p = &m->parts[i];
-        const hf_entry *all[] = {p->weight, p->qweight, p->scales, p->qzeros, p->g_idx};
-        for (size_t k = 0; k < DR_COUNT(all); k++) {
-            if (all[k] != NULL)
-                owner[all[k] - m->entries] = &m->linears[i];
-        }
-        for (size_t k = 0; k < HF_OTHER_PARTS; k++) {
-            if (p->others[k] != NULL)
-                owner[p->others[k] - m->entries] = &m->linears[i];
-        }
-    }
-    return owner;
-}
-
-static dr_status plan_slots(hf_writer *w)
-{
-    const hf_model *m = w->m;
-    const hf_linear **owner = find_owners(w);
-    dr_status st = DR_OK;
-
-    w->slots =
-        dr_calloc(m->entry_count + HF_PACKED_PARTS * m->linear_count, sizeof(*w->slots));
-    w->slot_of = dr_calloc(m->entry_count + 1, sizeof(*w->slot_of));
-    w->first = dr_calloc(m->linear_count, sizeof(*w->first));
-    for (size_t i = 0; i < m->linear_count; i++)
-        w->first[i] = SIZE_MAX;
-    for (size_t i = 0; i < m->entry_count; i++) {
-        const hf_entry *e = &m->entries[i];
-        w->slot_of[i] = SIZE_MAX;
-        if (owner[i] != NULL) {
-            if (w->first[linear_index(w, owner[i])] == SIZE_MAX)
-                DR_TRY(plan_linear(w, owner[i]));
-            continue;
-        }
-        if (is_spare_head(w, e))
-            continue;
-        w->slot_of[i] = w->slot_count;
-        struct slot *s = &w->slots[w->slot_count++];
-        *s = (struct slot){.source = e};
-        slot_plain(s, e->t.name, entry_dtype(w, e), e->dims, e->ndim);
-    }
-done:
-    free(owner);
-    return st;
-}
-
-/* Cuts the slots into files, in order. */
-static void plan_shards(hf_writer *w)
-{
-    uint64_t bytes = 0;
-
-    w->shards = dr_calloc(w->slot_count + 1, sizeof(*w->shards));
-    w->shard_count = 1;
-    for (size_t i = 0; i < w->slot_count; i++) {
-        struct shard *f = &w->shards[w->shard_count - 1];
-        if (f->count > 0 && bytes + w->slots[i].t.bytes > w->shard_bytes) {
-            f = &w->shards[w->shard_count++];
-            f->first = i;
-            bytes = 0;
-        }
-        bytes += w->slots[i].t.bytes;
-        w->slots[i].file = w->shard_count - 1;
-        f->count++;
-    }
-    for (size_t i = 0; i < w->shard_count; i++) {
-        if (w->shard_count == 1)
-            (void)snprintf(w->shards[i].name, HF_SHARD_NAME, "model.safetensors");
-        else
-            (void)snprintf(w->shards[i].name, HF_SHARD_NAME,
-                           "model-%05zu-of-%05zu.safetensors", i + 1, w->shard_count);
-    }
-}
-
-/* A file's header, and the places of its slots behind it. */
-static dr_status place_shard(hf_writer *w, struct shard *f)
-{
-    dr_tensor *list = dr_calloc(f->count + 1, sizeof(*list));
-    dr_status st = DR_OK;
-
-    dr_buf_init(&f->header, HF_ST_HEADER_MAX);
-    for (size_t i = 0; i < f->count; i++)
-        list[i] = w->slots[f->first + i].t;
-    DR_TRYF(hf_st_header(&f->header, list, f->count), "writing %s", f->name);
-    uint64_t at = f->header.len;
-    for (size_t i = 0; i < f->count; i++) {
-        w->slots[f->first + i].at = at;
-        at += list[i].bytes;
-    }
-done:
-    free(list);
-    return st;
-}
-
-const char *hf_writer_shard_path(hf_writer *w, const struct shard *f)
-{
-    return dr_path_join(&w->arena, w->keep != NULL ? w->keep : w->dir, f->name);
-}
-
-dr_status hf_writer_plan(hf_writer *w)
-{
-    dr_status st = DR_OK;
-
-    DR_BUG_IF(w->planned);
-    w->planned = true;
-    DR_TRY(plan_slots(w));
-    plan_shards(w);
-    for (size_t i = 0; i < w->shard_count; i++)
-        DR_TRY(place_shard(w, &w->shards[i]));
-done:
-    return st;
-}
-
-dr_status hf_writer_open_files(hf_writer *w, bool kept)
-{
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < w->shard_count; i++) {
-        struct shard *f = &w->shards[i];
-        const char *path = hf_writer_shard_path(w, f);
-        DR_TRY(kept ? dr_writer_reopen(&f->w, path) : dr_writer_open(&f->w, path));
-        f->open = true;
-        if (!kept)
-            DR_TRY(dr_writer_add(&f->w, f->header.data, f->header.len));
-        dr_buf_release(&f->header);
-    }
-    DR_TRY(dr_big_alloc(&w->chunk, CHUNK_FLOATS, sizeof(float), "write buffer"));
-done:
-    return st;
-}
 
 static dr_status plan(hf_writer *w)
 {
@@ -290,6 +82,12 @@ void hf_writer_bnb(hf_writer *w, const hf_bnb *g)
     w->bnb_grid = *g;
 }
 
+void hf_writer_untie(hf_writer *w)
+{
+    DR_BUG_IF(w->planned);
+    w->untied = w->m->c.tied;
+}
+
 void hf_writer_keep(hf_writer *w, const char *keep)
 {
     DR_BUG_IF(w->planned);
@@ -304,7 +102,7 @@ void hf_writer_shard_bytes(hf_writer *w, uint64_t limit)
 
 dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q)
 {
-    hf_quant *f = &w->formats[linear_index(w, l)];
+    hf_quant *f = &w->formats[hf_writer_index(w, l)];
     dr_status st = DR_OK;
 
     DR_BUG_IF(w->planned);
@@ -356,7 +154,7 @@ done:
 static dr_status put_floats(hf_writer *w, const struct slot *s, size_t first,
                             const float *v, size_t n)
 {
-    size_t size = dr_dtype_bytes(s->t.dtype), per = CHUNK_FLOATS * sizeof(float) / size;
+    size_t size = dr_dtype_bytes(s->t.dtype), per = HF_CHUNK_FLOATS * sizeof(float) / size;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i += per) {
@@ -370,7 +168,7 @@ done:
 
 dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
 {
-    size_t li = linear_index(w, l);
+    size_t li = hf_writer_index(w, l);
     const hf_quant *format = &w->formats[li];
     void *data = NULL;
     dr_status st = DR_OK;
@@ -397,7 +195,7 @@ done:
 /* The slot of a linear's weight when it is plain, else an error. */
 static dr_status plain_slot(struct slot **out, hf_writer *w, const hf_linear *l)
 {
-    size_t li = linear_index(w, l);
+    size_t li = hf_writer_index(w, l);
 
     if (w->plans[li].count > 0)
         return dr_fail(DR_EUSAGE, "%s: plain, but to be written packed", l->path);
@@ -408,7 +206,7 @@ static dr_status plain_slot(struct slot **out, hf_writer *w, const hf_linear *l)
 /* All rows of a linear, rounded. */
 static dr_status put_bnb(hf_writer *w, const hf_linear *l, const float *rows)
 {
-    size_t li = linear_index(w, l);
+    size_t li = hf_writer_index(w, l);
     const hf_packed *parts = &w->plans[li];
     hf_bnb_packed packed;
     void *data = NULL;
@@ -441,6 +239,32 @@ dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows)
     DR_TRY(plain_slot(&s, w, l));
     DR_TRY(claim(s));
     DR_TRY(put_floats(w, s, 0, rows, l->n_out * l->n_in));
+done:
+    return st;
+}
+
+dr_status hf_writer_outer(hf_writer *w, hf_outer which, const float *rows, size_t row0,
+                          size_t count)
+{
+    const hf_linear *l =
+        which == HF_OUTER_EMBED ? hf_embed_linear(w->m) : hf_head_linear(w->m);
+    size_t cols = (size_t)w->m->c.hidden, all = (size_t)w->m->c.vocab;
+    struct slot *s = NULL;
+    dr_status st = DR_OK;
+
+    if (l == NULL && !w->untied)
+        DR_FAIL(DR_EUSAGE, "lm_head.weight: the head of a tied model is its embedding");
+    DR_TRY(plan(w));
+    if (l != NULL)
+        DR_TRY(plain_slot(&s, w, l));
+    else
+        s = &w->slots[w->head_slot];
+    bool last = row0 + count == all;
+    if (s->written || last)
+        DR_TRY(claim(s));
+    DR_BUG_IF(row0 != s->rows || count > all - row0);
+    DR_TRY(put_floats(w, s, row0 * cols, rows, count * cols));
+    s->rows = last ? 0 : s->rows + count;
 done:
     return st;
 }
@@ -519,6 +343,10 @@ static dr_status copy_plain(hf_writer *w, struct slot *s)
     void *rows = NULL;
     dr_status st = DR_OK;
 
+    if (s->rows > 0)
+        DR_FAIL(DR_EUSAGE, "%s: %zu of its rows were given", s->t.name, s->rows);
+    if (s->source == NULL && s->linear == NULL)
+        DR_FAIL(DR_EUSAGE, "%s was not given, and is not in the source", s->t.name);
     DR_TRY(claim(s));
     if (s->source != NULL && !w->m->gguf && s->source->t.dtype == s->t.dtype) {
         DR_TRY(put(w, s, 0, s->source->t.data, s->t.bytes));
@@ -526,7 +354,7 @@ static dr_status copy_plain(hf_writer *w, struct slot *s)
     }
     size_t cols = s->source ? s->source->cols : s->linear->n_in;
     size_t count = s->source ? s->source->rows : s->linear->n_out;
-    size_t per = cols < CHUNK_FLOATS ? CHUNK_FLOATS / (cols ? cols : 1) : 1;
+    size_t per = cols < HF_CHUNK_FLOATS ? HF_CHUNK_FLOATS / (cols ? cols : 1) : 1;
     DR_TRY(dr_big_alloc(&rows, per * cols, sizeof(float), s->t.name));
     for (size_t r = 0; r < count; r += per) {
         size_t n = count - r < per ? count - r : per;
@@ -541,7 +369,7 @@ done:
 /* Has the source the very tensors that the plan wants? */
 static bool same_layout(const hf_writer *w, const hf_linear *l)
 {
-    size_t li = linear_index(w, l);
+    size_t li = hf_writer_index(w, l);
     const hf_packed *plan = &w->plans[li];
     const hf_quant *from = &hf_linear_parts(w->m, l)->quant, *to = &w->formats[li];
     bool same = l->packed && from->method == to->method && from->bits == to->bits &&
@@ -558,7 +386,7 @@ static bool same_layout(const hf_writer *w, const hf_linear *l)
 
 static dr_status copy_packed(hf_writer *w, const hf_linear *l)
 {
-    size_t li = linear_index(w, l);
+    size_t li = hf_writer_index(w, l);
     dr_qtensor q = {0};
     void *rows = NULL;
     dr_status st = DR_OK;
@@ -605,6 +433,8 @@ static dr_status write_config(hf_writer *w)
     DR_BUG_IF(config == NULL);
     json_object_del(config, "quantization_config");
     json_object_del(config, "auto_map"); /* names code, which is not copied */
+    if (w->untied)
+        json_object_set_new(config, "tie_word_embeddings", json_false());
     if (w->dtype != DR_DTYPE_COUNT)
         json_object_set_new(
             config, json_object_get(config, "dtype") != NULL ? "dtype" : "torch_dtype",
@@ -648,7 +478,7 @@ dr_status hf_writer_finish(hf_writer *w)
         struct slot *s = &w->slots[i];
         if (s->written)
             continue;
-        if (s->linear != NULL && w->plans[linear_index(w, s->linear)].count > 0)
+        if (s->linear != NULL && w->plans[hf_writer_index(w, s->linear)].count > 0)
             DR_TRY(copy_packed(w, s->linear));
         else
             DR_TRY(copy_plain(w, s));

@@ -10,16 +10,18 @@
 #include "hf/roles_impl.h"
 #include "hf/st_impl.h"
 
-enum { HF_SHARD_NAME = 64 };
+enum { HF_SHARD_NAME = 64, HF_CHUNK_FLOATS = 1 << 20 };
 
 /* One tensor of the output. */
 struct slot {
     dr_tensor t;             /* name: arena or the source's; data NULL */
     const hf_entry *source;  /* borrowed; NULL: a linear that the source has otherwise */
-    const hf_linear *linear; /* borrowed; NULL: not a linear's weight */
+    const hf_linear *linear; /* borrowed; NULL: not a linear's weight; both NULL: nowhere
+                                in the source */
     size_t part;             /* of the linear's plan */
     size_t file;
     uint64_t at; /* place in the file */
+    size_t rows; /* of hf_writer_outer so far */
     bool written;
     bool summed; /* sum is that of its bytes in the file */
     uint64_t sum;
@@ -48,15 +50,19 @@ struct hf_writer {
     uint64_t shard_bytes;
     dr_dtype dtype;    /* of all floats; DR_DTYPE_COUNT: the source's */
     const char *unfit; /* the first tensor with a value that is not finite in its type */
+    bool untied;       /* a tied model gets a head */
+    size_t head_slot;  /* of that head */
     bool planned;
     struct slot *slots; /* owned */
     size_t slot_count;
     size_t *slot_of;      /* owned; by entry of the source; SIZE_MAX: part of a linear */
     struct shard *shards; /* owned */
     size_t shard_count;
-    void *chunk; /* owned; CHUNK_FLOATS */
+    void *chunk; /* owned; HF_CHUNK_FLOATS */
 };
 
+/* Where a linear is in the lists by linear. */
+size_t hf_writer_index(const hf_writer *w, const hf_linear *l);
 /* Every tensor gets its place, every file its header. */
 DR_MUST_USE dr_status hf_writer_plan(hf_writer *w);
 /* The files are made, or with kept gone on in. */

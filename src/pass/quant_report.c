@@ -166,11 +166,13 @@ static dr_status tell_settings(dr_buf *b, dr_arena *a, const pass_job *job,
     cells[3] = dr_arena_printf(a, "%s, version %d", job->def->name, job->def->version);
     cells[4] = "weights before";
     cells[5] = hf_model_origin(o->before);
-    cells[6] = "grid";
-    cells[7] =
-        dr_arena_printf(a, "%d bits, group %d, %s", o->grid->bits, o->grid->group_size,
-                        o->grid->symmetric ? "symmetric" : "zero points");
-    n = 4;
+    n = 3;
+    if (hf_model_quant(o->after).method != HF_QUANT_NONE) {
+        cells[2 * n] = "grid";
+        cells[2 * n++ + 1] =
+            dr_arena_printf(a, "%d bits, group %d, %s", o->grid->bits, o->grid->group_size,
+                            o->grid->symmetric ? "symmetric" : "zero points");
+    }
     if (o->calib_blocks > 0) {
         cells[2 * n] = "calibration";
         cells[2 * n++ + 1] = dr_arena_printf(

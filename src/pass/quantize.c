@@ -56,7 +56,7 @@ typedef struct {
 /* The judge: built-in text that never calibrates. */
 static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
                        const hf_model *before, const hf_model *after,
-                       const tok_tokenizer *t)
+                       const tok_tokenizer *t, bool layers)
 {
     const data_options o = {.max_seq_len = pass_at_most_context(JUDGE_SEQ_LEN, before),
                             .max_samples = JUDGE_BLOCKS,
@@ -67,10 +67,12 @@ static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
 
     DR_TRY(pass_text_blocks(&blocks, &texts, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
-    found->errors =
-        dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
     DR_TRYF(quant_compare(&found->quality, dev, before, after, &text),
             "judging the result");
+    if (!layers)
+        goto done;
+    found->errors =
+        dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
     DR_TRYF(quant_layer_errors(found->errors, dev, before, after, text.ids, text.seq_len),
             "judging its layers");
 done:
@@ -301,7 +303,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");
     if (job->evaluate)
-        DR_TRY(judge(job, &found, dev, m, made, tok));
+        DR_TRY(judge(job, &found, dev, m, made, tok, !plan->rotates));
     if (pass_mix_asked(plan->modules))
         DR_TRY(pass_mix_tell(job, &chosen, m));
     DR_TRY(tell(job, m, made, &grid, job->evaluate ? &found.quality : NULL));
@@ -343,7 +345,7 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
             (plan->layout == HF_QUANT_NONE ? 8 * dr_dtype_bytes(c->dtype)
                                            : (uint64_t)quant_stored_bits(&plan->grid) + 1) /
             8 +
-        embed * dr_dtype_bytes(c->dtype) * (c->tied ? 1 : 2);
+        embed * dr_dtype_bytes(c->dtype) * (c->tied && !plan->rotates ? 1 : 2);
     need->memory = 3 * 4 * layer + MEMORY_BASE;
     if (tokens > 0) /* the residual stream of all tokens (in a parallel layer one more), two
                        Grams of the widest input */

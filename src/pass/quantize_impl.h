@@ -112,6 +112,8 @@ typedef struct pass_quant_plan {
     size_t calib_seq_len; /* likewise */
     double forwards;      /* work, in forward passes over the calibration text */
     bool twice;           /* the original's text runs beside it */
+    bool rotates; /* the stream is another, so that layers are not compared; the head is
+                     untied */
     pass_quantizer quantize;
 } pass_quant_plan;
 

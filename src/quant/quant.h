@@ -287,5 +287,6 @@ DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
                                          const int32_t *ids, size_t count);
 
 #include "quant/quant_distill.h"
+#include "quant/quant_rotate.h"
 
 #endif

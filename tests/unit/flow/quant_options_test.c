@@ -50,6 +50,8 @@ static line lines[] = {
     {"Best", "sweeps", "", "\"sweeps\": 0", false},
     {"AutoClip", "n_grid", "", "\"n_grid\": 7", false},
     {"AutoClip", "max_shrink", "", "\"max_shrink\": 0.9", false},
+    {"QuaRot", "seed", "", "\"seed\": 1", false},
+    {"QuaRot", "rotate_mode", "", "\"rotate_mode\": \"random\"", false},
     {"SparseGPT", "sparsity", "", "\"sparsity\": 0.3", false},
     {"SparseGPT", "blocksize", "", "\"blocksize\": 8", false},
     {"SparseGPT", "percdamp", "", "\"percdamp\": 0.5", false},
