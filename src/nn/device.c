@@ -10,8 +10,9 @@
 #include "nn/module_impl.h"
 
 /* The first is what users are told of; the others are for tests and comparisons. */
-static const nn_backend *const backends[] = {&nn_backend_cpu, &nn_backend_cpu_avx2,
-                                             &nn_backend_cpu_plain, &nn_backend_ref};
+static const nn_backend *const backends[] = {&nn_backend_cpu,       &nn_backend_cpu_avx512,
+                                             &nn_backend_cpu_avx2,  &nn_backend_cpu_plain,
+                                             &nn_backend_cpu_tiles, &nn_backend_ref};
 
 static const nn_backend *find(const char *kind)
 {

@@ -36,8 +36,9 @@ typedef struct nn_device nn_device;
 
 /*
  * kind "cpu" (fast: the kernels for what the processor has) or "ref" (plain loops, the
- * oracle); "cpu:avx2" and "cpu:plain" take lesser kernels, for tests.  "cuda": the first
- * Nvidia GPU, products of floats; "cuda:bf16": operands of products are rounded to bf16.
+ * oracle); "cpu:avx512", "cpu:avx2" and "cpu:plain" take lesser kernels, "cpu:tiles" those
+ * of AMX without AMX, for tests.  "cuda": the first Nvidia GPU, products of floats;
+ * "cuda:bf16": operands of products are rounded to bf16.
  * threads 0: all.  DR_EUSAGE: an unknown kind, with the known ones.  DR_EUNSUPPORTED: not
  * on this machine, with what is missing.
  */

@@ -66,8 +66,8 @@ static inline size_t nn_attn_start(const nn_attn_shape *s, size_t b, size_t t)
     return s->starts != NULL ? s->starts[b * s->t + t] : 0;
 }
 
-extern const nn_backend nn_backend_ref, nn_backend_cpu, nn_backend_cpu_avx2,
-    nn_backend_cpu_plain;
+extern const nn_backend nn_backend_ref, nn_backend_cpu, nn_backend_cpu_avx512,
+    nn_backend_cpu_avx2, nn_backend_cpu_plain, nn_backend_cpu_tiles;
 
 #define NN_OP(op, params, args) DR_MUST_USE dr_status nn_##op params;
 #include "nn/ops.def"

@@ -81,28 +81,35 @@ typedef struct {
 } cpu_row_kernels;
 
 /*
- * What a register tile reads: words of four codes, A's as they are, B's plus 128, as the
- * instructions want them.  Word p of row i of A is a[i * a_row + p * a_word], of column j
- * of B b[p * nr + j]; scales of block k are sa[k * sa_block + i] and sb[k * sb_block + j],
- * and less[k * sa_block + i] is what the 128s add to a sum, negated: -128 times the sum of
- * A's codes.
+ * What a register tile reads: words of four codes, A's as they are, B's plus 128 where the
+ * instructions want them so.  Word p of block k of row i of A is
+ * a[k * a_block + i * a_row + p * a_word], word p of all of column j of B b[p * nr + j];
+ * scales of block k are sa[k * sa_block + i] and sb[k * sb_block + j], and
+ * less[k * sa_block + i] is what the 128s add to a sum, negated: -128 times the sum of A's
+ * codes.
  */
 typedef struct {
     const int32_t *a, *b, *less;
     const float *sa, *sb;
-    size_t a_row, a_word, sa_block, sb_block;
-    size_t words; /* a multiple of NN_I8_BLOCK / 4 but for the last of all */
+    size_t a_row, a_word, a_block, sa_block, sb_block;
+    size_t words; /* a multiple of 16; of NN_I8_BLOCK / 4 but for the last of all */
 } cpu_i8_tile;
 
 typedef struct {
     size_t mr, nr; /* the register tile; nr is a multiple of mr */
+    int32_t shift; /* CPU_I8_SHIFT, or 0: B's codes as they are */
+    bool a_rows;   /* quantize_columns lays A down as rows */
+    /* Before a thread's first tile and after its last; NULL: nothing to do. */
+    void (*enter)(void);
+    void (*leave)(void);
     /* c[mr][nr] = or += the product, as nn.h defines it. */
     void (*tile)(float *c, size_t ldc, const cpu_i8_tile *t, bool acc);
-    /* count <= NN_I8_BLOCK values; codes are padded with zeros to a multiple of four. */
+    /* count <= NN_I8_BLOCK values; codes are padded with zeros to a multiple of 64. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *less, const float *x,
                      size_t count);
     /* tokens <= NN_I8_BLOCK rows of `count` <= nr columns, ldx apart, each column a block:
-     * words as A and as B want them [tokens / 4 rounded up][nr], scale[nr], less[nr]. */
+     * words as A wants them ([words][nr], or a_rows: [nr][NN_I8_BLOCK / 4]) and as B does
+     * ([words][nr]), with zeros to a multiple of 16 words; scale[nr], less[nr]. */
     void (*quantize_columns)(int32_t *a, int32_t *b, float *scale, int32_t *less,
                              const float *x, size_t ldx, size_t tokens, size_t count);
 } cpu_i8_kernels;
@@ -110,7 +117,8 @@ typedef struct {
 /* Adds 128 to each of a word's four codes. */
 enum { CPU_I8_SHIFT = -0x7f7f7f80 };
 
-extern const cpu_i8_kernels cpu_i8_plain, cpu_i8_avx2, cpu_i8_vnni;
+extern const cpu_i8_kernels cpu_i8_plain, cpu_i8_avx2, cpu_i8_vnni, cpu_i8_amx,
+    cpu_i8_tiles;
 extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;
 extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 

@@ -6,14 +6,15 @@
  * Why so few bits do: the text passes a layer whose weights have been rounded to 4, beside
  * which a scale for each 128 values of 8 costs nothing that KL shows.
  *
- *   quantize   A: [row][words], scales [block][rows]; B: [panel of nr][words][nr]
- *   tiles      96 x 240 of C: for each 1,024 of k, mr rows of A times panels of B
+ *   quantize   A: [block][row][words], scales [block][rows]; B: [panel of nr][words][nr]
+ *   tiles      96 x 192 of C: for each 1,024 of k, mr rows of A times panels of B
  *
- * B's codes are stored plus 128, since the instructions multiply signed bytes by unsigned
+ * B's codes are stored plus 128, where the instructions multiply signed bytes by unsigned
  * ones; with A goes -128 times the sum of each block's codes, where its sums begin.
  *
- * A Gram matrix quantizes its columns once, as panels in both forms; rows of A are read
- * from the signed ones, a word in nr.  Rows and columns past the end have scale 0.
+ * A Gram matrix quantizes its columns once, as panels in both forms; A's rows are read from
+ * its panels, [block][word][nr] or, for AMX, [block][nr][word].  Rows and columns past the
+ * end have scale 0.  All is padded with zero codes to PAD_WORDS, a row of AMX's registers.
  *
  * Rates and what lost: tools/kernels/i8.md.
  */
@@ -26,9 +27,10 @@ enum {
     BLOCK_WORDS = NN_I8_BLOCK / 4,
     GROUP_WORDS = 8 * BLOCK_WORDS, /* of k in one pass over a tile */
     TILE_M = NN_GRAM_STRIP,
-    TILE_N = 240, /* a multiple of every nr */
-    MAX_TILE = 8 * 48,
-    ROUND_N = 48 /* likewise */
+    TILE_N = 192, /* a multiple of every nr */
+    MAX_TILE = 32 * 32,
+    ROUND_N = 96, /* likewise */
+    PAD_WORDS = 16
 };
 
 typedef struct {
@@ -39,7 +41,7 @@ typedef struct {
 
 static size_t words_of(size_t k)
 {
-    return cpu_ceil(k, 4);
+    return cpu_round(cpu_ceil(k, 4), PAD_WORDS);
 }
 
 static size_t blocks_of(size_t k)
@@ -68,8 +70,8 @@ typedef struct {
     size_t ldc;
     cpu_i8_tile a; /* A's part: row 0, word 0 */
     columns b;
-    size_t words;
-    bool acc, a_panels; /* rows of A lie in panels, like B */
+    size_t words, a_panel; /* words of A's panels; 0: it has none */
+    bool acc;
 } product;
 
 static void copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
@@ -97,6 +99,8 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
 {
     size_t mr = p->kern->mr, nr = p->kern->nr;
 
+    if (p->kern->enter != NULL)
+        p->kern->enter();
     for (size_t at = 0; at < p->words; at += GROUP_WORDS) {
         size_t block = at / BLOCK_WORDS;
         for (size_t i = row; i < row_end; i += mr) {
@@ -104,8 +108,9 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
                 size_t rows = cpu_min(mr, row_end - i), cols = cpu_min(nr, col_end - j);
                 cpu_i8_tile t = p->a;
                 float *to = p->c + i * p->ldc + j;
-                t.a += at * t.a_word +
-                       (p->a_panels ? i / nr * nr * p->words + i % nr : i * t.a_row);
+                t.a +=
+                    block * t.a_block +
+                    (p->a_panel > 0 ? i / nr * p->a_panel + i % nr * t.a_row : i * t.a_row);
                 t.sa += block * t.sa_block + i;
                 t.less += block * t.sa_block + i;
                 t.b = p->b.words + j * p->words + at * nr;
@@ -119,6 +124,8 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
             }
         }
     }
+    if (p->kern->leave != NULL)
+        p->kern->leave();
 }
 
 /* ---- weights ---- */
@@ -151,7 +158,7 @@ static dr_status pack_panel(void *ctx, size_t task, int worker)
                                   count);
             for (size_t p = 0; p < words_of(count); p++) {
                 memcpy(&word, codes + 4 * p, sizeof(word));
-                words[p * nr + r] = word ^ CPU_I8_SHIFT;
+                words[p * nr + r] = word ^ j->kern->shift;
             }
         }
         words += words_of(count) * nr;
@@ -181,20 +188,20 @@ typedef struct {
 static dr_status quantize_rows(void *ctx, size_t task, int worker)
 {
     const matmul_job *j = ctx;
-    size_t words = words_of(j->k), end = cpu_min((task + 1) * ROWS, j->high);
+    size_t end = cpu_min((task + 1) * ROWS, j->high);
 
     (void)worker;
     for (size_t i = task * ROWS; i < end; i++) {
-        int8_t *codes = (int8_t *)(j->words + i * words);
         for (size_t at = 0, to = i; at < j->k; at += NN_I8_BLOCK, to += j->high) {
             size_t count = cpu_min(NN_I8_BLOCK, j->k - at);
+            int8_t *codes = (int8_t *)(j->words + to * BLOCK_WORDS);
             j->scales[to] = 0.0f;
             j->less[to] = 0;
             if (i < j->m)
-                j->p.kern->quantize(codes + at, &j->scales[to], &j->less[to],
+                j->p.kern->quantize(codes, &j->scales[to], &j->less[to],
                                     j->x + i * j->k + at, count);
             else
-                memset(codes + at, 0, words_of(count) * sizeof(*j->words));
+                memset(codes, 0, words_of(count) * sizeof(*j->words));
         }
     }
     return DR_OK;
@@ -221,26 +228,27 @@ dr_status cpu_i8_matmul(nn_device *dev, float *y, const float *x, const void *pa
                         bool acc)
 {
     const cpu_i8_kernels *kern = cpu_of(dev)->i8;
-    size_t high = cpu_round(m, kern->mr), words = words_of(k), blocks = blocks_of(k);
+    size_t high = cpu_round(m, kern->mr), blocks = blocks_of(k);
     matmul_job j = {.x = x, .bias = bias, .m = m, .n = n, .k = k, .high = high};
     float *work = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(cpu_work(dev, &work, high * (words + 2 * blocks)));
-    j.scales = work;
-    j.less = (int32_t *)(work + high * blocks);
-    j.words = j.less + high * blocks;
+    DR_TRY(cpu_work(dev, &work, high * blocks * (BLOCK_WORDS + 2)));
+    j.words = (int32_t *)work;
+    j.less = j.words + high * blocks * BLOCK_WORDS;
+    j.scales = work + high * blocks * (BLOCK_WORDS + 1);
     j.p = (product){.kern = kern,
                     .c = y,
                     .ldc = ldy,
                     .a = {.a = j.words,
                           .less = j.less,
                           .sa = j.scales,
-                          .a_row = words,
+                          .a_row = BLOCK_WORDS,
                           .a_word = 1,
+                          .a_block = high * BLOCK_WORDS,
                           .sa_block = high},
                     .b = parts(packed, n, k),
-                    .words = words,
+                    .words = words_of(k),
                     .acc = acc};
     DR_TRY(cpu_tasks(dev, cpu_ceil(high, ROWS), m * k, quantize_rows, &j));
     DR_TRY(cpu_tasks(dev, cpu_ceil(m, TILE_M) * cpu_ceil(n, TILE_N), m * n * k, matmul_tile,
@@ -255,7 +263,7 @@ typedef struct {
     product p;
     const float *x;
     float *strips, *scales;
-    int32_t *less, *a, *b; /* panels of signed codes, and of codes plus 128 */
+    int32_t *less, *a, *b; /* panels as rows of A are read, and as B is */
     size_t m, n, wide;
 } gram_job;
 
@@ -263,16 +271,18 @@ typedef struct {
 static dr_status gram_panel(void *ctx, size_t task, int worker)
 {
     const gram_job *j = ctx;
-    size_t nr = j->p.kern->nr, first = task * nr, at = first * words_of(j->m), to = first;
+    size_t nr = j->p.kern->nr, first = task * nr, to = first;
+    int32_t *a = j->a + task * j->p.a_panel, *b = j->b + first * words_of(j->m);
 
     (void)worker;
     for (size_t t = 0; t < j->m; t += NN_I8_BLOCK, to += j->wide) {
         size_t tokens = cpu_min(NN_I8_BLOCK, j->m - t);
         size_t count = first < j->n ? cpu_min(nr, j->n - first) : 0;
-        j->p.kern->quantize_columns(j->a + at, j->b + at, j->scales + to, j->less + to,
+        j->p.kern->quantize_columns(a, b, j->scales + to, j->less + to,
                                     j->x + t * j->n + (count ? first : 0), j->n, tokens,
                                     count);
-        at += words_of(tokens) * nr;
+        a += BLOCK_WORDS * nr;
+        b += BLOCK_WORDS * nr;
     }
     return DR_OK;
 }
@@ -308,21 +318,22 @@ dr_status cpu_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, s
     gram_job j = {.x = x, .strips = strips, .m = m, .n = n, .wide = wide};
     dr_status st = DR_OK;
 
-    DR_TRY(cpu_work(dev, &j.scales, wide * 2 * (words + blocks)));
+    DR_TRY(cpu_work(dev, &j.scales, wide * (blocks * (BLOCK_WORDS + 2) + words)));
     j.less = (int32_t *)(j.scales + wide * blocks);
     j.a = j.less + wide * blocks;
-    j.b = j.a + wide * words;
+    j.b = j.a + wide * blocks * BLOCK_WORDS;
     j.p = (product){.kern = kern,
                     .a = {.a = j.a,
                           .less = j.less,
                           .sa = j.scales,
-                          .a_row = 1,
-                          .a_word = kern->nr,
+                          .a_row = kern->a_rows ? BLOCK_WORDS : 1,
+                          .a_word = kern->a_rows ? 1 : kern->nr,
+                          .a_block = BLOCK_WORDS * kern->nr,
                           .sa_block = wide},
                     .b = {j.b, j.scales, wide},
                     .words = words,
-                    .acc = !first,
-                    .a_panels = true};
+                    .a_panel = blocks * BLOCK_WORDS * kern->nr,
+                    .acc = !first};
     for (size_t r = 0; r < n; r += NN_GRAM_STRIP)
         count += cpu_ceil(cpu_min(r + NN_GRAM_STRIP, n), TILE_N);
     DR_TRY(cpu_tasks(dev, wide / kern->nr, m * n, gram_panel, &j));

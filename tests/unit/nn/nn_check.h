@@ -14,7 +14,7 @@
 #include "core/rng.h"
 #include "nn/nn.h"
 
-enum { NN_KINDS = 4, NN_THREADS = 3, NN_CUDA = 3 };
+enum { NN_KINDS = 6, NN_THREADS = 3, NN_CUDA = 5 };
 
 #define NN_TOL(op, limit) static const double tol_##op __attribute__((unused)) = limit;
 #include "nn/tol.def"
@@ -26,7 +26,8 @@ typedef struct {
 } nn_devices;
 
 static const char *const nn_kinds[NN_KINDS]
-    __attribute__((unused)) = {"cpu", "cpu:avx2", "cpu:plain", "cuda"};
+    __attribute__((unused)) = {"cpu",       "cpu:avx512", "cpu:avx2",
+                               "cpu:plain", "cpu:tiles",  "cuda"};
 
 __attribute__((unused)) static void nn_devices_open(nn_devices *d)
 {
@@ -111,10 +112,10 @@ __attribute__((unused)) static bool nn_check_op(const nn_devices *d, const char 
             for (int again = 0; again < (t == 1 ? 2 : 1); again++) {
                 memcpy(got, start, count * sizeof(float));
                 CHECK_OK(fn(d->dev[k][t], got, ctx));
-                if (t > 0 || k == 1)
+                if (t > 0 || k == 2)
                     CHECK_MEM(got, first, count * sizeof(float));
             }
-            if (t == 0 && k != 1)
+            if (t == 0 && k != 2)
                 memcpy(first, got, count * sizeof(float));
             if (t == 0)
                 CHECK_NEAR(nn_far(got, want, count), 0.0, tol);
