@@ -2,8 +2,8 @@
  * cpu.c - the fast backend: picks kernels by what the processor has, holds the workspace.
  *
  * "cpu" takes the best; "cpu:avx512", "cpu:avx2" and "cpu:plain" take those, for tests and
- * comparisons, and fail where the processor lacks them.  "cpu:tiles" runs AMX's kernels with
- * its instructions in plain C.
+ * comparisons, and fail where the processor lacks them.  "cpu:tiles" runs AMX's kernels
+ * with its instructions in plain C.
  *
  * AMX (tile registers, one unit a core) needs the processor's word, the system's (XCR0) and
  * the kernel's leave for the whole process, asked for once.
