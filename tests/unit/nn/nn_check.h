@@ -25,9 +25,8 @@ typedef struct {
     nn_device *dev[NN_KINDS][NN_THREADS]; /* NULL: this processor has no such kind */
 } nn_devices;
 
-static const char *const nn_kinds[NN_KINDS]
-    __attribute__((unused)) = {"cpu",       "cpu:avx512", "cpu:avx2",
-                               "cpu:plain", "cpu:tiles",  "cuda"};
+static const char *const nn_kinds[NN_KINDS] __attribute__((unused)) = {
+    "cpu", "cpu:avx512", "cpu:avx2", "cpu:plain", "cpu:tiles", "cuda"};
 
 __attribute__((unused)) static void nn_devices_open(nn_devices *d)
 {
