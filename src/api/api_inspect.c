@@ -69,14 +69,18 @@ done:
 
 static dr_status inspect_adapter(drupe_result *r, const char *path)
 {
+    static const char *const kinds[] = {"LoRA", "LoHa", "LoKr"};
     hf_adapter ad = {0};
     size_t parameters = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(hf_adapter_open(&ad, path, NULL));
+    DR_TRY(hf_adapter_open_any(&ad, path, NULL));
     for (size_t i = 0; i < ad.count; i++)
-        parameters += (size_t)ad.modules[i].r * (ad.modules[i].n_in + ad.modules[i].n_out);
-    DR_TRY(api_line(r, "kind", "%s adapter (PEFT)", ad.dora ? "DoRA" : "LoRA"));
+        parameters +=
+            ad.kind != HF_ADAPTER_LORA
+                ? hf_factor_count(&ad.modules[i])
+                : (size_t)ad.modules[i].r * (ad.modules[i].n_in + ad.modules[i].n_out);
+    DR_TRY(api_line(r, "kind", "%s adapter (PEFT)", ad.dora ? "DoRA" : kinds[ad.kind]));
     DR_TRY(api_number(r, "rank", ad.r));
     DR_TRY(api_line(r, "alpha", "%g", ad.alpha));
     DR_TRY(api_number(r, "modules", (int64_t)ad.count));

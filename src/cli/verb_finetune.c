@@ -58,8 +58,9 @@ typedef struct {
 
 enum { MAX_SAMPLES = 256 }; /* Olive's default */
 
-static const char *const methods[] = {"lora", "qlora", "dora", "loftq", NULL};
-static const char *const passes[] = {"LoRA", "QLoRA", "DoRA", "LoftQ"};
+static const char *const methods[] = {"lora", "qlora", "dora", "loftq",
+                                      "loha", "lokr",  NULL};
+static const char *const passes[] = {"LoRA", "QLoRA", "DoRA", "LoftQ", "LoHa", "LoKr"};
 static const char *const inits[] = {"true", "gaussian", "pissa", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", NULL};
 enum { BFLOAT16 = 1 };
@@ -141,7 +142,7 @@ static const dr_param params[] = {
                 cli_train_strategies),
     DR_CHOICE(options, method, .dflt = "lora", .choices = methods,
               .help = "lora; qlora: on a base rounded to nf4; dora: with magnitudes; "
-                      "loftq: on nf4, from what it lost"),
+                      "loftq: on nf4, from what it lost; loha, lokr: products"),
     DR_STR(options, adapter_path, .short_name = 'a', .help = "adapter to start from"),
     DR_INT(options, lora_r, .dflt = "64", .min = 1, .max = 4096, .help = "rank"),
     DR_FLOAT(options, lora_alpha, .dflt = "16", .min = 1e-6, .max = 1e6,

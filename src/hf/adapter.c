@@ -19,11 +19,12 @@
 
 #include "core/file.h"
 #include "core/mem.h"
+#include "hf/peft_impl.h"
 #include "hf/pickled_impl.h"
 #include "hf/roles_impl.h"
 #include "hf/st_impl.h"
 
-static const char prefix[] = "base_model.model.";
+static const char prefix[] = HF_PEFT_PREFIX;
 
 /* ---- adapter_config.json ---- */
 
@@ -35,7 +36,7 @@ struct settings {
 };
 
 /* Keys that must be absent, null, false or empty. */
-static dr_status refuse_extras(const json_t *o, const char *where)
+dr_status hf_adapter_refuse_extras(const json_t *o, const char *where)
 {
     static const struct {
         const char *key, *what;
@@ -127,7 +128,7 @@ static dr_status read_settings(struct settings *s, const json_t *o, const char *
     DR_TRY(dr_json_str(o, "bias", &bias, where));
     if (strcmp(bias, "none") != 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: bias %s is not supported, only none", where, bias);
-    DR_TRY(refuse_extras(o, where));
+    DR_TRY(hf_adapter_refuse_extras(o, where));
     DR_TRY(refuse_inits(o, where));
     DR_TRY(read_numbers(s, o, where));
 done:
@@ -135,8 +136,8 @@ done:
 }
 
 /* The value of the first key that matches the end of the module's name. */
-static dr_status by_pattern(double *out, const json_t *patterns, const char *module,
-                            const char *where)
+dr_status hf_adapter_by_pattern(double *out, const json_t *patterns, const char *module,
+                                const char *where)
 {
     dr_arena a = {0};
     const char *key;
@@ -168,8 +169,8 @@ static dr_status module_scale(hf_lora_module *mod, const struct settings *s,
     double r = s->r, alpha = s->alpha;
     dr_status st = DR_OK;
 
-    DR_TRY(by_pattern(&r, s->rank_pattern, mod->module, where));
-    DR_TRY(by_pattern(&alpha, s->alpha_pattern, mod->module, where));
+    DR_TRY(hf_adapter_by_pattern(&r, s->rank_pattern, mod->module, where));
+    DR_TRY(hf_adapter_by_pattern(&alpha, s->alpha_pattern, mod->module, where));
     if (r != (double)mod->r)
         DR_FAIL(DR_EFORMAT, "%s: rank of %s: %g here, %d in its tensors", where,
                 mod->module, r, mod->r);
@@ -214,7 +215,7 @@ static dr_status cut_name(dr_arena *a, const char **module, part *which, const c
                    where, name);
 }
 
-static hf_lora_module *module_of(hf_adapter *out, const char *name)
+hf_lora_module *hf_adapter_module(hf_adapter *out, const char *name)
 {
     for (size_t i = 0; i < out->count; i++) {
         if (strcmp(out->modules[i].module, name) == 0)
@@ -280,7 +281,7 @@ static dr_status take_tensor(hf_adapter *out, const dr_tensor *t, const char *wh
     dr_status st = DR_OK;
 
     DR_TRY(cut_name(&out->arena, &name, &which, t->name, where));
-    hf_lora_module *mod = module_of(out, name);
+    hf_lora_module *mod = hf_adapter_module(out, name);
     if (which == PART_MAGNITUDE)
         DR_TRY(take_magnitude(out, mod, t, where));
     else
@@ -311,6 +312,11 @@ static int by_place(const void *a, const void *b)
     long x = rank_of(p->module), y = rank_of(q->module);
 
     return x != y ? (x < y ? -1 : 1) : strcmp(p->module, q->module);
+}
+
+void hf_adapter_sort(hf_adapter *a)
+{
+    qsort(a->modules, a->count, sizeof(*a->modules), by_place);
 }
 
 const hf_linear *hf_find_linear(const hf_model *m, const char *path)
@@ -360,9 +366,8 @@ static dr_status check_magnitude(const hf_lora_module *mod, bool dora, const cha
     return DR_OK;
 }
 
-/* adapter_model.safetensors, else adapter_model.bin. */
-static dr_status parse_weights(dr_arena *a, dr_map *map, const char **path,
-                               dr_tensor **tensors, size_t *n, const char *dir)
+dr_status hf_adapter_tensors(dr_arena *a, dr_map *map, const char **path,
+                             dr_tensor **tensors, size_t *n, const char *dir)
 {
     const char *pickled = dr_path_join(a, dir, "adapter_model.bin");
     bool torch = false;
@@ -390,13 +395,13 @@ static dr_status read_weights(hf_adapter *out, const struct settings *s, const h
     size_t n = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(parse_weights(&out->arena, &map, &path, &tensors, &n, dir));
+    DR_TRY(hf_adapter_tensors(&out->arena, &map, &path, &tensors, &n, dir));
     if (n == 0)
         DR_FAIL(DR_EFORMAT, "%s: no tensors", path);
     out->modules = dr_calloc(n, sizeof(*out->modules));
     for (size_t i = 0; i < n; i++)
         DR_TRY(take_tensor(out, &tensors[i], path));
-    qsort(out->modules, out->count, sizeof(*out->modules), by_place);
+    hf_adapter_sort(out);
     for (size_t i = 0; i < out->count; i++) {
         DR_TRY(check_module(&out->modules[i], m, path));
         DR_TRY(check_magnitude(&out->modules[i], s->dora, path));
@@ -444,7 +449,7 @@ void hf_adapter_release(hf_adapter *a)
 
 /* Whole numbers without a fraction, as PEFT writes lora_alpha; also those that a float
  * scale times a rank misses by its rounding. */
-static json_t *number(double v)
+json_t *hf_adapter_number(double v)
 {
     double whole = rint(v);
 
@@ -454,7 +459,7 @@ static json_t *number(double v)
 }
 
 /* Modules whose rank or alpha is not the adapter's. */
-static void put_patterns(json_t *config, const hf_adapter *a)
+void hf_adapter_put_patterns(json_t *config, const hf_adapter *a)
 {
     json_t *ranks = json_object(), *alphas = json_object();
 
@@ -465,8 +470,9 @@ static void put_patterns(json_t *config, const hf_adapter *a)
         if (mod->r != a->r)
             json_object_set_new(ranks, mod->module, json_integer(mod->r));
         if (mod->scale != (float)usual)
-            json_object_set_new(alphas, mod->module,
-                                number((double)mod->scale * (a->rslora ? sqrt(r) : r)));
+            json_object_set_new(
+                alphas, mod->module,
+                hf_adapter_number((double)mod->scale * (a->rslora ? sqrt(r) : r)));
     }
     json_object_set_new(config, "rank_pattern", ranks);
     json_object_set_new(config, "alpha_pattern", alphas);
@@ -486,13 +492,13 @@ static dr_status write_config(const hf_adapter *a, const char *path, const char 
         "s:b, s:b}",
         "auto_mapping", "base_model_name_or_path", base_model, "bias", "none",
         "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern",
-        "layers_to_transform", "lora_alpha", number(a->alpha), "lora_dropout",
+        "layers_to_transform", "lora_alpha", hf_adapter_number(a->alpha), "lora_dropout",
         json_real(a->dropout), "modules_to_save", "peft_type", "LORA", "r", a->r,
         "revision", "target_modules", list, "task_type", "CAUSAL_LM", "use_dora",
         (int)a->dora, "use_rslora", (int)a->rslora);
     if (config == NULL)
         DR_FAIL(DR_EFORMAT, "%s: a name that is not UTF-8 cannot be written", path);
-    put_patterns(config, a);
+    hf_adapter_put_patterns(config, a);
     DR_TRY(dr_json_write(path, config));
 done:
     json_decref(config);
@@ -517,6 +523,8 @@ dr_status hf_adapter_write(const hf_adapter *a, const char *dir, const char *bas
     size_t n = 0;
     dr_status st = DR_OK;
 
+    if (a->kind != HF_ADAPTER_LORA)
+        return hf_lycoris_write(a, dir, base_model, targets, target_count);
     dr_tensor *t = dr_arena_alloc(&arena, 3 * a->count + 1, sizeof(*t));
     for (size_t i = 0; i < a->count; i++) {
         const hf_lora_module *mod = &a->modules[i];

@@ -34,6 +34,8 @@ dr_status pass_finetune_check(const pass_lora_config *c, const dr_param *params,
                            "one of them",
                            c->max_steps);
     }
+    if (dr_param_given(params, count, given, "rank_dropout_scale") && c->rank_dropout == 0)
+        return dr_fail(DR_EUSAGE, "rank_dropout_scale needs rank_dropout");
     if (c->max_steps == 0)
         return dr_fail(DR_EUSAGE, "max_steps: 0 trains nothing; -1 means num_train_epochs");
     return pass_trainer_check(c, params, count, given);

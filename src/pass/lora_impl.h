@@ -18,7 +18,9 @@ typedef enum {
     PASS_KIND_LORA,
     PASS_KIND_DORA,
     PASS_KIND_QLORA,
-    PASS_KIND_LOFTQ
+    PASS_KIND_LOFTQ,
+    PASS_KIND_LOHA,
+    PASS_KIND_LOKR
 } pass_adapter_kind;
 
 /* What the user may set; the rows are in train_rows_impl.h and in the passes' files. */
@@ -58,9 +60,14 @@ typedef struct {
     int save_total_limit;
     bool save_quant_config; /* QLoRA: the base is left rounded, as it was trained on */
     bool double_quant;
-    int quant_type;        /* of pass_quant_types */
-    int loftq_iter;        /* LoftQ */
-    int init_lora_weights; /* of pass_inits: train_init */
+    int quant_type;                      /* of pass_quant_types */
+    int loftq_iter;                      /* LoftQ */
+    int init_lora_weights;               /* of pass_inits: train_init */
+    double rank_dropout, module_dropout; /* LoHa, LoKr */
+    bool init_weights;
+    const char *exclude_modules;
+    bool decompose_both, rank_dropout_scale; /* LoKr */
+    int decompose_factor;
 } pass_lora_config;
 extern const char *const pass_quant_types[], *const pass_inits[];
 

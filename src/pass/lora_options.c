@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pass/lora_impl.h"
+#include "pass/shared_impl.h"
 
 /* "a,b" to names; all-linear to the model's own; NULL to the family's default. */
 static dr_status targets(train_options *o, dr_arena *a, const pass_lora_config *c,
@@ -41,6 +42,37 @@ done:
     return st;
 }
 
+/* Targets that are not in the comma list; NULL: all stay. */
+static dr_status exclude(train_options *o, dr_arena *a, const char *list)
+{
+    const char **kept = dr_arena_alloc(a, o->target_count + 1, sizeof(char *));
+    size_t words = 0, n = 0;
+    const char **out = pass_words(&words, a, list, ",");
+    dr_status st = DR_OK;
+
+    for (size_t k = 0; k < words; k++) {
+        bool found = false;
+        for (size_t i = 0; i < o->target_count; i++)
+            found = found || strcmp(o->targets[i], out[k]) == 0;
+        if (!found)
+            DR_FAIL(DR_EUSAGE, "exclude_modules: %s is not among the target_modules",
+                    out[k]);
+    }
+    for (size_t i = 0; i < o->target_count && words > 0; i++) {
+        bool stays = true;
+        for (size_t k = 0; k < words; k++)
+            stays = stays && strcmp(o->targets[i], out[k]) != 0;
+        if (stays)
+            kept[n++] = o->targets[i];
+    }
+    if (words > 0) {
+        o->targets = kept;
+        o->target_count = n;
+    }
+done:
+    return st;
+}
+
 dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_model *in,
                             const hf_model *m, pass_adapter_kind kind)
 {
@@ -55,6 +87,15 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->dora = kind == PASS_KIND_DORA;
     o->init = (train_init)c->init_lora_weights;
     o->loftq_iter = c->loftq_iter;
+    if (kind == PASS_KIND_LOHA || kind == PASS_KIND_LOKR) {
+        o->kind = kind == PASS_KIND_LOHA ? HF_ADAPTER_LOHA : HF_ADAPTER_LOKR;
+        o->dropout = c->rank_dropout;
+        o->module_dropout = c->module_dropout;
+        o->random_start = !c->init_weights;
+        o->decompose_both = c->decompose_both;
+        o->decompose_factor = kind == PASS_KIND_LOKR ? c->decompose_factor : -1;
+        o->rank_dropout_scale = c->rank_dropout_scale;
+    }
     o->max_steps = c->max_steps > 0 ? (size_t)c->max_steps : 0;
     o->epochs = c->num_train_epochs;
     o->batch = (size_t)c->per_device_train_batch_size;
@@ -82,6 +123,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
         DR_FAIL(DR_EUSAGE, "%s: an adapter to start from leaves nothing to %s",
                 o->from_adapter, kind == PASS_KIND_LOFTQ ? "LoftQ" : "init_lora_weights");
     DR_TRY(targets(o, job->arena, c, m));
+    DR_TRY(exclude(o, job->arena, c->exclude_modules));
 done:
     return st;
 }

@@ -24,6 +24,27 @@
         DR_BOOL(pass_lora_config, use_rslora, .dflt = "false",                             \
                 .help = "count alpha / sqrt(r) times")
 
+/* Of LoHa and LoKr. */
+#define PASS_LYCORIS_ROWS                                                                  \
+    DR_FLOAT(pass_lora_config, rank_dropout, .dflt = "0", .max = 0.95,                     \
+             .help = "share of the rows of dW dropped in training"),                       \
+        DR_FLOAT(pass_lora_config, module_dropout, .dflt = "0", .max = 0.95,               \
+                 .help = "share of the modules dropped in training"),                      \
+        DR_BOOL(pass_lora_config, init_weights, .dflt = "true",                            \
+                .help = "begin as nothing; false: as something random"),                   \
+        DR_STR(pass_lora_config, target_modules, .dflt = "all-linear",                     \
+               .help = "comma list of linears, or all-linear"),                            \
+        DR_STR(pass_lora_config, exclude_modules, .dflt = "null",                          \
+               .help = "comma list of linears that get none")
+
+#define PASS_LYCORIS_REFUSED                                                               \
+    DR_REFUSED("use_effective_conv2d", "decoders have no convolutions", NULL),             \
+        DR_REFUSED("layers_to_transform", "every layer gets an adapter",                   \
+                   "target_modules"),                                                      \
+        DR_REFUSED("layers_pattern", "every layer gets an adapter", "target_modules"),     \
+        DR_REFUSED("rank_pattern", "modules have one rank", "r"),                          \
+        DR_REFUSED("alpha_pattern", "modules have one alpha", "alpha")
+
 /* The Trainer's, in Olive's training_args. */
 #define PASS_TRAINER_ROWS                                                                  \
     DR_INT(pass_lora_config, max_steps, .dflt = "-1", .min = -1, .max = 1e9,               \

@@ -89,6 +89,9 @@ dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m, const train_opt
     ad->dropout = o->dropout;
     ad->rslora = o->rslora;
     ad->dora = o->dora;
+    ad->kind = o->kind;
+    ad->decompose_both = o->decompose_both;
+    ad->decompose_factor = o->decompose_factor;
     ad->modules = dr_calloc((size_t)layers * HF_SLOT_COUNT * 3, sizeof(*ad->modules));
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
@@ -102,6 +105,8 @@ dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m, const train_opt
                                                 .scale = (float)(o->alpha / root),
                                                 .n_in = linears[i].n_in,
                                                 .n_out = linears[i].n_out};
+            if (o->kind != HF_ADAPTER_LORA)
+                hf_lycoris_shapes(&ad->modules[n - 1], ad);
         }
     }
     ad->count = n;
@@ -162,7 +167,7 @@ static void init_a(float *a, size_t r, size_t n_in, const train_options *o, size
 
 /* Parameters of a module. */
 typedef struct {
-    size_t a, b, magnitude, all;
+    size_t a, b, magnitude, all; /* LoHa and LoKr: all */
 } counts;
 
 static counts counts_of(const train_state *s, const hf_lora_module *mod)
@@ -171,6 +176,8 @@ static counts counts_of(const train_state *s, const hf_lora_module *mod)
 
     c.magnitude = s->adapter.dora ? mod->n_out : 0;
     c.all = c.a + c.b + c.magnitude;
+    if (s->adapter.kind != HF_ADAPTER_LORA)
+        return (counts){.all = hf_factor_count(mod)};
     return c;
 }
 
@@ -198,11 +205,47 @@ done:
     return st;
 }
 
+/* One factor's start: bound 1 / sqrt(cols), as kaiming_uniform has it; or zeros. */
+static void init_factor(float *v, const hf_factor *f, bool zeros, dr_rng *rng)
+{
+    float bound = f->cols > 0 ? (float)(1 / sqrt((double)f->cols)) : 0;
+
+    for (size_t i = 0; i < f->rows * f->cols; i++)
+        v[i] = zeros ? 0.0f : (2 * dr_rng_uniform(rng) - 1) * bound;
+}
+
+/* LoHa's and LoKr's values; one factor begins at zero: w2_b, w1 or w1_a. */
+static void fill_factors(hf_lora_module *mod, float *at, const train_options *o,
+                         hf_adapter_kind kind, size_t module)
+{
+    size_t zero = kind == HF_ADAPTER_LOHA ? 3 : 0;
+    dr_rng rng;
+
+    dr_rng_init(&rng, o->seed, 0x4c796330u + module); /* streams of their own: "Lyc0" */
+    for (size_t k = 0; k < HF_FACTORS; k++) {
+        hf_factor *f = &mod->f[k];
+        size_t n = f->rows * f->cols;
+        if (f->data != NULL)
+            memcpy(at, f->data, n * sizeof(float));
+        else
+            init_factor(at, f, k == zero && !o->random_start, &rng);
+        f->data = n > 0 ? at : NULL;
+        at += n;
+    }
+}
+
 /* Values into param; modules point there from now on. */
 static void fill(train_state *s, const train_options *o)
 {
     size_t at = 0;
 
+    for (size_t i = 0; i < s->adapter.count && s->adapter.kind != HF_ADAPTER_LORA; i++) {
+        hf_lora_module *mod = &s->adapter.modules[i];
+        fill_factors(mod, s->param + at, o, s->adapter.kind, i);
+        at += hf_factor_count(mod);
+    }
+    if (s->adapter.kind != HF_ADAPTER_LORA)
+        return;
     for (size_t i = 0; i < s->adapter.count; i++) {
         hf_lora_module *mod = &s->adapter.modules[i];
         const counts c = counts_of(s, mod);
@@ -220,6 +263,17 @@ static void fill(train_state *s, const train_options *o)
         mod->magnitude = c.magnitude > 0 ? magnitude : NULL;
         at += c.all;
     }
+}
+
+static train_delta delta_of(train_state *s, const hf_lora_module *mod, const hf_linear *l,
+                            size_t at)
+{
+    return (train_delta){.mod = mod,
+                         .slot = l->slot,
+                         .row0 = l->row0,
+                         .kron = s->adapter.kind == HF_ADAPTER_LOKR,
+                         .grad = s->grad + at,
+                         .rows = dr_arena_alloc(&s->arena, mod->n_out, sizeof(float))};
 }
 
 /* What the base lacks by l's start; returns what it keeps. */
@@ -243,16 +297,27 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
     s->layers = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(*s->layers));
     s->layer_counts = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(size_t));
     s->layer_trained = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(size_t));
+    if (s->adapter.kind != HF_ADAPTER_LORA)
+        s->deltas = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(*s->deltas));
     s->lowest = layers;
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(m, layer, &linears), n = 0, kept = 0;
         s->layers[layer] = dr_arena_alloc(&s->arena, 2 * count, sizeof(nn_lora));
+        if (s->deltas != NULL)
+            s->deltas[layer] = dr_arena_alloc(&s->arena, count, sizeof(train_delta));
         for (size_t i = 0; i < count && next < s->adapter.count; i++) {
             const hf_lora_module *mod = &s->adapter.modules[next];
             if (strcmp(mod->module, linears[i].path) != 0)
                 continue;
             const counts c = counts_of(s, mod);
+            size_t from = at;
+            next++;
+            at += c.all;
+            if (s->deltas != NULL) {
+                s->deltas[layer][n++] = delta_of(s, mod, &linears[i], from);
+                continue;
+            }
             nn_lora *l = &s->layers[layer][n++];
             *l = (nn_lora){.slot = linears[i].slot,
                            .row0 = linears[i].row0,
@@ -260,25 +325,23 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
                            .n_in = mod->n_in,
                            .r = (size_t)mod->r,
                            .scale = mod->scale,
-                           .a = s->param + at,
-                           .b = s->param + at + c.a,
-                           .da = s->grad + at,
-                           .db = s->grad + at + c.a,
+                           .a = s->param + from,
+                           .b = s->param + from + c.a,
+                           .da = s->grad + from,
+                           .db = s->grad + from + c.a,
                            .dropout = (float)o->dropout};
             if (c.magnitude > 0) {
                 l->magnitude = mod->magnitude;
-                l->dmagnitude = s->grad + at + c.a + c.b;
+                l->dmagnitude = s->grad + from + c.a + c.b;
                 l->norm = s->norms + norms;
             }
             kept += nn_lora_kept(l);
             norms += c.magnitude;
-            at += c.all;
-            next++;
         }
         s->layer_trained[layer] = n;
         for (size_t i = 0; i < n && s->start != NULL; i++)
             kept += add_start(s, &s->layers[layer][n + i], &s->layers[layer][i]);
-        s->layer_counts[layer] = s->start != NULL ? 2 * n : n;
+        s->layer_counts[layer] = s->deltas != NULL ? 0 : s->start != NULL ? 2 * n : n;
         if (n > 0 && layer < s->lowest)
             s->lowest = layer;
         s->max_kept = kept > s->max_kept ? kept : s->max_kept;
@@ -289,18 +352,21 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
     return DR_OK;
 }
 
-static const char *kind_name(bool dora)
+static const char *kind_name(hf_adapter_kind kind, bool dora)
 {
-    return dora ? "DoRA" : "LoRA";
+    static const char *const names[] = {"LoRA", "LoHa", "LoKr"};
+
+    return dora ? "DoRA" : names[kind];
 }
 
 /* An adapter goes on as what it is. */
 static dr_status check_kind(const train_state *s, const train_options *o)
 {
-    if (s->adapter.dora == o->dora)
+    if (s->adapter.dora == o->dora && s->adapter.kind == o->kind)
         return DR_OK;
     return dr_fail(DR_EUSAGE, "%s: a %s adapter does not go on as %s", o->from_adapter,
-                   kind_name(s->adapter.dora), kind_name(o->dora));
+                   kind_name(s->adapter.kind, s->adapter.dora),
+                   kind_name(o->kind, o->dora));
 }
 
 /* The parameters as they are now, for PiSSA's base. */
@@ -324,7 +390,7 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
 
     *s = (train_state){0};
     if (o->from_adapter != NULL) {
-        DR_TRYF(hf_adapter_open(&s->adapter, o->from_adapter, m),
+        DR_TRYF(hf_adapter_open_any(&s->adapter, o->from_adapter, m),
                 "the adapter to start from");
         DR_TRY(check_kind(s, o));
         note_targets(s);
@@ -341,6 +407,8 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
     if (s->adapter.count == 0)
         DR_FAIL(DR_EUSAGE, "no module to train");
     s->adapter.dropout = o->dropout;
+    s->adapter.module_dropout = o->module_dropout;
+    s->adapter.rank_dropout_scale = o->rank_dropout_scale;
     DR_TRY(allocate(s));
     fill(s, o);
     if (pissa)
@@ -372,8 +440,13 @@ void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t se
 
     for (int layer = s->lowest; module < s->adapter.count; layer++) {
         for (size_t i = 0; i < s->layer_trained[layer]; i++, module++) {
+            uint64_t stream = (step << 40) ^ (sequence << 20) ^ module;
+            if (s->deltas != NULL) {
+                train_delta_masks(&s->deltas[layer][i], &s->adapter, seed, stream);
+                continue;
+            }
             s->layers[layer][i].seed = seed;
-            s->layers[layer][i].stream = (step << 40) ^ (sequence << 20) ^ module;
+            s->layers[layer][i].stream = stream;
         }
     }
 }

@@ -42,7 +42,8 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
     size_t head = head_bytes(c, seq);
 
     p->least = (best ? 20 : 16) * s->count + (s->start != NULL ? 4 * s->count : 0) +
-               layer_bytes(c, seq) + one + (layers + 2) * row + head + OTHER_BYTES;
+               layer_bytes(c, seq) + one + train_delta_floats(s, c) * sizeof(float) +
+               (layers + 2) * row + head + OTHER_BYTES;
     size_t left = budget > p->least ? budget - p->least : 0;
     p->kept = left / one < layers ? left / one : layers;
     left -= p->kept * one;

@@ -1,5 +1,5 @@
 /*
- * train.h - fine-tuning: LoRA and DoRA adapters on full-precision and on packed bases.
+ * train.h - fine-tuning: adapters on full-precision and on packed bases.
  *
  * Numerics follow PEFT and the Hugging Face Trainer (AdamW, betas .9/.999, eps 1e-8, weight
  * decay 0, clipping of the global norm at 1) in float; see train_lora.c for each source.
@@ -64,7 +64,12 @@ typedef struct {
     double alpha;   /* 16 */
     double dropout; /* 0.05 */
     bool rslora;
-    bool dora; /* with magnitudes */
+    hf_adapter_kind kind;
+    bool decompose_both, rank_dropout_scale; /* of LoKr, as in hf_adapter */
+    int decompose_factor;
+    double module_dropout; /* of LoHa and LoKr, whose rank_dropout is in dropout */
+    bool random_start;     /* of both: no factor begins at zero (init_weights false) */
+    bool dora;             /* with magnitudes */
     train_init init;
     int loftq_iter;          /* of train_loftq: 1 */
     const hf_adapter *start; /* what train_loftq made; NULL: none */

@@ -10,9 +10,20 @@
 #include "core/log.h"
 #include "train/train.h"
 
+/* A LoHa or LoKr module: its dW is added to the weights themselves (delta.c). */
+typedef struct {
+    const hf_lora_module *mod; /* f[].data: in param */
+    hf_slot slot;
+    size_t row0;
+    bool kron;   /* LoKr */
+    float *grad; /* of the factors, one after another */
+    float *rows; /* [n_out] what dropout leaves of each */
+    bool masked;
+} train_delta;
+
 /*
  * All trained parameters in one block, module after module: A [r][n_in], then B [n_out][r],
- * then DoRA's magnitude [n_out].
+ * then DoRA's magnitude [n_out]; of LoHa and LoKr the factors.
  * Gradients and the two moments lie alike, so that the optimizer is one loop.
  */
 typedef struct {
@@ -23,6 +34,7 @@ typedef struct {
     float *start;     /* owned: PiSSA's A and B, module after module; NULL without */
     float *norms;     /* owned: DoRA's, module after module [n_out]; nothing without */
     nn_lora **layers; /* arena: the modules of each layer, and behind them their starts */
+    train_delta **deltas;  /* arena: of each layer, LoHa and LoKr; else NULL */
     size_t *layer_counts;  /* arena */
     size_t *layer_trained; /* arena: without the starts */
     size_t max_kept;       /* largest sum of nn_lora_kept in a layer */
@@ -52,6 +64,26 @@ DR_MUST_USE dr_status train_state_norms(train_state *s, nn_decoder *d, const nn_
                                         bool fresh);
 /* Dropout masks differ by step and sequence; the same two numbers give the same mask. */
 void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence);
+
+/* ---- adapters as large as the weights (delta.c) ---- */
+
+typedef struct {
+    float *w[HF_SLOT_COUNT], *dw[HF_SLOT_COUNT]; /* [N][K], of slots with modules */
+    float *full[3];                              /* of the largest module */
+    void *block;                                 /* owned: dr_big_free */
+} train_delta_work;
+/* Floats that the work takes; 0: the adapter is another kind. */
+size_t train_delta_floats(const train_state *s, const hf_config *c);
+DR_MUST_USE dr_status train_delta_open(train_delta_work *k, const train_state *s,
+                                       const hf_config *c);
+/* own = w with the layer's adapter in its weights, and room for their gradients. */
+DR_MUST_USE dr_status train_delta_apply(nn_layer *own, nn_device *dev, train_delta_work *k,
+                                        const train_state *s, const nn_layer *w,
+                                        const hf_config *c);
+/* From the gradients of own's weights. */
+DR_MUST_USE dr_status train_delta_grads(nn_device *dev, train_delta_work *k,
+                                        const train_state *s, int layer);
+void train_delta_masks(train_delta *d, const hf_adapter *a, uint64_t seed, uint64_t stream);
 
 /* ---- AdamW (Loshchilov and Hutter 2019), as torch.optim.AdamW computes it in float
  * ---- */
@@ -103,6 +135,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
 typedef struct {
     nn_decoder *dec;
     train_state state;
+    train_delta_work delta;
     bool *stale; /* owned [layers]: norms of parameters before the last update; DoRA */
     const train_blocks *blocks;
     const train_options *o;

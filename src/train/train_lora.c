@@ -33,6 +33,7 @@ static void trainer_release(trainer *t)
     dr_big_free(t->dx);
     free(t->targets);
     free(t->stale);
+    dr_big_free(t->delta.block);
     free(t->sampler.order);
     dr_big_free(t->best);
     free(t->best_losses);
@@ -112,6 +113,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     if (o->base_grid != NULL)
         nn_decoder_round(t->dec, o->base_grid);
     DR_TRY(begin_norms(t));
+    DR_TRY(train_delta_open(&t->delta, &t->state, c));
     dr_log(DR_INFO,
            "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
            "%zu MB of memory",
@@ -150,11 +152,29 @@ static void set_documents(trainer *t, const train_blocks *b, size_t block)
     nn_decoder_documents(t->dec, starts, longest);
 }
 
+/* The layer's weights, with the adapter in them where it is of that kind. */
+static dr_status weights_of(trainer *t, int layer, bool adapter, const nn_layer **w,
+                            nn_layer *own)
+{
+    nn_device *dev = nn_decoder_device(t->dec);
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_decoder_layer(t->dec, layer, w));
+    if (!adapter || t->state.deltas == NULL)
+        return DR_OK;
+    DR_TRY(
+        train_delta_apply(own, dev, &t->delta, &t->state, *w, nn_decoder_config(t->dec)));
+    *w = own;
+done:
+    return st;
+}
+
 dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool adapter)
 {
     const int32_t *ids = b->ids + block * b->seq_len;
     size_t n = b->lengths[block];
     const nn_layer *w = NULL;
+    nn_layer own;
     float *input = NULL;
     dr_status st = DR_OK;
 
@@ -164,7 +184,7 @@ dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool ad
         nn_acts *acts = acts_of(t, layer, &input);
         if (input != NULL)
             memcpy(input, t->x, n * t->hidden * sizeof(float));
-        DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        DR_TRY(weights_of(t, layer, adapter, &w, &own));
         if (t->stale[layer])
             DR_TRY(train_state_norms(&t->state, t->dec, w, false));
         t->stale[layer] = false;
@@ -178,19 +198,25 @@ done:
 static dr_status backward(trainer *t, size_t n)
 {
     const nn_layer *w = NULL;
+    nn_layer own;
     float *input = NULL;
+    bool whole = t->state.deltas != NULL;
     dr_status st = DR_OK;
 
     for (int layer = t->layers - 1; layer >= t->state.lowest; layer--) {
         nn_acts *acts = acts_of(t, layer, &input);
-        DR_TRY(nn_decoder_layer(t->dec, layer, &w));
+        DR_TRY(weights_of(t, layer, true, &w, &own));
         if (input != NULL) {
             memcpy(t->x, input, n * t->hidden * sizeof(float));
             DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                     t->state.layer_counts[layer]));
         }
         DR_TRY(nn_layer_backward(t->dec, w, 1, n, t->dx, acts, t->state.layers[layer],
-                                 t->state.layer_counts[layer], layer > t->state.lowest));
+                                 t->state.layer_counts[layer],
+                                 whole || layer > t->state.lowest));
+        if (whole)
+            DR_TRY(
+                train_delta_grads(nn_decoder_device(t->dec), &t->delta, &t->state, layer));
     }
 done:
     return st;

@@ -11,6 +11,7 @@ void train_options_default(train_options *o)
                          .alpha = 16,
                          .dropout = 0.05,
                          .loftq_iter = 1,
+                         .decompose_factor = -1,
                          .epochs = 3,
                          .batch = 8,
                          .accumulation = 1,

@@ -61,8 +61,12 @@ static void log_step(trainer *t, train_report *r)
 static void set_dropout(trainer *t, float p)
 {
     for (int layer = 0; layer < t->layers; layer++)
-        for (size_t i = 0; i < t->state.layer_trained[layer]; i++)
-            t->state.layers[layer][i].dropout = p;
+        for (size_t i = 0; i < t->state.layer_trained[layer]; i++) {
+            if (t->state.deltas != NULL)
+                t->state.deltas[layer][i].masked = false; /* until the next masks */
+            else
+                t->state.layers[layer][i].dropout = p;
+        }
 }
 
 /* Means of the blocks (NaN: no target) and over all targets. */

@@ -114,7 +114,7 @@ CASES = {
     "lokr": dict(config=peft.LoKrConfig(r=3, alpha=6, target_modules=MORE,
                                         task_type="CAUSAL_LM")),
     "lokr_both": dict(config=peft.LoKrConfig(r=2, alpha=3, decompose_both=True,
-                                             decompose_factor=4, target_modules=MODULES,
+                                             decompose_factor=8, target_modules=MODULES,
                                              task_type="CAUSAL_LM")),
     "lokr_whole": dict(config=peft.LoKrConfig(r=64, alpha=16, target_modules=MODULES,
                                               task_type="CAUSAL_LM")),

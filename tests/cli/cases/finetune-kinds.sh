@@ -9,7 +9,7 @@ finetune() {
     grep -e '^drupe: [^w]' -e '^  hint' said
     return $status
 }
-for kind in lora qlora dora loftq; do
+for kind in lora qlora dora loftq loha lokr; do
     echo "== $kind"
     finetune -m m --method $kind --lora_r 4 -o $kind && ls $kind $kind/adapter
     grep -o -e '"peft_type": "[^"]*"' -e '"use_dora": [a-z]*' $kind/adapter/adapter_config.json
@@ -26,4 +26,8 @@ finetune -m m --init_lora_weights pissa --lora_r 4 -o pissa &&
 finetune -m m --method dora --init_lora_weights pissa -o on
 finetune -m m --loftq_iter 3 -o on
 finetune -m q/model --method dora --lora_r 4 -o on && echo "dora on a packed base"
+finetune -m m --method loha --use_rslora -o on
+"$drupe" inspect -m loha/adapter
+"$drupe" inspect -m lokr/adapter
+"$drupe" convert-adapters -a loha/adapter -o x.onnx_adapter 2>&1
 finetune -m m --method doar -o on

@@ -9,7 +9,7 @@
 enum { TRAINED = 5, STEPS = 9 };
 
 static dr_arena arena;
-static enum { LORA, DORA, QLORA, PISSA, KINDS } kind;
+static enum { LORA, DORA, QLORA, PISSA, LOHA, LOKR, KINDS } kind;
 static const train_blocks judged = {.ids = tiny_ids + TRAINED * TINY_T,
                                     .lengths = tiny_lengths + TRAINED,
                                     .count = 1,
@@ -24,6 +24,9 @@ static train_options options(const char *folder)
     train_options_default(&o);
     o.base_grid = kind == QLORA ? &nf4 : NULL;
     o.dora = kind == DORA;
+    o.kind = kind == LOHA   ? HF_ADAPTER_LOHA
+             : kind == LOKR ? HF_ADAPTER_LOKR
+                            : HF_ADAPTER_LORA;
     o.init = kind == PISSA ? TRAIN_INIT_PISSA : TRAIN_INIT_UNIFORM;
     o.r = 4;
     o.dropout = 0.2;

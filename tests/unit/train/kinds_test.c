@@ -38,10 +38,11 @@ static double distance(const char *a, const char *b)
     hf_adapter x = {0}, y = {0};
     double worst = 0;
 
-    CHECK_OK(hf_adapter_open(&x, a, NULL));
-    CHECK_OK(hf_adapter_open(&y, b, NULL));
+    CHECK_OK(hf_adapter_open_any(&x, a, NULL));
+    CHECK_OK(hf_adapter_open_any(&y, b, NULL));
     CHECK_EQ_INT(x.count, y.count);
     CHECK_EQ_INT(x.dora, y.dora);
+    CHECK_EQ_INT(x.kind, y.kind);
     for (size_t i = 0; i < x.count && i < y.count; i++) {
         const hf_lora_module *p = &x.modules[i], *q = &y.modules[i];
         size_t r = (size_t)p->r;
@@ -51,6 +52,12 @@ static double distance(const char *a, const char *b)
         worst = fmax(worst, widest(p->a, q->a, r * p->n_in));
         worst = fmax(worst, widest(p->b, q->b, r * p->n_out));
         worst = fmax(worst, widest(p->magnitude, q->magnitude, p->n_out));
+        for (size_t k = 0; k < HF_FACTORS; k++) {
+            CHECK_EQ_INT(p->f[k].rows, q->f[k].rows);
+            CHECK_EQ_INT(p->f[k].cols, q->f[k].cols);
+            worst = fmax(worst,
+                         widest(p->f[k].data, q->f[k].data, p->f[k].rows * p->f[k].cols));
+        }
     }
     hf_adapter_release(&x);
     hf_adapter_release(&y);
@@ -142,6 +149,81 @@ static void test_dora_start(void)
     CHECK_TRAIL("a LoRA adapter does not go on as DoRA");
     train_report_release(&r[0]);
     train_report_release(&r[1]);
+}
+
+/* ---- LoHa, LoKr ---- */
+
+static void as_loha(train_options *o)
+{
+    o->kind = HF_ADAPTER_LOHA;
+}
+
+static void as_lokr(train_options *o)
+{
+    o->kind = HF_ADAPTER_LOKR;
+}
+
+static void mlp_and_attention(train_options *o)
+{
+    static const char *const names[] = {"q_proj", "o_proj", "gate_proj", "down_proj"};
+
+    o->targets = names;
+    o->target_count = DR_COUNT(names);
+}
+
+/* A fresh one changes nothing, its factors have PEFT's shapes, and it is the base's again
+ * with all modules dropped; with init_weights false it changes something. */
+static void test_large_start(const char *name, hf_adapter_kind kind, int r)
+{
+    train_options o = golden_options();
+    train_report base = {0}, run = {0};
+    hf_adapter x = {0}, y = {0};
+
+    o.max_steps = 1;
+    mlp_and_attention(&o);
+    CHECK_OK(tiny_train(&base, "cpu", 2, 4, &o, "start-lora"));
+    o.kind = kind;
+    o.r = r;
+    CHECK_OK(tiny_train(&run, "cpu", 2, 4, &o, "start-large"));
+    CHECK_NEAR(run.losses[0], base.losses[0], 1e-6);
+    CHECK(run.grad_norms[0] > 1e-6);
+    train_report_release(&run);
+    CHECK_OK(hf_adapter_open_any(&x, tiny_path("start-large"), NULL));
+    CHECK_OK(hf_adapter_open_any(&y, golden(name, "start"), NULL));
+    for (size_t i = 0; i < x.count && i < y.count && kind == HF_ADAPTER_LOKR; i++)
+        for (size_t k = 0; k < HF_FACTORS; k++)
+            CHECK_EQ_INT(x.modules[i].f[k].cols, y.modules[i].f[k].cols);
+    o.random_start = true;
+    CHECK_OK(tiny_train(&run, "cpu", 2, 4, &o, "start-large"));
+    CHECK(fabs(run.losses[0] - base.losses[0]) > 1e-6);
+    train_report_release(&run);
+    o.module_dropout = 0.999999;
+    CHECK_OK(tiny_train(&run, "cpu", 2, 4, &o, "start-large"));
+    CHECK_NEAR(run.losses[0], base.losses[0], 1e-6);
+    train_report_release(&run);
+    train_report_release(&base);
+    hf_adapter_release(&x);
+    hf_adapter_release(&y);
+}
+
+/* Kept or computed twice, on any threads: the same bytes, with dropouts. */
+static void test_large_bytes(hf_adapter_kind kind)
+{
+    train_options o = golden_options();
+    train_report r = {0};
+
+    o.kind = kind;
+    o.r = 3;
+    o.dropout = 0.3;
+    o.module_dropout = 0.2;
+    o.max_steps = 3;
+    o.random_start = true;
+    CHECK_OK(tiny_train(&r, "cpu", 1, 4, &o, "large-one"));
+    train_report_release(&r);
+    o.keep_bytes = 1;
+    CHECK_OK(tiny_train(&r, "cpu", 3, 4, &o, "large-three"));
+    train_report_release(&r);
+    tiny_same("large-one", "large-three");
 }
 
 /* ---- QLoRA ---- */
@@ -389,6 +471,16 @@ int main(void)
         test_steps("qlora", "llama", 128, devices[i], as_qlora);
         test_steps("qlora_double", "llama", 128, devices[i], as_qlora_double);
     }
+    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+        test_steps("loha", "llama", 128, devices[i], as_loha);
+        test_steps("lokr", "llama", 128, devices[i], as_lokr);
+        test_steps("lokr_both", "llama", 128, devices[i], as_lokr);
+        test_steps("lokr_whole", "llama", 128, devices[i], as_lokr);
+    }
+    test_large_start("loha", HF_ADAPTER_LOHA, 3);
+    test_large_start("lokr", HF_ADAPTER_LOKR, 3);
+    test_large_bytes(HF_ADAPTER_LOHA);
+    test_large_bytes(HF_ADAPTER_LOKR);
     test_dora_start();
     test_pissa();
     test_loftq("loftq", 1);
