@@ -122,9 +122,14 @@ static dr_status read_settings(struct settings *s, const json_t *o, const char *
     DR_TRY(dr_json_str(o, "peft_type", &type, where));
     if (type == NULL)
         DR_FAIL(DR_EFORMAT, "%s: peft_type is missing", where);
-    if (strcmp(type, "LORA") != 0)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: adapters of type %s are not supported, only LORA",
-                where, type);
+    if (strcmp(type, "LORA") != 0) {
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "%s: adapters of type %s are not supported, only LORA", where, type);
+        if (strcmp(type, "LOHA") == 0 || strcmp(type, "LOKR") == 0)
+            dr_hint("merge it into its base: drupe convert -m BASE -a ADAPTER --to "
+                    "safetensors");
+        goto done;
+    }
     DR_TRY(dr_json_str(o, "bias", &bias, where));
     if (strcmp(bias, "none") != 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: bias %s is not supported, only none", where, bias);

@@ -39,6 +39,7 @@ typedef struct {
     /* LoHa: w1_a, w1_b, w2_a, w2_b, and dW = scale (w1_a w1_b) o (w2_a w2_b).  LoKr: the
      * same or w1 and none, w2 and none, and dW = scale w1 (x) w2. */
     hf_factor f[HF_FACTORS];
+    hf_adapter_kind kind; /* its adapter's */
 } hf_lora_module;
 
 typedef struct {

@@ -71,6 +71,7 @@ void hf_lycoris_shapes(hf_lora_module *mod, const hf_adapter *a)
 {
     size_t r = (size_t)mod->r, l, k, m, n;
 
+    mod->kind = a->kind;
     if (a->kind == HF_ADAPTER_LOHA) {
         mod->f[0] = mod->f[2] = shape(mod->n_out, r);
         mod->f[1] = mod->f[3] = shape(r, mod->n_in);
@@ -127,6 +128,7 @@ static dr_status check_factors(hf_lora_module *mod, hf_adapter_kind kind, const 
     hf_factor *f = mod->f;
     size_t outs[2], ins[2];
 
+    mod->kind = kind;
     for (size_t i = 0; i < 4; i += 2) {
         bool two = f[i + 1].data != NULL;
         if (f[i].data == NULL || (kind == HF_ADAPTER_LOHA && !two))
@@ -250,6 +252,42 @@ done:
     json_decref(config);
     dr_arena_release(&a);
     return st;
+}
+
+/* ---- dW ---- */
+
+/* out = row i of a matrix, or of a product of two. */
+static void factor_row(float *out, size_t cols, const hf_factor f[2], size_t i)
+{
+    const float *row = f[0].data + i * f[0].cols;
+
+    if (f[1].rows == 0) {
+        memcpy(out, row, cols * sizeof(*out));
+        return;
+    }
+    memset(out, 0, cols * sizeof(*out));
+    for (size_t j = 0; j < f[1].rows; j++)
+        for (size_t k = 0; k < cols; k++)
+            out[k] += row[j] * f[1].data[j * cols + k];
+}
+
+static size_t columns(const hf_factor f[2])
+{
+    return f[1].rows > 0 ? f[1].cols : f[0].cols;
+}
+
+void hf_lycoris_add_row(float *w, const hf_lora_module *mod, size_t row)
+{
+    const hf_factor *f = mod->f;
+    size_t left = columns(&f[0]), right = columns(&f[2]), high = f[2].rows;
+    bool kron = mod->kind == HF_ADAPTER_LOKR;
+    float *p = dr_calloc(left + right, sizeof(*p)), *q = p + left;
+
+    factor_row(p, left, &f[0], kron ? row / high : row);
+    factor_row(q, right, &f[2], kron ? row % high : row);
+    for (size_t k = 0; k < mod->n_in; k++)
+        w[k] += kron ? p[k / right] * q[k % right] * mod->scale : p[k] * q[k] * mod->scale;
+    free(p);
 }
 
 /* ---- writing ---- */

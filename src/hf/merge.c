@@ -9,7 +9,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "hf/roles_impl.h"
+#include "hf/peft_impl.h"
 
 enum { ROWS = 16 }; /* a task's */
 
@@ -48,7 +48,9 @@ dr_status hf_merged_factor(float *factor, const float *w, const hf_lora_module *
 
 void hf_merge_delta(float *w, const hf_lora_module *mod, size_t row0, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && mod->kind != HF_ADAPTER_LORA; i++)
+        hf_lycoris_add_row(w + i * mod->n_in, mod, row0 + i);
+    for (size_t i = 0; i < count && mod->kind == HF_ADAPTER_LORA; i++)
         add_row(w + i * mod->n_in, mod, mod->b + (row0 + i) * (size_t)mod->r);
 }
 

@@ -27,6 +27,9 @@ json_t *hf_adapter_number(double v);
 /* rank_pattern and alpha_pattern. */
 void hf_adapter_put_patterns(json_t *config, const hf_adapter *a);
 
+/* w[n_in] += the row of a LoHa or LoKr module's dW. */
+void hf_lycoris_add_row(float *w, const hf_lora_module *mod, size_t row);
+
 /* hf_adapter_write of LoHa and LoKr. */
 DR_MUST_USE dr_status hf_lycoris_write(const hf_adapter *a, const char *dir,
                                        const char *base_model, const char *const *targets,

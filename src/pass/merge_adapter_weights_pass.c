@@ -65,7 +65,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 
     DR_TRY(check_input(in));
     DR_TRYF(hf_model_open(&m, in->path), "opening the base model");
-    DR_TRY(hf_adapter_open(&adapter, in->adapters[0].path, m));
+    DR_TRY(hf_adapter_open_any(&adapter, in->adapters[0].path, m));
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(merge(dir, m, &adapter, job->threads));
     DR_TRYF(hf_model_open(&made, dir), "reading the result back");

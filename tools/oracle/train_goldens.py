@@ -7,6 +7,7 @@ train_goldens.py REPO [CASE ...]   writes tests/golden/train/ (case lora) and
   start/, end/      PEFT folders before and after
   losses.json       loss and gradient norm of each step, versions, settings
   base.safetensors  qlora, loftq: what the base's linears are computed with
+  merged.safetensors  loha, lokr: a linear with the trained adapter in it
 The base is tests/golden/tiny/FAMILY in float32; blocks in order, batch 2, two micro-batches a
 step, AdamW, gradients clipped at 1; the Trainer's own arithmetic is what this loop spells out.
 
@@ -192,6 +193,12 @@ def one(name, ids, family="llama", config=None, four=None, loftq=0):
         optimizer.zero_grad()
         losses.append(total)
         norms.append(norm)
+    if name.startswith("lo") and name[2:4] in ("ha", "kr"):
+        layer = "model.layers.1.self_attn.q_proj"
+        module = model.base_model.model.get_submodule(layer)
+        merged = module.base_layer.weight + module.get_delta_weight("default")
+        safetensors.torch.save_file({layer + ".weight": merged.detach().clone()},
+                                    out / "merged.safetensors")
     more = {}
     if name == "pissa":
         more["path_initial_model_for_weight_conversion"] = str(out / "start")

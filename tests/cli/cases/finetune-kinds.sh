@@ -29,5 +29,7 @@ finetune -m q/model --method dora --lora_r 4 -o on && echo "dora on a packed bas
 finetune -m m --method loha --use_rslora -o on
 "$drupe" inspect -m loha/adapter
 "$drupe" inspect -m lokr/adapter
+"$drupe" convert -m m -a loha/adapter --to safetensors -o merged >said 2>&1 || cat said
+ls merged/model/model.safetensors
 "$drupe" convert-adapters -a loha/adapter -o x.onnx_adapter 2>&1
 finetune -m m --method doar -o on

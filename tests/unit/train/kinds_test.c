@@ -206,6 +206,37 @@ static void test_large_start(const char *name, hf_adapter_kind kind, int r)
     hf_adapter_release(&y);
 }
 
+/* The adapter in a linear of its base is PEFT's. */
+static void test_merged(const char *name)
+{
+    hf_adapter ad = {0};
+    hf_model *m = NULL;
+    dr_map map = {0};
+    uint64_t header = 0;
+    const hf_linear *linears = NULL;
+    float *w = NULL;
+    size_t at = 0;
+
+    CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
+    CHECK_OK(hf_adapter_open_any(&ad, golden(name, "end"), m));
+    (void)hf_layer_linears(m, 1, &linears); /* q_proj first */
+    while (at + 1 < ad.count && strcmp(ad.modules[at].module, linears[0].path) != 0)
+        at++;
+    size_t count = linears[0].n_out * linears[0].n_in;
+    w = dr_calloc(count, sizeof(*w));
+    CHECK_OK(hf_linear_read(m, &linears[0], w, 0, linears[0].n_out));
+    CHECK_OK(hf_merge_rows(w, &ad.modules[at], 0, linears[0].n_out));
+    CHECK_OK(dr_map_open(&map, golden(name, "merged.safetensors")));
+    memcpy(&header, map.data, sizeof(header));
+    if (CHECK_EQ_INT(map.size, 8 + header + count * sizeof(float)))
+        CHECK_NEAR(widest(w, (const float *)(const void *)(map.data + 8 + header), count),
+                   0, 1e-6);
+    dr_map_close(&map);
+    hf_adapter_release(&ad);
+    hf_model_close(m);
+    free(w);
+}
+
 /* Kept or computed twice, on any threads: the same bytes, with dropouts. */
 static void test_large_bytes(hf_adapter_kind kind)
 {
@@ -479,6 +510,10 @@ int main(void)
     }
     test_large_start("loha", HF_ADAPTER_LOHA, 3);
     test_large_start("lokr", HF_ADAPTER_LOKR, 3);
+    test_merged("loha");
+    test_merged("lokr");
+    test_merged("lokr_both");
+    test_merged("lokr_whole");
     test_large_bytes(HF_ADAPTER_LOHA);
     test_large_bytes(HF_ADAPTER_LOKR);
     test_dora_start();
