@@ -56,6 +56,12 @@ dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
         DR_TRY(flow_data_key(&data, &alt->data));
         json_object_set(parts, "data", data);
     }
+    if (alt->has_eval) {
+        json_decref(data);
+        data = NULL;
+        DR_TRY(flow_data_key(&data, &alt->eval));
+        json_object_set(parts, "eval", data);
+    }
     cache_key(key, parts);
 done:
     json_decref(config);
@@ -99,6 +105,7 @@ static dr_status make(run *r, run_model *m, const wf_alternative *alt)
                             .steps = &step,
                             .step_count = 1,
                             .data = alt->data,
+                            .eval = alt->has_eval ? &alt->eval : NULL,
                             .threads = r->o->threads};
     flow_result made = {0};
     json_t *info = NULL;

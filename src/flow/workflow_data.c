@@ -56,6 +56,9 @@ dr_status wf_data(data_options *out, workflow *w, const dr_node *n)
     const dr_node *pre = dr_node_get(found, "pre_process_data_config");
     out->data_name = wf_str(dr_node_get(load, "data_name"));
     out->data_files = wf_strs(&w->arena, dr_node_get(load, "data_files"));
+    const char *split = wf_str(dr_node_get(load, "split"));
+    out->split = split != NULL && strcmp(split, "train") != 0 ? split : NULL;
+    out->answers_only = wf_bool(dr_node_get(pre, "completion_only_loss"), false);
     DR_TRY(cols(out, w, dr_node_get(pre, "text_cols")));
     out->text_template = wf_str(dr_node_get(pre, "text_template"));
     out->use_chat_template = wf_bool(dr_node_get(pre, "chat_template"), false);

@@ -92,6 +92,8 @@ typedef struct {
     size_t choice_count;
     bool has_data;
     data_options data;
+    bool has_eval; /* of a training */
+    data_options eval;
     const dr_node *node;
 } wf_alternative;
 

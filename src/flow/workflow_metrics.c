@@ -225,6 +225,8 @@ static dr_status read_metric(workflow *w, wf_metric *m, const dr_node *n)
     if (data != NULL && (m->kind != WF_ACCURACY || m->task != NULL))
         DR_TRY(dr_node_fail(&w->doc, data, "%s reads no data set", type));
     DR_TRY(wf_data(&m->data, w, data));
+    if (m->data.answers_only)
+        DR_TRY(dr_node_fail(&w->doc, data, "completion_only_loss is of trainings"));
     DR_TRY(read_figures(w, m, n));
     DR_TRY(canonical(w, m));
 done:

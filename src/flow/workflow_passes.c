@@ -22,7 +22,8 @@ static bool is_entry_key(const char *key)
 static bool is_data_key(const char *key)
 {
     return strcmp(key, "data_config") == 0 || strcmp(key, "train_data_config") == 0 ||
-           strcmp(key, "calibration_data_config") == 0;
+           strcmp(key, "calibration_data_config") == 0 ||
+           strcmp(key, "eval_data_config") == 0;
 }
 
 /* The trail's message, behind the place of what it is about. */
@@ -163,8 +164,14 @@ static dr_status read_members(workflow *w, wf_alternative *alt, wf_choice *choic
                 continue;
             if (!json_is_string(n->value) && !json_is_object(n->value))
                 DR_TRY(dr_node_fail(&w->doc, n, "expected a data set or its name"));
-            DR_TRY(wf_data(&alt->data, w, n));
-            alt->has_data = true;
+            bool eval = strcmp(n->key, "eval_data_config") == 0;
+            if (eval && !alt->def->trains)
+                DR_TRY(dr_node_fail(&w->doc, n, "%s evaluates nothing", alt->def->name));
+            DR_TRY(wf_data(eval ? &alt->eval : &alt->data, w, n));
+            if (!alt->def->trains && alt->data.answers_only)
+                DR_TRY(dr_node_fail(&w->doc, n, "completion_only_loss is of trainings"));
+            alt->has_data = alt->has_data || !eval;
+            alt->has_eval = alt->has_eval || eval;
         } else if (inner && json_is_object(n->value)) {
             DR_TRY(read_members(w, alt, choices, n));
         } else if (inner) {

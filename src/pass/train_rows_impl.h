@@ -114,7 +114,8 @@
         DR_REFUSED("ephemeral_gpu_offload", "CUDA devices come later", NULL),              \
         DR_REFUSED("train_data_config", "data sets by name are those of workflow files",   \
                    NULL),                                                                  \
-        DR_REFUSED("eval_data_config", "workflow files have no evaluation set yet", NULL), \
+        DR_REFUSED("eval_data_config", "data sets by name are those of workflow files",    \
+                   NULL),                                                                  \
         DR_REFUSED("training_args", "its members are parameters of their own",             \
                    "max_steps")
 

@@ -65,3 +65,14 @@ ls -d no 2>/dev/null
 # shellcheck disable=SC2086
 "$drupe" $base --train_split 'train[:75%]' --eval_split 'train[75%:]' --dry_run |
     grep -e split -e '"name"' -e data_config
+# a saved one runs as a workflow, to the same adapter
+# shellcheck disable=SC2086
+"$drupe" $base --train_split 'train[:75%]' --eval_split 'train[75%:]' --eval_steps 2 \
+    --save_config_file -o saved >said 2>&1 || cat said
+sed 's/"output_dir": "[^"]*"/"output_dir": "again"/' saved/config.json >saved.json
+"$drupe" run --config saved.json >said 2>&1 || cat said
+found=$(find again -name adapter_model.safetensors ! -path '*checkpoint*' | head -n 1)
+cmp saved/adapter/adapter_model.safetensors "$found" && echo "the same adapter"
+find again -name trainer_state.json -o -name report.html | head -n 1 | xargs grep -c eval >/dev/null
+sed 's/"eval_data_config": "eval_data"/"eval_data_config": "nothing"/' saved.json >bad.json
+try run --config bad.json
