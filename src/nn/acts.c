@@ -1,7 +1,6 @@
 /*
  * acts.c - room for what a layer computes on the way.
  */
-#include "core/mem.h"
 #include "nn/decoder_impl.h"
 
 /* Floats of what only some families have. */
@@ -56,14 +55,20 @@ size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept)
     return place(&a, c, b, t, lora_kept, NULL) * sizeof(float);
 }
 
-dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept)
+dr_status nn_acts_new_there(nn_acts *a, nn_device *dev, const hf_config *c, size_t b,
+                            size_t t, size_t lora_kept)
 {
+    float *p = NULL;
     dr_status st = DR_OK;
-    void *p = NULL;
 
-    DR_TRY(
-        dr_big_alloc(&p, nn_acts_bytes(c, b, t, lora_kept), 1, "activations of a layer"));
+    DR_TRY(nn_mem_new(dev, &p, place(a, c, b, t, lora_kept, NULL), NN_MEM_FLOAT,
+                      "activations of a layer"));
     (void)place(a, c, b, t, lora_kept, p);
 done:
     return st;
+}
+
+dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept)
+{
+    return nn_acts_new_there(a, NULL, c, b, t, lora_kept);
 }

@@ -5,6 +5,10 @@
  * (or alone, when they do not fit).  What is not kept is read again from the mapped file
  * each time it is needed: converting a layer costs about as much as 3 rows of its products,
  * so callers put many rows through a layer once it is loaded.
+ *
+ * In memory of the device's own (nn_decoder_open_there) a layer has two blocks: norms and
+ * biases, and weights, in bf16 where that holds all that the file has (or all that the
+ * device's products take).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -79,17 +83,33 @@ static size_t norm_parts(nn_part *parts, nn_layer *w, const hf_config *c)
     return n;
 }
 
+enum { SMALL_PARTS = 2 * HF_NORM_FINAL + HF_SLOT_COUNT };
+
+/* Norms and biases. */
+static size_t small_parts(nn_part *parts, nn_layer *w, const hf_config *c)
+{
+    size_t n = norm_parts(parts, w, c);
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++)
+        if (has_bias(c, s))
+            parts[n++] = (nn_part){&w->bias[s], hf_slot_out(c, s)};
+    return n;
+}
+
+static size_t weight_parts(nn_part *parts, nn_layer *w, const hf_config *c)
+{
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++)
+        parts[s] = (nn_part){&w->w[s], hf_slot_out(c, s) * hf_slot_in(c, s)};
+    return HF_SLOT_COUNT;
+}
+
 /* Members of w point into the block at `at`; returns its floats. */
 static size_t place_layer(nn_layer *w, const hf_config *c, float *at)
 {
-    nn_part parts[2 * HF_NORM_FINAL + 2 * HF_SLOT_COUNT];
-    size_t n = norm_parts(parts, w, c);
+    nn_part parts[SMALL_PARTS + HF_SLOT_COUNT];
+    size_t n = small_parts(parts, w, c);
 
-    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
-        parts[n++] = (nn_part){&w->w[s], hf_slot_out(c, s) * hf_slot_in(c, s)};
-        if (has_bias(c, s))
-            parts[n++] = (nn_part){&w->bias[s], hf_slot_out(c, s)};
-    }
+    n += weight_parts(parts + n, w, c);
     return nn_place(parts, n, at);
 }
 
@@ -129,21 +149,27 @@ done:
 
 static void plan_memory(nn_decoder *d, size_t keep_bytes)
 {
-    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float);
+    const hf_linear *linears = NULL;
+    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float), each = sizeof(float);
 
-    d->keep = dr_mul(&layers, d->layer_floats * sizeof(float), (size_t)d->c->layers) &&
+    (void)hf_layer_linears(d->m, 0, &linears);
+    if (d->mem != NULL &&
+        (d->mem->backend->rounds || (d->c->dtype == DR_DTYPE_BF16 && !linears[0].packed)))
+        each = sizeof(uint16_t);
+    d->keep = dr_mul(&layers, d->layer_floats * each, (size_t)d->c->layers) &&
               layers <= keep_bytes;
     d->keep_head = head <= (d->keep ? keep_bytes - layers : keep_bytes);
 }
 
-dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
-                          size_t keep_bytes)
+static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
+                         const hf_model *m, size_t keep_bytes)
 {
     dr_status st = DR_OK;
     nn_decoder *d = dr_calloc(1, sizeof(*d));
     nn_layer measure = {0};
 
     d->dev = dev;
+    d->mem = mem;
     d->m = m;
     d->c = hf_model_config(m);
     d->dims = nn_dims_of(d->c);
@@ -154,6 +180,9 @@ dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
     size_t count = d->keep ? (size_t)d->c->layers : 1;
     d->layers = dr_calloc(count, sizeof(*d->layers));
     d->blocks = dr_calloc(count, sizeof(*d->blocks));
+    d->weights = dr_calloc(count, sizeof(*d->weights));
+    d->loaded = dr_calloc(count, sizeof(*d->loaded));
+    d->exact = dr_calloc(count, sizeof(*d->exact));
     DR_TRY(load_outer(d));
     *out = d;
     d = NULL;
@@ -169,22 +198,40 @@ void nn_decoder_round(nn_decoder *d, const hf_bnb *g)
     d->grid = *g;
 }
 
+dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
+                          size_t keep_bytes)
+{
+    return open_in(out, dev, NULL, m, keep_bytes);
+}
+
+dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev, const hf_model *m,
+                                size_t keep_bytes)
+{
+    return open_in(out, dev, nn_mem_room(dev) > 0 ? dev : NULL, m, keep_bytes);
+}
+
 void nn_decoder_close(nn_decoder *d)
 {
     if (d == NULL)
         return;
-    for (size_t i = 0; d->blocks != NULL && i < (d->keep ? (size_t)d->c->layers : 1); i++)
-        dr_big_free(d->blocks[i]);
+    for (size_t i = 0; d->exact != NULL && i < (d->keep ? (size_t)d->c->layers : 1); i++) {
+        nn_mem_free(d->mem, d->blocks[i]);
+        nn_mem_free(d->mem, d->weights[i]);
+    }
     free(d->layers);
     free(d->blocks);
+    free(d->weights);
+    free(d->exact);
+    free(d->loaded);
+    dr_big_free(d->stage);
     free(d->norm_block);
     free(d->final_norm);
     free(d->final_bias);
     free(d->head_bias);
-    dr_big_free(d->head);
+    nn_mem_free(d->mem, d->head);
     nn_rope_release(&d->rope);
     nn_rope_release(&d->rope_local);
-    dr_big_free(d->work);
+    nn_mem_free(d->mem, d->work);
     free(d);
 }
 
@@ -209,15 +256,32 @@ dr_status nn_scratch(nn_decoder *d, float **out, size_t floats)
     dr_status st = DR_OK;
 
     if (floats > d->work_floats) {
-        void *p = NULL;
-        dr_big_free(d->work);
+        nn_mem_free(d->mem, d->work);
         d->work = NULL;
         d->work_floats = 0;
-        DR_TRY(dr_big_alloc(&p, floats, sizeof(float), "activations of a layer"));
-        d->work = p;
+        DR_TRY(
+            nn_mem_new(d->mem, &d->work, floats, NN_MEM_FLOAT, "activations of a layer"));
         d->work_floats = floats;
     }
     *out = d->work;
+done:
+    return st;
+}
+
+dr_status nn_stage(nn_decoder *d, float **out, size_t floats)
+{
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    if (floats > d->stage_floats) {
+        dr_big_free(d->stage);
+        d->stage = NULL;
+        d->stage_floats = 0;
+        DR_TRY(dr_big_alloc(&p, floats, sizeof(float), "weights on their way"));
+        d->stage = p;
+        d->stage_floats = floats;
+    }
+    *out = d->stage;
 done:
     return st;
 }
@@ -289,27 +353,139 @@ done:
     return st;
 }
 
+/* ---- layers in the device's memory ---- */
+
+typedef struct {
+    const float *x;
+    size_t count;
+    bool *inexact; /* [tasks] */
+} exact_job;
+
+static dr_status exact_task(void *ctx, size_t task, int worker)
+{
+    const exact_job *j = ctx;
+    size_t from = task * LOAD_ELEMENTS, left = j->count - from;
+    const float *x = j->x + from;
+    uint32_t low = 0, bits = 0;
+
+    (void)worker;
+    for (size_t i = 0; i < (left < LOAD_ELEMENTS ? left : LOAD_ELEMENTS); i++) {
+        memcpy(&bits, x + i, sizeof(bits));
+        low |= bits & 0xffffu;
+    }
+    j->inexact[task] = low != 0;
+    return DR_OK;
+}
+
+/* Has bf16 room for all that x[count] has? */
+static dr_status holds(nn_decoder *d, bool *yes, const float *x, size_t count)
+{
+    size_t tasks = (count + LOAD_ELEMENTS - 1) / LOAD_ELEMENTS;
+    exact_job j = {x, count, dr_calloc(tasks, sizeof(bool))};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, exact_task, &j));
+    for (size_t i = 0; i < tasks; i++)
+        *yes = *yes && !j.inexact[i];
+done:
+    free(j.inexact);
+    return st;
+}
+
+static dr_status copy_parts(nn_decoder *d, const nn_part *to, const nn_part *from, size_t n)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i++)
+        DR_TRY(nn_copy(d->dev, *to[i].p, *from[i].p, to[i].floats * sizeof(float)));
+done:
+    return st;
+}
+
+/* The blocks of layer place `at`, the weights' of the right kind. */
+static dr_status make_blocks(nn_decoder *d, size_t at, size_t small, size_t weights,
+                             bool exact)
+{
+    float *p = NULL;
+    dr_status st = DR_OK;
+
+    if (d->blocks[at] == NULL) {
+        DR_TRY(nn_mem_new(d->mem, &p, small, NN_MEM_FLOAT, "norms of a layer"));
+        d->blocks[at] = p;
+    }
+    if (d->weights[at] != NULL && d->exact[at] == exact)
+        return DR_OK;
+    nn_mem_free(d->mem, d->weights[at]);
+    d->weights[at] = NULL;
+    d->exact[at] = exact;
+    DR_TRY(nn_mem_new(d->mem, &p, weights, exact ? NN_MEM_BF16 : NN_MEM_FLOAT,
+                      "weights of a layer"));
+    d->weights[at] = p;
+done:
+    return st;
+}
+
+static dr_status load_there(nn_decoder *d, size_t at, int layer)
+{
+    const hf_config *c = d->c;
+    nn_layer *w = &d->layers[at], here = {0};
+    nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
+    nn_part weights[HF_SLOT_COUNT], weights_here[HF_SLOT_COUNT];
+    size_t n = small_parts(small, w, c), count = weight_parts(weights, w, c);
+    bool exact = true;
+    float *stage = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_stage(d, &stage, d->layer_floats));
+    (void)place_layer(&here, c, stage);
+    DR_TRY(load_weights(d, &here, layer));
+    (void)small_parts(small_here, &here, c);
+    (void)weight_parts(weights_here, &here, c);
+    for (size_t i = 0; i < count && !d->mem->backend->rounds; i++)
+        DR_TRY(holds(d, &exact, *weights_here[i].p, weights_here[i].floats));
+    DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
+                       exact));
+    w->index = layer;
+    (void)nn_place(small, n, d->blocks[at]);
+    (void)nn_place(weights, count, d->weights[at]);
+    DR_TRY(copy_parts(d, small, small_here, n));
+    DR_TRY(copy_parts(d, weights, weights_here, count));
+done:
+    return st;
+}
+
+static dr_status load_here(nn_decoder *d, size_t at, int layer)
+{
+    void *block = d->blocks[at];
+    dr_status st = DR_OK;
+
+    if (block == NULL)
+        DR_TRY(dr_big_alloc(&block, d->layer_floats, sizeof(float), "weights of a layer"));
+    (void)place_layer(&d->layers[at], d->c, block);
+    st = load_weights(d, &d->layers[at], layer);
+    if (st != DR_OK && d->blocks[at] == NULL)
+        dr_big_free(block);
+    DR_TRY(st);
+    d->blocks[at] = block;
+done:
+    return st;
+}
+
 dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
 {
     dr_status st = DR_OK;
     size_t at = d->keep ? (size_t)layer : 0;
     nn_layer *w = &d->layers[at];
-    void *block = d->blocks[at];
 
     DR_BUG_IF(layer < 0 || layer >= d->c->layers);
-    if (d->keep ? block != NULL : d->streamed == layer) {
+    if (d->keep ? d->loaded[at] : d->streamed == layer) {
         *out = w;
         return DR_OK;
     }
     d->streamed = -1;
-    if (block == NULL)
-        DR_TRY(dr_big_alloc(&block, d->layer_floats, sizeof(float), "weights of a layer"));
-    (void)place_layer(w, d->c, block);
-    st = load_weights(d, w, layer);
-    if (st != DR_OK && d->blocks[at] == NULL)
-        dr_big_free(block);
-    DR_TRYF(st, "loading layer %d of %d", layer, d->c->layers);
-    d->blocks[at] = block;
+    DR_TRYF(d->mem != NULL ? load_there(d, at, layer) : load_here(d, at, layer),
+            "loading layer %d of %d", layer, d->c->layers);
+    d->loaded[at] = true;
     d->streamed = layer;
     *out = w;
 done:
@@ -363,8 +539,12 @@ dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t c
     dr_status st = DR_OK;
     embed e = {d, x, ids, count};
 
+    if (d->mem != NULL)
+        DR_TRY(nn_stage(d, &e.x, count * d->dims.d));
     DR_TRY(dr_pool_run(nn_device_pool(d->dev), (count + EMBED_ROWS - 1) / EMBED_ROWS,
                        embed_task, &e));
+    if (d->mem != NULL)
+        DR_TRY(nn_copy(d->dev, x, e.x, count * d->dims.d * sizeof(*x)));
     if (d->c->embed_scale != 1)
         DR_TRY(nn_scale_cap(d->dev, x, count * d->dims.d, (float)d->c->embed_scale, 0.0f));
 done:
@@ -399,11 +579,11 @@ dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t 
         return DR_OK;
     size_t step = t < STREAM_ROWS ? STREAM_ROWS / t : 1;
     step = step < b ? step : b;
-    DR_TRY(nn_acts_new(&acts, d->c, step, t, 0));
+    DR_TRY(nn_acts_new_there(&acts, d->mem, d->c, step, t, 0));
     DR_TRY(nn_decoder_embed(d, x, ids, b * t));
     for (int layer = 0; layer < d->c->layers; layer++)
         DR_TRY(through_layer(d, layer, x, b, t, step, &acts));
 done:
-    dr_big_free(acts.x);
+    nn_mem_free(d->mem, acts.x);
     return st;
 }

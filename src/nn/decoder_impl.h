@@ -18,12 +18,14 @@ typedef struct {
 /* Tables of one rotation. */
 typedef struct {
     float *cos, *sin; /* owned [rows][rotary_dim/2], sin in the block of cos */
+    nn_device *mem;   /* whose block that is */
     size_t rows;
     bool is_long;
 } nn_rope_table;
 
 struct nn_decoder {
     nn_device *dev;     /* borrowed */
+    nn_device *mem;     /* dev: what is owned here lies in its memory; NULL: the host's */
     const hf_model *m;  /* borrowed */
     const hf_config *c; /* borrowed from m */
     nn_dims dims;
@@ -31,7 +33,12 @@ struct nn_decoder {
     bool keep;        /* every layer has its own block; else one for all */
     nn_layer *layers; /* owned: c->layers of them, or one */
     void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
-    int streamed;     /* without keep: which layer the one block holds; -1: none */
+    void **weights;   /* owned: with mem, the slots' weights of each of layers */
+    bool *loaded;     /* owned: each of layers holds its layer */
+    bool *exact;      /* owned: those are bf16, as they are in the file */
+    float *stage; /* owned: a layer, rows of the head or embeddings, on the way to mem */
+    size_t stage_floats;
+    int streamed; /* without keep: which layer the one block holds; -1: none */
     size_t layer_floats;
 
     bool rounds; /* linears, to this grid */
@@ -54,6 +61,9 @@ struct nn_decoder {
 };
 
 nn_dims nn_dims_of(const hf_config *c);
+
+/* Room in the host's memory for what goes to d->mem, like nn_scratch. */
+DR_MUST_USE dr_status nn_stage(nn_decoder *d, float **out, size_t floats);
 
 /* DR_EUNSUPPORTED: a part of the family that is not computed here, by name. */
 DR_MUST_USE dr_status nn_refuse(const hf_config *c);

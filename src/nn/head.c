@@ -33,7 +33,7 @@ static dr_status read_task(void *ctx, size_t task, int worker)
     return hf_embed_read(j->d->m, dst, j->row0 + at, n);
 }
 
-static dr_status read_rows(nn_decoder *d, float *dst, size_t row0, size_t rows)
+static dr_status read_here(nn_decoder *d, float *dst, size_t row0, size_t rows)
 {
     dr_status st = DR_OK;
     read_job j = {d, dst, row0, rows};
@@ -56,18 +56,38 @@ static size_t piece_rows(const nn_decoder *d)
     return rows < d->dims.v ? rows : d->dims.v;
 }
 
+static dr_status read_rows(nn_decoder *d, float *dst, size_t row0, size_t rows)
+{
+    size_t step = piece_rows(d), row = d->dims.d;
+    float *stage = NULL;
+    dr_status st = DR_OK;
+
+    if (d->mem == NULL)
+        return read_here(d, dst, row0, rows);
+    DR_TRY(nn_stage(d, &stage, step * row));
+    for (size_t i = 0; i < rows; i += step) {
+        size_t n = rows - i < step ? rows - i : step;
+        DR_TRY(read_here(d, stage, row0 + i, n));
+        DR_TRY(nn_copy(d->dev, dst + i * row, stage, n * row * sizeof(*dst)));
+    }
+done:
+    return st;
+}
+
 /* Rows row0 .. row0 + rows - 1 as floats; space [piece_rows][D] unless the head is kept. */
 static dr_status piece(nn_decoder *d, const float **out, float *space, size_t row0,
                        size_t rows)
 {
     dr_status st = DR_OK;
-    void *p = NULL;
+    float *p = NULL;
 
     if (d->keep_head && d->head == NULL) {
-        DR_TRY(dr_big_alloc(&p, d->dims.v * d->dims.d, sizeof(float), "the head"));
+        nn_mem_kind kind =
+            d->mem != NULL && d->mem->backend->rounds ? NN_MEM_BF16 : NN_MEM_FLOAT;
+        DR_TRY(nn_mem_new(d->mem, &p, d->dims.v * d->dims.d, kind, "the head"));
         st = read_rows(d, p, 0, d->dims.v);
         if (st != DR_OK)
-            dr_big_free(p);
+            nn_mem_free(d->mem, p);
         DR_TRY(st);
         d->head = p;
     }
@@ -176,7 +196,7 @@ static dr_status head_back(nn_decoder *d, chunk *c, size_t rows)
         DR_TRY(
             nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
     }
-    memset(c->dx, 0, rows * s->d * sizeof(*c->dx));
+    DR_TRY(nn_zero(d->dev, c->dx, rows * s->d * sizeof(*c->dx)));
     DR_TRY(nn_norm_back(d, c->dx, c->dnorm, c->x, d->final_norm, rows));
 done:
     return st;
@@ -211,23 +231,59 @@ done:
     return st;
 }
 
+/* Rows i .. run_end - 1 of the chunk are neighbours. */
+static size_t run_end(const rows *r, size_t i)
+{
+    size_t end = i + 1;
+
+    while (end < r->n && r->places[end] == r->places[end - 1] + 1)
+        end++;
+    return end;
+}
+
+/* The chunk's rows from their places in x, and to them in dx. */
+static dr_status take(const nn_decoder *d, const rows *r, float *chunk_x, const float *x)
+{
+    size_t row = d->dims.d;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0, end; i < r->n; i = end) {
+        end = run_end(r, i);
+        DR_TRY(nn_copy(d->dev, chunk_x + i * row, x + r->places[i] * row,
+                       (end - i) * row * sizeof(*x)));
+    }
+done:
+    return st;
+}
+
+static dr_status put(const nn_decoder *d, const rows *r, float *dx, const float *chunk_dx)
+{
+    size_t row = d->dims.d;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0, end; i < r->n; i = end) {
+        end = run_end(r, i);
+        DR_TRY(nn_copy(d->dev, dx + r->places[i] * row, chunk_dx + i * row,
+                       (end - i) * row * sizeof(*dx)));
+    }
+done:
+    return st;
+}
+
 /* Losses of the chunk's rows and, when dx is not NULL, their gradients put into place. */
 static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, float *dx,
                             float grad_scale)
 {
     dr_status st = DR_OK;
-    size_t row = d->dims.d;
 
-    for (size_t i = 0; i < r->n; i++)
-        memcpy(c->x + i * row, x + r->places[i] * row, row * sizeof(*x));
+    DR_TRY(take(d, r, c->x, x));
     DR_TRY(logits_of(d, c, c->logits, c->x, r->n));
     DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
                    grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap));
     if (dx == NULL)
         return DR_OK;
     DR_TRY(head_back(d, c, r->n));
-    for (size_t i = 0; i < r->n; i++)
-        memcpy(dx + r->places[i] * row, c->dx + i * row, row * sizeof(*dx));
+    DR_TRY(put(d, r, dx, c->dx));
 done:
     return st;
 }
@@ -241,7 +297,7 @@ dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets, si
     chunk c = {0};
 
     if (dx != NULL)
-        memset(dx, 0, count * d->dims.d * sizeof(*dx));
+        DR_TRY(nn_zero(d->dev, dx, count * d->dims.d * sizeof(*dx)));
     if (dx == NULL || grad_scale == 0.0f) {
         dx = NULL;
         grad_scale = 0.0f;
@@ -344,7 +400,7 @@ dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
     void *block = NULL;
     dr_status st = DR_OK;
 
-    DR_BUG_IF(d->dims.v != teacher->dims.v);
+    DR_BUG_IF(d->dims.v != teacher->dims.v || d->mem != NULL || teacher->mem != NULL);
     DR_TRY(make_room(d, &c, step, true, dx != NULL));
     DR_TRY(make_room(teacher, &tc, step, true, false));
     DR_TRY(dr_big_alloc(&block, capped ? 2 * wide : wide, sizeof(float), "logits"));

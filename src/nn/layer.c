@@ -8,8 +8,6 @@
  * is norm1.  Residuals are added by the products themselves (acc) unless a norm or a
  * multiplier stands between.
  */
-#include <string.h>
-
 #include "nn/decoder_impl.h"
 
 enum { BLOCK_ROWS = 2048 }; /* of a half at once: bounds its scratch */
@@ -66,7 +64,7 @@ static dr_status block_end(const pass *p, float *y, const float *x, float *raw,
                     !nn_dora_on(p->loras, p->lora_count, slot);
 
     if (straight)
-        memcpy(y, x, n * sizeof(*x));
+        DR_TRY(nn_copy(p->d->dev, y, x, n * sizeof(*x)));
     DR_TRY(linear(p, p->w->norm[behind] != NULL ? raw : y, in, slot, straight));
     if (p->w->norm[behind] != NULL)
         DR_TRY(nn_layer_norm(p->d, p->w, behind, y, raw, p->m));
@@ -121,7 +119,7 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
     DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
     DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, 0, loras, lora_count, NULL)));
     (void)nn_lora_place(&p.work, m, 0, loras, lora_count, scratch);
-    memcpy(acts->x, x, m * d->dims.d * sizeof(*x));
+    DR_TRY(nn_copy(d->dev, acts->x, x, m * d->dims.d * sizeof(*x)));
     DR_TRY(attn_half(&p, &shape));
     DR_TRY(mlp_half(&p, x));
 done:

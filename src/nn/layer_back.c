@@ -10,8 +10,6 @@
  * (inner), of a norm's output (norm), of what a block adds where that is not dx itself
  * (added), in a parallel layer of the MLP's input (shared), and what LoRA needs.
  */
-#include <string.h>
-
 #include "nn/decoder_impl.h"
 
 typedef struct {
@@ -99,7 +97,7 @@ static dr_status block_end_back(const pass *p, const float **dy, const float *dx
     if (adds_dx(p, slot))
         return DR_OK;
     *dy = p->added;
-    memset(p->added, 0, n * sizeof(*p->added));
+    DR_TRY(nn_zero(p->d->dev, p->added, n * sizeof(*p->added)));
     DR_TRY(nn_layer_norm_back(p->d, p->w, behind, p->added, dx, raw, p->m));
     if (p->d->c->residual_scale != 1)
         DR_TRY(nn_scale_cap(p->d->dev, p->added, n, (float)p->d->c->residual_scale, 0.0f));

@@ -3,8 +3,6 @@
  * draws the layer): norms before and after, norms of q and k, rotations, what is added to
  * the residual.
  */
-#include <string.h>
-
 #include "nn/decoder_impl.h"
 
 /* ---- norms ---- */
@@ -34,8 +32,7 @@ dr_status nn_layer_norm(nn_decoder *d, const nn_layer *w, hf_norm which, float *
 {
     if (w->norm[which] != NULL)
         return nn_norm(d, y, x, w->norm[which], w->norm_bias[which], m);
-    memcpy(y, x, m * d->dims.d * sizeof(*x));
-    return DR_OK;
+    return nn_copy(d->dev, y, x, m * d->dims.d * sizeof(*x));
 }
 
 dr_status nn_layer_norm_back(const nn_decoder *d, const nn_layer *w, hf_norm which,
@@ -137,7 +134,7 @@ dr_status nn_layer_residual(nn_decoder *d, const nn_layer *w, hf_slot slot, floa
     DR_TRY(nn_layer_linear(d, w, slot, y, in, m, false));
     DR_TRY(nn_layer_norm(d, w, behind, y + n, y, m));
     DR_TRY(nn_residual(d->dev, y + n, x, n, (float)d->c->residual_scale));
-    memcpy(x, y + n, n * sizeof(*x));
+    DR_TRY(nn_copy(d->dev, x, y + n, n * sizeof(*x)));
 done:
     return st;
 }

@@ -54,10 +54,15 @@ static nn_mask mask_of(const nn_lora *l)
                      .scale = (float)(1.0 / (1.0 - p))};
 }
 
-static void scaled(float *dst, const float *src, size_t count, float scale)
+static dr_status scaled(nn_device *dev, float *dst, const float *src, size_t count,
+                        float scale)
 {
-    for (size_t i = 0; i < count; i++)
-        dst[i] = scale * src[i];
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy(dev, dst, src, count * sizeof(*src)));
+    DR_TRY(nn_scale_cap(dev, dst, count, scale, 0.0f));
+done:
+    return st;
 }
 
 /* *out = drop(x): x itself without dropout. */
@@ -93,7 +98,7 @@ static dr_status module_forward(const nn_lora_site *s, float *y, const float *bi
         ld = l->n_out;
     }
     DR_TRY(nn_matmul_nt(s->dev, u, in, l->a, NULL, s->m, l->r, l->n_in, l->r, false));
-    scaled(sb, l->b, l->n_out * l->r, l->scale);
+    DR_TRY(scaled(s->dev, sb, l->b, l->n_out * l->r, l->scale));
     DR_TRY(nn_matmul_nt(s->dev, to, u, sb, NULL, s->m, l->n_out, l->r, ld, true));
     if (l->magnitude != NULL)
         DR_TRY(nn_dora_put(s->dev, y + l->row0, s->n, z, s->m, l));
@@ -125,7 +130,7 @@ static dr_status grads(const nn_lora_site *s, const float *dy, const float *u,
                             l->n_in, true));
     }
     if (l->db != NULL) {
-        scaled(s->work->su, u, s->m * l->r, l->scale);
+        DR_TRY(scaled(s->dev, s->work->su, u, s->m * l->r, l->scale));
         DR_TRY(nn_matmul_tn(s->dev, l->db, dy, s->work->su, l->n_out, l->r, s->m, s->n,
                             l->r, true));
     }
@@ -158,7 +163,7 @@ static dr_status module_backward(const nn_lora_site *s, float *dx, const float *
     dr_status st = DR_OK;
     const float *behind = l->magnitude != NULL ? s->work->dy + l->row0 : dy + l->row0;
 
-    scaled(s->work->sb, l->b, l->n_out * l->r, l->scale);
+    DR_TRY(scaled(s->dev, s->work->sb, l->b, l->n_out * l->r, l->scale));
     DR_TRY(nn_matmul_nn(s->dev, s->work->du, behind, s->work->sb, s->m, l->r, l->n_out,
                         s->n, false));
     DR_TRY(grads(s, behind, u, x, l));

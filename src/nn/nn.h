@@ -121,6 +121,19 @@ DR_MUST_USE dr_status nn_attention_back(nn_device *dev, float *dqkv, const float
                                         const float *out, const float *lse,
                                         const float *qkv, const nn_attn_shape *s);
 
+/* *sum = the squares of x[count], summed in double. */
+DR_MUST_USE dr_status nn_squares(nn_device *dev, double *sum, const float *x, size_t count);
+
+/* AdamW (Loshchilov and Hutter 2019) as torch computes it in float: g = grad_scale grad,
+ * m += (g - m) rest1, v = v beta2 + g^2 rest2,
+ * param = param decay - step_size (m / (sqrt(v) inv_sqrt_c2 + eps)). */
+typedef struct {
+    float grad_scale, rest1, beta2, rest2, decay, step_size, inv_sqrt_c2, eps;
+} nn_adam;
+/* One step of count parameters; grad is zeroed. */
+DR_MUST_USE dr_status nn_adamw(nn_device *dev, float *param, float *grad, float *m,
+                               float *v, size_t count, const nn_adam *step);
+
 /* ---- a decoder ---- */
 
 typedef struct nn_decoder nn_decoder;
@@ -146,6 +159,10 @@ struct nn_layer {
  */
 DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
                                       size_t keep_bytes);
+/* The same, with weights and scratch in memory of the device's own, if it has some: then
+ * pointers in an nn_layer are the device's (nn_mem.h). */
+DR_MUST_USE dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev,
+                                            const hf_model *m, size_t keep_bytes);
 void nn_decoder_close(nn_decoder *d);
 /* Before the first layer: the layers' linears are rounded to g when they are loaded. */
 void nn_decoder_round(nn_decoder *d, const hf_bnb *g);
@@ -191,6 +208,8 @@ typedef struct {
 /* One block for m rows (lora_kept: sum of nn_lora_kept over the layer's modules); freed by
  * dr_big_free(a->x).  nn_acts_bytes says how much that is. */
 size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept);
+DR_MUST_USE dr_status nn_acts_new_there(nn_acts *a, nn_device *dev, const hf_config *c,
+                                        size_t b, size_t t, size_t lora_kept);
 DR_MUST_USE dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t,
                                   size_t lora_kept);
 

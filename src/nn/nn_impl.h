@@ -41,6 +41,7 @@ typedef struct nn_backend {
     /* Sets dev->state and what follows the name in dev->text. */
     dr_status (*open)(nn_device *dev);
     void (*close)(nn_device *dev);
+    bool rounds; /* products round their operands to bf16 */
     /* Memory of its own (nn_mem.h); all five, or none: it is the host's. */
     size_t (*mem_room)(nn_device *dev);
     dr_status (*mem_new)(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,

@@ -4,31 +4,33 @@
  * A decoder has tables for two rotations at most (Gemma 3: layers with a window have their
  * own); they grow with the longest sequence seen.
  */
-#include "core/mem.h"
 #include "nn/decoder_impl.h"
 
 void nn_rope_release(nn_rope_table *t)
 {
-    dr_big_free(t->cos);
+    nn_mem_free(t->mem, t->cos);
     *t = (nn_rope_table){0};
 }
 
 /* transformers takes longrope's long factors for the whole sequence once it is longer than
  * the model was trained on. */
-static dr_status need_rope(nn_rope_table *table, const hf_rope *r, size_t t)
+static dr_status need_rope(nn_decoder *d, nn_rope_table *table, const hf_rope *r, size_t t)
 {
     dr_status st = DR_OK;
     bool is_long = r->kind == HF_ROPE_LONGROPE && t > (size_t)r->original_max;
     size_t half = (size_t)r->rotary_dim / 2;
-    void *p = NULL;
+    float *p = NULL, *host = NULL;
 
     if (t <= table->rows && is_long == table->is_long)
         return DR_OK;
-    DR_TRY(dr_big_alloc(&p, 2 * t * half, sizeof(float), "tables of rotations"));
-    dr_big_free(table->cos);
-    *table = (nn_rope_table){p, (float *)p + t * half, t, is_long};
-    hf_rope_tables(r, is_long, t, table->cos, table->sin);
+    DR_TRY(nn_mem_new(d->mem, &p, 2 * t * half, NN_MEM_FLOAT, "tables of rotations"));
+    nn_rope_release(table);
+    *table = (nn_rope_table){p, p + t * half, d->mem, t, is_long};
+    DR_TRY(nn_mem_new(NULL, &host, 2 * t * half, NN_MEM_FLOAT, "tables of rotations"));
+    hf_rope_tables(r, is_long, t, host, host + t * half);
+    DR_TRY(nn_copy(d->dev, p, host, 2 * t * half * sizeof(float)));
 done:
+    nn_mem_free(NULL, host);
     return st;
 }
 
@@ -47,7 +49,7 @@ dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, const nn_layer *w, s
     s->starts = d->starts;
     if (r == NULL)
         return DR_OK;
-    DR_TRY(need_rope(table, r, d->starts != NULL ? d->longest : t));
+    DR_TRY(need_rope(d, table, r, d->starts != NULL ? d->longest : t));
     s->rotary_dim = (size_t)r->rotary_dim;
     s->cos = table->cos;
     s->sin = table->sin;

@@ -17,10 +17,11 @@
 enum { BATCH_TOKENS = 2048 }; /* enough to make reading the layers cheap */
 
 struct quant_logits {
+    nn_device *dev;          /* borrowed */
     nn_decoder *dec;         /* owned */
     const quant_text *texts; /* borrowed */
     size_t count, width;     /* width: D */
-    float *hidden;           /* owned: [batch][longest][D] */
+    float *hidden;           /* owned: [batch][longest][D], the device's */
     int32_t *ids;            /* owned: the batch, padded */
     size_t room;             /* tokens that hidden and ids hold */
     size_t from, end;        /* texts of the batch in hand */
@@ -60,7 +61,8 @@ static dr_status make_room(quant_logits *s)
         end = batch_end(s, i, most, &longest);
         s->room = (end - i) * longest > s->room ? (end - i) * longest : s->room;
     }
-    DR_TRY(quant_floats(&s->hidden, s->room, s->width, "hidden states"));
+    DR_TRY(
+        nn_mem_new(s->dev, &s->hidden, s->room * s->width, NN_MEM_FLOAT, "hidden states"));
     DR_TRY(dr_big_alloc(&p, s->room, sizeof(int32_t), "tokens"));
     s->ids = p;
 done:
@@ -74,11 +76,13 @@ dr_status quant_logits_open(quant_logits **out, nn_device *dev, const hf_model *
     dr_status st = DR_OK;
 
     *out = NULL;
-    *s = (quant_logits){
-        .texts = texts, .count = count, .width = (size_t)hf_model_config(m)->hidden};
+    *s = (quant_logits){.dev = dev,
+                        .texts = texts,
+                        .count = count,
+                        .width = (size_t)hf_model_config(m)->hidden};
     for (size_t i = 0; i < count; i++)
         DR_BUG_IF(texts[i].count == 0 || texts[i].from >= texts[i].count);
-    DR_TRY(nn_decoder_open(&s->dec, dev, m, 0));
+    DR_TRY(nn_decoder_open_there(&s->dec, dev, m, 0));
     DR_TRY(make_room(s));
     s->at = count > 0 ? texts[0].from : 0;
     *out = s;
@@ -93,7 +97,7 @@ void quant_logits_close(quant_logits *s)
     if (s == NULL)
         return;
     nn_decoder_close(s->dec);
-    dr_big_free(s->hidden);
+    nn_mem_free(s->dev, s->hidden);
     dr_big_free(s->ids);
     free(s);
 }

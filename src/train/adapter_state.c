@@ -24,6 +24,7 @@ void train_state_release(train_state *s)
     dr_big_free(s->v);
     dr_big_free(s->norms);
     dr_big_free(s->start);
+    nn_mem_free(s->mem, s->there);
     dr_arena_release(&s->arena);
     *s = (train_state){0};
 }
@@ -300,6 +301,7 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
     if (s->adapter.kind != HF_ADAPTER_LORA)
         s->deltas = dr_arena_alloc(&s->arena, (size_t)layers, sizeof(*s->deltas));
     s->lowest = layers;
+    s->layer_count = layers;
     for (int layer = 0; layer < layers; layer++) {
         const hf_linear *linears = NULL;
         size_t count = hf_layer_linears(m, layer, &linears), n = 0, kept = 0;
@@ -350,6 +352,57 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
         return dr_fail(DR_EFORMAT, "adapter module %s is out of order or twice",
                        s->adapter.modules[next].module);
     return DR_OK;
+}
+
+dr_status train_state_place(train_state *s, nn_device *dev)
+{
+    float *there = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_mem_new(dev, &there, 4 * s->count, NN_MEM_FLOAT, "the adapter"));
+    s->mem = dev;
+    s->there = there;
+    for (int layer = s->lowest; layer < s->layer_count; layer++) {
+        for (size_t i = 0; i < s->layer_counts[layer]; i++) {
+            nn_lora *l = &s->layers[layer][i];
+            DR_BUG_IF(l->magnitude != NULL); /* DoRA's steps are the host's */
+            if (l->da == NULL)
+                continue; /* a start, which stays where it is */
+            l->a = there + (l->a - s->param);
+            l->b = there + (l->b - s->param);
+            l->da = there + s->count + (l->da - s->grad);
+            l->db = there + s->count + (l->db - s->grad);
+        }
+    }
+    DR_TRY(train_state_push(s));
+done:
+    return st;
+}
+
+/* The three that are not zero between steps, to where they train or back. */
+static dr_status move(train_state *s, bool back)
+{
+    float *const here[] = {s->param, s->m, s->v};
+    const size_t place[] = {0, 2, 3};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < DR_COUNT(here) && s->there != NULL; i++) {
+        float *there = s->there + place[i] * s->count;
+        DR_TRY(nn_copy(s->mem, back ? here[i] : there, back ? there : here[i],
+                       s->count * sizeof(float)));
+    }
+done:
+    return st;
+}
+
+dr_status train_state_pull(train_state *s)
+{
+    return move(s, true);
+}
+
+dr_status train_state_push(train_state *s)
+{
+    return move(s, false);
 }
 
 static const char *kind_name(hf_adapter_kind kind, bool dora)

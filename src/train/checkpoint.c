@@ -203,6 +203,7 @@ dr_status train_checkpoint_write(trainer *t, const train_report *r)
     dr_outdir *out = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(train_state_pull(&t->state));
     /* One of this step that is there is damaged, or what this run makes again. */
     DR_TRY(dr_remove_tree(path));
     DR_TRY(dr_outdir_open(&out, path));

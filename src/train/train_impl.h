@@ -33,6 +33,8 @@ typedef struct {
     size_t count;
     float *start;     /* owned: PiSSA's A and B, module after module; NULL without */
     float *norms;     /* owned: DoRA's, module after module [n_out]; nothing without */
+    nn_device *mem;   /* borrowed: whose memory `there` is; NULL: there is none */
+    float *there;     /* owned: param, grad, m and v where they train, [count] each */
     nn_lora **layers; /* arena: the modules of each layer, and behind them their starts */
     train_delta **deltas;  /* arena: of each layer, LoHa and LoKr; else NULL */
     size_t *layer_counts;  /* arena */
@@ -40,6 +42,7 @@ typedef struct {
     size_t max_kept;       /* largest sum of nn_lora_kept in a layer */
     const char **targets;  /* arena: leaf names for adapter_config.json */
     size_t target_count;
+    int layer_count;
     int lowest; /* first layer that has a module */
     dr_arena arena;
 } train_state;
@@ -57,6 +60,12 @@ DR_MUST_USE dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m,
 /* Values for fresh modules (start.c): PiSSA's; with out LoftQ's, and the base's linears. */
 DR_MUST_USE dr_status train_start(hf_adapter *ad, const hf_model *m, const train_options *o,
                                   dr_pool *pool, hf_writer *out);
+/* From now on they train in the memory of dev, which has its own: param, m and v are
+ * what train_state_pull last brought, and train_state_push takes them there. */
+DR_MUST_USE dr_status train_state_place(train_state *s, nn_device *dev);
+/* Nothing where they train in param itself. */
+DR_MUST_USE dr_status train_state_pull(train_state *s);
+DR_MUST_USE dr_status train_state_push(train_state *s);
 void train_state_release(train_state *s);
 /* DoRA over w, a layer's weights, when the parameters are new: the norms; fresh: and
  * magnitudes that are equal to them, so that the adapter begins as nothing. */
@@ -93,9 +102,9 @@ typedef struct {
 } train_adamw;
 
 /* Global L2 norm of the gradients, summed in a fixed order. */
-DR_MUST_USE dr_status train_grad_norm(double *norm, dr_pool *pool, const train_state *s);
+DR_MUST_USE dr_status train_grad_norm(double *norm, nn_device *dev, const train_state *s);
 /* One update; gradients are multiplied by grad_scale first and zeroed after.  t from 1. */
-DR_MUST_USE dr_status train_adamw_step(dr_pool *pool, train_state *s, const train_adamw *o,
+DR_MUST_USE dr_status train_adamw_step(nn_device *dev, train_state *s, const train_adamw *o,
                                        size_t t, double grad_scale);
 
 /* Learning rate of optimizer step k (from 0) of total, as transformers' schedules. */
@@ -134,6 +143,8 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
 
 typedef struct {
     nn_decoder *dec;
+    nn_device
+        *mem; /* borrowed: whose memory x, dx, inputs and acts are; NULL: the host's */
     train_state state;
     train_delta_work delta;
     bool *stale; /* owned [layers]: norms of parameters before the last update; DoRA */

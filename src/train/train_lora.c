@@ -26,11 +26,11 @@
 static void trainer_release(trainer *t)
 {
     for (size_t i = 0; i < t->acts_count; i++)
-        dr_big_free(t->acts[i].x);
+        nn_mem_free(t->mem, t->acts[i].x);
     free(t->acts);
-    dr_big_free(t->inputs);
-    dr_big_free(t->x);
-    dr_big_free(t->dx);
+    nn_mem_free(t->mem, t->inputs);
+    nn_mem_free(t->mem, t->x);
+    nn_mem_free(t->mem, t->dx);
     free(t->targets);
     free(t->stale);
     dr_big_free(t->delta.block);
@@ -51,15 +51,9 @@ static size_t default_keep(void)
     return pages > 0 && page > 0 ? (size_t)pages * (size_t)page / 2 : (size_t)2 << 30;
 }
 
-static dr_status floats(float **out, size_t a, size_t b, const char *what)
+static dr_status floats(float **out, nn_device *mem, size_t a, size_t b, const char *what)
 {
-    void *p = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_big_alloc(&p, a * b, sizeof(float), what));
-    *out = p;
-done:
-    return st;
+    return nn_mem_new(mem, out, a * b, NN_MEM_FLOAT, what);
 }
 
 /* DoRA's norms of all layers, and the magnitudes of a fresh adapter. */
@@ -81,7 +75,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
                               const train_blocks *blocks, const train_options *o)
 {
     const hf_config *c = hf_model_config(base);
-    size_t seq = blocks->seq_len, keep = o->keep_bytes ? o->keep_bytes : default_keep();
+    size_t seq = blocks->seq_len, keep = o->keep_bytes, there = nn_mem_room(dev);
     bool best = o->eval != NULL && o->load_best;
     train_memory plan;
     dr_status st = DR_OK;
@@ -89,6 +83,12 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
+    if (there > 0 && !t->state.adapter.dora && t->state.adapter.kind == HF_ADAPTER_LORA) {
+        t->mem = dev;
+        DR_TRY(train_state_place(&t->state, dev));
+        keep = keep > 0 && keep < there ? keep : there / 10 * 9;
+    }
+    keep = keep > 0 ? keep : default_keep();
     train_memory_plan(&plan, c, &t->state, seq, keep, best);
     if (o->strict && plan.least > keep)
         DR_FAIL(DR_ENOMEM,
@@ -99,17 +99,20 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     t->acts_count = plan.kept + (plan.kept < (size_t)c->layers);
     t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
     for (size_t i = 0; i < t->acts_count; i++)
-        DR_TRY(nn_acts_new(&t->acts[i], c, 1, seq, t->state.max_kept));
+        DR_TRY(nn_acts_new_there(&t->acts[i], t->mem, c, 1, seq, t->state.max_kept));
     size_t rows = seq * ((size_t)c->layers - plan.kept);
-    DR_TRY(floats(&t->inputs, rows, t->hidden, "inputs of layers"));
-    DR_TRY(floats(&t->x, seq, t->hidden, "residual stream"));
-    DR_TRY(floats(&t->dx, seq, t->hidden, "its gradient"));
+    DR_TRY(floats(&t->inputs, t->mem, rows, t->hidden, "inputs of layers"));
+    DR_TRY(floats(&t->x, t->mem, seq, t->hidden, "residual stream"));
+    DR_TRY(floats(&t->dx, t->mem, seq, t->hidden, "its gradient"));
     t->targets = dr_calloc(seq, sizeof(int32_t));
     if (best)
-        DR_TRY(floats(&t->best, t->state.count, 1, "the best adapter"));
+        DR_TRY(floats(&t->best, NULL, t->state.count, 1, "the best adapter"));
     train_sampler_open(&t->sampler, blocks, o);
     t->bytes = plan.bytes;
-    DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    if (t->mem != NULL)
+        DR_TRY(nn_decoder_open_there(&t->dec, dev, base, plan.weights));
+    else
+        DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
     if (o->base_grid != NULL)
         nn_decoder_round(t->dec, o->base_grid);
     DR_TRY(begin_norms(t));
@@ -183,7 +186,8 @@ dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool ad
     for (int layer = 0; layer < t->layers; layer++) {
         nn_acts *acts = acts_of(t, layer, &input);
         if (input != NULL)
-            memcpy(input, t->x, n * t->hidden * sizeof(float));
+            DR_TRY(nn_copy(nn_decoder_device(t->dec), input, t->x,
+                           n * t->hidden * sizeof(float)));
         DR_TRY(weights_of(t, layer, adapter, &w, &own));
         if (t->stale[layer])
             DR_TRY(train_state_norms(&t->state, t->dec, w, false));
@@ -207,7 +211,8 @@ static dr_status backward(trainer *t, size_t n)
         nn_acts *acts = acts_of(t, layer, &input);
         DR_TRY(weights_of(t, layer, true, &w, &own));
         if (input != NULL) {
-            memcpy(t->x, input, n * t->hidden * sizeof(float));
+            DR_TRY(nn_copy(nn_decoder_device(t->dec), t->x, input,
+                           n * t->hidden * sizeof(float)));
             DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
                                     t->state.layer_counts[layer]));
         }
@@ -300,11 +305,11 @@ done:
 static dr_status update(trainer *t, size_t k, size_t total, double *norm)
 {
     const train_options *o = t->o;
-    dr_pool *pool = nn_device_pool(nn_decoder_device(t->dec));
+    nn_device *dev = nn_decoder_device(t->dec);
     double clip = 1;
     dr_status st = DR_OK;
 
-    DR_TRY(train_grad_norm(norm, pool, &t->state));
+    DR_TRY(train_grad_norm(norm, dev, &t->state));
     if (!isfinite(*norm))
         DR_FAIL(DR_EDEVICE, "step %zu: the gradient is %g; try a lower learning_rate",
                 k + 1, *norm);
@@ -314,7 +319,7 @@ static dr_status update(trainer *t, size_t k, size_t total, double *norm)
     }
     const train_adamw adam = {train_rate(o, k, total), o->beta1, o->beta2, o->eps,
                               o->weight_decay};
-    DR_TRY(train_adamw_step(pool, &t->state, &adam, k + 1, clip));
+    DR_TRY(train_adamw_step(dev, &t->state, &adam, k + 1, clip));
     train_params_changed(t);
 done:
     return st;
@@ -369,6 +374,7 @@ static dr_status train(trainer *t, train_report *r)
     while (r->steps < r->total && !r->stopped)
         DR_TRY(step(t, r, &progress));
     dr_progress_end(&progress);
+    DR_TRY(train_state_pull(&t->state));
     DR_TRY(train_watch_end(t, r));
 done:
     if (st != DR_OK && r->steps > 0)

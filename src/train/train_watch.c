@@ -145,6 +145,8 @@ static dr_status eval_step(trainer *t, train_report *r)
                 "learning_rate",
                 r->steps, loss);
     add_eval(r, loss);
+    if (t->best != NULL)
+        DR_TRY(train_state_pull(&t->state));
     weigh(t, r, loss);
 done:
     return st;

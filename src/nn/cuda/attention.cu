@@ -16,7 +16,7 @@
  */
 #include <cuda_runtime.h>
 
-#include "nn/cuda/cuda_kernels.h"
+#include "nn/cuda/attention_parts.cuh"
 
 enum { SIDE = 16, THREADS = SIDE * SIDE };
 
@@ -44,12 +44,6 @@ int cu_rope(cu_stream s, float *qkv, const cu_attn_shape *a, int sign)
 }
 
 /* ---- what the kernels share ---- */
-
-/* One head's rows of q, k or v in a sequence. */
-struct rows {
-    const float *at; /* of row 0 */
-    size_t step;     /* floats between rows */
-};
 
 /* tile[T][CM + 1] = rows first .. first + T - 1, zeros past count and past c. */
 template <int T, int CM>
@@ -112,15 +106,6 @@ __device__ static void gather(float sum[R][CM / SIDE], const float *p, const flo
     }
 }
 
-/* The first key that query t of sequence b sees. */
-__device__ static size_t first_key(const cu_attn_shape &a, size_t b, size_t t)
-{
-    size_t from = a.window != 0 && t + 1 > a.window ? t + 1 - a.window : 0;
-    size_t start = a.starts != NULL ? a.starts[b * a.t + t] : 0;
-
-    return from > start ? from : start;
-}
-
 /* The least of from[T], for those of them that are queries. */
 template <int T> __device__ static size_t least(const unsigned *from, size_t count)
 {
@@ -131,12 +116,6 @@ template <int T> __device__ static size_t least(const unsigned *from, size_t cou
     return low;
 }
 
-__device__ static float capped(const cu_attn_shape &a, float score)
-{
-    score *= a.scale;
-    return a.softcap != 0.0f ? a.softcap * tanhf(score / a.softcap) : score;
-}
-
 __device__ static float across(float v, bool max)
 {
     for (int i = SIDE / 2; i > 0; i /= 2) {
@@ -144,14 +123,6 @@ __device__ static float across(float v, bool max)
         v = max ? fmaxf(v, o) : v + o;
     }
     return v;
-}
-
-/* Where a head's rows begin: q of head h, then k and v of its group. */
-__device__ static rows part(const cu_attn_shape &a, const float *qkv, size_t b, size_t head)
-{
-    size_t step = (a.heads + 2 * a.kv_heads) * a.head_dim;
-
-    return {qkv + b * a.t * step + head * a.head_dim, step};
 }
 
 /* ---- forward ---- */
@@ -451,13 +422,23 @@ static int launch_backward(cu_stream s, float *dqkv, const float *delta, const f
     return cudaGetLastError();
 }
 
-int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
-                      const float *out, const float *lse, const float *qkv,
-                      const cu_attn_shape *a)
+int cu_attention_deltas(cu_stream s, float *delta, const float *dout, const float *out,
+                        const cu_attn_shape *a)
 {
     size_t each = THREADS / 32, count = a->b * a->t * a->heads;
 
     deltas<<<(unsigned)((count + each - 1) / each), THREADS, 0, s>>>(delta, dout, out, *a);
+    return cudaGetLastError();
+}
+
+int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
+                      const float *out, const float *lse, const float *qkv,
+                      const cu_attn_shape *a)
+{
+    int err = cu_attention_deltas(s, delta, dout, out, a);
+
+    if (err != 0)
+        return err;
     if (a->head_dim <= 64)
         return launch_backward<64, 64>(s, dqkv, delta, dout, lse, qkv, a);
     if (a->head_dim <= 128)

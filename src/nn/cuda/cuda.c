@@ -120,6 +120,7 @@ static const nn_backend exact = {
 static const nn_backend fast = {
     .name = "cuda:bf16",
     .open = open_bf16,
+    .rounds = true,
     MEMBERS,
 #include "nn/ops.def"
 };

@@ -35,6 +35,12 @@ int cu_activate(cu_stream s, float *y, const float *x, size_t m, size_t i, int a
                 bool gated);
 int cu_activate_back(cu_stream s, float *dx, const float *dy, const float *x, size_t m,
                      size_t i, int act, bool gated);
+/* sum[1]; room[CU_SQUARES] */
+enum { CU_SQUARES = 1024 };
+int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count);
+/* numbers: those of an nn_adam, in its order. */
+int cu_adamw(cu_stream s, float *param, float *grad, float *m, float *v, size_t count,
+             const float numbers[8]);
 int cu_add(cu_stream s, float *y, const float *x, size_t count);
 /* y[m][ldy] += bias[n] */
 int cu_add_bias(cu_stream s, float *y, const float *bias, size_t m, size_t n, size_t ldy);
@@ -67,6 +73,19 @@ int cu_attention(cu_stream s, float *out, float *lse, const float *qkv,
 int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
                       const float *out, const float *lse, const float *qkv,
                       const cu_attn_shape *a);
+
+/* ---- attention_bf16.cu: the same, operands rounded to bf16 ---- */
+
+enum { CU_HEAD_DIM_BF16 = 128 }; /* the most; a multiple of 8 */
+
+int cu_attention_bf16(cu_stream s, float *out, float *lse, const float *qkv,
+                      const cu_attn_shape *a);
+int cu_attention_back_bf16(cu_stream s, float *dqkv, float *delta, const float *dout,
+                           const float *out, const float *lse, const float *qkv,
+                           const cu_attn_shape *a);
+/* delta of both (attention.cu). */
+int cu_attention_deltas(cu_stream s, float *delta, const float *dout, const float *out,
+                        const cu_attn_shape *a);
 
 /* ---- integers.cu ---- */
 

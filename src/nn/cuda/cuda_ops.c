@@ -171,6 +171,12 @@ static void take_shape(cu_call *k, cu_attn_shape *to, const nn_attn_shape *s, bo
                     s->head_dim, CU_HEAD_DIM_MAX);
 }
 
+/* Are attention's operands rounded, and is there a kernel for it? */
+static bool rounds(const cu_call *k, const nn_attn_shape *s)
+{
+    return k->c->bf16 && s->head_dim <= CU_HEAD_DIM_BF16 && s->head_dim % 8 == 0;
+}
+
 dr_status cuda_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign)
 {
     cu_attn_shape a;
@@ -199,7 +205,10 @@ dr_status cuda_attention(nn_device *dev, float *out, float *lse, const float *qk
     const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
     float *out_ = cu_out(&k, out, m * s->heads * s->head_dim);
     float *lse_ = cu_out(&k, lse, m * s->heads);
-    CU_LAUNCH(&k, cu_attention(k.c->stream, out_, lse_, qkv_, &a));
+    if (rounds(&k, s))
+        CU_LAUNCH(&k, cu_attention_bf16(k.c->stream, out_, lse_, qkv_, &a));
+    else
+        CU_LAUNCH(&k, cu_attention(k.c->stream, out_, lse_, qkv_, &a));
     return cu_end(&k);
 }
 
@@ -220,8 +229,12 @@ dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
     const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
     float *delta = cu_temp(&k, m * s->heads * sizeof(*delta));
     float *dqkv_ = cu_out(&k, dqkv, m * row_of(s));
-    CU_LAUNCH(&k,
-              cu_attention_back(k.c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, &a));
+    if (rounds(&k, s))
+        CU_LAUNCH(&k, cu_attention_back_bf16(k.c->stream, dqkv_, delta, dout_, out_, lse_,
+                                             qkv_, &a));
+    else
+        CU_LAUNCH(
+            &k, cu_attention_back(k.c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, &a));
     return cu_end(&k);
 }
 
@@ -363,6 +376,35 @@ dr_status cuda_dropout(nn_device *dev, float *y, const float *x, size_t count,
     float *y_ = acc ? cu_inout(&k, y, count) : cu_out(&k, y, count);
     CU_LAUNCH(&k, cu_dropout(k.c->stream, y_, x_, count, mask->seed, mask->stream,
                              mask->threshold, mask->scale, acc));
+    return cu_end(&k);
+}
+
+dr_status cuda_squares(nn_device *dev, double *sum, const float *x, size_t count)
+{
+    size_t ld = 1;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, count);
+    double *room = cu_temp(&k, CU_SQUARES * sizeof(*room));
+    double *sum_ = cu_rows(&k, sum, 1, 1, &ld, sizeof(*sum), false);
+    CU_LAUNCH(&k, cu_squares(k.c->stream, sum_, room, x_, count));
+    return cu_end(&k);
+}
+
+dr_status cuda_adamw(nn_device *dev, float *param, float *grad, float *m, float *v,
+                     size_t count, const nn_adam *s)
+{
+    const float numbers[] = {s->grad_scale, s->rest1,     s->beta2,       s->rest2,
+                             s->decay,      s->step_size, s->inv_sqrt_c2, s->eps};
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    float *param_ = cu_inout(&k, param, count), *grad_ = cu_inout(&k, grad, count);
+    float *m_ = cu_inout(&k, m, count), *v_ = cu_inout(&k, v, count);
+    CU_LAUNCH(&k, cu_adamw(k.c->stream, param_, grad_, m_, v_, count, numbers));
     return cu_end(&k);
 }
 

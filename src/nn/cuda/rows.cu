@@ -199,13 +199,13 @@ __global__ static void layernorm_back(float *dx, const float *dy, const float *x
 
     moments(&mean, &inv, xr, d, eps, room);
     for (size_t i = threadIdx.x; i < d; i += blockDim.x) {
-        sum += gr[i] * w[i];
+        sum += __fmul_rn(gr[i], w[i]); /* or a row of one is not zero */
         along += gr[i] * w[i] * (xr[i] - mean) * inv;
     }
     sum = block_sum(sum, room) / (float)d;
     along = block_sum(along, room) / (float)d;
     for (size_t i = threadIdx.x; i < d; i += blockDim.x)
-        to[i] += inv * (gr[i] * w[i] - sum - (xr[i] - mean) * inv * along);
+        to[i] += inv * (__fmul_rn(gr[i], w[i]) - sum - (xr[i] - mean) * inv * along);
 }
 
 int cu_layernorm_back(cu_stream s, float *dx, const float *dy, const float *x,
@@ -440,6 +440,71 @@ int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, si
             size_t v, float grad_scale, float cap)
 {
     xent<<<(unsigned)m, 2 * THREADS, 0, s>>>(loss, logits, targets, v, grad_scale, cap);
+    return cudaGetLastError();
+}
+
+/* ---- the optimizer ---- */
+
+__global__ static void squares(double *room, const float *x, size_t count)
+{
+    __shared__ double sums[WARP];
+    double sum = 0;
+
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (size_t)gridDim.x * blockDim.x)
+        sum += (double)x[i] * (double)x[i];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0)
+        room[blockIdx.x] = sum;
+}
+
+__global__ static void total(double *sum, const double *room)
+{
+    __shared__ double sums[WARP];
+    double own = 0;
+
+    for (unsigned i = threadIdx.x; i < CU_SQUARES; i += blockDim.x)
+        own += room[i];
+    own = block_sum(own, sums);
+    if (threadIdx.x == 0)
+        *sum = own;
+}
+
+int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count)
+{
+    squares<<<CU_SQUARES, THREADS, 0, s>>>(room, x, count);
+    total<<<1, THREADS, 0, s>>>(sum, room);
+    return cudaGetLastError();
+}
+
+struct adam_step {
+    float grad_scale, rest1, beta2, rest2, decay, step_size, inv_sqrt_c2, eps;
+};
+
+__global__ static void adamw(float *param, float *grad, float *m, float *v, size_t count,
+                             adam_step a)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i >= count)
+        return;
+    float g = grad[i] * a.grad_scale;
+    float first = m[i] + (g - m[i]) * a.rest1;
+    float second = v[i] * a.beta2 + g * g * a.rest2;
+    m[i] = first;
+    v[i] = second;
+    param[i] = param[i] * a.decay -
+               a.step_size * (first / (sqrtf(second) * a.inv_sqrt_c2 + a.eps));
+    grad[i] = 0;
+}
+
+int cu_adamw(cu_stream s, float *param, float *grad, float *m, float *v, size_t count,
+             const float numbers[8])
+{
+    const adam_step a = {numbers[0], numbers[1], numbers[2], numbers[3],
+                         numbers[4], numbers[5], numbers[6], numbers[7]};
+
+    adamw<<<blocks_of(count, THREADS), THREADS, 0, s>>>(param, grad, m, v, count, a);
     return cudaGetLastError();
 }
 

@@ -333,6 +333,33 @@ dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
     return DR_OK;
 }
 
+dr_status ref_squares(nn_device *dev, double *sum, const float *x, size_t count)
+{
+    (void)dev;
+    *sum = 0;
+    for (size_t i = 0; i < count; i++)
+        *sum += (double)x[i] * (double)x[i];
+    return DR_OK;
+}
+
+dr_status ref_adamw(nn_device *dev, float *param, float *grad, float *m, float *v,
+                    size_t count, const nn_adam *s)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++) {
+        double g = (double)grad[i] * (double)s->grad_scale;
+        double first = (double)m[i] + (g - (double)m[i]) * (double)s->rest1;
+        double second = (double)v[i] * (double)s->beta2 + g * g * (double)s->rest2;
+        double over = sqrt(second) * (double)s->inv_sqrt_c2 + (double)s->eps;
+        m[i] = (float)first;
+        v[i] = (float)second;
+        param[i] = (float)((double)param[i] * (double)s->decay -
+                           (double)s->step_size * (first / over));
+        grad[i] = 0;
+    }
+    return DR_OK;
+}
+
 #define NN_OP(op, params, args) .op = ref_##op,
 const nn_backend nn_backend_ref = {
     .name = "ref",

@@ -114,6 +114,60 @@ static void test_rounding(nn_device *ref, nn_device *dev)
     free(w);
 }
 
+/* Attention of rounded operands is near that of floats: heads, windows, documents, caps. */
+static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
+{
+    size_t m = s.b * s.t, wide = m * s.heads * s.head_dim;
+    size_t all = m * (s.heads + 2 * s.kv_heads) * s.head_dim;
+    float *qkv = nn_random(all, 6, 1.0f), *dout = nn_random(wide, 7, 1.0f);
+    float *out[2], *lse[2], *dqkv[2];
+    nn_device *const devs[2] = {ref, dev};
+
+    s.scale = 1.0f / sqrtf((float)s.head_dim);
+    for (int i = 0; i < 2; i++) {
+        out[i] = dr_calloc(wide, sizeof(float));
+        lse[i] = dr_calloc(m * s.heads, sizeof(float));
+        dqkv[i] = dr_calloc(all, sizeof(float));
+        for (size_t k = 0; k < all; k++)
+            dqkv[i][k] = NAN;
+        CHECK_OK(nn_attention(devs[i], out[i], lse[i], qkv, &s));
+        CHECK_OK(nn_attention_back(devs[i], dqkv[i], dout, out[0], lse[0], qkv, &s));
+    }
+    CHECK_NEAR(nn_far(out[1], out[0], wide), 0, 1e-2);
+    CHECK_NEAR(nn_far(lse[1], lse[0], m * s.heads), 0, 1e-2);
+    CHECK_NEAR(nn_far(dqkv[1], dqkv[0], all), 0, 1e-2);
+    CHECK(nn_far(out[1], out[0], wide) > 1e-6); /* they are rounded */
+    for (int i = 0; i < 2; i++) {
+        free(out[i]);
+        free(lse[i]);
+        free(dqkv[i]);
+    }
+    free(qkv);
+    free(dout);
+}
+
+static void test_attentions(nn_device *ref, nn_device *dev)
+{
+    static const size_t dims[] = {8, 32, 64, 80, 96, 104, 128};
+    uint32_t starts[2 * 150];
+
+    for (uint32_t i = 0; i < 300; i++)
+        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
+    for (size_t i = 0; i < DR_COUNT(dims); i++) {
+        nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2};
+        s.head_dim = dims[i];
+        test_attention(ref, dev, s);
+        s.window = 40;
+        test_attention(ref, dev, s);
+        s.starts = starts;
+        s.softcap = 5.0f;
+        test_attention(ref, dev, s);
+    }
+    test_attention(
+        ref, dev,
+        (nn_attn_shape){.b = 3, .t = 1, .heads = 2, .kv_heads = 2, .head_dim = 16});
+}
+
 static void test_no_memory(nn_device *dev)
 {
     float *p = NULL;
@@ -142,6 +196,7 @@ int main(void)
         test_weights(ref, cuda, 64, 128);
         test_weights(ref, cuda, 131, 77);
         test_rounding(ref, fast);
+        test_attentions(ref, fast);
         test_no_memory(cuda);
     }
     nn_device_close(ref);

@@ -80,6 +80,35 @@ static dr_status scale_cap(nn_device *dev, float *out, const void *ctx)
     return nn_scale_cap(dev, out, c->m * c->d, c->scale, c->cap);
 }
 
+/* out[4 count]: parameters, gradients and both moments behind a step. */
+static dr_status adamw(nn_device *dev, float *out, const void *ctx)
+{
+    const op_case *c = ctx;
+    size_t n = c->m * c->d;
+    const nn_adam step = {0.5f, 0.1f, 0.999f, 0.001f, 0.999f, 0.02f, 3.0f, 1e-8f};
+
+    return nn_adamw(dev, out, out + n, out + 2 * n, out + 3 * n, n, &step);
+}
+
+static void check_optimizer(const nn_devices *d, const char *what, const op_case *c,
+                            size_t n)
+{
+    float *init = nn_random(4 * n, 9, 1.0f);
+    double want = 0, got = 0;
+
+    for (size_t i = 3 * n; i < 4 * n; i++)
+        init[i] = fabsf(init[i]);
+    (void)nn_check_op(d, what, adamw, c, 4 * n, init, tol_adamw);
+    CHECK_OK(nn_squares(d->ref, &want, init, 4 * n));
+    for (int k = 0; k < NN_KINDS; k++) {
+        for (int t = 0; t < NN_THREADS && d->dev[k][t] != NULL; t++) {
+            CHECK_OK(nn_squares(d->dev[k][t], &got, init, 4 * n));
+            CHECK_NEAR(got / want, 1, tol_squares);
+        }
+    }
+    free(init);
+}
+
 static dr_status activate(nn_device *dev, float *out, const void *ctx)
 {
     const op_case *c = ctx;
@@ -162,6 +191,7 @@ static void test_row_ops(const nn_devices *d)
         c.cap = 0.7f;
         (void)nn_check_op(d, what, scale_cap, &c, n, init, tol_scale_cap);
         (void)nn_check_op(d, what, add, &c, n, init, tol_add);
+        check_optimizer(d, what, &c, n);
         free(x);
         free(dy);
         free(w);

@@ -35,17 +35,17 @@ static void fill(float *p, uint64_t stream)
 static void run(train_state *s, int threads, double *norms)
 {
     const train_adamw o = {0.01, 0.9, 0.999, 1e-8, 0.1};
-    dr_pool *pool = NULL;
+    nn_device *dev = NULL;
 
-    CHECK_OK(dr_pool_open(&pool, threads));
+    CHECK_OK(nn_device_open(&dev, "cpu", threads));
     CHECK_OK(state_new(s));
     fill(s->param, 100);
     for (size_t t = 1; t <= STEPS; t++) {
         fill(s->grad, t);
-        CHECK_OK(train_grad_norm(&norms[t - 1], pool, s));
-        CHECK_OK(train_adamw_step(pool, s, &o, t, 0.5));
+        CHECK_OK(train_grad_norm(&norms[t - 1], dev, s));
+        CHECK_OK(train_adamw_step(dev, s, &o, t, 0.5));
     }
-    dr_pool_close(pool);
+    nn_device_close(dev);
 }
 
 /* Loshchilov and Hutter's algorithm 2, element by element in double. */

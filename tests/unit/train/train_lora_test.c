@@ -197,6 +197,32 @@ static void test_peft(const char *device)
     dr_arena_release(&a);
 }
 
+/* On a GPU parameters, weights and activations are in its memory. */
+static void test_gpu(void)
+{
+    nn_device *dev = NULL;
+    train_options o = golden_options();
+    train_report r[3] = {0};
+
+    if (nn_device_open(&dev, "cuda", 1) != DR_OK) {
+        SKIP("gpu: none to use");
+        return;
+    }
+    nn_device_close(dev);
+    test_peft("cuda");
+    test_packed_rows("cuda");
+    for (int i = 0; i < 3; i++) {
+        o.keep_bytes = i == 1 ? 1 : 0; /* 1: layers run twice and are streamed */
+        CHECK_OK(tiny_train(&r[i], i < 2 ? "cuda" : "cuda:bf16", 1, 2, &o, "gpu"));
+    }
+    for (size_t i = 0; i < r[0].steps; i++) {
+        CHECK(r[0].losses[i] == r[1].losses[i]);
+        CHECK_NEAR(r[0].losses[i], r[2].losses[i], 2e-2); /* products of bf16 */
+    }
+    for (int i = 0; i < 3; i++)
+        train_report_release(&r[i]);
+}
+
 /* Threads, and activations kept or computed twice, do not change a byte. */
 static void test_same_bytes(void)
 {
@@ -336,6 +362,7 @@ int main(void)
     test_packed_rows("cpu");
     test_peft("ref");
     test_peft("cpu");
+    test_gpu();
     test_same_bytes();
     test_seed();
     test_packed();
