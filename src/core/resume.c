@@ -69,6 +69,8 @@ static piece_kind read_head(head *h, const dr_map *map, const char *key)
     if (memcmp(h->key, key, sizeof(h->key)) != 0)
         return PIECE_OTHERS;
     for (size_t i = 0; i < h->part_count; i++) {
+        if (h->bytes[i] == 0) /* behind the end of the file, when it is the last */
+            continue;
         if (h->bytes[i] > map->size || at > map->size - h->bytes[i])
             return PIECE_BROKEN;
         at += aligned(h->bytes[i]);
@@ -82,7 +84,7 @@ static bool find_parts(dr_part *parts, const head *h, const dr_map *map)
     size_t at = aligned(sizeof(*h));
 
     for (size_t i = 0; i < h->part_count; i++) {
-        parts[i] = (dr_part){map->data + at, h->bytes[i]};
+        parts[i] = (dr_part){map->data + (h->bytes[i] > 0 ? at : 0), h->bytes[i]};
         if (dr_checksum(parts[i].data, parts[i].bytes) != h->sum[i])
             return false;
         at += aligned(h->bytes[i]);

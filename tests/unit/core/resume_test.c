@@ -166,12 +166,33 @@ static void other_key(void)
     dr_resume_close(r);
 }
 
+/* A part may be empty, the last one too, whose place is behind the file's end. */
+static void empty_part(void)
+{
+    dr_resume *r = open_state(key_a);
+    dr_part parts[3] = {{"x", 1}, {NULL, 0}, {NULL, 0}};
+    dr_map map = {0};
+
+    CHECK_OK(dr_resume_put(r, "hollow", parts, 3));
+    dr_resume_close(r);
+    r = open_state(key_a);
+    if (CHECK(dr_resume_get(r, "hollow", &map, parts, 3))) {
+        CHECK_EQ_INT(parts[0].bytes, 1);
+        CHECK_MEM(parts[0].data, "x", 1);
+        CHECK_EQ_INT(parts[1].bytes, 0);
+        CHECK_EQ_INT(parts[2].bytes, 0);
+    }
+    dr_map_close(&map);
+    dr_resume_close(r);
+}
+
 int main(void)
 {
     dir = dr_path_join(&arena, check_tmp(), "state");
     in_turn();
     not_whole();
     other_key();
+    empty_part();
     dr_arena_release(&arena);
     return check_done();
 }
