@@ -16,29 +16,6 @@ static const dr_param params[] = {
     PASS_TRAIN_REFUSED,
 };
 
-static dr_status validate(const void *config, const unsigned char *given)
-{
-    return pass_finetune_check(config, params, DR_COUNT(params), given);
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    return pass_finetune(job, out, in, PASS_KIND_LOFTQ);
-}
-
-extern const pass_def pass_loftq; /* PASS(loftq) in pass/passes.def */
-const pass_def pass_loftq = {
-    .name = "LoftQ",
-    .version = 1,
-    .summary = "a base rounded to nf4, adapters that begin as what it lost",
-    .takes = PASS_MODEL_HF,
-    .gives = PASS_MODEL_HF,
-    .needs_data = true,
-    .trains = true,
-    .config_size = sizeof(pass_lora_config),
-    .params = params,
-    .params_count = DR_COUNT(params),
-    .validate = validate,
-    .estimate = pass_finetune_estimate,
-    .run = run,
-};
+PASS_TRAINING(loftq, "LoftQ", 1,
+              "a base rounded to nf4, adapters that begin as what it lost",
+              PASS_KIND_LOFTQ);

@@ -25,29 +25,6 @@ static const dr_param params[] = {
     PASS_TRAIN_REFUSED,
 };
 
-static dr_status validate(const void *config, const unsigned char *given)
-{
-    return pass_finetune_check(config, params, DR_COUNT(params), given);
-}
-
-static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
-{
-    return pass_finetune(job, out, in, PASS_KIND_QLORA);
-}
-
-extern const pass_def pass_qlora; /* PASS(qlora) in pass/passes.def */
-const pass_def pass_qlora = {
-    .name = "QLoRA",
-    .version = 1,
-    .summary = "low-rank adapters on a base that is rounded to 4 bits (nf4)",
-    .takes = PASS_MODEL_HF,
-    .gives = PASS_MODEL_HF,
-    .needs_data = true,
-    .trains = true,
-    .config_size = sizeof(pass_lora_config),
-    .params = params,
-    .params_count = DR_COUNT(params),
-    .validate = validate,
-    .estimate = pass_finetune_estimate,
-    .run = run,
-};
+PASS_TRAINING(qlora, "QLoRA", 1,
+              "low-rank adapters on a base that is rounded to 4 bits (nf4)",
+              PASS_KIND_QLORA);

@@ -119,4 +119,33 @@
         DR_REFUSED("training_args", "its members are parameters of their own",             \
                    "max_steps")
 
+/* The rest of a training pass's file: what it does is finetune.c's, by its kind. */
+#define PASS_TRAINING(symbol, title, number, says, kind)                                   \
+    static dr_status validate(const void *config, const unsigned char *given)              \
+    {                                                                                      \
+        return pass_finetune_check(config, params, DR_COUNT(params), given);               \
+    }                                                                                      \
+                                                                                           \
+    static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)       \
+    {                                                                                      \
+        return pass_finetune(job, out, in, kind);                                          \
+    }                                                                                      \
+                                                                                           \
+    extern const pass_def pass_##symbol; /* PASS(symbol) in pass/passes.def */             \
+    const pass_def pass_##symbol = {                                                       \
+        .name = title,                                                                     \
+        .version = number,                                                                 \
+        .summary = says,                                                                   \
+        .takes = PASS_MODEL_HF,                                                            \
+        .gives = PASS_MODEL_HF,                                                            \
+        .needs_data = true,                                                                \
+        .trains = true,                                                                    \
+        .config_size = sizeof(pass_lora_config),                                           \
+        .params = params,                                                                  \
+        .params_count = DR_COUNT(params),                                                  \
+        .validate = validate,                                                              \
+        .estimate = pass_finetune_estimate,                                                \
+        .run = run,                                                                        \
+    }
+
 #endif

@@ -48,7 +48,7 @@ static double distance(const char *a, const char *b)
         size_t r = (size_t)p->r;
         CHECK_STR(p->module, q->module);
         CHECK_EQ_INT(p->r, q->r);
-        CHECK_NEAR(p->scale, q->scale, 0);
+        CHECK(p->scale == q->scale);
         worst = fmax(worst, widest(p->a, q->a, r * p->n_in));
         worst = fmax(worst, widest(p->b, q->b, r * p->n_out));
         worst = fmax(worst, widest(p->magnitude, q->magnitude, p->n_out));
@@ -294,7 +294,7 @@ static void test_rounding(const char *name, const hf_bnb *g)
     CHECK_EQ_INT(map.size, 8 + header + count * sizeof(float));
     memcpy(want, map.data + 8 + header, count * sizeof(float));
     for (size_t i = 0; i < count; i++)
-        CHECK_NEAR(w[i], want[i], 2e-7 * fabs((double)want[i]));
+        CHECK_NEAR((double)w[i], (double)want[i], 2e-7 * fabs((double)want[i]));
     dr_map_close(&map);
     hf_model_close(m);
     free(w);
@@ -397,7 +397,7 @@ static void compare(const char *got, const char *want,
     for (size_t i = 0; i < x.count && i < y.count; i++) {
         CHECK_STR(x.modules[i].module, y.modules[i].module);
         CHECK_EQ_INT(x.modules[i].r, y.modules[i].r);
-        CHECK_NEAR(x.modules[i].scale, y.modules[i].scale, 0);
+        CHECK(x.modules[i].scale == y.modules[i].scale);
         CHECK_NEAR(measure(&x.modules[i], &y.modules[i]), 0, 1e-4);
     }
     hf_adapter_release(&x);
