@@ -55,15 +55,12 @@ static inline void amx_leave(void)
             AMX_FENCE;                                                                     \
         } while (0)
 #    define AMX_DPBSSD(c, a, b) _tile_dpbssd(c, a, b)
-#    define AMX_DPBF16(c, a, b) _tile_dpbf16ps(c, a, b)
 
 #else
 
 typedef union {
     int8_t bytes[AMX_ROWS][AMX_ROW_BYTES];
     int32_t words[AMX_ROWS][AMX_ROW_BYTES / 4];
-    uint16_t halves[AMX_ROWS][AMX_ROW_BYTES / 2];
-    float floats[AMX_ROWS][AMX_ROW_BYTES / 4];
 } amx_register;
 
 static inline void amx_enter(void)
@@ -97,37 +94,11 @@ static inline void amx_dpbssd(amx_register *c, const amx_register *a, const amx_
                     c->words[i][j] += a->bytes[i][4 * k + l] * b->bytes[k][4 * j + l];
 }
 
-static inline float amx_float(uint16_t bf16)
-{
-    uint32_t bits = (uint32_t)bf16 << 16;
-    float f;
-
-    memcpy(&f, &bits, sizeof(f));
-    return f;
-}
-
-/* TDPBF16PS: each float of c += the products of 16 pairs; even and odd ones have sums of
- * their own first.  The instruction takes and gives denormal numbers as zeros. */
-static inline void amx_dpbf16(amx_register *c, const amx_register *a, const amx_register *b)
-{
-    for (size_t i = 0; i < AMX_ROWS; i++) {
-        float sum[2][AMX_ROW_BYTES / 4] = {{0}};
-        for (size_t k = 0; k < AMX_ROWS; k++)
-            for (size_t j = 0; j < AMX_ROW_BYTES / 4; j++)
-                for (size_t l = 0; l < 2; l++)
-                    sum[l][j] += amx_float(a->halves[i][2 * k + l]) *
-                                 amx_float(b->halves[k][2 * j + l]);
-        for (size_t j = 0; j < AMX_ROW_BYTES / 4; j++)
-            c->floats[i][j] += sum[0][j] + sum[1][j];
-    }
-}
-
 #    define AMX_REGISTERS             amx_register amx_tile[AMX_COUNT]
 #    define AMX_ZERO(r)               memset(&amx_tile[r], 0, sizeof(amx_tile[r]))
 #    define AMX_LOAD(r, from, stride) amx_load(&amx_tile[r], from, stride)
 #    define AMX_STORE(r, to, stride)  amx_store(&amx_tile[r], to, stride)
 #    define AMX_DPBSSD(c, a, b)       amx_dpbssd(&amx_tile[c], &amx_tile[a], &amx_tile[b])
-#    define AMX_DPBF16(c, a, b)       amx_dpbf16(&amx_tile[c], &amx_tile[a], &amx_tile[b])
 #endif
 
 #endif
