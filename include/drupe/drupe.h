@@ -156,7 +156,7 @@ DRUPE_API drupe_status drupe_workflow_schema(drupe_result **out);
 typedef struct {
     const char *model;
     const char *reference; /* NULL: none */
-    const char *adapter;   /* of an ONNX model: its name in the folder, or a file */
+    const char *adapter;   /* ONNX: its name in the folder, or a file; else a PEFT folder */
     drupe_data data;       /* all NULL or 0: the built-in text's half that judges */
     const char *task;      /* JSON lines {"context", "choices", "answer"}; NULL: a text */
     double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */

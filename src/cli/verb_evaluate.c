@@ -20,7 +20,7 @@ static const dr_param params[] = {
     DR_STR(options, reference_model,
            .help = "the model to compare with, of any of these kinds"),
     DR_STR(options, adapter_path, .short_name = 'a',
-           .help = "adapter of an ONNX model: its name in the folder, or a file"),
+           .help = "PEFT adapter; of an ONNX model: its name in the folder, or a file"),
     CLI_DATA(options, "tokens a block (default: 512)",
              "blocks, or questions of --task "
              "(default: 16, or all)"),
@@ -78,5 +78,5 @@ done:
 
 extern const cli_verb verb_evaluate; /* VERB(evaluate, ...) in cli/verbs.def */
 const cli_verb verb_evaluate = {
-    "drupe evaluate -m MODEL [--reference_model MODEL] [--task FILE]", sizeof(options),
+    "drupe evaluate -m MODEL [-a ADAPTER] [--reference_model MODEL]", sizeof(options),
     params, DR_COUNT(params), run};

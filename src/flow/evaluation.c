@@ -97,6 +97,21 @@ done:
     return st;
 }
 
+/* The one PEFT folder that text names. */
+static dr_status peft_adapter(const char **folder, dr_arena *a, const char *text)
+{
+    const pass_adapter *list = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_find_adapters(a, &list, &count, NULL, text));
+    if (count > 1)
+        DR_FAIL(DR_EUSAGE, "adapter_path: %zu adapters; one is evaluated at a time", count);
+    *folder = list[0].path;
+done:
+    return st;
+}
+
 static dr_status find_model(pass_judged *out, dr_arena *a, const char *name)
 {
     const char *type = NULL, *adapter = NULL, *file = NULL;
@@ -106,34 +121,29 @@ static dr_status find_model(pass_judged *out, dr_arena *a, const char *name)
         DR_FAIL(DR_EUSAGE, "no model was named");
     if (dr_is_dir(name))
         DR_TRY(flow_read_model_config(a, name, &type, &adapter));
-    if (adapter != NULL || dr_is_file(dr_path_join(a, name, "adapter_config.json"))) {
-        st =
-            dr_fail(DR_EUNSUPPORTED, "%s has an adapter, which is not evaluated yet", name);
-        dr_hint("name the base alone: %s/model is it in a result of finetune", name);
+    if (adapter == NULL && dr_is_file(dr_path_join(a, name, "adapter_config.json"))) {
+        st = dr_fail(DR_EUSAGE, "%s is an adapter alone", name);
+        dr_hint("name its base, and it with -a");
         goto done;
     }
     DR_TRY(find_graph(&file, a, name, type));
     *out = (pass_judged){.path = file, .name = name, .onnx = file != NULL};
-    if (file == NULL)
-        DR_TRY(hf_resolve(a, &out->path, name));
+    if (file != NULL)
+        goto done;
+    DR_TRY(hf_resolve(a, &out->path, name));
+    if (adapter != NULL) /* of a result: its own */
+        DR_TRY(peft_adapter(&out->adapter, a, adapter));
 done:
     return st;
 }
 
-/* -a of an ONNX model. */
+/* -a: a file of an ONNX model, a folder of another. */
 static dr_status find_adapter(pass_judged *m, dr_arena *a, const char *adapter)
 {
-    dr_status st = DR_OK;
-
     if (adapter == NULL)
         return DR_OK;
-    if (!m->onnx) {
-        st = dr_fail(DR_EUNSUPPORTED,
-                     "%s: adapters are evaluated on ONNX models, not on Hugging Face ones",
-                     m->name);
-        dr_hint("auto-opt -m %s -a ADAPTER makes one", m->name);
-        return st;
-    }
+    if (!m->onnx)
+        return peft_adapter(&m->adapter, a, adapter);
     return flow_onnx_adapter(a, &m->adapter, dr_path_dir(a, m->path), adapter);
 }
 

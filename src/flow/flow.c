@@ -131,7 +131,8 @@ static dr_status check_limit(const plan *p, const flow_spec *spec)
     bool measured = false;
 
     for (size_t i = 0; i < spec->step_count; i++)
-        measured = measured || p->steps[i].def->quant_plan != NULL;
+        measured =
+            measured || p->steps[i].def->quant_plan != NULL || p->steps[i].def->judges;
     if (spec->max_kl < 0)
         return dr_fail(DR_EUSAGE, "max_kl: expected 0 or more, found %g", spec->max_kl);
     if (spec->max_kl != 0 && (!measured || !spec->evaluate))

@@ -210,6 +210,12 @@ dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev, const hf_model
     return open_in(out, dev, nn_mem_room(dev) > 0 ? dev : NULL, m, keep_bytes);
 }
 
+void nn_decoder_merge(nn_decoder *d, const hf_adapter *a)
+{
+    DR_BUG_IF(d->streamed != -1);
+    d->merged = a;
+}
+
 void nn_decoder_close(nn_decoder *d)
 {
     if (d == NULL)
@@ -294,6 +300,7 @@ typedef struct {
     const hf_linear *linears;
     nn_layer *w;
     const hf_bnb *grid;
+    const hf_adapter *merged;
     struct {
         size_t linear, row0, rows;
     } tasks[LOAD_TASKS_MAX];
@@ -317,6 +324,23 @@ static dr_status round_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     hf_bnb_round(j->w->w[l->slot] + l->row0 * l->n_in, l->n_out * l->n_in, j->grid);
+    return DR_OK;
+}
+
+/* The module's delta, by runs of rows of what was loaded. */
+static dr_status merge_task(void *ctx, size_t task, int worker)
+{
+    const load *j = ctx;
+    const hf_linear *l = &j->linears[j->tasks[task].linear];
+    size_t row0 = j->tasks[task].row0;
+    float *w = j->w->w[l->slot] + (l->row0 + row0) * l->n_in;
+
+    (void)worker;
+    for (size_t i = 0; i < j->merged->count; i++) {
+        const hf_lora_module *mod = &j->merged->modules[i];
+        if (strcmp(mod->module, l->path) == 0)
+            return hf_merge_rows(w, mod, row0, j->tasks[task].rows);
+    }
     return DR_OK;
 }
 
@@ -347,6 +371,9 @@ static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
     j->grid = &d->grid;
     if (d->rounds)
         DR_TRY(dr_pool_run(nn_device_pool(d->dev), linears, round_task, j));
+    j->merged = d->merged;
+    if (d->merged != NULL)
+        DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, merge_task, j));
     DR_TRY(load_norms(d, w, layer));
 done:
     free(j);

@@ -30,6 +30,8 @@ struct nn_decoder {
     const hf_config *c; /* borrowed from m */
     nn_dims dims;
 
+    const hf_adapter *merged; /* borrowed; NULL: none */
+
     bool keep;        /* every layer has its own block; else one for all */
     nn_layer *layers; /* owned: c->layers of them, or one */
     void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */

@@ -172,6 +172,10 @@ nn_device *nn_decoder_device(nn_decoder *d);
  * (see nn_attn_shape; borrowed; NULL: none); longest: tokens of the longest. */
 void nn_decoder_documents(nn_decoder *d, const uint32_t *starts, size_t longest);
 
+/* Before the first layer is loaded: weights are those with this adapter merged (borrowed),
+ * which must have been opened with the model. */
+void nn_decoder_merge(nn_decoder *d, const hf_adapter *a);
+
 /* The layer's weights, loaded if needed; valid until the next call (or the close, when all
  * are kept). */
 DR_MUST_USE dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out);

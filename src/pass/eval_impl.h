@@ -17,14 +17,15 @@
 /* A model that is judged; {0} is a valid closed one. */
 typedef struct {
     const char *name;
-    const char *file; /* ONNX: model.onnx; NULL: a Hugging Face model */
-    const char *adapter;
-    hf_model *hf;       /* owned; NULL for ONNX */
-    tok_tokenizer *tok; /* owned; NULL: it has none */
-    size_t context;     /* tokens that it can see; SIZE_MAX: nobody says */
-    uint64_t bytes;     /* of its weights; ONNX: of the graph and its data */
-    const char *origin; /* arena */
-    quant_logits *own;  /* owned: while logits are asked for */
+    const char *file;    /* ONNX: model.onnx; NULL: a Hugging Face model */
+    const char *adapter; /* ONNX: a file */
+    hf_adapter peft;     /* owned: of a Hugging Face model; path NULL: none */
+    hf_model *hf;        /* owned; NULL for ONNX */
+    tok_tokenizer *tok;  /* owned; NULL: it has none */
+    size_t context;      /* tokens that it can see; SIZE_MAX: nobody says */
+    uint64_t bytes;      /* of its weights; ONNX: of the graph and its data */
+    const char *origin;  /* arena */
+    quant_logits *own;   /* owned: while logits are asked for */
     ort_logits *theirs;
     ort_text *list; /* owned: the texts as ort knows them */
 } eval_model;

@@ -12,7 +12,7 @@
 #include "onnx/onnx.h"
 #include "pass/shared_impl.h"
 
-static dr_status open_hf(eval_model *m, const pass_judged *which)
+static dr_status open_hf(eval_model *m, dr_arena *a, const pass_judged *which)
 {
     json_t *tokenizer = NULL, *config = NULL;
     dr_status st = DR_OK;
@@ -21,6 +21,10 @@ static dr_status open_hf(eval_model *m, const pass_judged *which)
     m->context = pass_at_most_context(SIZE_MAX, m->hf);
     m->bytes = hf_model_weight_bytes(m->hf);
     m->origin = hf_model_origin(m->hf);
+    if (which->adapter != NULL) {
+        DR_TRY(hf_adapter_open(&m->peft, which->adapter, m->hf));
+        m->origin = dr_arena_printf(a, "%s, adapter %s", m->origin, which->adapter);
+    }
     if (hf_model_tokenizer(m->hf, &tokenizer, &config) != DR_OK) {
         dr_trail_clear(); /* the other model may have one */
         goto done;
@@ -88,13 +92,14 @@ done:
 dr_status eval_open(eval_model *m, dr_arena *a, const pass_judged *which)
 {
     *m = (eval_model){.name = which->name, .context = SIZE_MAX};
-    return which->onnx ? open_onnx(m, a, which) : open_hf(m, which);
+    return which->onnx ? open_onnx(m, a, which) : open_hf(m, a, which);
 }
 
 void eval_close(eval_model *m)
 {
     eval_end(m);
     tok_close(m->tok);
+    hf_adapter_release(&m->peft);
     hf_model_close(m->hf);
     *m = (eval_model){0};
 }
@@ -131,8 +136,12 @@ dr_status eval_begin(eval_model *m, nn_device *dev, const quant_text *texts, siz
     dr_status st = DR_OK;
 
     eval_end(m);
-    if (m->hf != NULL)
-        return quant_logits_open(&m->own, dev, m->hf, texts, count);
+    if (m->hf != NULL) {
+        DR_TRY(quant_logits_open(&m->own, dev, m->hf, texts, count));
+        if (m->peft.path != NULL)
+            quant_logits_adapter(m->own, &m->peft);
+        goto done;
+    }
     m->list = dr_calloc(count, sizeof(*m->list));
     for (size_t i = 0; i < count; i++)
         m->list[i] = (ort_text){texts[i].ids, texts[i].count, texts[i].from};

@@ -88,6 +88,7 @@ struct pass_def {
     bool needs_data;
     bool chooses; /* writes nothing: it says something to the quantizer after it */
     bool trains;  /* takes eval and resume */
+    bool judges;  /* takes evaluate and max_kl, as quantizers do */
     size_t config_size;
     const dr_param *params;
     size_t params_count;
@@ -105,7 +106,7 @@ typedef struct {
     const char *path; /* HF: folder or .gguf; ONNX: the .onnx file */
     const char *name; /* as the user typed it; NULL: there is none */
     bool onnx;
-    const char *adapter; /* ONNX: a file; NULL: none */
+    const char *adapter; /* ONNX: a file; HF: a PEFT folder; NULL: none */
 } pass_judged;
 
 /*

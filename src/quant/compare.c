@@ -19,6 +19,13 @@ quant_text *quant_texts_of(const quant_calib *text)
 dr_status quant_compare(quant_quality *out, nn_device *dev, const hf_model *before,
                         const hf_model *after, const quant_calib *text)
 {
+    return quant_compare_adapter(out, dev, before, after, NULL, text);
+}
+
+dr_status quant_compare_adapter(quant_quality *out, nn_device *dev, const hf_model *before,
+                                const hf_model *after, const hf_adapter *adapter,
+                                const quant_calib *text)
+{
     int before_vocab = hf_model_config(before)->vocab;
     int after_vocab = hf_model_config(after)->vocab;
     quant_text *texts = quant_texts_of(text);
@@ -33,6 +40,7 @@ dr_status quant_compare(quant_quality *out, nn_device *dev, const hf_model *befo
     DR_TRY(quant_judge_open(&judge, nn_device_pool(dev), (size_t)before_vocab, true, text));
     DR_TRY(quant_logits_open(&a, dev, before, texts, text->count));
     DR_TRY(quant_logits_open(&b, dev, after, texts, text->count));
+    quant_logits_adapter(b, adapter);
     while ((n = quant_judge_wants(judge)) > 0) {
         DR_TRY(quant_logits_next(a, quant_judge_logits(judge, QUANT_BEFORE), n));
         DR_TRY(quant_logits_next(b, quant_judge_logits(judge, QUANT_AFTER), n));

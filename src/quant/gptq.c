@@ -44,6 +44,8 @@ typedef struct {
     float *keep; /* owned: attention outputs of all tokens; silu*up of `kept` sequences */
     size_t kept;
     const quant_prune_options *prune; /* zeros instead of codes; NULL: none */
+    const hf_model *original;         /* what upstream runs; NULL: the model itself */
+    quant_recovery *recovery;         /* adapters instead of codes; NULL: none */
     bool best;                        /* the whole chain, with and without scales */
     float *w;                         /* owned: weights of the slot at hand */
     float *other;                     /* owned: the same for the other scales, with best */
@@ -118,7 +120,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
-    DR_TRY(quant_upstream_open(&r->up, &r->s, r->o->upstream));
+    DR_TRY(quant_upstream_open(&r->up, &r->s, r->original, r->o->upstream));
 done:
     return st;
 }
@@ -351,11 +353,16 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
 
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
-    if (r->best)
+    if (r->best || r->recovery != NULL)
         shrink_hessian(r, n_in);
     DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
+    if (r->recovery != NULL) {
+        DR_TRY(quant_recover_slot(r->recovery, &r->up, r->w, r->full, layer, slot));
+        DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+        goto done;
+    }
     DR_TRY(quant_upstream_correct(&r->up, r->w, r->full, slot, l->path));
     DR_TRY(mean_output(r, layer, slot, 1));
     if (r->prune != NULL)
@@ -510,6 +517,19 @@ done:
     return st;
 }
 
+static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
+                          dr_status (*stage)(gptq_run *, size_t, size_t))
+{
+    dr_status st = DR_OK;
+
+    if (r->recovery != NULL)
+        DR_TRY(quant_recover_inputs(r->recovery, &r->up, layer, slot));
+    DR_TRY(each_chunk(r, stage));
+    DR_TRY(solve_slot(r, layer, slot));
+done:
+    return st;
+}
+
 static dr_status run_layer(void *ctx, int layer)
 {
     gptq_run *r = ctx;
@@ -519,14 +539,10 @@ static dr_status run_layer(void *ctx, int layer)
     DR_TRY(nn_decoder_norms(r->s.dec, layer, &norms));
     r->layer = *norms;
     DR_TRY(quant_upstream_layer(&r->up, layer));
-    DR_TRY(each_chunk(r, stage_qkv));
-    DR_TRY(solve_slot(r, layer, HF_SLOT_QKV));
-    DR_TRY(each_chunk(r, stage_o));
-    DR_TRY(solve_slot(r, layer, HF_SLOT_O));
-    DR_TRY(each_chunk(r, stage_gate_up));
-    DR_TRY(solve_slot(r, layer, HF_SLOT_GATE_UP));
-    DR_TRY(each_chunk(r, stage_down));
-    DR_TRY(solve_slot(r, layer, HF_SLOT_DOWN));
+    DR_TRY(run_slot(r, layer, HF_SLOT_QKV, stage_qkv));
+    DR_TRY(run_slot(r, layer, HF_SLOT_O, stage_o));
+    DR_TRY(run_slot(r, layer, HF_SLOT_GATE_UP, stage_gate_up));
+    DR_TRY(run_slot(r, layer, HF_SLOT_DOWN, stage_down));
     if (layer + 1 < r->s.cfg->layers || r->s.site->head != NULL)
         DR_TRY(each_chunk(r, stage_output));
 done:
@@ -537,7 +553,7 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
                            const quant_calib *calib, const quant_gptq_options *o, bool best,
                            const quant_prune_options *prune)
 {
-    gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune};
+    gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune, .original = site->in};
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_check(grid));
@@ -547,9 +563,8 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
     DR_TRY(run_init(&r, site, calib));
     if (o->prescale)
         quant_tell_unfolded(site->in);
-    DR_TRY(quant_each_layer(site, r.s.x,
-                            quant_stream_floats(&r.s) * (r.up.s != NULL ? 2 : 1), run_layer,
-                            &r));
+    DR_TRY(quant_each_layer(
+        site, r.s.x, quant_stream_floats(&r.s) * (r.up.s != NULL ? 2 : 1), run_layer, &r));
     if (site->head != NULL)
         DR_TRY(quant_gptq_head(&r.s, o, best));
 done:
@@ -581,4 +596,27 @@ dr_status quant_prune(const quant_site *site, const quant_calib *calib,
 
     DR_BUG_IF(o->blocksize < 1 || o->blocksize > QUANT_PRUNE_BLOCK);
     return run_model(site, &none, calib, &gptq, false, o);
+}
+
+dr_status quant_recover(hf_adapter *out, const quant_site *site, const hf_model *original,
+                        const quant_calib *calib, const quant_recover_options *o)
+{
+    const quant_gptq_options gptq = {.upstream = o->upstream};
+    const quant_site own = {.dev = site->dev, .in = site->in, .progress = site->progress};
+    gptq_run r = {.o = &gptq, .original = original};
+    dr_status st = DR_OK;
+
+    *out = (hf_adapter){0};
+    DR_TRY(quant_recovery_open(&r.recovery, &own, original, o, out));
+    DR_TRY(run_init(&r, &own, calib));
+    DR_TRY(quant_each_layer(&own, NULL, 0, run_layer, &r));
+    if (quant_recovery_empty(r.recovery))
+        DR_FAIL(DR_EUSAGE, "%s and %s have the same weights: there is nothing to recover",
+                hf_model_path(site->in), hf_model_path(original));
+done:
+    quant_recovery_close(r.recovery);
+    run_release(&r);
+    if (st != DR_OK)
+        hf_adapter_release(out);
+    return st;
 }

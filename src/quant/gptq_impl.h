@@ -8,6 +8,8 @@
 
 typedef struct {
     const quant_stream *s; /* borrowed; NULL: there is no such stream */
+    const float *scale;    /* borrowed: [K] what the original's inputs are divided by to be
+                           those of the slot at hand; NULL: nothing */
     double share;          /* of the differences, to be taken back */
     nn_decoder *dec;       /* owned */
     nn_layer layer;        /* the original's; packed are these: */
@@ -21,7 +23,8 @@ typedef struct {
 } quant_upstream;
 
 /* s has embedded its text; s->x is made anew, twice as long.  No stream for share 0. */
-DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, double share);
+DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, quant_stream *s,
+                                          const hf_model *original, double share);
 void quant_upstream_close(quant_upstream *u);
 DR_MUST_USE dr_status quant_upstream_layer(quant_upstream *u, int layer);
 /* Chunk i of m rows, the slots of a layer in order: in[m][K] are the inputs that the slot
@@ -35,5 +38,24 @@ DR_MUST_USE dr_status quant_upstream_correct(quant_upstream *u, float *w, const 
 /* b[rows][n] becomes b (L L^T)^-1 for the lower triangle of l[n][n] (chol.c). */
 DR_MUST_USE dr_status quant_chol_solve(nn_device *dev, float *b, size_t rows, size_t n,
                                        const float *l);
+
+/* ---- adapters for what rounding did (recover.c) ---- */
+
+typedef struct quant_recovery quant_recovery;
+
+/* adapter is filled module by module.  *out is to be closed after an error, too. */
+DR_MUST_USE dr_status quant_recovery_open(quant_recovery **out, const quant_site *site,
+                                          const hf_model *original,
+                                          const quant_recover_options *o,
+                                          hf_adapter *adapter);
+void quant_recovery_close(quant_recovery *r);
+/* Before a slot's inputs are summed: what they are to the original's. */
+DR_MUST_USE dr_status quant_recover_inputs(quant_recovery *r, quant_upstream *u, int layer,
+                                           hf_slot slot);
+/* Then its modules; q[N][K], its weights, gets their delta; h may be shrunk. */
+DR_MUST_USE dr_status quant_recover_slot(quant_recovery *r, quant_upstream *u, float *q,
+                                         const float *h, int layer, hf_slot slot);
+/* Nothing was to be recovered. */
+bool quant_recovery_empty(const quant_recovery *r);
 
 #endif

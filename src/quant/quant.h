@@ -288,5 +288,6 @@ DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
 
 #include "quant/quant_distill.h"
 #include "quant/quant_rotate.h"
+#include "quant/quant_recover.h"
 
 #endif

@@ -102,6 +102,11 @@ void quant_logits_close(quant_logits *s)
     free(s);
 }
 
+void quant_logits_adapter(quant_logits *s, const hf_adapter *a)
+{
+    nn_decoder_merge(s->dec, a);
+}
+
 static dr_status next_batch(quant_logits *s)
 {
     dr_status st = DR_OK;

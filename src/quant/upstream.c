@@ -50,7 +50,8 @@ done:
     return st;
 }
 
-dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, double share)
+dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model *original,
+                              double share)
 {
     const hf_config *c = s->cfg;
     size_t t = s->calib->seq_len, tokens = s->calib->count * t, m = s->step * t;
@@ -64,7 +65,7 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, double share)
     u->s = s;
     u->share = share;
     m = m < tokens ? m : tokens;
-    DR_TRY(nn_decoder_open(&u->dec, s->site->dev, s->site->in, 0));
+    DR_TRY(nn_decoder_open(&u->dec, s->site->dev, original, 0));
     DR_TRY(double_stream(u, s, tokens * d));
     DR_TRY(quant_floats(&u->attn, tokens, hf_slot_in(c, HF_SLOT_O), "attention outputs"));
     DR_TRY(quant_floats(&u->h, m, d, "norm outputs"));
@@ -168,8 +169,16 @@ done:
 typedef struct {
     float *out;         /* [n][m] */
     const float *a, *b; /* [m][n]; b may be NULL */
+    const float *scale; /* [n] a is divided by; NULL: nothing */
     size_t m, n;
 } turn_job;
+
+static float of_both(const turn_job *j, size_t at, size_t column)
+{
+    float a = j->scale != NULL ? j->a[at] / j->scale[column] : j->a[at];
+
+    return j->b != NULL ? a - j->b[at] : a;
+}
 
 /* By squares: columns of a chunk lie a power of two apart, where caches see one line. */
 static dr_status turn_columns(void *ctx, size_t task, int worker)
@@ -184,7 +193,7 @@ static dr_status turn_columns(void *ctx, size_t task, int worker)
         for (size_t i = 0; i < rows; i++) {
             size_t at = (r + i) * j->n + from;
             for (size_t k = 0; k < cols; k++)
-                square[k][i] = j->b != NULL ? j->a[at + k] - j->b[at + k] : j->a[at + k];
+                square[k][i] = of_both(j, at + k, from + k);
         }
         for (size_t k = 0; k < cols; k++)
             memcpy(j->out + (from + k) * j->m + r, square[k], rows * sizeof(float));
@@ -192,20 +201,21 @@ static dr_status turn_columns(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-/* u->turned[n][m] = (a - b)[m][n]^T */
-static dr_status turn(quant_upstream *u, const float *a, const float *b, size_t m, size_t n)
+/* u->turned[n][m] = (a / scale - b)[m][n]^T */
+static dr_status turn(quant_upstream *u, const float *a, const float *b, const float *scale,
+                      size_t m, size_t n)
 {
     return dr_pool_run(nn_device_pool(u->s->site->dev), (n + SIDE - 1) / SIDE, turn_columns,
-                       &(turn_job){u->turned, a, b, m, n});
+                       &(turn_job){u->turned, a, b, scale, m, n});
 }
 
-/* sum[n][k] += (a - b)[m][n]^T times the inputs in u->in. */
+/* sum[n][k] += (a / scale - b)[m][n]^T times the inputs in u->in. */
 static dr_status add_product(quant_upstream *u, float *sum, const float *a, const float *b,
-                             size_t m, size_t n, size_t k, bool first)
+                             const float *scale, size_t m, size_t n, size_t k, bool first)
 {
     dr_status st = DR_OK;
 
-    DR_TRY(turn(u, a, b, m, n));
+    DR_TRY(turn(u, a, b, scale, m, n));
     DR_TRY(nn_i8_matmul(u->s->site->dev, sum, u->turned, u->in, NULL, n, k, m, k, !first));
 done:
     return st;
@@ -232,11 +242,11 @@ dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
     float *own = u->x + row0 * d, *attn = u->attn + row0 * hf_slot_in(u->s->cfg, HF_SLOT_O);
 
     DR_TRY(original_inputs(u, &orig, slot, own, attn, m));
-    DR_TRY(turn(u, in, NULL, m, k));
+    DR_TRY(turn(u, in, NULL, NULL, m, k));
     DR_TRY(nn_i8_pack(u->s->site->dev, u->in, u->turned, k, m));
-    DR_TRY(add_product(u, u->cross, orig, in, m, k, k, i == 0));
+    DR_TRY(add_product(u, u->cross, orig, in, u->scale, m, k, k, i == 0));
     if (adds_plainly(u, slot))
-        DR_TRY(add_product(u, u->drift, own, x, m, d, k, i == 0));
+        DR_TRY(add_product(u, u->drift, own, x, NULL, m, d, k, i == 0));
     if (slot == HF_SLOT_DOWN)
         DR_TRY(original_output(u, own, attn, m));
 done:

@@ -76,6 +76,7 @@ typedef struct {
     const hf_bnb *base_grid; /* the base's linears are rounded to it; NULL: as they are */
     const char *const *targets; /* leaf names; NULL: the family's default */
     size_t target_count;
+    const hf_model *teacher;  /* KL to its logits is the loss, not the text's; NULL: none */
     const char *from_adapter; /* PEFT folder to start from; NULL: fresh */
 
     size_t max_steps;           /* 0: from epochs */

@@ -145,6 +145,8 @@ typedef struct {
     nn_decoder *dec;
     nn_device
         *mem; /* borrowed: whose memory x, dx, inputs and acts are; NULL: the host's */
+    nn_decoder *teacher; /* owned: of o->teacher, else NULL */
+    float *taught;       /* owned: [seq][D], its last layer's output */
     train_state state;
     train_delta_work delta;
     bool *stale; /* owned [layers]: norms of parameters before the last update; DoRA */

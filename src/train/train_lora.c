@@ -41,6 +41,8 @@ static void trainer_release(trainer *t)
     json_decref(t->identity);
     train_state_release(&t->state);
     nn_decoder_close(t->dec);
+    nn_decoder_close(t->teacher);
+    nn_mem_free(t->mem, t->taught);
 }
 
 /* Half of the machine's memory. */
@@ -83,7 +85,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
-    if (there > 0 && !t->state.adapter.dora && t->state.adapter.kind == HF_ADAPTER_LORA) {
+    if (there > 0 && o->teacher == NULL && !t->state.adapter.dora &&
+        t->state.adapter.kind == HF_ADAPTER_LORA) {
         t->mem = dev;
         DR_TRY(train_state_place(&t->state, dev));
         keep = keep > 0 && keep < there ? keep : there / 10 * 9;
@@ -117,6 +120,10 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         nn_decoder_round(t->dec, o->base_grid);
     DR_TRY(begin_norms(t));
     DR_TRY(train_delta_open(&t->delta, &t->state, c));
+    if (o->teacher != NULL) {
+        DR_TRY(nn_decoder_open(&t->teacher, dev, o->teacher, plan.weights));
+        DR_TRY(floats(&t->taught, t->mem, seq, t->hidden, "the teacher's outputs"));
+    }
     dr_log(DR_INFO,
            "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
            "%zu MB of memory",
@@ -242,6 +249,23 @@ void train_targets(trainer *t, const train_blocks *b, size_t i)
     }
 }
 
+/* The block's KL to the teacher, and its gradient. */
+static dr_status teach(trainer *t, size_t block, float grad_scale, double *loss_sum,
+                       size_t *counted)
+{
+    size_t n = t->blocks->lengths[block];
+    double kl = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_decoder_hidden(t->teacher, t->taught,
+                             t->blocks->ids + block * t->blocks->seq_len, 1, n));
+    DR_TRY(nn_head_kl(t->dec, t->x, t->teacher, t->taught, n, &kl, t->dx, grad_scale));
+    *loss_sum += kl;
+    *counted += n;
+done:
+    return st;
+}
+
 /* One block: gradients are added, its losses summed. */
 static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
                            size_t *counted)
@@ -251,7 +275,11 @@ static dr_status run_block(trainer *t, size_t block, float grad_scale, double *l
 
     train_targets(t, t->blocks, block);
     DR_TRY(train_forward(t, t->blocks, block, true));
-    DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx, grad_scale));
+    if (t->teacher != NULL)
+        DR_TRY(teach(t, block, grad_scale, loss_sum, counted));
+    else
+        DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx,
+                            grad_scale));
     DR_TRY(backward(t, n));
 done:
     return st;

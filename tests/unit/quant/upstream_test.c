@@ -111,7 +111,7 @@ static void check_layers(nn_device *dev, const hf_model *m, const quant_calib *c
 
     CHECK_OK(quant_stream_open(&s, &site, calib));
     s.step = step;
-    CHECK_OK(quant_upstream_open(&u, &s, share));
+    CHECK_OK(quant_upstream_open(&u, &s, s.site->in, share));
     CHECK_OK(nn_decoder_open(&dec, dev, m, 0));
     CHECK_OK(nn_acts_new(&acts, hf_model_config(m), COUNT, SEQ, 0));
     memcpy(x, s.x, (size_t)M * D * sizeof(*x));
