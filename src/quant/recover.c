@@ -14,10 +14,10 @@
  * Text is short beside the weights: columns of the sum look more alike than they are, so it
  * is shrunk as best shrinks its Hessian (gptq.c).
  *
- * A rounded model may have scales folded into norms, V rows and up rows, and the inverse in
- * what follows.  Those in norms are their quotient.  Those of rows are what the rounded row
- * is in the original's direction, by the same norm; where all of a layer are within ROW_NEAR
- * of 1 there are none.  The target is scaled likewise.
+ * A rounded model may have scales folded into norms, V rows and up rows, and the inverse
+ * in what follows.  Those in norms are their quotient.  Those of rows are what the rounded
+ * row is in the original's direction, by the same norm; where all of a layer are within
+ * ROW_NEAR of 1 there are none.  The target is scaled likewise.
  */
 #include <math.h>
 #include <string.h>
