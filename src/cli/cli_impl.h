@@ -179,7 +179,7 @@ typedef struct {
     int group_size;     /* 0: likewise */
     bool symmetric, exact;
     int format; /* read by its row, as the next ones */
-    bool lm_head;
+    bool lm_head, embeds;
     const char *modules_to_not_convert, *overrides;
     int mixed; /* likewise, of cli_mixes */
     double ratio;
@@ -196,6 +196,8 @@ extern const char *const cli_algorithms[], *const cli_implementations[],
             .help = "awq: AutoAWQ's very search; gptq: Olive's very grids and order"),     \
         CLI_ROW(s, quantizer.lm_head, "lm_head", DR_PARAM_BOOL, .dflt = "false",           \
                 .help = "round the head too, where it is not the embedding"),              \
+        CLI_ROW(s, quantizer.embeds, "embeds", DR_PARAM_BOOL, .dflt = "false",             \
+                .help = "round the embedding too, with the head where they are one"),      \
         CLI_ROW(s, quantizer.modules_to_not_convert, "modules_to_not_convert",             \
                 DR_PARAM_STR, .words = true,                                               \
                 .help = "modules that stay: parts of names, or re:EXPRESSION"),            \

@@ -145,9 +145,8 @@ dr_status cli_quantizer_config(json_t **out, const char **pass, const cli_quanti
                                const unsigned char *given)
 {
     static const char *const rows[] = {
-        "format",    "lm_head",       "modules_to_not_convert",
-        "overrides", "mixed",         "ratio",
-        "max_size",  "distill_steps", "distill_learning_rate"};
+        "format", "lm_head", "embeds",   "modules_to_not_convert", "overrides",
+        "mixed",  "ratio",   "max_size", "distill_steps",          "distill_learning_rate"};
     static const cli_key seed = {"seed", "random_seed"};
     cli_key keys[DR_COUNT(rows)];
     size_t n = 0;

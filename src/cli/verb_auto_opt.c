@@ -310,21 +310,13 @@ static bool chooses(const options *o, const unsigned char *given)
 /* ---- a quantizer first ---- */
 
 /* What it alone has. */
-static const char *const only_quantizer[] = {"group_size",
-                                             "symmetric",
-                                             "exact",
-                                             "lm_head",
-                                             "modules_to_not_convert",
-                                             "overrides",
-                                             "data_name",
-                                             "data_files",
-                                             "text_field",
-                                             "text_template",
-                                             "use_chat_template",
-                                             "max_seq_len",
-                                             "max_samples",
-                                             "no_evaluate",
-                                             "add_special_tokens"};
+static const char *const only_quantizer[] = {
+    "group_size",        "symmetric",     "exact",
+    "lm_head",           "embeds",        "modules_to_not_convert",
+    "overrides",         "data_name",     "data_files",
+    "text_field",        "text_template", "use_chat_template",
+    "max_seq_len",       "max_samples",   "no_evaluate",
+    "add_special_tokens"};
 
 /* The quantizer's step into *config; none is asked for: NULL. */
 static dr_status quantizer_step(json_t **config, const char **pass, const options *o,

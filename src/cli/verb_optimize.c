@@ -206,11 +206,21 @@ static dr_status check_extras(const char *extras)
 extern const cli_verb verb_optimize; /* VERB(optimize, ...) in cli/verbs.def */
 
 /* What the quantizer alone has. */
-static const char *const only_quantizer[] = {
-    "algorithm",         "exact",       "lm_head",     "modules_to_not_convert",
-    "overrides",         "data_name",   "data_files",  "text_field",
-    "text_template",     "max_seq_len", "max_samples", "add_special_tokens",
-    "use_chat_template", "no_evaluate"};
+static const char *const only_quantizer[] = {"algorithm",
+                                             "exact",
+                                             "lm_head",
+                                             "embeds",
+                                             "modules_to_not_convert",
+                                             "overrides",
+                                             "data_name",
+                                             "data_files",
+                                             "text_field",
+                                             "text_template",
+                                             "max_seq_len",
+                                             "max_samples",
+                                             "add_special_tokens",
+                                             "use_chat_template",
+                                             "no_evaluate"};
 
 static dr_status quantizer_config(json_t **out, const char **pass, const options *o,
                                   const unsigned char *given, bool rows)

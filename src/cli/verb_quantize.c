@@ -87,7 +87,6 @@ static const dr_param params[] = {
     DR_REFUSED("enable_qdq_encoding",
                "a checkpoint has no nodes; auto-opt --use_qdq_encoding writes them", NULL),
     DR_REFUSED("quarot_rotate", "quarot always rotates", "algorithm"),
-    DR_REFUSED("embeds", "the embedding is rounded by the export", "lm_head"),
     DR_REFUSED("moe", "mixtures of experts come later", NULL),
     DR_REFUSED("quantize_vision", "vision models come later", NULL),
     CLI_MODEL_REFUSED,

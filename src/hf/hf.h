@@ -107,8 +107,9 @@ size_t hf_slot_in(const hf_config *c, hf_slot slot);
 
 /* The modules of one layer in order of slot and row0 (7 for Llama, 4 for Phi-3). */
 size_t hf_layer_linears(const hf_model *m, int layer, const hf_linear **out);
-/* lm_head as a linear when untied, else NULL (the head is the embedding). */
+/* lm_head as a linear when untied, else NULL: the head is the embedding, [V][D] like it. */
 const hf_linear *hf_head_linear(const hf_model *m);
+const hf_linear *hf_embed_linear(const hf_model *m);
 
 /* dst[count][n_in] = rows row0.. of a linear as floats; a packed one is dequantized. */
 DR_MUST_USE dr_status hf_linear_read(const hf_model *m, const hf_linear *l, float *dst,

@@ -484,13 +484,21 @@ static void gptq_keys(json_t *o, const hf_quant *base, bool head_packed, json_t 
         set(o, "dynamic", json_incref(special));
 }
 
-static void olive_keys(json_t *o, const hf_quant *base, bool head_packed, json_t *special)
+/* A packed embedding is a tied model's head, too. */
+static void olive_keys(json_t *o, const hf_model *m, const hf_quant *base,
+                       const hf_quant *formats, bool head_packed, json_t *special)
 {
+    const hf_linear *embed = hf_embed_linear(m);
+    const hf_quant *own = &formats[embed - m->linears];
+    bool packed = own->method != HF_QUANT_NONE;
+
+    if (packed && !same_grid(base, own))
+        set(special, embed->path, grid_json(own));
     set(o, "symmetric", json_boolean(base->symmetric));
-    set(o, "lm_head", json_boolean(head_packed));
-    set(o, "embeds", json_false());
+    set(o, "lm_head", json_boolean(head_packed || (packed && m->c.tied)));
+    set(o, "embeds", json_boolean(packed));
     set(o, "overrides", json_object_size(special) > 0 ? json_incref(special) : json_null());
-    set(o, "tie_word_embeddings", json_false());
+    set(o, "tie_word_embeddings", json_boolean(packed && m->c.tied));
 }
 
 json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *formats)
@@ -512,7 +520,7 @@ json_t *hf_quant_json(const hf_model *m, const hf_quant *base, const hf_quant *f
         set(o, "zero_point", json_boolean(!base->symmetric));
         set(o, "version", json_string("gemm"));
     } else {
-        olive_keys(o, base, head_packed, special);
+        olive_keys(o, m, base, formats, head_packed, special);
     }
     if (base->method == HF_QUANT_AWQ || base->method == HF_QUANT_OLIVE)
         set(o, "modules_to_not_convert",

@@ -119,6 +119,12 @@ dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q)
                 "%s: the awq format has one setting for all linears of the "
                 "layers and none for the head",
                 l->path);
+    if (q->method != HF_QUANT_OLIVE && l == hf_embed_linear(w->m)) {
+        st = dr_fail(DR_EUNSUPPORTED, "%s: this format has no place for a packed embedding",
+                     l->path);
+        dr_hint("the olive layout has");
+        goto done;
+    }
     *f = *q;
 done:
     return st;

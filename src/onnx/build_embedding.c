@@ -12,7 +12,8 @@
  * The packed table cannot be shared when D is no multiple of the block (rows are padded),
  * when the head is DequantizeLinear's (it lies on its side there), in the uint4 form when
  * the zero points of a row end inside a byte, and where GatherBlockQuantized is known to
- * take 4 bits without zero points alone; the embedding is then float.
+ * take 4 bits without zero points alone; the embedding is then float.  A table that the
+ * model has packed is written as it is, on the same conditions.
  *
  * An embedding without a head, or rounded by wish (ops), has a table of its own.  An untied
  * float one beside packed weights keeps the 16 bits of its file and is cast, on the CPU.
@@ -76,7 +77,7 @@ static dr_status float_embedding(onnx_builder *b, const char **out)
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    onnx_source_embedding(&s, b->m);
+    DR_TRY(onnx_source_embedding(&s, b->m));
     DR_TRYF(onnx_data_rows(&b->data, name, type, &s), "writing the embedding");
     b->table = b->g.inits.last;
     *out = gather(b, name, type);
@@ -95,7 +96,7 @@ static dr_status turned_embedding(onnx_builder *b, const char **out)
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    onnx_source_embedding(&s, b->m);
+    DR_TRY(onnx_source_embedding(&s, b->m));
     DR_TRYF(onnx_data_columns(&b->data, name, &s, 0, s.rows), "writing the embedding");
     b->table = b->g.inits.last;
     onnx_node *n = onnx_node_new(&b->g, "", "Transpose", EMBED "/Transpose");
@@ -177,33 +178,54 @@ done:
     return st;
 }
 
-/* The head's weight, which is written here, or the embedding alone. */
-static dr_status rounded_embedding(onnx_builder *b, const char **out, int bits, bool shared)
+/* The initializers of the table, and the node of the head that reads it. */
+static void name_table(onnx_builder *b, const char *names[3], const onnx_grid *grid,
+                       bool packed, bool shared)
 {
-    onnx_grid grid = onnx_build_grid(b, bits);
-    onnx_packed_init own = {0}, *w = shared ? &b->tied : &own;
-    const char *names[3], *why = no_table(b, &grid);
-    onnx_source s = {0};
-    dr_status st = DR_OK;
-
-    if (why != NULL) {
-        onnx_note(b->report, "the embedding stays float: %s", why);
-        return float_embedding(b, out);
-    }
-    onnx_source_embedding(&s, b->m);
-    if (shared) {
-        onnx_build_packed_names(b, names, "/lm_head", &grid);
+    if (packed && shared) {
+        names[0] = onnx_build_name(b, "/lm_head", "MatMulNBits.qweight");
+        names[1] = onnx_build_name(b, "/lm_head", "MatMulNBits.scales");
+        names[2] = onnx_build_name(b, "/lm_head", "MatMulNBits.qzeros");
+        b->tied_node = "/lm_head/MatMulNBits";
+    } else if (shared) {
+        onnx_build_packed_names(b, names, "/lm_head", grid);
+        b->tied_node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", grid->bits);
     } else {
-        names[0] = dr_arena_printf(b->arena, "model.embed_tokens.weight_Q%d", bits);
+        names[0] = dr_arena_printf(b->arena, "model.embed_tokens.weight_Q%d", grid->bits);
         names[1] = "model.embed_tokens.weight_scales";
         names[2] = "model.embed_tokens.weight_zero_points";
     }
-    DR_TRYF(onnx_data_packed(&b->data, w, names, &s, 0, s.rows, &grid, true),
+}
+
+/* The head's weight, which is written here, or the embedding alone; bits 0: as the model
+ * has packed it. */
+static dr_status packed_table(onnx_builder *b, const char **out, int bits, bool shared)
+{
+    onnx_grid grid = onnx_build_grid(b, bits);
+    onnx_packed_init own = {0}, *w = shared ? &b->tied : &own;
+    const char *names[3], *why = NULL;
+    onnx_source s = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_source_embedding(&s, b->m));
+    if (bits == 0)
+        DR_BUG_IF(!onnx_source_grid(&s, 0, s.rows, &grid));
+    why = no_table(b, &grid);
+    if (why != NULL) {
+        onnx_note(b->report, "the embedding stays float: %s", why);
+        DR_TRY(float_embedding(b, out));
+        goto done;
+    }
+    if (bits == 0)
+        DR_TRY(onnx_check_grid(b, onnx_source_name(&s, 0), &grid));
+    name_table(b, names, &grid, bits == 0, shared);
+    DR_TRYF(onnx_data_packed(&b->data, w, names, &s, 0, s.rows, &grid, bits != 0),
             "writing the embedding");
     DR_TRY(packed_embedding(b, out, w, &grid, shared));
+    b->tied_grid = grid;
     if (shared)
-        onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d", bits,
-                  grid.block);
+        onnx_note(b->report, "embedding and head are one table: %d bit, blocks of %d",
+                  grid.bits, grid.block);
 done:
     onnx_source_release(&s);
     return st;
@@ -211,6 +233,10 @@ done:
 
 static dr_status rows_of_ids(onnx_builder *b, const char **out)
 {
+    bool packed = hf_embed_linear(b->m)->packed && onnx_precision_bits(b->o->precision) > 0;
+
+    if (packed)
+        return packed_table(b, out, 0, tied(b));
     int head = tied(b) ? onnx_choose_bits(b, "/lm_head") : 0;
     int bits = onnx_choose_embedding(b, b->c->tied);
 
@@ -219,8 +245,7 @@ static dr_status rows_of_ids(onnx_builder *b, const char **out)
         return turned_embedding(b, out);
     if (b->head_is_table || bits == 0)
         return float_embedding(b, out);
-    return head != 0 ? rounded_embedding(b, out, head, true)
-                     : rounded_embedding(b, out, bits, false);
+    return packed_table(b, out, head != 0 ? head : bits, head != 0);
 }
 
 dr_status onnx_build_embedding(onnx_builder *b, const char **out)

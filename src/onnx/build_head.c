@@ -57,10 +57,8 @@ static dr_status head_product(onnx_builder *b, const char **out, const char *res
     if (b->head_is_table) {
         *out = tied_float(b, name, x);
     } else if (b->tied.codes != NULL) {
-        onnx_grid grid = onnx_build_grid(b, bits);
-        const char *node = dr_arena_printf(b->arena, "/lm_head/MatMul_Q%d", bits);
-        *out = onnx_build_packed(b, node, name, &b->tied, &grid, (size_t)b->c->hidden,
-                                 (size_t)b->c->vocab, x);
+        *out = onnx_build_packed(b, b->tied_node, name, &b->tied, &b->tied_grid,
+                                 (size_t)b->c->hidden, (size_t)b->c->vocab, x);
     } else {
         DR_TRY(onnx_build_weight(b, out, "/lm_head", (onnx_rows){&s, 0, s.rows}, bits,
                                  result, x));

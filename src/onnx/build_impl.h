@@ -69,6 +69,8 @@ typedef struct {
     size_t lora_count;
     onnx_adapter_form form; /* of their inputs */
     onnx_packed_init tied;  /* the head's weight, when the embedding is cut from it */
+    onnx_grid tied_grid;
+    const char *tied_node;  /* of the head's product */
     const onnx_init *table; /* the float embedding, where it is there */
     bool head_is_table;     /* the head's product reads it */
     bool told_packed, told_split;
@@ -168,6 +170,9 @@ int onnx_choose_embedding(onnx_builder *b, bool tied);
 DR_MUST_USE dr_status onnx_choose_check(const onnx_builder *b);
 /* Whether products are DequantizeLinear and MatMul. */
 bool onnx_uses_qdq(const onnx_builder *b);
+/* DR_EUNSUPPORTED: the runtime, or the form of the graph, does not take such weights. */
+DR_MUST_USE dr_status onnx_check_grid(const onnx_builder *b, const char *module,
+                                      const onnx_grid *grid);
 /* The grid of what is rounded here. */
 onnx_grid onnx_build_grid(const onnx_builder *b, int bits);
 

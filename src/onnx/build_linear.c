@@ -126,9 +126,7 @@ done:
     return st;
 }
 
-/* What the runtime, or the form of the graph, does not take. */
-static dr_status check_grid(const onnx_builder *b, const char *module,
-                            const onnx_grid *grid)
+dr_status onnx_check_grid(const onnx_builder *b, const char *module, const onnx_grid *grid)
 {
     int since = grid->bits == 8 ? ONNX_SINCE_BYTES : ONNX_SINCE_2BIT;
 
@@ -158,7 +156,7 @@ static dr_status as_packed(onnx_builder *b, const char **out, const char *path,
     dr_status st = DR_OK;
 
     DR_BUG_IF(!onnx_source_grid(rows.s, rows.row0, rows.count, &grid));
-    DR_TRY(check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
+    DR_TRY(onnx_check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
     if (!b->told_packed)
         onnx_note(b->report, "weights stay as they are packed (%s)", hf_model_origin(b->m));
     b->told_packed = true;
@@ -185,7 +183,7 @@ static dr_status rounded(onnx_builder *b, const char **out, const char *path,
     onnx_packed_init w = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
+    DR_TRY(onnx_check_grid(b, onnx_source_name(rows.s, rows.row0), &grid));
     onnx_build_packed_names(b, names, path, &grid);
     if (result == NULL)
         result = onnx_build_path(b, path, "MatMul/output_0");

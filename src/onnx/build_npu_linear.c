@@ -299,7 +299,7 @@ dr_status npu_embedding(npu_builder *b, npu_value *out)
         return grid_embedding(b, out);
     if (b->o->weight_bits != 32)
         return byte_embedding(b, out);
-    onnx_source_embedding(&s, b->m);
+    DR_TRY(onnx_source_embedding(&s, b->m));
     if (npu_again(b, TABLE) == NULL)
         DR_TRYF(onnx_data_rows(b->data, TABLE, ONNX_FLOAT, &s), "writing the embedding");
     *out = gather(b, "/model/embed_tokens/Gather", TABLE, ONNX_FLOAT, b->c->hidden);

@@ -17,7 +17,7 @@ static size_t part_of(const onnx_source *s, size_t row, size_t *within)
     DR_BUG_IF(row >= s->rows);
     while (i > 0 && s->part[i]->row0 > row)
         i--;
-    *within = s->part[i] != NULL ? row - s->part[i]->row0 : row;
+    *within = s->part[i] != NULL ? row - s->part[i]->row0 : row; /* NULL: experts */
     return i;
 }
 
@@ -54,12 +54,20 @@ done:
     return st;
 }
 
-void onnx_source_embedding(onnx_source *s, const hf_model *m)
+static dr_status one_linear(onnx_source *s, const hf_model *m, const hf_linear *l)
 {
-    const hf_config *c = hf_model_config(m);
+    dr_status st = DR_OK;
 
-    *s = (onnx_source){
-        .m = m, .part_count = 1, .rows = (size_t)c->vocab, .cols = (size_t)c->hidden};
+    *s = (onnx_source){.m = m};
+    st = add_part(s, l);
+    if (st != DR_OK)
+        onnx_source_release(s);
+    return st;
+}
+
+dr_status onnx_source_embedding(onnx_source *s, const hf_model *m)
+{
+    return one_linear(s, m, hf_embed_linear(m));
 }
 
 void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part)
@@ -78,17 +86,8 @@ void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert
 dr_status onnx_source_head(onnx_source *s, const hf_model *m)
 {
     const hf_linear *head = hf_head_linear(m);
-    dr_status st = DR_OK;
 
-    if (head == NULL) {
-        onnx_source_embedding(s, m);
-        return DR_OK;
-    }
-    *s = (onnx_source){.m = m};
-    st = add_part(s, head);
-    if (st != DR_OK)
-        onnx_source_release(s);
-    return st;
+    return one_linear(s, m, head != NULL ? head : hf_embed_linear(m));
 }
 
 void onnx_source_release(onnx_source *s)
@@ -104,8 +103,6 @@ dr_status onnx_source_read(const onnx_source *s, float *dst, size_t row0, size_t
 
     if (s->stack > 0)
         return hf_expert_read(s->m, s->layer, s->expert, dst, row0, count);
-    if (s->part[0] == NULL)
-        return hf_embed_read(s->m, dst, row0, count);
     while (count > 0) {
         size_t at = 0, i = part_of(s, row0, &at);
         size_t n = s->part[i]->n_out - at < count ? s->part[i]->n_out - at : count;
@@ -167,7 +164,7 @@ const char *onnx_source_name(const onnx_source *s, size_t row)
 
     if (s->stack > 0)
         return s->expert == HF_EXPERT_DOWN ? "experts.down_proj" : "experts.gate_up_proj";
-    return s->part[i] != NULL ? s->part[i]->path : "model.embed_tokens";
+    return s->part[i]->path;
 }
 
 size_t onnx_source_row_in(const onnx_source *s, size_t row)

@@ -58,7 +58,7 @@ enum { ONNX_PARTS = 3 };
 
 typedef struct {
     const hf_model *m;                 /* borrowed */
-    const hf_linear *part[ONNX_PARTS]; /* borrowed; part[0] NULL: the embedding */
+    const hf_linear *part[ONNX_PARTS]; /* borrowed; NULL: experts */
     dr_qtensor packed[ONNX_PARTS];     /* owned; codes NULL: floats */
     size_t part_count;
     size_t rows, cols;
@@ -73,7 +73,7 @@ DR_MUST_USE dr_status onnx_source_slot(onnx_source *s, const hf_model *m, int la
 DR_MUST_USE dr_status onnx_source_head(onnx_source *s, const hf_model *m);
 /* All experts of a layer. */
 void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part);
-void onnx_source_embedding(onnx_source *s, const hf_model *m);
+DR_MUST_USE dr_status onnx_source_embedding(onnx_source *s, const hf_model *m);
 void onnx_source_release(onnx_source *s);
 
 /* dst[count][cols]; may run on several threads. */

@@ -107,7 +107,8 @@ static void set_slot(pass_choices *c, const hf_model *m, size_t unit,
 
 /* ---- by a rule ---- */
 
-/* The k_quant rules have the head in 8 bits, where it is not the embedding. */
+/* The k_quant rules have the head in 8 bits; where it is the embedding, if that is
+ * rounded. */
 static dr_status mix_head(pass_choices *c, const hf_model *m, const pass_modules *w,
                           const quant_grid *better)
 {
@@ -115,6 +116,10 @@ static dr_status mix_head(pass_choices *c, const hf_model *m, const pass_modules
 
     if (w->mixed >= QUANT_MIX_SNR)
         return DR_OK;
+    if (hf_head_linear(m) == NULL && c->embed) {
+        c->embed_grid = *better;
+        return DR_OK;
+    }
     if (hf_head_linear(m) != NULL) {
         c->head = true;
         c->head_grid = *better;
@@ -124,7 +129,7 @@ static dr_status mix_head(pass_choices *c, const hf_model *m, const pass_modules
         return DR_OK;
     st = dr_fail(DR_EUSAGE, "k_quant_last: the head of %s is its embedding, which stays",
                  hf_model_path(m));
-    dr_hint("auto-opt --int4_algo_config k_quant_last rounds such a head");
+    dr_hint("--embeds rounds both, or auto-opt --int4_algo_config k_quant_last");
     return st;
 }
 
@@ -195,22 +200,32 @@ done:
     return st;
 }
 
+/* bytes with l packed in place of l as it is. */
+static dr_status instead(uint64_t *bytes, const hf_model *m, const hf_linear *l,
+                         const quant_grid *grid, hf_quant_method layout)
+{
+    const hf_quant q = {layout, quant_stored_bits(grid), grid->group_size, grid->symmetric};
+    uint64_t packed = 0, plain = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(hf_written_bytes(&plain, m, l, NULL));
+    DR_TRY(hf_written_bytes(&packed, m, l, &q));
+    *bytes = *bytes - plain + packed;
+done:
+    return st;
+}
+
 /* What does not depend on the choice. */
 static dr_status fixed_bytes(uint64_t *bytes, const pass_choices *c, const hf_model *m,
                              hf_quant_method layout)
 {
-    const hf_linear *head = hf_head_linear(m);
-    const hf_quant q = {layout, quant_stored_bits(&c->head_grid), c->head_grid.group_size,
-                        c->head_grid.symmetric};
-    uint64_t packed = 0, plain = 0;
     dr_status st = DR_OK;
 
     DR_TRY(hf_written_bytes(bytes, m, NULL, NULL));
-    if (!c->head)
-        goto done;
-    DR_TRY(hf_written_bytes(&plain, m, head, NULL));
-    DR_TRY(hf_written_bytes(&packed, m, head, &q));
-    *bytes = *bytes - plain + packed;
+    if (c->head)
+        DR_TRY(instead(bytes, m, hf_head_linear(m), &c->head_grid, layout));
+    if (c->embed)
+        DR_TRY(instead(bytes, m, hf_embed_linear(m), &c->embed_grid, layout));
 done:
     return st;
 }
@@ -223,7 +238,8 @@ static dr_status refuse_budget(uint64_t budget, uint64_t least, uint64_t fixed)
                            (unsigned long long)budget, (unsigned long long)least,
                            (unsigned long long)fixed);
 
-    dr_hint("a coarser --group_size, or --lm_head for a head of its own, needs less");
+    dr_hint("a coarser --group_size, or --embeds, or --lm_head for a head of its own, "
+            "needs less");
     return st;
 }
 

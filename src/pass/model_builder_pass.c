@@ -101,6 +101,11 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     if (packed && o.precision <= ONNX_BF16)
         DR_FAIL(DR_EUSAGE, "precision %s: %s is quantized (%s); leave precision out",
                 onnx_precision_name(o.precision), in->name, hf_model_origin(m));
+    const hf_linear *head =
+        hf_head_linear(m) != NULL ? hf_head_linear(m) : hf_embed_linear(m);
+    if (head->packed && o.mix == ONNX_MIX_HEAD)
+        DR_FAIL(DR_EUSAGE, "8 bits for the last product: %s of %s is packed already",
+                head->path, in->name);
     if (!packed && o.precision == ONNX_INT4 && o.mix == ONNX_MIX_LAYERS)
         dr_log(DR_INFO, "the head and the layers that matter most have 8 bits");
     o.adapters = named;

@@ -24,6 +24,8 @@ static const hf_quant_method methods[] = {HF_QUANT_AWQ, HF_QUANT_GPTQ, HF_QUANT_
 
 hf_quant_method pass_layout_of(const pass_modules *w, hf_quant_method own)
 {
+    if (w->format < 0 && w->embeds) /* the only one that has a place for it */
+        return HF_QUANT_OLIVE;
     return w->format >= 0 ? methods[w->format] : own;
 }
 
@@ -106,13 +108,14 @@ done:
 dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
                              hf_quant_method own)
 {
-    bool awq = pass_layout_of(w, own) == HF_QUANT_AWQ;
+    const hf_quant_method layout = pass_layout_of(w, own);
+    bool awq = layout == HF_QUANT_AWQ;
     json_t *overrides = NULL;
     const char *what = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(check_bits("bits", grid->bits, grid->symmetric));
-    DR_TRY(pass_mix_check(w, grid, pass_layout_of(w, own)));
+    DR_TRY(pass_mix_check(w, grid, layout));
     DR_TRY(parse_overrides(&overrides, w));
     if (awq && quant_stored_bits(grid) != 4)
         what = "bits: the awq layout holds 4 bits";
@@ -120,6 +123,12 @@ dr_status pass_modules_check(const pass_modules *w, const quant_grid *grid,
         what = "lm_head: the awq layout has no place for a packed head";
     else if (awq && overrides != NULL)
         what = "overrides: the awq layout has one setting for all modules";
+    if (w->embeds && layout != HF_QUANT_OLIVE) {
+        st = dr_fail(DR_EUSAGE, "embeds: the %s layout has no place for a packed embedding",
+                     pass_layouts[w->format]);
+        dr_hint("the nearest is format olive");
+        goto done;
+    }
     if (w->distill_steps > 0 && !(w->distill_learning_rate > 0))
         DR_FAIL(DR_EUSAGE, "distill_learning_rate: expected more than 0, found %g",
                 w->distill_learning_rate);
@@ -337,11 +346,30 @@ static dr_status choose_head(pass_choices *out, matcher *k, const quant_grid *ba
     if (head == NULL) {
         st = dr_fail(DR_EUSAGE, "lm_head: the head of %s is its embedding, which stays",
                      hf_model_path(k->m));
-        dr_hint("leave lm_head out: the export rounds such a head");
+        dr_hint("embeds rounds both; without it the export does");
         goto done;
     }
     DR_TRY(check_group(&out->head_grid, head));
     out->head = true;
+done:
+    return st;
+}
+
+/* Likewise of the embedding. */
+static dr_status choose_embed(pass_choices *out, matcher *k, const quant_grid *base,
+                              bool wanted)
+{
+    const hf_linear *embed = hf_embed_linear(k->m);
+    bool excluded = false;
+    dr_status st = DR_OK;
+
+    if (!wanted)
+        goto done;
+    DR_TRY(is_excluded(&excluded, k, embed->path));
+    out->embed_grid = *base;
+    DR_TRY(own_grid(&out->embed_grid, k, embed->path));
+    DR_TRY(check_group(&out->embed_grid, embed));
+    out->embed = !excluded;
 done:
     return st;
 }
@@ -363,6 +391,7 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
         DR_TRY(choose_layer(out->layers + (size_t)i * QUANT_LAYER_LINEARS, &k, i, base,
                             &changed, &split));
     DR_TRY(choose_head(out, &k, base, w->lm_head));
+    DR_TRY(choose_embed(out, &k, base, w->embeds));
     DR_TRY(refuse_unused(&k));
     if (changed)
         dr_warn_result("linears that share an input (q, k and v; gate and up) share the "
@@ -401,6 +430,10 @@ dr_status pass_choices_formats(hf_writer *w, const pass_choices *c, const hf_mod
     if (c->head) {
         const hf_quant q = format_of(layout, &c->head_grid);
         DR_TRY(hf_writer_format(w, hf_head_linear(m), &q));
+    }
+    if (c->embed) {
+        const hf_quant q = format_of(layout, &c->embed_grid);
+        DR_TRY(hf_writer_format(w, hf_embed_linear(m), &q));
     }
 done:
     return st;

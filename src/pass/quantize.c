@@ -223,6 +223,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
                              .progress = &progress,
                              .choices = chosen->layers,
                              .head = chosen->head ? &chosen->head_grid : NULL,
+                             .embed = chosen->embed ? &chosen->embed_grid : NULL,
                              .resume = job->killed};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
@@ -355,7 +356,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
                         more matrices of the widest input */
         need->memory += 4 * tokens * ((uint64_t)c->hidden + hf_slot_in(c, HF_SLOT_O)) +
                         6 * layer + 12 * widest * widest;
-    if (plan->modules->lm_head) /* packed, and a slice of it five times */
+    if (plan->modules->lm_head ||
+        plan->modules->embeds) /* packed, and a slice five times */
         need->memory += embed * 9 / 8 + (uint64_t)5 * 4 * HEAD_SLICE * (uint64_t)c->hidden;
     if (job->evaluate) /* the head as floats, and the hidden states of both models */
         need->memory += 4 * embed + 8 * judged * (uint64_t)c->hidden;

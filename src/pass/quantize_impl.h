@@ -18,7 +18,7 @@ typedef dr_status (*pass_quantizer)(const quant_site *site, const quant_grid *gr
 /* What every quantizer has to set beside its grid. */
 typedef struct {
     int format; /* of pass_layouts; -1: the quantizer's own */
-    bool lm_head;
+    bool lm_head, embeds;
     const char *modules_to_not_convert; /* comma list; NULL: none */
     const char *overrides;              /* JSON object; NULL: none */
     int mixed;                          /* a quant_mix; -1: none */
@@ -39,6 +39,9 @@ extern const char *const pass_layouts[], *const pass_mixes[];
                      .help = "layout of the checkpoint (default: " layout ")"),            \
         PASS_MODULES_ROW(s, lm_head, DR_PARAM_BOOL, .dflt = "false",                       \
                          .help = "the head too, where it is not the embedding"),           \
+        PASS_MODULES_ROW(s, embeds, DR_PARAM_BOOL, .dflt = "false",                        \
+                         .help = "the embedding too, with the head where they are one; "   \
+                                 "in layout olive"),                                       \
         PASS_MODULES_ROW(                                                                  \
             s, modules_to_not_convert, DR_PARAM_STR, .dflt = "null", .listed = true,       \
             .help = "parts of names, or re:EXPRESSION, of modules that stay"),             \
@@ -60,8 +63,8 @@ extern const char *const pass_layouts[], *const pass_mixes[];
 /* What becomes of each linear. */
 typedef struct {
     quant_choice *layers; /* quant_site.choices; NULL: all alike */
-    bool head;
-    quant_grid head_grid;
+    bool head, embed;
+    quant_grid head_grid, embed_grid;
 } pass_choices;
 
 bool pass_same_grid(const quant_grid *a, const quant_grid *b);
@@ -160,8 +163,7 @@ typedef struct {
         PASS_MODULES_ROWS(pass_grid, "gptq")
 
 #define PASS_GRID_REFUSED                                                                  \
-    DR_REFUSED("embeds", "the embedding is quantized by the export", NULL),                \
-        DR_REFUSED("quantize_vision", "vision models come later", NULL),                   \
+    DR_REFUSED("quantize_vision", "vision models come later", NULL),                       \
         DR_REFUSED("moe", "mixtures of experts come later", NULL)
 
 /* validate of a pass whose config begins with a pass_grid. */

@@ -75,9 +75,13 @@ bool quant_folds(const quant_site *site, int layer, hf_slot slot)
 dr_status quant_round_head(const quant_site *site, quant_chooser choose)
 {
     const hf_linear *head = hf_head_linear(site->in);
+    dr_status st = DR_OK;
 
-    if (site->head == NULL)
-        return DR_OK;
-    DR_BUG_IF(head == NULL);
-    return quant_round_linear(site, site->head, choose, head);
+    DR_BUG_IF(site->head != NULL && head == NULL);
+    if (site->head != NULL)
+        DR_TRY(quant_round_linear(site, site->head, choose, head));
+    if (site->embed != NULL)
+        DR_TRY(quant_round_linear(site, site->embed, choose, hf_embed_linear(site->in)));
+done:
+    return st;
 }

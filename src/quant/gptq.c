@@ -554,20 +554,27 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
                            const quant_prune_options *prune)
 {
     gptq_run r = {.base = grid, .o = o, .best = best, .prune = prune, .original = site->in};
+    quant_site own = *site;
+    dr_qtensor table = {0};
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_check(grid));
     if (!(o->damp_percent >= 0) || o->damp_percent > 10)
         DR_FAIL(DR_EUSAGE, "damp_percent: expected a share from 0 to 10, found %g",
                 o->damp_percent);
-    DR_TRY(run_init(&r, site, calib));
+    DR_TRY(quant_gptq_table(&table, site, calib, o, best));
+    own.table = table.rows > 0 ? &table : NULL;
+    DR_TRY(run_init(&r, &own, calib));
     if (o->prescale)
         quant_tell_unfolded(site->in);
     DR_TRY(quant_each_layer(
         site, r.s.x, quant_stream_floats(&r.s) * (r.up.s != NULL ? 2 : 1), run_layer, &r));
     if (site->head != NULL)
         DR_TRY(quant_gptq_head(&r.s, o, best));
+    if (own.table != NULL)
+        DR_TRY(hf_writer_packed(site->out, hf_embed_linear(site->in), &table));
 done:
+    dr_qtensor_release(&table);
     run_release(&r);
     return st;
 }

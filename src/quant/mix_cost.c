@@ -55,10 +55,9 @@ static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib
     dr_status st = DR_OK;
 
     DR_TRY(quant_stream_open(&r->s, site, calib));
+    DR_TRY(quant_packed_slots(r->packed, c));
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
-        size_t n = hf_slot_out(c, (hf_slot)i), k = hf_slot_in(c, (hf_slot)i);
-        DR_TRY(quant_floats(&r->packed[i], nn_i8_packed_bytes(n, k) / sizeof(float), 1,
-                            "a slot's weights"));
+        size_t k = hf_slot_in(c, (hf_slot)i);
         DR_TRY(quant_floats(&r->strips[i], quant_gram_floats(k), 1, "Hessian"));
     }
     DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
@@ -118,12 +117,7 @@ static dr_status sum_layer(cost_run *r, int layer)
     dr_status st = DR_OK;
 
     DR_TRY(nn_decoder_layer(r->s.dec, layer, &w));
-    r->layer = *w;
-    for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        DR_TRY(nn_i8_pack(dev, r->packed[s], w->w[s], hf_slot_out(c, (hf_slot)s),
-                          hf_slot_in(c, (hf_slot)s)));
-        r->layer.packed[s] = r->packed[s];
-    }
+    DR_TRY(quant_pack_slots(&r->layer, r->packed, dev, c, w));
     r->share[0] = r->share[1] = 0;
     for (size_t i = 0; i < count; i += r->s.step) {
         size_t b = quant_stream_count(&r->s, i), m = b * t;

@@ -4,9 +4,10 @@
  * All quantizers have one shape: read weights from an open hf_model, perhaps run
  * calibration text through it to see activations, hand each finished layer to an
  * hf_writer.  One decoder layer is in memory at a time, so the peak is a layer with its
- * activations, not the model.  Embedding and norms stay as they are (awq folds its scales
- * into norms and into the linear before), and so does the head unless the site asks for it:
- * gptq and best then round it for the text's last hidden states, awq by least squares.
+ * activations, not the model.  Norms stay as they are (awq folds its scales into them and
+ * into the linear before), and so do embedding and head unless the site asks for them: gptq
+ * and best then round head (and tied table) for the text's last hidden states, awq by least
+ * squares.
  *
  * The same seed gives the same bytes on one device, whatever the number of threads.
  */
@@ -56,7 +57,9 @@ typedef struct {
     /* [layers][QUANT_LAYER_LINEARS], as hf_layer_linears has them; those of a slot that are
      * not plain have one grid.  NULL: all have the grid that is asked for. */
     const quant_choice *choices;
-    const quant_grid *head; /* of an untied head; NULL: it stays as it is */
+    const quant_grid *head;  /* of an untied head; NULL: it stays as it is */
+    const quant_grid *embed; /* of the embedding, in a tied model the head, too; NULL */
+    const dr_qtensor *table; /* for quantizers: the embedding as rounded; NULL: not yet */
     dr_resume *resume; /* where the work so far is kept for the case of a kill, and found
                                after it (with out's hf_writer_keep); NULL: it is not */
 } quant_site;

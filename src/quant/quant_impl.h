@@ -80,10 +80,13 @@ void quant_choose_hqq(quant_lanes *g, const quant_rule *rule, const float *tile,
                       float *scratch);
 void quant_choose_kquant(quant_lanes *g, const quant_rule *rule, const float *tile,
                          size_t n, float *scratch);
-/* One linear; choose NULL: min and max. */
+/* One linear into a new weight, or to the writer; choose NULL: min and max. */
+DR_MUST_USE dr_status quant_round_rows(dr_qtensor *q, const quant_site *site,
+                                       const quant_grid *grid, quant_chooser choose,
+                                       const hf_linear *l);
 DR_MUST_USE dr_status quant_round_linear(const quant_site *site, const quant_grid *grid,
                                          quant_chooser choose, const hf_linear *l);
-/* Every linear by itself, and the head. */
+/* Every linear by itself, and head and embedding. */
 DR_MUST_USE dr_status quant_round_model(const quant_site *site, const quant_grid *grid,
                                         quant_chooser choose);
 
@@ -98,7 +101,7 @@ bool quant_slot_grid(quant_grid *grid, const quant_site *site, int layer, hf_slo
                      const quant_grid *base);
 /* quant_can_fold, and no plain linear would have to change. */
 bool quant_folds(const quant_site *site, int layer, hf_slot slot);
-/* The head on its grid, where the site asks for it. */
+/* Head and embedding on their grids, where the site asks for it. */
 DR_MUST_USE dr_status quant_round_head(const quant_site *site, quant_chooser choose);
 
 /* ---- group searches (shrink.c) ---- */
@@ -286,10 +289,19 @@ typedef struct {
 } quant_stream;
 enum { QUANT_CHUNK = 2048 };
 
-/* Embeds the text.  DR_EUSAGE: there is none. */
+/* Room for nn_i8_pack of a layer's slots; and a layer with them in place of w's weights,
+ * which are packed into it. */
+DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], const hf_config *c);
+DR_MUST_USE dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLOT_COUNT],
+                                       nn_device *dev, const hf_config *c,
+                                       const nn_layer *w);
+
+/* Embeds the text, by site->table where there is one.  DR_EUSAGE: there is none. */
 DR_MUST_USE dr_status quant_stream_open(quant_stream *s, const quant_site *site,
                                         const quant_calib *calib);
 void quant_stream_close(quant_stream *s);
+/* x = the text by the model's own embedding. */
+DR_MUST_USE dr_status quant_stream_embed(const quant_stream *s, float *x);
 /* Sequences in the chunk that begins at sequence i. */
 size_t quant_stream_count(const quant_stream *s, size_t i);
 
@@ -316,6 +328,11 @@ DR_MUST_USE dr_status quant_slot_restore(const quant_site *site, int layer, hf_s
  * outputs (gptq_head.c). */
 DR_MUST_USE dr_status quant_gptq_head(const quant_stream *s, const quant_gptq_options *o,
                                       bool best);
+/* q = the embedding on site->embed, before any text comes in by it: of a tied model as the
+ * head, for the original's outputs, else by kquant's grids; nothing when embed is NULL. */
+DR_MUST_USE dr_status quant_gptq_table(dr_qtensor *q, const quant_site *site,
+                                       const quant_calib *calib,
+                                       const quant_gptq_options *o, bool best);
 /* First linear of a slot; *count (may be NULL): how many it has. */
 const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
                                     size_t *count);

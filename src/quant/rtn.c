@@ -86,20 +86,30 @@ done:
     return st;
 }
 
-dr_status quant_round_linear(const quant_site *site, const quant_grid *grid,
-                             quant_chooser choose, const hf_linear *l)
+dr_status quant_round_rows(dr_qtensor *q, const quant_site *site, const quant_grid *grid,
+                           quant_chooser choose, const hf_linear *l)
 {
-    dr_qtensor q = {0};
     rtn_job job = {
-        .q = &q, .rule = quant_rule_of(grid), .choose = choose, .m = site->in, .l = l};
+        .q = q, .rule = quant_rule_of(grid), .choose = choose, .m = site->in, .l = l};
     size_t block = 0;
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
     DR_TRY(quant_grid_block(&block, grid, l->n_in, l->path));
-    DR_TRY(dr_qtensor_new(&q, quant_stored_bits(grid), (int)block, l->n_out, l->n_in,
+    DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)block, l->n_out, l->n_in,
                           grid->symmetric));
     DR_TRYF(pack_all(&job, nn_device_pool(site->dev)), "rounding %s", l->path);
+done:
+    return st;
+}
+
+dr_status quant_round_linear(const quant_site *site, const quant_grid *grid,
+                             quant_chooser choose, const hf_linear *l)
+{
+    dr_qtensor q = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_round_rows(&q, site, grid, choose, l));
     DR_TRY(hf_writer_packed(site->out, l, &q));
 done:
     dr_qtensor_release(&q);

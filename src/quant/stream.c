@@ -18,16 +18,58 @@ dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
     return st;
 }
 
-static dr_status embed(quant_stream *s)
+dr_status quant_stream_embed(const quant_stream *s, float *x)
 {
     size_t t = s->calib->seq_len, d = (size_t)s->cfg->hidden;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < s->calib->count; i += s->step) {
         DR_TRY(dr_cancelled_check());
-        DR_TRYF(nn_decoder_embed(s->dec, s->x + i * t * d, s->calib->ids + i * t,
+        DR_TRYF(nn_decoder_embed(s->dec, x + i * t * d, s->calib->ids + i * t,
                                  quant_stream_count(s, i) * t),
                 "embedding the calibration text");
+    }
+done:
+    return st;
+}
+
+/* The ids are in the vocabulary: the model's own embedding was asked first. */
+static void embed_rounded(quant_stream *s)
+{
+    size_t n = s->calib->count * s->calib->seq_len, d = (size_t)s->cfg->hidden;
+    float scale = (float)s->cfg->embed_scale;
+
+    for (size_t i = 0; i < n; i++) {
+        float *x = s->x + i * d;
+        dr_qtensor_to_f32(x, s->site->table, (size_t)s->calib->ids[i], 1);
+        for (size_t k = 0; scale != 1.0f && k < d; k++)
+            x[k] *= scale;
+    }
+}
+
+dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], const hf_config *c)
+{
+    dr_status st = DR_OK;
+
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        size_t out = hf_slot_out(c, (hf_slot)i), in = hf_slot_in(c, (hf_slot)i);
+        DR_TRY(quant_floats(&packed[i], nn_i8_packed_bytes(out, in) / sizeof(float), 1,
+                            "a layer's weights"));
+    }
+done:
+    return st;
+}
+
+dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLOT_COUNT],
+                           nn_device *dev, const hf_config *c, const nn_layer *w)
+{
+    dr_status st = DR_OK;
+
+    *out = *w;
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
+        DR_TRY(nn_i8_pack(dev, packed[i], w->w[i], hf_slot_out(c, (hf_slot)i),
+                          hf_slot_in(c, (hf_slot)i)));
+        out->packed[i] = packed[i];
     }
 done:
     return st;
@@ -50,7 +92,9 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
     s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
     DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
     DR_TRY(quant_floats(&s->x, rows, (size_t)c->hidden, "calibration inputs"));
-    DR_TRY(embed(s));
+    DR_TRY(quant_stream_embed(s, s->x));
+    if (site->table != NULL)
+        embed_rounded(s);
 done:
     if (st != DR_OK)
         quant_stream_close(s);

@@ -42,10 +42,10 @@ static dr_status double_stream(quant_upstream *u, quant_stream *s, size_t floats
 
     DR_TRY(quant_floats(&both, 2, floats, "the original's inputs"));
     memcpy(both, s->x, floats * sizeof(*both));
-    memcpy(both + floats, s->x, floats * sizeof(*both));
     dr_big_free(s->x);
     s->x = both;
     u->x = both + floats;
+    DR_TRY(quant_stream_embed(s, u->x));
 done:
     return st;
 }
@@ -78,11 +78,7 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
     DR_TRY(quant_floats(&u->drift, d, widest.in, "sums of differences"));
     DR_TRY(quant_floats(&u->factor, widest.in, widest.in, "factor of the Hessian"));
     DR_TRY(quant_floats(&u->rhs, widest.weights, 1, "a slot's correction"));
-    for (int i = 0; i < HF_SLOT_COUNT; i++) {
-        size_t out = hf_slot_out(c, (hf_slot)i), in = hf_slot_in(c, (hf_slot)i);
-        DR_TRY(quant_floats(&u->packed[i], nn_i8_packed_bytes(out, in) / sizeof(float), 1,
-                            "a layer's weights"));
-    }
+    DR_TRY(quant_packed_slots(u->packed, c));
 done:
     return st;
 }
@@ -110,12 +106,7 @@ dr_status quant_upstream_layer(quant_upstream *u, int layer)
         return DR_OK;
     c = u->s->cfg;
     DR_TRY(nn_decoder_layer(u->dec, layer, &l));
-    u->layer = *l;
-    for (int i = 0; i < HF_SLOT_COUNT; i++) {
-        DR_TRY(nn_i8_pack(u->s->site->dev, u->packed[i], l->w[i],
-                          hf_slot_out(c, (hf_slot)i), hf_slot_in(c, (hf_slot)i)));
-        u->layer.packed[i] = u->packed[i];
-    }
+    DR_TRY(quant_pack_slots(&u->layer, u->packed, u->s->site->dev, c, l));
 done:
     return st;
 }

@@ -27,6 +27,7 @@ static line lines[] = {
     {NULL, "zero_point", "", "\"zero_point\": false", false},
     {NULL, "format", "", "\"format\": \"olive\"", false},
     {NULL, "lm_head", "\"format\": \"olive\"", "\"lm_head\": true", false},
+    {NULL, "embeds", "\"format\": \"olive\"", "\"embeds\": true", false},
     {NULL, "modules_to_not_convert", "", "\"modules_to_not_convert\": \"down_proj\"",
      false},
     {NULL, "overrides", "\"format\": \"olive\"",
