@@ -20,7 +20,8 @@ typedef struct hf_writer hf_writer;
 DR_MUST_USE dr_status hf_writer_open(hf_writer **out, const char *dir,
                                      const hf_model *source, const hf_quant *quant);
 /* Before the first tensor: this linear's own format (other bits or group, the method being
- * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL). */
+ * the writer's); NULL: plain.  DR_EUNSUPPORTED: the method has none (awq: only NULL;
+ * embedding: all but olive). */
 DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const hf_quant *q);
 /* Before the first tensor: floats are written in this type (F32, F16, BF16), not in the
  * source's; config.json says so. */

@@ -13,7 +13,7 @@ enum { HF_NAME_MAX = 256 }; /* bytes of a module or tensor name that is made up 
 /* m->linears, parts and the rest of their group; sets c.dtype from the embedding when the
  * config did not say it.  Every part must be there and have the config's shape. */
 DR_MUST_USE dr_status hf_roles_build(hf_model *m);
-/* The parts of a linear that came from hf_layer_linears, hf_head_linear, hf_embed_linear. */
+/* The parts of a linear of the model. */
 const hf_parts *hf_linear_parts(const hf_model *m, const hf_linear *l);
 /* "model.layers.3.input_layernorm.weight" into name; part: "weight" or "bias". */
 void hf_norm_name(char name[HF_NAME_MAX], const hf_config *c, hf_norm which, int layer,

@@ -10,7 +10,9 @@
  * the text comes in by, so it is rounded first, for the original's last hidden states, and
  * the layers are then rounded for the text as the rounded table gives it.  As a head it
  * costs far more than as an embedding (SmolLM2-135M, 4 bits, blocks of 32, rounded to
- * nearest: KL 0.077 and 0.012 on top of 0.285), so no row is solved for its second use.
+ * nearest: KL 0.077 and 0.012 on top of 0.285), so no row is solved for its second use:
+ * with 0.3 and 1 of the Hessian's mean diagonal added for it, KL was 0.0570 and 0.0579 in
+ * place of 0.0558.
  */
 #include "core/mem.h"
 #include "quant/quant_impl.h"
