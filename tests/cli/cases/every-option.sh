@@ -15,6 +15,7 @@ group_size||--group_size -1|weights
 symmetric||--symmetric|weights
 exact||--exact|weights
 lm_head|--format olive|--lm_head|weights
+embeds|--format olive|--embeds|weights
 modules_to_not_convert||--modules_to_not_convert down_proj|weights
 overrides|--format olive|--overrides {"re:.*down_proj":{"bits":8}}|weights
 mixed|--format olive|--mixed k_quant_mixed|weights

@@ -129,6 +129,5 @@ no --implementation nvmo
 no --implementation awq
 no --implementation olive --algorithm best
 no --algorithm lpbq
-no --embeds
 try quantize -m "$hf/packed_f32" --lm_head --precision int2 --overrides '{"lm_head": {"group_size": 64}}' -o no
 ls
