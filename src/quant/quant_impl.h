@@ -300,8 +300,8 @@ DR_MUST_USE dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLO
 DR_MUST_USE dr_status quant_stream_open(quant_stream *s, const quant_site *site,
                                         const quant_calib *calib);
 void quant_stream_close(quant_stream *s);
-/* x = the text by the model's own embedding. */
-DR_MUST_USE dr_status quant_stream_embed(const quant_stream *s, float *x);
+/* x = the text by the embedding of dec's model. */
+DR_MUST_USE dr_status quant_stream_embed(const quant_stream *s, nn_decoder *dec, float *x);
 /* Sequences in the chunk that begins at sequence i. */
 size_t quant_stream_count(const quant_stream *s, size_t i);
 

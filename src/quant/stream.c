@@ -18,14 +18,14 @@ dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
     return st;
 }
 
-dr_status quant_stream_embed(const quant_stream *s, float *x)
+dr_status quant_stream_embed(const quant_stream *s, nn_decoder *dec, float *x)
 {
     size_t t = s->calib->seq_len, d = (size_t)s->cfg->hidden;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < s->calib->count; i += s->step) {
         DR_TRY(dr_cancelled_check());
-        DR_TRYF(nn_decoder_embed(s->dec, x + i * t * d, s->calib->ids + i * t,
+        DR_TRYF(nn_decoder_embed(dec, x + i * t * d, s->calib->ids + i * t,
                                  quant_stream_count(s, i) * t),
                 "embedding the calibration text");
     }
@@ -92,7 +92,7 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
     s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
     DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
     DR_TRY(quant_floats(&s->x, rows, (size_t)c->hidden, "calibration inputs"));
-    DR_TRY(quant_stream_embed(s, s->x));
+    DR_TRY(quant_stream_embed(s, s->dec, s->x));
     if (site->table != NULL)
         embed_rounded(s);
 done:

@@ -45,7 +45,7 @@ static dr_status double_stream(quant_upstream *u, quant_stream *s, size_t floats
     dr_big_free(s->x);
     s->x = both;
     u->x = both + floats;
-    DR_TRY(quant_stream_embed(s, u->x));
+    DR_TRY(quant_stream_embed(s, u->dec, u->x));
 done:
     return st;
 }
