@@ -111,7 +111,7 @@
         DR_REFUSED("torch_dtype", "training is in float32", NULL),                         \
         DR_REFUSED("device_map", "one device a run", NULL),                                \
         DR_REFUSED("allow_tf32", "sums are in float32", NULL),                             \
-        DR_REFUSED("ephemeral_gpu_offload", "CUDA devices come later", NULL),              \
+        DR_REFUSED("ephemeral_gpu_offload", "adapters stay where they train", NULL),       \
         DR_REFUSED("train_data_config", "data sets by name are those of workflow files",   \
                    NULL),                                                                  \
         DR_REFUSED("eval_data_config", "data sets by name are those of workflow files",    \
