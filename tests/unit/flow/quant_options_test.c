@@ -5,19 +5,13 @@
  * The options are those of the passes' own tables: one that has no line below fails the
  * test, and so does a line that no pass has.
  */
-#include "flow_fixture.h"
+#include "option_lines.h"
 
 #define QWEN "/tests/golden/tiny/qwen2/"
 
 static dr_arena arena;
 
-/* What is added to {"group_size": 16} or the like, without and with the option. */
-typedef struct {
-    const char *pass; /* NULL: any that has the option */
-    const char *name, *without, *with;
-    bool seen;
-} line;
-
+/* Behind {"group_size": 16} or the like. */
 static line lines[] = {
     {"AutoAWQQuantizer", "bits", "\"format\": \"olive\"", "\"bits\": 8", false},
     {NULL, "bits", "", "\"bits\": 8", false},
@@ -114,28 +108,15 @@ static const char *weights_of(const pass_def *d, const char *in, const char *wit
     return dr_arena_strdup(&arena, hex);
 }
 
-static line *find_line(const pass_def *d, const char *name)
-{
-    for (size_t i = 0; i < DR_COUNT(lines); i++) {
-        if (strcmp(lines[i].name, name) == 0 &&
-            (lines[i].pass == NULL || strcmp(lines[i].pass, d->name) == 0))
-            return &lines[i];
-    }
-    return NULL;
-}
-
 static void each_option(const pass_def *d, const char *in)
 {
     for (size_t i = 0; i < d->params_count; i++) {
         const dr_param *p = &d->params[i];
         if (p->type == DR_PARAM_REFUSED)
             continue;
-        line *l = find_line(d, p->name);
-        if (!CHECK(l != NULL)) {
-            (void)fprintf(stderr, "%s.%s: no line says what it changes\n", d->name,
-                          p->name);
+        line *l = line_of(lines, DR_COUNT(lines), d, p->name);
+        if (l == NULL)
             continue;
-        }
         l->seen = true;
         const char *a = weights_of(d, in, l->without, "", NULL);
         const char *b = weights_of(d, in, l->without, l->with, NULL);
@@ -198,10 +179,7 @@ int main(void)
         if (list[i]->needs_data)
             each_text(list[i], in);
     }
-    for (size_t i = 0; i < DR_COUNT(lines); i++) {
-        if (!CHECK(lines[i].seen))
-            (void)fprintf(stderr, "no pass has %s\n", lines[i].name);
-    }
+    check_all_seen(lines, DR_COUNT(lines));
     dr_arena_release(&arena);
     return check_done();
 }

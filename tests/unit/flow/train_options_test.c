@@ -5,19 +5,13 @@
  * The options are those of the passes' own tables: one that has no line below fails the
  * test, and so does a line that no pass has.
  */
-#include "flow_fixture.h"
+#include "option_lines.h"
 
 static dr_arena arena;
 
-/* What is added to a few steps' options, without and with the option. */
-typedef struct {
-    const char *pass; /* NULL: any that has the option */
-    const char *name, *without, *with;
-    bool seen;
-} line;
-
 #define EVERY "\"save_steps\": 1"
 
+/* Behind a few steps' options. */
 static line lines[] = {
     {NULL, "r", "", "\"r\": 3", false},
     {NULL, "alpha", "", "\"alpha\": 3", false},
@@ -158,27 +152,15 @@ static const char *train(const pass_def *d, const char *in, const char *rows,
     return good ? result_of(out) : "";
 }
 
-static line *find_line(const pass_def *d, const char *name)
-{
-    for (size_t i = 0; i < DR_COUNT(lines); i++) {
-        if (strcmp(lines[i].name, name) == 0 &&
-            (lines[i].pass == NULL || strcmp(lines[i].pass, d->name) == 0))
-            return &lines[i];
-    }
-    return NULL;
-}
-
 static void test_pass(const pass_def *d, const char *in, const char *rows)
 {
     for (size_t i = 0; i < d->params_count; i++) {
         const dr_param *p = &d->params[i];
         if (p->type == DR_PARAM_REFUSED)
             continue;
-        line *l = find_line(d, p->name);
-        if (!CHECK(l != NULL)) {
-            (void)printf("  %s of %s has no line here\n", p->name, d->name);
+        line *l = line_of(lines, DR_COUNT(lines), d, p->name);
+        if (l == NULL)
             continue;
-        }
         /* what is the Trainer's is tried with one pass */
         bool shared = l->pass == NULL && l->seen && strcmp(l->name, "r") != 0 &&
                       strcmp(l->name, "alpha") != 0;
@@ -202,10 +184,7 @@ int main(void)
     for (size_t i = 0; i < count; i++)
         if (passes[i]->trains)
             test_pass(passes[i], in, rows);
-    for (size_t i = 0; i < DR_COUNT(lines); i++) {
-        if (!CHECK(lines[i].seen))
-            (void)printf("  no pass has %s\n", lines[i].name);
-    }
+    check_all_seen(lines, DR_COUNT(lines));
     dr_arena_release(&arena);
     return check_done();
 }

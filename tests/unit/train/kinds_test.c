@@ -8,21 +8,6 @@
 
 static dr_arena arena;
 
-static train_options golden_options(void)
-{
-    train_options o;
-
-    train_options_default(&o);
-    o.dropout = 0;
-    o.shuffle = false;
-    o.batch = 2;
-    o.accumulation = 2;
-    o.max_steps = 10;
-    o.learning_rate = 2e-2;
-    o.weight_decay = 0.01;
-    return o;
-}
-
 static double widest(const float *a, const float *b, size_t n)
 {
     double worst = 0;
@@ -102,7 +87,7 @@ static void test_steps(const char *name, const char *family, int32_t vocab,
         .ids = ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
     const char *base = dr_arena_printf(&arena, GOLDEN "/tiny/%s", family);
     const char *out = dr_arena_printf(&arena, "%s/%s-%s", check_tmp(), name, device);
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r = {0};
 
     ids_below(ids, vocab);
@@ -135,7 +120,7 @@ static void as_dora(train_options *o)
 /* A fresh DoRA adapter changes nothing: its first loss is LoRA's. */
 static void test_dora_start(void)
 {
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r[2] = {0};
 
     o.max_steps = 1;
@@ -175,7 +160,7 @@ static void mlp_and_attention(train_options *o)
  * with all modules dropped; with init_weights false it changes something. */
 static void test_large_start(const char *name, hf_adapter_kind kind, int r)
 {
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report base = {0}, run = {0};
     hf_adapter x = {0}, y = {0};
 
@@ -240,7 +225,7 @@ static void test_merged(const char *name)
 /* Kept or computed twice, on any threads: the same bytes, with dropouts. */
 static void test_large_bytes(hf_adapter_kind kind)
 {
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r = {0};
 
     o.kind = kind;
@@ -306,7 +291,7 @@ static void test_rounded_file(const hf_bnb *g, const char *origin)
 {
     const char *dir =
         dr_arena_printf(&arena, "%s/rounded-%d-%d", check_tmp(), g->fp4, g->nested);
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r[2] = {0};
     hf_model *m = NULL;
     hf_writer *w = NULL;
@@ -407,7 +392,7 @@ static void compare(const char *got, const char *want,
 static void test_pissa(void)
 {
     static const char *const targets[] = {"q_proj", "v_proj", "down_proj"};
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r = {0};
     hf_adapter first = {0}, want = {0};
 
@@ -454,7 +439,7 @@ static void test_loftq(const char *name, int iterations)
     const char *out = dr_arena_printf(&arena, "%s/out-%s", check_tmp(), name);
     const train_blocks b = {
         .ids = tiny_ids, .lengths = tiny_lengths, .count = TINY_BLOCKS, .seq_len = TINY_T};
-    train_options o = golden_options();
+    train_options o = tiny_golden_options();
     train_report r = {0};
     hf_adapter start = {0}, want = {0};
     hf_model *m = NULL;

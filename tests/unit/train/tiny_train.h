@@ -16,6 +16,22 @@ enum { TINY_BLOCKS = 6, TINY_T = 24 };
 static int32_t tiny_ids[TINY_BLOCKS * TINY_T];
 static size_t tiny_lengths[TINY_BLOCKS];
 
+/* As tools/oracle/train_goldens.py trains. */
+static inline train_options tiny_golden_options(void)
+{
+    train_options o;
+
+    train_options_default(&o);
+    o.dropout = 0;
+    o.shuffle = false;
+    o.batch = 2;
+    o.accumulation = 2;
+    o.max_steps = 10;
+    o.learning_rate = 2e-2;
+    o.weight_decay = 0.01;
+    return o;
+}
+
 static inline void tiny_read_ids(void)
 {
     dr_map map = {0};

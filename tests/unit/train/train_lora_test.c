@@ -9,17 +9,9 @@
 
 static train_options golden_options(void)
 {
-    train_options o;
+    train_options o = tiny_golden_options();
 
-    train_options_default(&o);
     o.from_adapter = GOLDEN "/train/start";
-    o.dropout = 0;
-    o.shuffle = false;
-    o.batch = 2;
-    o.accumulation = 2;
-    o.max_steps = 10;
-    o.learning_rate = 2e-2;
-    o.weight_decay = 0.01;
     return o;
 }
 
