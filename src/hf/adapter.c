@@ -464,7 +464,7 @@ json_t *hf_adapter_number(double v)
 }
 
 /* Modules whose rank or alpha is not the adapter's. */
-void hf_adapter_put_patterns(json_t *config, const hf_adapter *a)
+static void put_patterns(json_t *config, const hf_adapter *a)
 {
     json_t *ranks = json_object(), *alphas = json_object();
 
@@ -484,6 +484,19 @@ void hf_adapter_put_patterns(json_t *config, const hf_adapter *a)
 }
 
 /* The keys that every PEFT of the last years knows; older ones refuse others. */
+static json_t *lora_config(const hf_adapter *a, const char *base_model, json_t *targets)
+{
+    return json_pack(
+        "{s:n, s:s?, s:s, s:b, s:b, s:b, s:n, s:n, s:o, s:o, s:n, s:s, s:i, s:n, s:o, s:s, "
+        "s:b, s:b}",
+        "auto_mapping", "base_model_name_or_path", base_model, "bias", "none",
+        "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern",
+        "layers_to_transform", "lora_alpha", hf_adapter_number(a->alpha), "lora_dropout",
+        json_real(a->dropout), "modules_to_save", "peft_type", "LORA", "r", a->r,
+        "revision", "target_modules", targets, "task_type", "CAUSAL_LM", "use_dora",
+        (int)a->dora, "use_rslora", (int)a->rslora);
+}
+
 static dr_status write_config(const hf_adapter *a, const char *path, const char *base_model,
                               const char *const *targets, size_t target_count)
 {
@@ -492,33 +505,42 @@ static dr_status write_config(const hf_adapter *a, const char *path, const char 
 
     for (size_t i = 0; i < target_count; i++)
         json_array_append_new(list, json_string(targets[i]));
-    config = json_pack(
-        "{s:n, s:s?, s:s, s:b, s:b, s:b, s:n, s:n, s:o, s:o, s:n, s:s, s:i, s:n, s:o, s:s, "
-        "s:b, s:b}",
-        "auto_mapping", "base_model_name_or_path", base_model, "bias", "none",
-        "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "layers_pattern",
-        "layers_to_transform", "lora_alpha", hf_adapter_number(a->alpha), "lora_dropout",
-        json_real(a->dropout), "modules_to_save", "peft_type", "LORA", "r", a->r,
-        "revision", "target_modules", list, "task_type", "CAUSAL_LM", "use_dora",
-        (int)a->dora, "use_rslora", (int)a->rslora);
+    config = a->kind == HF_ADAPTER_LORA ? lora_config(a, base_model, list)
+                                        : hf_lycoris_config(a, base_model, list);
     if (config == NULL)
         DR_FAIL(DR_EFORMAT, "%s: a name that is not UTF-8 cannot be written", path);
-    hf_adapter_put_patterns(config, a);
+    put_patterns(config, a);
+    if (a->kind == HF_ADAPTER_LOKR)
+        hf_lokr_keys(config, a);
     DR_TRY(dr_json_write(path, config));
 done:
     json_decref(config);
     return st;
 }
 
-static void put_tensor(dr_tensor *t, dr_arena *a, const hf_lora_module *mod,
+void hf_adapter_tensor(dr_tensor *t, dr_arena *a, const hf_lora_module *mod,
                        const char *tail, int64_t rows, int64_t cols, const float *values)
 {
-    *t = (dr_tensor){.name = dr_arena_printf(a, "%s%s.%s", prefix, mod->module, tail),
+    *t = (dr_tensor){.name = dr_arena_printf(a, HF_PEFT_PREFIX "%s%s", mod->module, tail),
                      .dtype = DR_DTYPE_F32,
                      .ndim = cols > 0 ? 2 : 1,
                      .dims = {rows, cols},
                      .data = values};
     t->bytes = dr_tensor_count(t) * sizeof(float);
+}
+
+static size_t lora_tensors(dr_tensor *t, dr_arena *a, const hf_lora_module *mod)
+{
+    size_t n = 0;
+
+    hf_adapter_tensor(&t[n++], a, mod, ".lora_A.weight", mod->r, (int64_t)mod->n_in,
+                      mod->a);
+    hf_adapter_tensor(&t[n++], a, mod, ".lora_B.weight", (int64_t)mod->n_out, mod->r,
+                      mod->b);
+    if (mod->magnitude != NULL)
+        hf_adapter_tensor(&t[n++], a, mod, ".lora_magnitude_vector", (int64_t)mod->n_out, 0,
+                          mod->magnitude);
+    return n;
 }
 
 dr_status hf_adapter_write(const hf_adapter *a, const char *dir, const char *base_model,
@@ -528,19 +550,11 @@ dr_status hf_adapter_write(const hf_adapter *a, const char *dir, const char *bas
     size_t n = 0;
     dr_status st = DR_OK;
 
-    if (a->kind != HF_ADAPTER_LORA)
-        return hf_lycoris_write(a, dir, base_model, targets, target_count);
-    dr_tensor *t = dr_arena_alloc(&arena, 3 * a->count + 1, sizeof(*t));
-    for (size_t i = 0; i < a->count; i++) {
-        const hf_lora_module *mod = &a->modules[i];
-        put_tensor(&t[n++], &arena, mod, "lora_A.weight", mod->r, (int64_t)mod->n_in,
-                   mod->a);
-        put_tensor(&t[n++], &arena, mod, "lora_B.weight", (int64_t)mod->n_out, mod->r,
-                   mod->b);
-        if (mod->magnitude != NULL)
-            put_tensor(&t[n++], &arena, mod, "lora_magnitude_vector", (int64_t)mod->n_out,
-                       0, mod->magnitude);
-    }
+    dr_tensor *t = dr_arena_alloc(&arena, HF_FACTORS * a->count + 1, sizeof(*t));
+    for (size_t i = 0; i < a->count; i++)
+        n += a->kind == HF_ADAPTER_LORA
+                 ? lora_tensors(t + n, &arena, &a->modules[i])
+                 : hf_lycoris_tensors(t + n, &arena, &a->modules[i], a->kind);
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t, n));
     DR_TRY(write_config(a, dr_path_join(&arena, dir, "adapter_config.json"), base_model,

@@ -292,69 +292,38 @@ void hf_lycoris_add_row(float *w, const hf_lora_module *mod, size_t row)
 
 /* ---- writing ---- */
 
-static dr_status write_config(const hf_adapter *a, const char *path, const char *base_model,
-                              const char *const *targets, size_t target_count)
+json_t *hf_lycoris_config(const hf_adapter *a, const char *base_model, json_t *targets)
 {
-    json_t *list = json_array(), *config = NULL;
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < target_count; i++)
-        json_array_append_new(list, json_string(targets[i]));
-    config = json_pack(
+    return json_pack(
         "{s:o, s:n, s:s?, s:n, s:b, s:b, s:n, s:n, s:f, s:n, s:s, s:i, s:f, s:n, s:o, "
         "s:s, s:b}",
         "alpha", hf_adapter_number(a->alpha), "auto_mapping", "base_model_name_or_path",
         base_model, "exclude_modules", "inference_mode", 1, "init_weights", 1,
         "layers_pattern", "layers_to_transform", "module_dropout", a->module_dropout,
         "modules_to_save", "peft_type", a->kind == HF_ADAPTER_LOHA ? "LOHA" : "LOKR", "r",
-        a->r, "rank_dropout", a->dropout, "revision", "target_modules", list, "task_type",
-        "CAUSAL_LM", "use_effective_conv2d", 0);
-    if (config == NULL)
-        DR_FAIL(DR_EFORMAT, "%s: a name that is not UTF-8 cannot be written", path);
-    hf_adapter_put_patterns(config, a);
-    if (a->kind == HF_ADAPTER_LOKR) {
-        json_object_set_new(config, "decompose_both", json_boolean(a->decompose_both));
-        json_object_set_new(config, "decompose_factor", json_integer(a->decompose_factor));
-        json_object_set_new(config, "rank_dropout_scale",
-                            json_boolean(a->rank_dropout_scale));
-    }
-    DR_TRY(dr_json_write(path, config));
-done:
-    json_decref(config);
-    return st;
+        a->r, "rank_dropout", a->dropout, "revision", "target_modules", targets,
+        "task_type", "CAUSAL_LM", "use_effective_conv2d", 0);
 }
 
-dr_status hf_lycoris_write(const hf_adapter *a, const char *dir, const char *base_model,
-                           const char *const *targets, size_t target_count)
+void hf_lokr_keys(json_t *config, const hf_adapter *a)
 {
-    const char *const *names = tails[a->kind - HF_ADAPTER_LOHA];
-    dr_arena arena = {0};
-    size_t n = 0;
-    dr_status st = DR_OK;
+    json_object_set_new(config, "decompose_both", json_boolean(a->decompose_both));
+    json_object_set_new(config, "decompose_factor", json_integer(a->decompose_factor));
+    json_object_set_new(config, "rank_dropout_scale", json_boolean(a->rank_dropout_scale));
+}
 
-    dr_tensor *t = dr_arena_alloc(&arena, HF_FACTORS * a->count + 1, sizeof(*t));
-    for (size_t i = 0; i < a->count; i++) {
-        for (size_t k = 0; k < HF_FACTORS; k++) {
-            const hf_factor *f = &a->modules[i].f[k];
-            bool whole = k % 2 == 0 && f[1].rows == 0;
-            if (f->rows == 0)
-                continue;
-            t[n] = (dr_tensor){.name = dr_arena_printf(&arena, HF_PEFT_PREFIX "%s%s",
-                                                       a->modules[i].module,
-                                                       names[whole ? 4 + k / 2 : k]),
-                               .dtype = DR_DTYPE_F32,
-                               .ndim = 2,
-                               .dims = {(int64_t)f->rows, (int64_t)f->cols},
-                               .data = f->data};
-            t[n].bytes = dr_tensor_count(&t[n]) * sizeof(float);
-            n++;
-        }
+size_t hf_lycoris_tensors(dr_tensor *t, dr_arena *arena, const hf_lora_module *mod,
+                          hf_adapter_kind kind)
+{
+    const char *const *names = tails[kind - HF_ADAPTER_LOHA];
+    size_t n = 0;
+
+    for (size_t k = 0; k < HF_FACTORS; k++) {
+        const hf_factor *f = &mod->f[k];
+        bool whole = k % 2 == 0 && f[1].rows == 0;
+        if (f->rows > 0)
+            hf_adapter_tensor(&t[n++], arena, mod, names[whole ? 4 + k / 2 : k],
+                              (int64_t)f->rows, (int64_t)f->cols, f->data);
     }
-    DR_TRY(dr_make_dirs(dir));
-    DR_TRY(hf_st_write(dr_path_join(&arena, dir, "adapter_model.safetensors"), t, n));
-    DR_TRY(write_config(a, dr_path_join(&arena, dir, "adapter_config.json"), base_model,
-                        targets, target_count));
-done:
-    dr_arena_release(&arena);
-    return st;
+    return n;
 }

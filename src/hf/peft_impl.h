@@ -24,15 +24,19 @@ DR_MUST_USE dr_status hf_adapter_refuse_extras(const json_t *o, const char *wher
 /* Whole numbers without a fraction, as PEFT writes them. */
 json_t *hf_adapter_number(double v);
 
-/* rank_pattern and alpha_pattern. */
-void hf_adapter_put_patterns(json_t *config, const hf_adapter *a);
-
 /* w[n_in] += the row of a LoHa or LoKr module's dW. */
 void hf_lycoris_add_row(float *w, const hf_lora_module *mod, size_t row);
 
-/* hf_adapter_write of LoHa and LoKr. */
-DR_MUST_USE dr_status hf_lycoris_write(const hf_adapter *a, const char *dir,
-                                       const char *base_model, const char *const *targets,
-                                       size_t target_count);
+/* One of the module's tensors; tail: what follows its name; cols 0: a vector. */
+void hf_adapter_tensor(dr_tensor *t, dr_arena *a, const hf_lora_module *mod,
+                       const char *tail, int64_t rows, int64_t cols, const float *values);
+/* A LoHa or LoKr module's tensors, HF_FACTORS at most; how many. */
+size_t hf_lycoris_tensors(dr_tensor *t, dr_arena *a, const hf_lora_module *mod,
+                          hf_adapter_kind kind);
+/* Such an adapter's config but for its patterns; targets is taken over; NULL: a name is not
+ * UTF-8. */
+json_t *hf_lycoris_config(const hf_adapter *a, const char *base_model, json_t *targets);
+/* What LoKr has beside that, behind the patterns. */
+void hf_lokr_keys(json_t *config, const hf_adapter *a);
 
 #endif

@@ -172,29 +172,43 @@ done:
     return st;
 }
 
-dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
+/* The parts of a packed linear: of q in its format, or of nf4 in the writer's. */
+static dr_status put_parts(hf_writer *w, const hf_linear *l, const dr_qtensor *q,
+                           const hf_bnb_packed *nf4)
 {
     size_t li = hf_writer_index(w, l);
-    const hf_quant *format = &w->formats[li];
+    const hf_packed *parts = &w->plans[li];
     void *data = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(plan(w));
-    const hf_packed *parts = &w->plans[li];
-    if (parts->count == 0)
-        DR_FAIL(DR_EUSAGE, "%s: packed, but to be written plain", l->path);
-    DR_TRY(hf_pack_check(l, format, q));
     for (size_t i = 0; i < parts->count; i++) {
         struct slot *s = &w->slots[w->first[li] + i];
         DR_TRY(claim(s));
         DR_TRY(dr_big_alloc(&data, s->t.bytes, 1, s->t.name));
-        hf_pack_part(data, parts, i, l, format, q);
+        if (q != NULL)
+            hf_pack_part(data, parts, i, l, &w->formats[li], q);
+        else
+            hf_bnb_part(data, parts, i, l, &w->bnb_grid, nf4);
         DR_TRY(put(w, s, 0, data, s->t.bytes));
         dr_big_free(data);
         data = NULL;
     }
 done:
     dr_big_free(data);
+    return st;
+}
+
+dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
+{
+    size_t li = hf_writer_index(w, l);
+    dr_status st = DR_OK;
+
+    DR_TRY(plan(w));
+    if (w->plans[li].count == 0)
+        DR_FAIL(DR_EUSAGE, "%s: packed, but to be written plain", l->path);
+    DR_TRY(hf_pack_check(l, &w->formats[li], q));
+    DR_TRY(put_parts(w, l, q, NULL));
+done:
     return st;
 }
 
@@ -212,24 +226,12 @@ static dr_status plain_slot(struct slot **out, hf_writer *w, const hf_linear *l)
 /* All rows of a linear, rounded. */
 static dr_status put_bnb(hf_writer *w, const hf_linear *l, const float *rows)
 {
-    size_t li = hf_writer_index(w, l);
-    const hf_packed *parts = &w->plans[li];
     hf_bnb_packed packed;
-    void *data = NULL;
     dr_status st = DR_OK;
 
     hf_bnb_pack(&packed, rows, l->n_out * l->n_in, &w->bnb_grid);
-    for (size_t i = 0; i < parts->count; i++) {
-        struct slot *s = &w->slots[w->first[li] + i];
-        DR_TRY(claim(s));
-        DR_TRY(dr_big_alloc(&data, s->t.bytes, 1, s->t.name));
-        hf_bnb_part(data, parts, i, l, &w->bnb_grid, &packed);
-        DR_TRY(put(w, s, 0, data, s->t.bytes));
-        dr_big_free(data);
-        data = NULL;
-    }
+    DR_TRY(put_parts(w, l, NULL, &packed));
 done:
-    dr_big_free(data);
     hf_bnb_packed_release(&packed);
     return st;
 }
