@@ -37,12 +37,6 @@ void awq_run_close(awq_run *r)
     quant_stream_close(&r->s);
     *r = (awq_run){0};
 }
-
-static size_t packed_floats(const awq_slot *slot)
-{
-    return nn_i8_packed_bytes(slot->n, slot->k) / sizeof(float);
-}
-
 /* The slot's grid in that layer. */
 static dr_status slot_grid(awq_run *r, int layer, hf_slot s)
 {
@@ -75,8 +69,6 @@ static dr_status slot_init(awq_run *r, hf_slot s)
     size_t gram = r->s.site->choices != NULL ? GRAM_COLS : quant_gram_cols(slot->block);
     DR_TRY(quant_floats(&slot->grams, slot->k, gram, "Gram blocks"));
     DR_TRY(quant_floats(&slot->sample, rows, slot->k, "sampled activations"));
-    if (!r->o->exact)
-        DR_TRY(quant_floats(&r->packed[s], packed_floats(slot), 1, "a slot's weights"));
 done:
     return st;
 }
@@ -102,11 +94,13 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
         DR_TRY(slot_init(r, (hf_slot)i));
         size_t n = r->slot[i].n * r->slot[i].k;
         weights = n > weights ? n : weights;
-        n = packed_floats(&r->slot[i]);
+        n = nn_i8_packed_bytes(r->slot[i].n, r->slot[i].k) / sizeof(float);
         packed = n > packed ? n : packed;
         widest = r->slot[i].k > widest ? r->slot[i].k : widest;
         most_rows = r->slot[i].n > most_rows ? r->slot[i].n : most_rows;
     }
+    if (!o->exact)
+        DR_TRY(quant_packed_slots(r->packed, c));
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
     DR_TRY(nn_acts_new(&r->acts, c, step, t, 0));
     DR_TRY(quant_floats(&r->fake, weights, 1, "rounded weight"));
@@ -225,11 +219,8 @@ static dr_status load_layer(awq_run *r, int layer)
 
     DR_TRY(nn_decoder_layer(r->s.dec, layer, &w));
     r->layer = *w;
-    for (int s = 0; s < HF_SLOT_COUNT && !r->o->exact; s++) {
-        DR_TRY(
-            nn_i8_pack(r->s.site->dev, r->packed[s], w->w[s], r->slot[s].n, r->slot[s].k));
-        r->layer.packed[s] = r->packed[s];
-    }
+    if (!r->o->exact)
+        DR_TRY(quant_pack_slots(&r->layer, r->packed, r->s.site->dev, r->s.cfg, w));
 done:
     return st;
 }

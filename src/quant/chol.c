@@ -17,7 +17,7 @@
 #include "quant/gptq_impl.h"
 #include "quant/tile_impl.h"
 
-enum { NB = 128, STRIP = 256 };
+enum { NB = 128, STRIP = 256, DAMPINGS = 4 };
 
 /* d[NB][NB], lower: its Cholesky factor in place, by columns so that the inner loop runs
  * along rows.  false: not positive definite. */
@@ -188,6 +188,25 @@ static dr_status solve_block(chol_work *w, float *b, size_t rows, size_t k, size
         memcpy(b + r * n + k, w->below + r * nb, nb * sizeof(*b));
     for (size_t i = 0; i < rows * nb; i++)
         w->neg[i] = -w->below[i];
+done:
+    return st;
+}
+
+dr_status quant_damped_factor(float *factor, bool *found, nn_device *dev, const float *h,
+                              size_t n, double damp)
+{
+    double mean = 0;
+    dr_status st = DR_OK;
+
+    *found = false;
+    for (size_t i = 0; i < n; i++)
+        mean += (double)h[i * n + i] / (double)n;
+    for (int i = 0; mean > 0 && !*found && i < DAMPINGS; i++, damp *= 10) {
+        memcpy(factor, h, n * n * sizeof(*h));
+        for (size_t k = 0; k < n; k++)
+            factor[k * n + k] += (float)(damp * mean);
+        DR_TRY(quant_cholesky(dev, factor, n, found));
+    }
 done:
     return st;
 }

@@ -196,6 +196,10 @@ DR_MUST_USE dr_status quant_mean_output(dr_pool *pool, float *out, const float *
 /* a[n][n], of which the lower triangle is read, becomes its lower Cholesky factor (the
  * upper triangle is left alone).  *definite false: it has none, and a is spoilt. */
 DR_MUST_USE dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite);
+/* factor[n][n] = that of h with damp times its mean diagonal added to it, or ten times as
+ * much, three times over.  *found false: none has one, or h is 0. */
+DR_MUST_USE dr_status quant_damped_factor(float *factor, bool *found, nn_device *dev,
+                                          const float *h, size_t n, double damp);
 
 enum { QUANT_SWEEP = 128 }; /* columns between two updates of all later ones */
 

@@ -26,7 +26,6 @@
 #include "core/svd.h"
 #include "quant/gptq_impl.h"
 
-enum { RAISES = 4 };
 #define DAMPING   0.01
 #define ROW_NEAR  0.1
 #define SVD_CLOSE 1e-4
@@ -249,18 +248,9 @@ done:
 /* r->factor = the lower L of h damped, zeros above; *found false: there is none. */
 static dr_status factorize(quant_recovery *r, const float *h, size_t n, bool *found)
 {
-    double mean = 0, damp = DAMPING;
     dr_status st = DR_OK;
 
-    *found = false;
-    for (size_t i = 0; i < n; i++)
-        mean += (double)h[i * n + i] / (double)n;
-    for (int i = 0; mean > 0 && !*found && i < RAISES; i++, damp *= 10) {
-        memcpy(r->factor, h, n * n * sizeof(*h));
-        for (size_t k = 0; k < n; k++)
-            r->factor[k * n + k] += (float)(damp * mean);
-        DR_TRY(quant_cholesky(r->site->dev, r->factor, n, found));
-    }
+    DR_TRY(quant_damped_factor(r->factor, found, r->site->dev, h, n, DAMPING));
     for (size_t i = 0; i < n; i++)
         memset(r->factor + i * n + i + 1, 0, (n - 1 - i) * sizeof(float));
 done:

@@ -30,7 +30,7 @@
 #include "core/mem.h"
 #include "quant/gptq_impl.h"
 
-enum { SIDE = 16, RAISES = 4 };
+enum { SIDE = 16 };
 
 #define DAMPING 0.1
 
@@ -246,25 +246,6 @@ done:
 
 /* ---- the target ---- */
 
-/* *found false: none with the most damping either. */
-static dr_status factorize(quant_upstream *u, const float *h, size_t n, bool *found)
-{
-    double mean = 0, damp = DAMPING;
-    dr_status st = DR_OK;
-
-    *found = false;
-    for (size_t i = 0; i < n; i++)
-        mean += (double)h[i * n + i] / (double)n;
-    for (int i = 0; mean > 0 && !*found && i < RAISES; i++, damp *= 10) {
-        memcpy(u->factor, h, n * n * sizeof(*h));
-        for (size_t k = 0; k < n; k++)
-            u->factor[k * n + k] += (float)(damp * mean);
-        DR_TRY(quant_cholesky(u->s->site->dev, u->factor, n, found));
-    }
-done:
-    return st;
-}
-
 dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf_slot slot,
                                  const char *name)
 {
@@ -276,7 +257,7 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
     nn_device *dev = u->s->site->dev;
     size_t k = hf_slot_in(u->s->cfg, slot), n = hf_slot_out(u->s->cfg, slot);
 
-    DR_TRY(factorize(u, h, k, &found));
+    DR_TRY(quant_damped_factor(u->factor, &found, dev, h, k, DAMPING));
     if (!found) {
         dr_log(DR_INFO, "%s: the layers before it are not made up for: its inputs are 0",
                name);
