@@ -276,20 +276,7 @@ done:
 
 dr_status nn_stage(nn_decoder *d, float **out, size_t floats)
 {
-    void *p = NULL;
-    dr_status st = DR_OK;
-
-    if (floats > d->stage_floats) {
-        dr_big_free(d->stage);
-        d->stage = NULL;
-        d->stage_floats = 0;
-        DR_TRY(dr_big_alloc(&p, floats, sizeof(float), "weights on their way"));
-        d->stage = p;
-        d->stage_floats = floats;
-    }
-    *out = d->stage;
-done:
-    return st;
+    return nn_room(out, &d->stage, &d->stage_floats, floats, "weights on their way");
 }
 
 /* ---- layers ---- */

@@ -72,6 +72,24 @@ void nn_device_close(nn_device *dev)
     free(dev);
 }
 
+dr_status nn_room(float **out, float **room, size_t *had, size_t wanted, const char *what)
+{
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    if (wanted > *had) {
+        dr_big_free(*room);
+        *room = NULL;
+        *had = 0;
+        DR_TRY(dr_big_alloc(&p, wanted, sizeof(float), what));
+        *room = p;
+        *had = wanted;
+    }
+    *out = *room;
+done:
+    return st;
+}
+
 dr_pool *nn_device_pool(nn_device *dev)
 {
     return dev->pool;

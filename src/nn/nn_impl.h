@@ -61,6 +61,11 @@ struct nn_device {
     char text[128];            /* "cpu, 2 threads, avx512" */
 };
 
+/* *out = *room, of *had floats, made anew where that is less than wanted; contents are
+ * undefined then.  what: for messages. */
+DR_MUST_USE dr_status nn_room(float **out, float **room, size_t *had, size_t wanted,
+                              const char *what);
+
 /* Where the document of token t of sequence b begins. */
 static inline size_t nn_attn_start(const nn_attn_shape *s, size_t b, size_t t)
 {

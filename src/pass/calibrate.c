@@ -99,6 +99,18 @@ void pass_calibration_need(pass_need *need, const pass_job *job, const data_opti
     need->seconds += sampling_seconds(job, o, c);
 }
 
+data_options pass_calibration_options(const pass_job *job, const hf_model *m,
+                                      size_t samples, size_t seq_len)
+{
+    data_options o = *job->data;
+
+    if (o.max_seq_len == 0)
+        o.max_seq_len = pass_at_most_context(seq_len, m);
+    if (o.max_samples == 0)
+        o.max_samples = samples;
+    return o;
+}
+
 dr_status pass_calibration(data_blocks *out, const pass_job *job, const data_options *o,
                            nn_device *dev, const hf_model *m, const tok_tokenizer *t)
 {

@@ -34,19 +34,6 @@ dr_status pass_check_group(const char *name, int group)
                    name, GROUP_MIN, GROUP_MAX, group);
 }
 
-/* What the user said about calibration text, or the plan's own sizes. */
-static data_options calib_options(const pass_job *job, const pass_quant_plan *plan,
-                                  const hf_model *m)
-{
-    data_options o = *job->data;
-
-    if (o.max_seq_len == 0)
-        o.max_seq_len = pass_at_most_context(plan->calib_seq_len, m);
-    if (o.max_samples == 0)
-        o.max_samples = plan->calib_samples;
-    return o;
-}
-
 /* What the judge found; errors: of each layer, on the first block. */
 typedef struct {
     quant_quality quality;
@@ -296,7 +283,8 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
                                     "--no_evaluate"),
                 "reading the tokenizer, which calibration and measuring need");
     if (plan->calib_samples > 0) {
-        const data_options data = calib_options(job, plan, m);
+        const data_options data =
+            pass_calibration_options(job, m, plan->calib_samples, plan->calib_seq_len);
         DR_TRYF(pass_calibration(&blocks, job, &data, dev, m, tok),
                 "reading calibration text");
     }
@@ -335,7 +323,8 @@ dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in, pass
 
     DR_TRY(hf_model_open(&m, in->path));
     const hf_config *c = hf_model_config(m);
-    const data_options data = calib_options(job, plan, m);
+    const data_options data =
+        pass_calibration_options(job, m, plan->calib_samples, plan->calib_seq_len);
     uint64_t layer = pass_layer_elements(c), layers = (uint64_t)c->layers;
     uint64_t embed = pass_embed_elements(c), widest = (uint64_t)hf_slot_in(c, HF_SLOT_DOWN);
     uint64_t tokens = plan->calib_samples > 0 ? data.max_samples * data.max_seq_len : 0;

@@ -126,6 +126,9 @@ DR_MUST_USE dr_status pass_quantize(const pass_job *job, pass_model *out,
 DR_MUST_USE dr_status pass_quantize_estimate(const pass_job *job, const pass_model *in,
                                              pass_need *need);
 
+/* What the user said about calibration text, and these sizes where nothing was said. */
+data_options pass_calibration_options(const pass_job *job, const hf_model *m,
+                                      size_t samples, size_t seq_len);
 /*
  * The text that calibrates, by the job's data options (calibrate.c): from files, built in,
  * or written by the model.  options: max_seq_len and max_samples are set.  What is lost on

@@ -55,17 +55,6 @@ static void work_release(work *w)
     hf_model_close(w->m);
 }
 
-static data_options text_options(const pass_job *job, const hf_model *m)
-{
-    data_options o = *job->data;
-
-    if (o.max_seq_len == 0)
-        o.max_seq_len = pass_at_most_context(SEQ_LEN, m);
-    if (o.max_samples == 0)
-        o.max_samples = SAMPLES;
-    return o;
-}
-
 static dr_status open_models(work *w, const pass_job *job, const pass_model *in)
 {
     const recover *c = job->config;
@@ -229,7 +218,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     DR_TRY(nn_device_open(&w.dev, job->device, job->threads));
     DR_TRYF(pass_open_tokenizer(&w.tok, w.m, "the text to recover on needs one"),
             "reading the tokenizer");
-    const data_options data = text_options(job, w.m);
+    const data_options data = pass_calibration_options(job, w.m, SAMPLES, SEQ_LEN);
     DR_TRYF(pass_calibration(&w.blocks, job, &data, w.dev, w.m, w.tok),
             "reading the text to recover on");
     DR_TRY(closed_form(&w, job));
@@ -269,7 +258,7 @@ static dr_status estimate(const pass_job *job, const pass_model *in, pass_need *
 
     DR_TRYF(hf_model_open(&m, in->path), "opening the quantized model");
     const hf_config *config = hf_model_config(m);
-    const data_options data = text_options(job, m);
+    const data_options data = pass_calibration_options(job, m, SAMPLES, SEQ_LEN);
     uint64_t layer = pass_layer_elements(config), embed = pass_embed_elements(config);
     uint64_t body = layer * (uint64_t)config->layers;
     uint64_t tokens = (uint64_t)data.max_samples * data.max_seq_len;

@@ -115,21 +115,9 @@ static void close_cpu(nn_device *dev)
 
 dr_status cpu_work(nn_device *dev, float **out, size_t floats)
 {
-    dr_status st = DR_OK;
     cpu_state *state = cpu_of(dev);
 
-    if (floats > state->work_floats) {
-        void *p = NULL;
-        dr_big_free(state->work);
-        state->work = NULL;
-        state->work_floats = 0;
-        DR_TRY(dr_big_alloc(&p, floats, sizeof(float), "workspace of the cpu"));
-        state->work = p;
-        state->work_floats = floats;
-    }
-    *out = state->work;
-done:
-    return st;
+    return nn_room(out, &state->work, &state->work_floats, floats, "workspace of the cpu");
 }
 
 dr_status cpu_tasks(nn_device *dev, size_t count, size_t work, dr_task_fn fn, void *ctx)
