@@ -49,10 +49,18 @@ done:
 
 /* ---- figures as Olive writes them ---- */
 
-static json_t *figure_json(const run *r, size_t i, const json_t *value)
+/* Times have the interval that they are known to, too. */
+static json_t *figure_json(const run *r, size_t i, const run_model *m)
 {
-    return json_pack("{s:O, s:i, s:b}", "value", value, "priority", r->figures[i]->priority,
-                     "higher_is_better", r->figures[i]->higher_is_better);
+    const char *key = r->figures[i]->key;
+    json_t *bounds = json_object_get(m->bounds, key);
+    json_t *j = json_pack("{s:O, s:i, s:b}", "value", json_object_get(m->figures, key),
+                          "priority", r->figures[i]->priority, "higher_is_better",
+                          r->figures[i]->higher_is_better);
+
+    if (bounds != NULL)
+        json_object_set(j, "confidence_95", bounds);
+    return j;
 }
 
 static json_t *metrics_json(const run *r, const run_model *m)
@@ -60,9 +68,7 @@ static json_t *metrics_json(const run *r, const run_model *m)
     json_t *j = json_object();
 
     for (size_t i = 0; i < r->figure_count; i++)
-        json_object_set_new(
-            j, r->figures[i]->key,
-            figure_json(r, i, json_object_get(m->figures, r->figures[i]->key)));
+        json_object_set_new(j, r->figures[i]->key, figure_json(r, i, m));
     return j;
 }
 
@@ -74,7 +80,7 @@ static json_t *footprint_metrics(const run *r, const run_model *m)
 
     for (size_t i = 0; i < r->figure_count; i++) {
         const json_t *v = json_object_get(m->figures, r->figures[i]->key);
-        json_object_set_new(values, r->figures[i]->key, figure_json(r, i, v));
+        json_object_set_new(values, r->figures[i]->key, figure_json(r, i, m));
         json_object_set_new(directions, r->figures[i]->key,
                             json_integer(r->judged[i].higher_is_better ? 1 : -1));
         all = all && json_is_number(v) &&
@@ -153,10 +159,15 @@ static const char *figures_text(dr_arena *a, const run *r, const run_model *m)
 
     for (size_t i = 0; m->figures != NULL && i < r->figure_count; i++) {
         const json_t *v = json_object_get(m->figures, r->figures[i]->key);
+        const json_t *b = json_object_get(m->bounds, r->figures[i]->key);
         const char *one =
             json_is_number(v)
                 ? dr_arena_printf(a, "%s %.6g", r->figures[i]->key, json_number_value(v))
                 : dr_arena_printf(a, "%s -", r->figures[i]->key);
+        if (b != NULL)
+            one = dr_arena_printf(a, "%s (%.6g to %.6g)", one,
+                                  json_number_value(json_array_get(b, 0)),
+                                  json_number_value(json_array_get(b, 1)));
         text = *text ? dr_arena_printf(a, "%s, %s", text, one) : one;
     }
     return text;
@@ -216,14 +227,12 @@ static dr_status write_json(const char *dir, const char *name, json_t *j)
 static bool *front_of(const run *r, const run_outcome *o)
 {
     bool *front = dr_calloc(o->count + 1, 1);
-    double *table = dr_calloc(o->count * r->figure_count + 1, sizeof(double));
+    dr_arena a = {0};
+    const search_table t = run_table(&a, r, o);
 
-    for (size_t i = 0; i < o->count; i++)
-        for (size_t k = 0; k < r->figure_count; k++)
-            table[i * r->figure_count + k] = o->list[i].values[k];
     if (r->figure_count > 0)
-        search_front(front, table, o->count, r->judged, r->figure_count, o->met > 0);
-    free(table);
+        search_front(front, &t, o->met > 0);
+    dr_arena_release(&a);
     return front;
 }
 
@@ -309,11 +318,16 @@ static json_t *candidate_json(const run *r, const run_candidate *c)
 
     for (size_t i = 0; i < r->figure_count; i++)
         json_object_set_new(figures, r->figures[i]->key,
-                            isfinite(c->values[i]) ? json_real(c->values[i]) : json_null());
+                            isfinite(c->values[i].value) ? json_real(c->values[i].value)
+                                                         : json_null());
     json_t *j =
         json_pack("{s:O, s:o, s:o, s:o}", "choices", c->choices, "figures", figures,
                   "model_id", c->model ? json_string(short_id(&a, c->model)) : json_null(),
                   "error", c->error ? json_string(c->error) : json_null());
+    if (c->model != NULL && json_object_size(c->model->bounds) > 0)
+        json_object_set(j, "confidence_95", c->model->bounds);
+    if (c->model != NULL && c->model->unmeasured != NULL)
+        json_object_set_new(j, "unmeasured", json_string(c->model->unmeasured));
     dr_arena_release(&a);
     return j;
 }
@@ -333,6 +347,8 @@ static dr_status tell_candidate(dr_buf *text, const run *r, const run_candidate 
         DR_TRY(dr_buf_addf(text, "%-14s %s\n",
                            json_object_size(c->choices) > 0 ? "" : "output",
                            figures_text(&a, r, c->model)));
+    if (c->model != NULL && c->model->unmeasured != NULL)
+        DR_TRY(dr_buf_addf(text, "    %s\n", c->model->unmeasured));
 done:
     free(choices);
     dr_arena_release(&a);

@@ -125,7 +125,7 @@ static const char *trail_text(dr_arena *a)
 }
 
 static dr_status walk(run *r, run_candidate *c, const run_model *in, const ways *w,
-                      const int *point, bool judge)
+                      const int *point, bool judge, bool may_stop)
 {
     const run_model *at = in;
     run_model *next = NULL;
@@ -140,16 +140,16 @@ static dr_status walk(run *r, run_candidate *c, const run_model *in, const ways 
         at = next;
     }
     if (judge)
-        DR_TRY(run_judge(r, c->values, next));
+        DR_TRY(run_judge(r, c->values, next, may_stop));
     c->model = next;
 done:
     return st;
 }
 
-static bool meets(const run *r, const double *values)
+static bool meets(const run *r, const run_value *values)
 {
     for (size_t i = 0; i < r->figure_count; i++)
-        if (isnan(values[i]) || !search_limit_met(&r->judged[i], values[i]))
+        if (isnan(values[i].value) || !search_limit_met(&r->judged[i], values[i].value))
             return false;
     return true;
 }
@@ -161,8 +161,8 @@ static void tell_progress(const run *r, const run_candidate *c, size_t n, size_t
 
     dr_buf_init(&b, 1 << 16);
     for (size_t i = 0; i < r->figure_count && c->error == NULL; i++)
-        if (dr_buf_addf(&b, "%s%s %.6g", i ? ", " : "", r->figures[i]->key, c->values[i]) !=
-            DR_OK)
+        if (dr_buf_addf(&b, "%s%s %.6g", i ? ", " : "", r->figures[i]->key,
+                        c->values[i].value) != DR_OK)
             break;
     dr_log(DR_INFO, "candidate %zu of %zu: %s: %s", n, of, text,
            c->error != NULL ? c->error : b.data);
@@ -190,14 +190,71 @@ static dr_status none_works(const run_outcome *out, dr_status st, const dr_trail
     return st;
 }
 
+search_table run_table(dr_arena *a, const run *r, const run_outcome *o)
+{
+    const size_t m = r->figure_count;
+    double *values = dr_arena_alloc(a, o->count * m + 1, sizeof(double));
+    double *slack = dr_arena_alloc(a, o->count * m + 1, sizeof(double));
+
+    for (size_t i = 0; i < o->count; i++)
+        for (size_t k = 0; k < m; k++) {
+            const run_value v = o->list[i].values[k];
+            values[i * m + k] = v.value;
+            slack[i * m + k] = v.high > v.low ? (v.high - v.low) / 2 : 0;
+        }
+    return (search_table){values, slack, o->count, r->judged, m};
+}
+
+/* One more candidate, not looked at yet. */
+static run_candidate *add_candidate(run *r, run_outcome *out, size_t *room)
+{
+    if (out->count == *room) {
+        run_candidate *more = dr_arena_alloc(&r->arena, 2 * *room + 16, sizeof(*more));
+        if (*room > 0)
+            memcpy(more, out->list, *room * sizeof(*more));
+        out->list = more;
+        *room = 2 * *room + 16;
+    }
+    run_candidate *c = &out->list[out->count++];
+    *c = (run_candidate){
+        .values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(*c->values))};
+    for (size_t i = 0; i < r->figure_count; i++)
+        c->values[i] = (run_value){NAN, NAN, NAN};
+    return c;
+}
+
+static void tell_sampler(const run *r, search *s, const int *point, const run_candidate *c)
+{
+    double *values = dr_calloc(r->figure_count + 1, sizeof(*values));
+
+    for (size_t i = 0; i < r->figure_count; i++)
+        values[i] = c->values[i].value;
+    search_tell(s, point, c->error == NULL ? values : NULL);
+    free(values);
+}
+
+/* The order of all; without figures the first that works is the best. */
+static void order_all(run *r, run_outcome *out, bool judge)
+{
+    const search_table t = run_table(&r->arena, r, out);
+
+    out->order = dr_arena_alloc(&r->arena, out->count + 1, sizeof(size_t));
+    search_order(out->order, &out->met, &t);
+    for (size_t i = 0; i < out->count && (t.figure_count == 0 || !judge); i++)
+        if (out->list[i].error == NULL) {
+            out->order[0] = i;
+            break;
+        }
+}
+
 dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t first,
                          size_t count, bool judge)
 {
     ways w = {0};
     search *s = NULL;
     dr_trail *why = dr_calloc(1, sizeof(*why));
+    size_t working = 0, winners = 0, room = 0;
     dr_status st = DR_OK, failed = DR_OK;
-    size_t working = 0;
 
     *out = (run_outcome){0};
     DR_TRY(ways_of(&w, r, first, count));
@@ -206,19 +263,10 @@ dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t f
                       ? r->w.sampler.max_samples
                       : out->space;
     int *point = dr_arena_alloc(&r->arena, w.space.count + 1, sizeof(int));
-    size_t room = 0;
     search_open(&s, &w.space, r->judged, r->figure_count, &r->w.sampler);
     while (out->stopped == NULL && search_next(s, point)) {
-        if (out->count == room) {
-            run_candidate *more = dr_arena_alloc(&r->arena, 2 * room + 16, sizeof(*more));
-            if (room > 0)
-                memcpy(more, out->list, room * sizeof(*more));
-            out->list = more;
-            room = 2 * room + 16;
-        }
-        run_candidate *c = &out->list[out->count++];
-        c->values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(double));
-        st = walk(r, c, in, &w, point, judge);
+        run_candidate *c = add_candidate(r, out, &room);
+        st = walk(r, c, in, &w, point, judge, winners >= r->w.output_models);
         if (st == DR_ECANCELLED)
             goto done;
         if (st != DR_OK) {
@@ -227,31 +275,18 @@ dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t f
                 failed = st;
                 *why = *dr_trail_get();
             }
-            for (size_t i = 0; i < r->figure_count; i++)
-                c->values[i] = NAN;
             dr_trail_clear();
             st = DR_OK;
         }
         working += c->error == NULL;
-        search_tell(s, point, c->error == NULL && judge ? c->values : NULL);
+        winners += c->error == NULL && judge && meets(r, c->values);
+        tell_sampler(r, s, point, c);
         tell_progress(r, c, out->count, most);
         out->stopped = over(r, c);
     }
     if (working == 0)
         DR_TRY(none_works(out, failed, why));
-    double *table =
-        dr_arena_alloc(&r->arena, out->count * r->figure_count + 1, sizeof(double));
-    for (size_t i = 0; i < out->count; i++)
-        for (size_t k = 0; k < r->figure_count; k++)
-            table[i * r->figure_count + k] = judge ? out->list[i].values[k] : 0;
-    out->order = dr_arena_alloc(&r->arena, out->count + 1, sizeof(size_t));
-    search_order(out->order, &out->met, table, out->count, r->judged, r->figure_count);
-    if (r->figure_count == 0 || !judge) /* the first that works */
-        for (size_t i = 0; i < out->count; i++)
-            if (out->list[i].error == NULL) {
-                out->order[0] = i;
-                break;
-            }
+    order_all(r, out, judge);
 done:
     search_close(s);
     free(why);

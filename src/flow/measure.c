@@ -133,7 +133,7 @@ done:
 
 /* ---- times ---- */
 
-static const char *graph_folder(dr_arena *a, const run_model *model)
+const char *run_graph_folder(dr_arena *a, const run_model *model)
 {
     const char *inside = dr_path_join(a, model->path, "model");
 
@@ -154,129 +154,54 @@ static dr_status need_genai(dr_arena *a, const char *folder)
     return st;
 }
 
-static dr_status make_prompt(int32_t **ids, ort_generator *g, size_t count)
+/* A figure of one metric from what was timed. */
+static run_value figure_of(const wf_metric *m, const char *name, const timing *t,
+                           const run_value *own)
 {
-    static const char text[] =
-        "The history of computing is longer than that of computers. ";
-    int32_t *one = NULL;
-    size_t n = 0;
-    dr_status st = DR_OK;
+    const bool decode = strcmp(name, "decode") == 0;
+    const double tokens = strcmp(name, "prefill") == 0 ? m->prompt_tokens : 1;
+    double *lists[2] = {NULL, NULL};
+    const size_t n = t->count;
 
-    DR_TRY(ort_generator_encode(g, text, &one, &n));
-    if (n == 0)
-        DR_FAIL(DR_EUNSUPPORTED, "the tokenizer has no tokens for plain words");
-    *ids = dr_calloc(count, sizeof(**ids));
-    for (size_t i = 0; i < count; i++)
-        (*ids)[i] = one[i % n];
-done:
-    free(one);
-    return st;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* Of sorted values, between neighbours as numpy has it. */
-static double quantile(const double *sorted, size_t n, double q)
-{
-    double at = q * (double)(n - 1);
-    size_t i = (size_t)at;
-
-    return i + 1 < n ? sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i])
-                     : sorted[i];
-}
-
-double run_statistic(const char *name, const double *sorted, size_t n)
-{
-    double sum = 0;
-
-    for (size_t i = 0; i < n; i++)
-        sum += sorted[i];
-    if (strcmp(name, "avg") == 0)
-        return sum / (double)n;
-    if (strcmp(name, "min") == 0)
-        return sorted[0];
-    if (strcmp(name, "max") == 0)
-        return sorted[n - 1];
-    double digits = strtod(name + 1, NULL); /* p50, p999 */
-    return quantile(sorted, n, digits > 99 ? digits / 1000 : digits / 100);
-}
-
-/* Seconds to the first token, and of a token after it, of each run; [repeats]. */
-static dr_status time_runs(double *first, double *later, const run *r, const wf_metric *m,
-                           const char *folder, bool decode)
-{
-    const ort_generate_options o = {.max_length = m->prompt_tokens + m->new_tokens,
-                                    .seed = -1,
-                                    .share_buffer = -1,
-                                    .threads = r->o->threads};
-    ort_generator *g = NULL;
-    ort_generate_options now = o;
-    ort_generate_stats s = {0};
-    int32_t *prompt = NULL;
-    dr_status st = DR_OK;
-
-    if (!decode)
-        now.max_length = m->prompt_tokens + 1;
-    DR_TRYF(ort_generator_open(&g, folder, &now), "loading %s", folder);
-    DR_TRY(make_prompt(&prompt, g, (size_t)m->prompt_tokens));
-    for (int i = -m->warmup; i < m->repeats; i++) {
-        DR_TRY(
-            ort_generate(g, prompt, (size_t)m->prompt_tokens, NULL, NULL, NULL, NULL, &s));
-        DR_TRY(dr_cancelled_check());
-        if (m->sleep_s > 0)
-            (void)usleep((useconds_t)(m->sleep_s * 1e6));
-        if (i < 0)
-            continue;
-        first[i] = s.prefill_s;
-        later[i] = s.new_tokens > 1 ? s.decode_s / (double)(s.new_tokens - 1) : (double)NAN;
+    for (int side = 0; side < (own != NULL ? 2 : 1); side++) {
+        const double *s = decode ? t->later[side] : t->first[side];
+        lists[side] = dr_calloc(n, sizeof(double));
+        for (size_t i = 0; i < n; i++)
+            lists[side][i] = m->kind == WF_LATENCY ? s[i] * 1e3 : tokens / s[i];
     }
-done:
-    ort_generator_close(g);
-    free(prompt);
-    return st;
+    const char *statistic = decode || strcmp(name, "prefill") == 0 ? "p50" : name;
+    run_value v = timing_figure(statistic, lists[0], lists[1], n, own ? own->value : 0);
+    free(lists[0]);
+    free(lists[1]);
+    return v;
 }
 
-static dr_status measure_times(double *values, const run *r, const wf_metric *m,
-                               const run_model *model)
+static dr_status measure_times(run_value *values, const run *r, const wf_metric *m,
+                               const run_model *model, const run_model *beside,
+                               const run_value *own)
 {
-    const size_t n = (size_t)m->repeats;
-    double *first = dr_calloc(n, sizeof(double)), *later = dr_calloc(n, sizeof(double));
     dr_arena a = {0};
-    const char *folder = graph_folder(&a, model);
-    bool decode = false;
+    timing_plan p = {.model = run_graph_folder(&a, model),
+                     .beside = beside != NULL ? run_graph_folder(&a, beside) : NULL,
+                     .warmup = m->warmup,
+                     .repeats = m->repeats,
+                     .prompt_tokens = m->prompt_tokens,
+                     .sleep_s = m->sleep_s,
+                     .threads = r->o->threads};
+    timing t = {0};
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < m->figure_count; i++)
-        decode = decode || strcmp(m->figures[i].name, "decode") == 0;
-    DR_TRY(need_genai(&a, folder));
-    DR_TRY(time_runs(first, later, r, m, folder, decode));
-    if (decode && isnan(later[0]))
-        DR_FAIL(DR_EUNSUPPORTED, "%s ends after one token: nothing to time", folder);
-    qsort(first, n, sizeof(double), by_value);
-    qsort(later, n, sizeof(double), by_value);
-    for (size_t i = 0; i < m->figure_count; i++) {
-        const char *name = m->figures[i].name;
-        double *list = decode && strcmp(name, "decode") == 0 ? later : first;
-        bool per_token = strcmp(name, "decode") == 0 || strcmp(name, "prefill") == 0;
-        double tokens = strcmp(name, "prefill") == 0 ? m->prompt_tokens : 1;
-        if (m->kind == WF_LATENCY) { /* milliseconds, five decimals */
-            values[i] = round(run_statistic(name, list, n) * 1e8) / 1e5;
-        } else { /* a rate of each run, least first */
-            double *rates = dr_calloc(n, sizeof(double));
-            for (size_t k = 0; k < n; k++)
-                rates[k] = tokens / list[n - 1 - k];
-            values[i] = run_statistic(per_token ? "p50" : name, rates, n);
-            free(rates);
-        }
-    }
+        if (strcmp(m->figures[i].name, "decode") == 0)
+            p.new_tokens = m->new_tokens;
+    DR_TRY(need_genai(&a, p.model));
+    if (p.beside != NULL)
+        DR_TRY(need_genai(&a, p.beside));
+    DR_TRY(timing_take(&t, &p));
+    for (size_t i = 0; i < m->figure_count; i++)
+        values[i] = figure_of(m, m->figures[i].name, &t, beside ? &own[i] : NULL);
 done:
-    free(first);
-    free(later);
+    timing_release(&t);
     dr_arena_release(&a);
     return st;
 }
@@ -286,7 +211,7 @@ static dr_status measure_memory(double *value, const run_model *model)
 {
     ort_check_result got = {0};
     dr_arena a = {0};
-    ort_check_request ask = {.dir = graph_folder(&a, model), .genai = true};
+    ort_check_request ask = {.dir = run_graph_folder(&a, model), .genai = true};
     dr_status st = DR_OK;
 
     ask.genai = dr_is_file(dr_path_join(&a, ask.dir, "genai_config.json"));
@@ -370,25 +295,37 @@ bool run_is_timed(const wf_metric *m)
     return m->kind == WF_LATENCY || m->kind == WF_THROUGHPUT || m->kind == WF_MEMORY;
 }
 
-dr_status run_measure(double *values, const run *r, const wf_metric *m,
-                      const run_model *model)
+dr_status run_measure(run_value *values, const run *r, const wf_metric *m,
+                      const run_model *model, const run_model *beside, const run_value *own)
 {
+    double *exact = dr_calloc(m->figure_count + 1, sizeof(*exact));
+    dr_status st = DR_OK;
+
     for (size_t i = 0; i < m->figure_count; i++)
-        values[i] = NAN;
-    if (run_is_timed(m) && model->kind != PASS_MODEL_ONNX)
-        return DR_OK;
-    switch (m->kind) {
-    case WF_ACCURACY:
-        return measure_accuracy(values, r, m, model);
-    case WF_LATENCY:
-    case WF_THROUGHPUT:
-        return measure_times(values, r, m, model);
-    case WF_SIZE:
-        return measure_size(values, model);
-    case WF_MEMORY:
-        return measure_memory(values, model);
-    case WF_CUSTOM:
-        break;
+        exact[i] = NAN;
+    if (!run_is_timed(m) || model->kind == PASS_MODEL_ONNX) {
+        switch (m->kind) {
+        case WF_ACCURACY:
+            DR_TRY(measure_accuracy(exact, r, m, model));
+            break;
+        case WF_LATENCY:
+        case WF_THROUGHPUT:
+            DR_TRY(measure_times(values, r, m, model, beside, own));
+            goto done;
+        case WF_SIZE:
+            DR_TRY(measure_size(exact, model));
+            break;
+        case WF_MEMORY:
+            DR_TRY(measure_memory(exact, model));
+            break;
+        case WF_CUSTOM:
+            DR_TRY(measure_command(exact, r, m, model));
+            break;
+        }
     }
-    return measure_command(values, r, m, model);
+    for (size_t i = 0; i < m->figure_count; i++)
+        values[i] = (run_value){exact[i], exact[i], exact[i]};
+done:
+    free(exact);
+    return st;
 }

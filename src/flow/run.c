@@ -102,18 +102,19 @@ done:
 /* Goals that count from it become limits. */
 static dr_status judge_input(run *r)
 {
-    double *values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(double));
+    run_value *values = dr_arena_alloc(&r->arena, r->figure_count + 1, sizeof(*values));
     dr_status st = DR_OK;
 
     if (r->figure_count == 0 || !r->w.evaluate_input)
         return DR_OK;
-    DR_TRYF(run_judge(r, values, &r->input), "judging the input model");
+    DR_TRYF(run_judge(r, values, &r->input, false), "judging the input model");
     for (size_t i = 0; i < r->figure_count; i++) {
         const wf_figure *f = r->figures[i];
         if (!search_goal_needs_baseline(f->goal))
             continue;
         r->judged[i].limited = true;
-        r->judged[i].limit = search_goal_limit(f->goal, f->higher_is_better, values[i]);
+        r->judged[i].limit =
+            search_goal_limit(f->goal, f->higher_is_better, values[i].value);
     }
 done:
     return st;
@@ -144,6 +145,7 @@ static dr_status describe_isa(run *r)
 
     DR_TRY(flow_describe_device(&r->arena, &text));
     const char *comma = strrchr(text, ','); /* "cpu, 2 threads, avx512" */
+    r->machine = text;
     r->isa = comma != NULL ? comma + 2 : text;
 done:
     return st;

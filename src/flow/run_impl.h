@@ -19,8 +19,16 @@ struct run_model {
     json_t *config;          /* of that pass: what was given */
     double start_s, end_s;   /* since 1970; both 0: it was in the cache */
     bool cached;
-    json_t *figures; /* owned: key to value or null; NULL: not judged */
+    json_t *figures;        /* owned: key to value or null; NULL: not judged */
+    json_t *bounds;         /* owned: key to [low, high], of figures that are not exact */
+    const char *unmeasured; /* why figures are missing; NULL: none is */
 };
+
+/* A figure; low and high: its 95 % interval, both the value where it is exact.  NAN: there
+ * is none. */
+typedef struct {
+    double value, low, high;
+} run_value;
 
 typedef struct {
     const flow_workflow_options *o;
@@ -33,7 +41,9 @@ typedef struct {
     const wf_figure **figures; /* of all metrics, in order */
     search_figure *judged;     /* the same with limits */
     size_t figure_count;
-    const char *isa; /* the processor's kernels, for keys */
+    const char *isa;        /* the processor's kernels, for keys */
+    const char *machine;    /* its name and cores: of what is timed */
+    const run_model *timed; /* the model that others are timed beside; NULL: none yet */
     json_t *owned;
     double began_s;
 } run;
@@ -42,11 +52,44 @@ typedef struct {
 
 /* It needs an ONNX model. */
 bool run_is_timed(const wf_metric *m);
-/* values: [figure_count of m]; NAN where there is none. */
-DR_MUST_USE dr_status run_measure(double *values, const run *r, const wf_metric *m,
-                                  const run_model *model);
-/* avg, min, max, p50 to p999 of values in order. */
-double run_statistic(const char *name, const double *sorted, size_t n);
+/* values: [figure_count of m].  beside: the model that times are taken beside, whose own
+ * figures are in `own`; NULL: by itself. */
+DR_MUST_USE dr_status run_measure(run_value *values, const run *r, const wf_metric *m,
+                                  const run_model *model, const run_model *beside,
+                                  const run_value *own);
+/* The folder with its genai_config.json, if it has one. */
+const char *run_graph_folder(dr_arena *a, const run_model *model);
+
+/* ---- timing.c ---- */
+
+/* What is timed, and how. */
+typedef struct {
+    const char *model, *beside; /* folders; beside NULL: by itself */
+    int warmup, repeats, prompt_tokens;
+    int new_tokens; /* 0: times to the first token alone */
+    int threads;
+    double sleep_s;
+} timing_plan;
+
+/* Seconds to the first token, and of a token after it: [2][repeats], of the model and of
+ * the one beside it; run i of the one is next to run i of the other. */
+typedef struct {
+    double *first[2], *later[2]; /* owned */
+    size_t count;
+} timing;
+DR_MUST_USE dr_status timing_take(timing *out, const timing_plan *p);
+void timing_release(timing *t);
+
+/* avg, min, max, p50 to p999 of values, which it sorts. */
+double timing_statistic(const char *name, double *values, size_t n);
+/*
+ * A statistic of scale[0] a figure's: of model[n], in what `own` says of the model beside;
+ * that is own times the ratio of both statistics, so that a machine that has become slower
+ * since does not count.  beside NULL: of the values as they are.
+ * The interval: the middle 95 % of the same from draws of n pairs with replacement.
+ */
+run_value timing_figure(const char *name, const double *model, const double *beside,
+                        size_t n, double own);
 
 /* ---- steps.c ---- */
 
@@ -56,15 +99,18 @@ DR_MUST_USE dr_status run_step_cached(run *r, run_model **out, const run_model *
 /* The key of that, without running it. */
 DR_MUST_USE dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
                                    const wf_alternative *alt, const json_t *config);
-/* All figures of a model, from the cache or measured: [figure_count]. */
-DR_MUST_USE dr_status run_judge(run *r, double *values, run_model *m);
+/*
+ * All figures of a model, from the cache or measured, what costs least first:
+ * [figure_count].  may_stop: the rest is left out, NAN, once a limit is missed.
+ */
+DR_MUST_USE dr_status run_judge(run *r, run_value *values, run_model *m, bool may_stop);
 
 /* ---- candidates.c ---- */
 
 /* One way through passes first..first+count, a point of their space. */
 typedef struct {
     const run_model *model; /* NULL: it failed */
-    double *values;         /* [figure_count] */
+    run_value *values;      /* [figure_count] */
     const char *error;      /* NULL: none */
     json_t *choices;        /* what was chosen, for people and programs */
 } run_candidate;
@@ -76,6 +122,9 @@ typedef struct {
     size_t space;        /* points there are */
     const char *stopped; /* why not all were tried; NULL: all that were asked for */
 } run_outcome;
+
+/* Of the candidates; values and slack are in a. */
+search_table run_table(dr_arena *a, const run *r, const run_outcome *o);
 
 /* All candidates of these passes on a model, judged where `judge` says. */
 DR_MUST_USE dr_status run_candidates(run *r, run_outcome *out, const run_model *in,

@@ -154,62 +154,172 @@ done:
 
 /* ---- figures ---- */
 
-static dr_status judge_metric(const run *r, double *values, const wf_metric *metric,
+/* What a metric's figures depend on; `beside` is what a model is timed beside. */
+static json_t *figures_parts(const run *r, const wf_metric *metric, const run_model *m,
+                             const run_model *beside)
+{
+    const bool timed = metric->kind == WF_LATENCY || metric->kind == WF_THROUGHPUT;
+    json_t *parts =
+        json_pack("{s:s, s:s, s:s, s:O}", "drupe", DRUPE_VERSION, "model", m->id,
+                  "reference", timed ? "" : r->input.id, "metric", metric->canonical);
+
+    if (!timed)
+        return parts;
+    json_object_set_new(parts, "machine", json_string(r->machine));
+    json_object_set_new(parts, "threads", json_integer(r->o->threads));
+    json_object_set_new(parts, "beside", json_string(beside ? beside->id : ""));
+    return parts;
+}
+
+/* A number, null, or [value, low, high]; false: none of them. */
+static bool value_from(run_value *out, const json_t *v)
+{
+    double low = NAN, high = NAN, x = NAN;
+
+    if (json_is_array(v) && json_array_size(v) == 3) {
+        x = json_number_value(json_array_get(v, 0));
+        low = json_number_value(json_array_get(v, 1));
+        high = json_number_value(json_array_get(v, 2));
+    } else if (json_is_number(v)) {
+        x = low = high = json_number_value(v);
+    } else if (!json_is_null(v)) {
+        return false;
+    }
+    *out = (run_value){x, low, high};
+    return true;
+}
+
+static json_t *value_json(run_value v)
+{
+    if (!isfinite(v.value))
+        return json_null();
+    if (v.low == v.value && v.high == v.value)
+        return json_real(v.value);
+    return json_pack("[f, f, f]", v.value, v.low, v.high);
+}
+
+static dr_status judge_metric(run *r, run_value *values, const wf_metric *metric,
                               const run_model *m)
 {
-    json_t *parts = json_pack("{s:s, s:s, s:s, s:O}", "drupe", DRUPE_VERSION, "model",
-                              m->id, "reference", r->input.id, "metric", metric->canonical);
-    json_t *kept = NULL;
+    const bool timed = metric->kind == WF_LATENCY || metric->kind == WF_THROUGHPUT;
+    const run_model *beside = NULL;
+    run_value *own = NULL;
+    json_t *parts = NULL, *kept = NULL;
     char key[DR_SHA256_HEX];
     bool good = metric->kind != WF_CUSTOM; /* what a program does is not known */
     dr_status st = DR_OK;
 
+    if (timed && m->kind == PASS_MODEL_ONNX) {
+        if (r->timed == NULL)
+            r->timed = m;
+        beside = r->timed != m ? r->timed : NULL;
+    }
+    parts = figures_parts(r, metric, m, beside);
     cache_key(key, parts);
     if (good)
         DR_TRY(cache_figures(&kept, &r->cache, key));
-    for (size_t i = 0; i < metric->figure_count && good; i++) {
-        const json_t *v = json_object_get(kept, metric->figures[i].name);
-        good = json_is_number(v) || json_is_null(v);
-        values[i] = json_is_number(v) ? json_number_value(v) : (double)NAN;
-    }
+    for (size_t i = 0; i < metric->figure_count && good; i++)
+        good = value_from(&values[i], json_object_get(kept, metric->figures[i].name));
     if (good)
         goto done;
-    DR_TRYF(run_measure(values, r, metric, m), "measuring %s", metric->name);
+    if (beside != NULL) {
+        own = dr_calloc(metric->figure_count + 1, sizeof(*own));
+        DR_TRY(judge_metric(r, own, metric, beside));
+    }
+    DR_TRYF(run_measure(values, r, metric, m, beside, own), "measuring %s", metric->name);
     json_decref(kept);
     kept = json_object();
     for (size_t i = 0; i < metric->figure_count; i++)
-        json_object_set_new(kept, metric->figures[i].name,
-                            isfinite(values[i]) ? json_real(values[i]) : json_null());
+        json_object_set_new(kept, metric->figures[i].name, value_json(values[i]));
     if (metric->kind != WF_CUSTOM)
         DR_TRY(cache_keep_figures(&r->cache, key, kept));
 done:
+    free(own);
     json_decref(parts);
     json_decref(kept);
     return st;
 }
 
-dr_status run_judge(run *r, double *values, run_model *m)
+/* The limit that a figure of these misses; NULL: none. */
+static const wf_figure *missed(const run *r, const run_value *values, size_t from, size_t n)
+{
+    for (size_t i = from; i < from + n; i++)
+        if (r->judged[i].limited && !search_limit_met(&r->judged[i], values[i].value))
+            return r->figures[i];
+    return NULL;
+}
+
+static void keep_values(run *r, run_model *m, const run_value *values)
+{
+    m->figures = json_object();
+    m->bounds = json_object();
+    json_array_append_new(r->owned, m->figures);
+    json_array_append_new(r->owned, m->bounds);
+    for (size_t i = 0; i < r->figure_count; i++) {
+        const run_value v = values[i];
+        json_object_set_new(m->figures, r->figures[i]->key,
+                            isfinite(v.value) ? json_real(v.value) : json_null());
+        if (isfinite(v.value) && v.low < v.high)
+            json_object_set_new(m->bounds, r->figures[i]->key,
+                                json_pack("[f, f]", v.low, v.high));
+    }
+}
+
+static void known_values(const run *r, const run_model *m, run_value *values)
+{
+    for (size_t i = 0; i < r->figure_count; i++) {
+        const json_t *v = json_object_get(m->figures, r->figures[i]->key);
+        const json_t *b = json_object_get(m->bounds, r->figures[i]->key);
+        (void)value_from(&values[i], v);
+        if (b != NULL) {
+            values[i].low = json_number_value(json_array_get(b, 0));
+            values[i].high = json_number_value(json_array_get(b, 1));
+        }
+    }
+}
+
+/* Sizes cost nothing, times most: a model has to be loaded, and everything else to wait. */
+static int cost_of(const wf_metric *m)
+{
+    static const int costs[] = {[WF_SIZE] = 0,   [WF_ACCURACY] = 1, [WF_CUSTOM] = 2,
+                                [WF_MEMORY] = 3, [WF_LATENCY] = 4,  [WF_THROUGHPUT] = 4};
+
+    return costs[m->kind];
+}
+
+enum { COSTS = 5 };
+
+dr_status run_judge(run *r, run_value *values, run_model *m, bool may_stop)
 {
     const wf_evaluator *e = &r->w.evaluator;
-    size_t at = 0;
+    const wf_figure *why = NULL;
     dr_status st = DR_OK;
 
-    if (m->figures != NULL) { /* judged in this run already */
-        for (size_t i = 0; i < r->figure_count; i++) {
-            const json_t *v = json_object_get(m->figures, r->figures[i]->key);
-            values[i] = json_is_number(v) ? json_number_value(v) : (double)NAN;
-        }
+    /* judged in this run already */
+    if (m->figures != NULL && (m->unmeasured == NULL || may_stop)) {
+        known_values(r, m, values);
         return DR_OK;
     }
-    for (size_t i = 0; i < e->count; i++) {
-        DR_TRY(judge_metric(r, values + at, &e->metrics[i], m));
-        at += e->metrics[i].figure_count;
-    }
-    m->figures = json_object();
-    json_array_append_new(r->owned, m->figures);
     for (size_t i = 0; i < r->figure_count; i++)
-        json_object_set_new(m->figures, r->figures[i]->key,
-                            isfinite(values[i]) ? json_real(values[i]) : json_null());
+        values[i] = (run_value){NAN, NAN, NAN};
+    for (int cost = 0; cost < COSTS && why == NULL; cost++) {
+        size_t at = 0;
+        for (size_t i = 0; i < e->count && why == NULL; i++) {
+            const size_t n = e->metrics[i].figure_count;
+            if (cost_of(&e->metrics[i]) == cost) {
+                DR_TRY(judge_metric(r, values + at, &e->metrics[i], m));
+                why = may_stop ? missed(r, values, at, n) : NULL;
+            }
+            at += n;
+        }
+    }
+    m->unmeasured = NULL;
+    for (size_t i = 0; why != NULL && i < r->figure_count; i++)
+        if (isnan(values[i].value))
+            m->unmeasured = dr_arena_printf(
+                &r->arena, "%s misses its limit, and others meet all: not measured further",
+                why->key);
+    keep_values(r, m, values);
 done:
     return st;
 }

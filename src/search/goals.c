@@ -39,112 +39,137 @@ bool search_limit_met(const search_figure *f, double value)
     return f->higher_is_better ? value >= f->limit : value <= f->limit;
 }
 
-typedef struct {
-    const double *values;
-    const search_figure *figures;
-    size_t m;
-} table;
-
-static bool whole(const table *t, size_t i)
+static double at(const search_table *t, size_t i, size_t k)
 {
-    for (size_t k = 0; k < t->m; k++)
-        if (isnan(t->values[i * t->m + k]))
+    return t->values[i * t->figure_count + k];
+}
+
+static bool whole(const search_table *t, size_t i)
+{
+    for (size_t k = 0; k < t->figure_count; k++)
+        if (isnan(at(t, i, k)))
             return false;
     return true;
 }
 
-static bool meets(const table *t, size_t i)
+static bool meets(const search_table *t, size_t i)
 {
-    for (size_t k = 0; k < t->m; k++)
-        if (!search_limit_met(&t->figures[k], t->values[i * t->m + k]))
+    for (size_t k = 0; k < t->figure_count; k++)
+        if (!search_limit_met(&t->figures[k], at(t, i, k)))
             return false;
     return whole(t, i);
 }
 
 /* Below 0: a is better in figure k. */
-static int compare(const table *t, size_t k, size_t a, size_t b)
+static int compare(const search_table *t, size_t k, size_t a, size_t b)
 {
-    double x = t->values[a * t->m + k], y = t->values[b * t->m + k];
+    double x = at(t, a, k), y = at(t, b, k);
 
     if (x == y)
         return 0;
     return (x > y) == t->figures[k].higher_is_better ? -1 : 1;
 }
 
-static bool dominates(const table *t, size_t a, size_t b)
+static bool ties(const search_table *t, size_t k, size_t a, size_t b)
+{
+    const size_t m = t->figure_count;
+    double apart = fabs(at(t, a, k) - at(t, b, k));
+
+    return apart == 0 ||
+           (t->slack != NULL && apart <= hypot(t->slack[a * m + k], t->slack[b * m + k]));
+}
+
+/* As good in every figure by the values alone: no three beat each other in turn. */
+static bool dominates(const search_table *t, size_t a, size_t b)
 {
     bool better = false;
 
-    for (size_t k = 0; k < t->m; k++) {
+    for (size_t k = 0; k < t->figure_count; k++) {
         int c = t->figures[k].priority < 1 ? 0 : compare(t, k, a, b);
         if (c > 0)
             return false;
-        better = better || c < 0;
+        better = better || (c < 0 && !ties(t, k, a, b));
     }
     return better;
 }
 
-void search_front(bool *front, const double *values, size_t n, const search_figure *figures,
-                  size_t figure_count, bool only_met)
+void search_front(bool *front, const search_table *t, bool only_met)
 {
-    const table t = {values, figures, figure_count};
-
-    for (size_t i = 0; i < n; i++) {
-        front[i] = only_met ? meets(&t, i) : whole(&t, i);
-        for (size_t j = 0; j < n && front[i]; j++)
-            if ((only_met ? meets(&t, j) : whole(&t, j)) && dominates(&t, j, i))
+    for (size_t i = 0; i < t->n; i++) {
+        front[i] = only_met ? meets(t, i) : whole(t, i);
+        for (size_t j = 0; j < t->n && front[i]; j++)
+            if ((only_met ? meets(t, j) : whole(t, j)) && dominates(t, j, i))
                 front[i] = false;
     }
 }
 
-/* Below 0: a comes first, by the figures' priorities. */
-static int by_priority(const table *t, size_t a, size_t b)
+/* The figure with the least priority above `last`; figure_count: there is none. */
+static size_t next_figure(const search_table *t, int last)
+{
+    size_t next = t->figure_count;
+
+    for (size_t k = 0; k < t->figure_count; k++) {
+        int p = t->figures[k].priority;
+        if (p >= 1 && p > last &&
+            (next == t->figure_count || p < t->figures[next].priority))
+            next = k;
+    }
+    return next;
+}
+
+/* The best of list[n], which are in order, by priorities; list is used up. */
+static size_t pick(const search_table *t, size_t *list, size_t n)
 {
     int last = 0;
 
-    for (;;) { /* the least priority above the last one */
-        int next = 0;
-        for (size_t k = 0; k < t->m; k++) {
-            int p = t->figures[k].priority;
-            if (p >= 1 && p > last && (next == 0 || p < next))
-                next = p;
-        }
-        if (next == 0)
-            return 0;
-        for (size_t k = 0; k < t->m; k++) {
-            int c = t->figures[k].priority == next ? compare(t, k, a, b) : 0;
-            if (c != 0)
-                return c;
-        }
-        last = next;
+    for (size_t k = next_figure(t, last); k < t->figure_count; k = next_figure(t, last)) {
+        size_t best = list[0], left = 0;
+        for (size_t i = 1; i < n; i++)
+            if (compare(t, k, list[i], best) < 0)
+                best = list[i];
+        for (size_t i = 0; i < n; i++)
+            if (ties(t, k, list[i], best))
+                list[left++] = list[i];
+        n = left;
+        last = t->figures[k].priority;
     }
+    return list[0];
 }
 
-void search_order(size_t *order, size_t *met, const double *values, size_t n,
-                  const search_figure *figures, size_t figure_count)
-{
-    const table t = {values, figures, figure_count};
-    bool *front = dr_calloc(n + 1, 1);
-    int *rank = dr_calloc(n + 1, sizeof(int)); /* 0 front, 1 others, 2 misses, 3 failed */
-    size_t good = 0;
+enum { RANK_FRONT, RANK_OTHER, RANK_MISSES, RANK_FAILED, RANK_COUNT };
 
-    for (size_t i = 0; i < n; i++)
-        good += meets(&t, i);
-    search_front(front, values, n, figures, figure_count, good > 0);
-    for (size_t i = 0; i < n; i++) {
-        bool counts = good > 0 ? meets(&t, i) : whole(&t, i);
-        rank[i] = !whole(&t, i) ? 3 : !counts ? 2 : front[i] ? 0 : 1;
-        size_t at = i; /* insertion: stable, and n is small */
-        while (at > 0 && (rank[order[at - 1]] > rank[i] ||
-                          (rank[order[at - 1]] == rank[i] && rank[i] < 3 &&
-                           by_priority(&t, i, order[at - 1]) < 0))) {
-            order[at] = order[at - 1];
-            at--;
+void search_order(size_t *order, size_t *met, const search_table *t)
+{
+    bool *front = dr_calloc(t->n + 1, 1), *placed = dr_calloc(t->n + 1, 1);
+    int *rank = dr_calloc(t->n + 1, sizeof(int));
+    size_t *list = dr_calloc(t->n + 1, sizeof(*list)), good = 0, n = 0;
+
+    for (size_t i = 0; i < t->n; i++)
+        good += meets(t, i);
+    search_front(front, t, good > 0);
+    for (size_t i = 0; i < t->n; i++) {
+        bool counts = good > 0 ? meets(t, i) : whole(t, i);
+        rank[i] = !whole(t, i) ? RANK_FAILED
+                  : !counts    ? RANK_MISSES
+                  : front[i]   ? RANK_FRONT
+                               : RANK_OTHER;
+    }
+    for (int r = 0; r < RANK_COUNT; r++) {
+        for (;;) {
+            size_t left = 0;
+            for (size_t i = 0; i < t->n; i++)
+                if (rank[i] == r && !placed[i])
+                    list[left++] = i;
+            if (left == 0)
+                break;
+            order[n] = r == RANK_FAILED ? list[0] : pick(t, list, left);
+            placed[order[n++]] = true;
         }
-        order[at] = i;
     }
     if (met != NULL)
         *met = good;
     free(front);
+    free(placed);
     free(rank);
+    free(list);
 }

@@ -142,20 +142,21 @@ void search_tell(search *s, const int *point, const double *values)
     s->told++;
 }
 
-/* How far a candidate is past its limits, each in parts of the limit; failed: infinite. */
+/* How far a candidate is past its limits, each in parts of the limit, as far as it was
+ * measured; failed, or whole in no figure that a limit is missed by: infinite. */
 static double past(const search *s, size_t i)
 {
+    bool whole = true;
     double sum = 0;
 
     for (size_t k = 0; k < s->figure_count; k++) {
         const search_figure *f = &s->figures[k];
         double v = s->values[i * s->figure_count + k];
-        if (isnan(v))
-            return INFINITY;
-        if (!search_limit_met(f, v))
+        whole = whole && !isnan(v);
+        if (!isnan(v) && !search_limit_met(f, v))
             sum += fabs(v - f->limit) / (fabs(f->limit) + 1e-12) + 1e-12;
     }
-    return sum;
+    return whole || sum > 0 ? sum : (double)INFINITY;
 }
 
 int search_compare(const search *s, size_t a, size_t b, bool pareto)

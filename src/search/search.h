@@ -71,21 +71,31 @@ double search_goal_limit(search_goal g, bool higher_is_better, double baseline);
 bool search_limit_met(const search_figure *f, double value);
 
 /*
- * values: [n][figure_count], one row a candidate.  A candidate without figures (failed) has
- * a NAN in its row, and is in no front and at the end of every order.
- *
- * front[i]: no candidate is better in one figure with a priority and as good in the others.
- * With `only_met`, candidates that miss a limit do not count.
+ * values: [n][figure_count], one row a candidate.  One without figures (failed) has a NAN
+ * in its row, and is in no front and at the end of every order.
+ * slack: [n][figure_count], half the width of what a value is known to, 0 where it is
+ * exact; NULL: all are.  Two values tie that are no further apart than the root of the sum
+ * of the squares of theirs.
  */
-void search_front(bool *front, const double *values, size_t n, const search_figure *figures,
-                  size_t figure_count, bool only_met);
+typedef struct {
+    const double *values, *slack;
+    size_t n;
+    const search_figure *figures;
+    size_t figure_count;
+} search_table;
+
 /*
- * Best first: the front, and then the others, each by priority.  Candidates that miss a
- * limit come after all that miss none, unless all do.  Equal ones stay in order.
- * *met: how many miss none (may be NULL).
+ * front[i]: no candidate is better in one figure with a priority, by more than a tie, and
+ * as good in the others.  With `only_met`, candidates that miss a limit do not count.
  */
-void search_order(size_t *order, size_t *met, const double *values, size_t n,
-                  const search_figure *figures, size_t figure_count);
+void search_front(bool *front, const search_table *t, bool only_met);
+/*
+ * Best first: the front, and then the others, each by priority: of those that tie with the
+ * best in the first figure, those that tie with the best of them in the second one, and so
+ * on; of what is left the earliest.  Candidates that miss a limit come after all that miss
+ * none, unless all do.  *met: how many miss none (may be NULL).
+ */
+void search_order(size_t *order, size_t *met, const search_table *t);
 
 /* ---- samplers ---- */
 
@@ -106,7 +116,8 @@ void search_open(search **out, const search_space *space, const search_figure *f
 void search_close(search *s);
 /* A point that was not handed out before; false: max_samples, or no point is left. */
 bool search_next(search *s, int *point);
-/* values: [figure_count], NULL: it failed. */
+/* values: [figure_count], NAN where one was not measured since another misses a limit;
+ * NULL: it failed. */
 void search_tell(search *s, const int *point, const double *values);
 
 #endif

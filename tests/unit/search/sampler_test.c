@@ -68,31 +68,61 @@ static void test_order(void)
                         3,   9, /* front */
                         NAN, 0, /* failed */
                         4,   2};
+    const search_table t = {v, NULL, 6, f, 2};
     bool front[6];
     size_t order[6], met = 0;
 
-    search_front(front, v, 6, f, 2, false);
+    search_front(front, &t, false);
     CHECK(front[0] && front[1] && !front[2] && front[3] && !front[4] && !front[5]);
-    search_order(order, &met, v, 6, f, 2);
+    search_order(order, &met, &t);
     const size_t plain[] = {0, 1, 3, 2, 5, 4};
     CHECK_MEM(order, plain, sizeof(plain));
     CHECK_EQ_INT(met, 5);
     f[1].limited = true; /* speed of 4 at least */
     f[1].limit = 4;
-    search_order(order, &met, v, 6, f, 2);
+    search_order(order, &met, &t);
     const size_t fast[] = {1, 3, 2, 0, 5, 4};
     CHECK_MEM(order, fast, sizeof(fast));
     CHECK_EQ_INT(met, 3);
     f[1].limit = 100; /* nobody: the same as without goals */
-    search_order(order, &met, v, 6, f, 2);
+    search_order(order, &met, &t);
     CHECK_MEM(order, plain, sizeof(plain));
     CHECK_EQ_INT(met, 0);
     f[0].priority = 2; /* speed first */
     f[1].priority = 1;
     f[1].limited = false;
-    search_order(order, NULL, v, 6, f, 2);
+    search_order(order, NULL, &t);
     const size_t speed[] = {3, 1, 0, 2, 5, 4};
     CHECK_MEM(order, speed, sizeof(speed));
+}
+
+/* Times that differ by less than is known of them tie: what decides is the next figure, and
+ * then who came first. */
+static void test_ties(void)
+{
+    /* time: lower, first; loss: lower, second */
+    const search_figure f[] = {{false, 1, false, 0}, {false, 2, false, 0}};
+    const double v[] = {10, 3, 9.5, 5, 9.6, 3, 20, 1, 9.9, 3};
+    const double wide[] = {0.5, 0, 0.5, 0, 0.5, 0, 0.5, 0, 0.5, 0};
+    const double narrow[] = {0.01, 0, 0.01, 0, 0.01, 0, 0.01, 0, 0.01, 0};
+    search_table t = {v, wide, 5, f, 2};
+    bool front[5];
+    size_t order[5];
+
+    search_order(order, NULL, &t);
+    const size_t tied[] = {0, 2, 4, 1, 3};
+    CHECK_MEM(order, tied, sizeof(tied));
+    search_front(front, &t, false); /* 0 is slower than 2 by less than is known */
+    CHECK(front[0] && front[1] && front[2] && front[3] && front[4]);
+    t.slack = narrow; /* the same figures, known better */
+    search_order(order, NULL, &t);
+    const size_t known[] = {1, 2, 3, 4, 0};
+    CHECK_MEM(order, known, sizeof(known));
+    search_front(front, &t, false);
+    CHECK(!front[0] && front[1] && front[2] && front[3] && !front[4]);
+    t.slack = NULL;
+    search_order(order, NULL, &t);
+    CHECK_MEM(order, known, sizeof(known));
 }
 
 /* ---- samplers ---- */
@@ -270,6 +300,7 @@ int main(void)
     test_space();
     test_goals();
     test_order();
+    test_ties();
     test_samplers();
     test_conditional();
     test_front();
