@@ -76,7 +76,7 @@ static dr_status check_genai(const ort_check_request *q)
     DR_TRYF(generator_try(g, prompt, count, STEPS), "generating without an adapter");
     for (size_t i = 0; i < q->adapter_count; i++) {
         const char *file = q->adapter_files[i];
-        DR_TRY(generator_use(g, dr_path_join(&a, q->dir, file), file));
+        DR_TRY(ort_generator_use(g, dr_path_join(&a, q->dir, file)));
         DR_TRYF(generator_try(g, prompt, count, STEPS), "generating with %s", file);
     }
 done:

@@ -28,10 +28,11 @@ struct ort_generator {
     ort_runtime ort;
     oga_runtime oga;
     char *dir;                    /* owned */
-    ort_generate_options options; /* its strings are not used after the open */
-    char *adapter_path;           /* owned; NULL: none is active */
-    char *adapter_name;           /* owned */
-    int32_t *eos;                 /* owned: the config's end-of-sequence ids */
+    ort_generate_options options; /* its string is not used after the open */
+    char **adapter_paths;         /* owned: of those in adapters, which are their names */
+    size_t adapter_count;
+    const char *active; /* of these; NULL: none */
+    int32_t *eos;       /* owned: the config's end-of-sequence ids */
     size_t eos_count;
     OgaModel *model;
     OgaAdapters *adapters;   /* made with the first one */
@@ -138,10 +139,7 @@ dr_status ort_generator_open(ort_generator **out, const char *model_dir,
     DR_TRY(ort_runtime_open(&g->ort));
     DR_TRY(oga_runtime_open(&g->oga, &g->ort));
     DR_TRY(load_model(g));
-    if (g->options.adapter_path != NULL) {
-        const char *name = g->options.adapter_name;
-        DR_TRY(generator_use(g, g->options.adapter_path, name != NULL ? name : "adapter"));
-    }
+    DR_TRY(ort_generator_use(g, g->options.adapter_path));
     g->load_s = dr_now_s() - start_s;
     *out = g;
 done:
@@ -162,8 +160,9 @@ void ort_generator_close(ort_generator *g)
         g->oga.api.OgaDestroyModel(g->model);
     oga_runtime_close(&g->oga);
     ort_runtime_close(&g->ort);
-    free(g->adapter_path);
-    free(g->adapter_name);
+    for (size_t i = 0; i < g->adapter_count; i++)
+        free(g->adapter_paths[i]);
+    free(g->adapter_paths);
     free(g->eos);
     free(g->dir);
     free(g);
@@ -174,24 +173,25 @@ void ort_generator_set(ort_generator *g, const ort_generate_options *o)
     g->options = *o;
 }
 
-dr_status generator_use(ort_generator *g, const char *path, const char *name)
+dr_status ort_generator_use(ort_generator *g, const char *path)
 {
     const oga_api *api = &g->oga.api;
     dr_status st = DR_OK;
 
-    free(g->adapter_path);
-    free(g->adapter_name);
-    g->adapter_path = NULL;
-    g->adapter_name = NULL;
-    if (path == NULL)
+    g->active = NULL;
+    for (size_t i = 0; path != NULL && i < g->adapter_count; i++)
+        if (strcmp(g->adapter_paths[i], path) == 0)
+            g->active = g->adapter_paths[i];
+    if (path == NULL || g->active != NULL)
         return DR_OK;
     if (!dr_is_file(path))
         DR_FAIL(DR_EIO, "%s: no such file", path);
     if (g->adapters == NULL)
         DR_TRY(oga_result(api, api->OgaCreateAdapters(g->model, &g->adapters), g->dir));
-    DR_TRY(oga_result(api, api->OgaLoadAdapter(g->adapters, path, name), path));
-    g->adapter_path = dr_strdup(path);
-    g->adapter_name = dr_strdup(name);
+    DR_TRY(oga_result(api, api->OgaLoadAdapter(g->adapters, path, path), path));
+    g->adapter_paths = dr_realloc(g->adapter_paths, g->adapter_count + 1, sizeof(char *));
+    g->adapter_paths[g->adapter_count] = dr_strdup(path);
+    g->active = g->adapter_paths[g->adapter_count++];
 done:
     return st;
 }
@@ -281,17 +281,17 @@ static dr_status generation_begin(generation *n, ort_generator *g,
             g->dir));
     DR_TRY(oga_result(api, api->OgaCreateGenerator(g->model, n->params, &n->generator),
                       g->dir));
-    if (g->adapter_name != NULL)
-        DR_TRY(oga_result(
-            api, api->OgaSetActiveAdapter(n->generator, g->adapters, g->adapter_name),
-            g->adapter_path));
+    if (g->active != NULL)
+        DR_TRY(oga_result(api,
+                          api->OgaSetActiveAdapter(n->generator, g->adapters, g->active),
+                          g->active));
     if (!g->oga.old)
         DR_TRY(oga_result(api, api->OgaGenerator_AppendTokens(n->generator, prompt, count),
                           g->dir));
     n->seen = count;
 done:
-    if (st != DR_OK && g->adapter_path != NULL)
-        ort_note_adapter(g->adapter_path);
+    if (st != DR_OK && g->active != NULL)
+        ort_note_adapter(g->active);
     return st;
 }
 
@@ -314,8 +314,8 @@ static dr_status compute(generation *n, ort_generator *g)
     if (!g->oga.old)
         return DR_OK;
     st = oga_result(api, api->OgaGenerator_ComputeLogits(n->generator), g->dir);
-    if (st != DR_OK && g->adapter_path != NULL)
-        ort_note_adapter(g->adapter_path);
+    if (st != DR_OK && g->active != NULL)
+        ort_note_adapter(g->active);
     return st;
 }
 

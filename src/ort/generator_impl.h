@@ -1,14 +1,11 @@
 /*
- * generator_impl.h - what the check uses of a generator beyond the door: several adapters
- * on one loaded model, and the logits of every step.
+ * generator_impl.h - what the check uses of a generator beyond the door: the logits of
+ * every step.
  */
 #ifndef DRUPE_ORT_GENERATOR_IMPL_H
 #define DRUPE_ORT_GENERATOR_IMPL_H
 
 #include "ort/ort.h"
-
-/* Loads path under name; later runs use it.  NULL: later runs use none. */
-DR_MUST_USE dr_status generator_use(ort_generator *g, const char *path, const char *name);
 
 /*
  * The prompt and `steps` new tokens, greedy; DR_EDEVICE when any logit on the way is not

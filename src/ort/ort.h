@@ -92,7 +92,6 @@ typedef struct ort_generator ort_generator;
 /* Start from ORT_GENERATE_DEFAULTS: not every default is zero. */
 typedef struct {
     const char *adapter_path; /* .onnx_adapter; NULL: base model */
-    const char *adapter_name; /* NULL: "adapter" */
     int max_length;           /* tokens in all; 0: the config's */
     bool do_sample;           /* false: greedy, and the three below are not used */
     double temperature;       /* 0: the config's, likewise below */
@@ -121,8 +120,14 @@ typedef struct {
 DR_MUST_USE dr_status ort_generator_open(ort_generator **out, const char *model_dir,
                                          const ort_generate_options *o);
 void ort_generator_close(ort_generator *g);
-/* For later calls of ort_generate; adapter and threads stay those of the open. */
+/* For later calls of ort_generate; adapter and threads stay as they are. */
 void ort_generator_set(ort_generator *g, const ort_generate_options *o);
+/*
+ * For later calls of ort_generate: the adapter in the file path, which is loaded once,
+ * whatever was used between; NULL: the base alone.  DR_EIO: no such file; DR_EDEVICE: GenAI
+ * refuses it.  After an error the base alone is used.
+ */
+DR_MUST_USE dr_status ort_generator_use(ort_generator *g, const char *path);
 /* Ids of text by GenAI's own tokenizer (special tokens not added); free() releases. */
 DR_MUST_USE dr_status ort_generator_encode(ort_generator *g, const char *text,
                                            int32_t **ids, size_t *count);
