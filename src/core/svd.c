@@ -353,6 +353,8 @@ static dr_status vectors(work *w, double *s, float *u, float *v, size_t r)
         double *right = room + longest;
         s[i] = right_vector(w, right, left);
         combine(u + i * w->m, room, left, w->u, k, w->m);
+        if (v == NULL)
+            continue;
         combine(v + i * w->n, room, right, w->v, k + 1, w->n);
         fix_sign(u + i * w->m, v + i * w->n, w->m, w->n);
     }

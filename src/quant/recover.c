@@ -292,18 +292,16 @@ static dr_status linear_task(void *ctx, size_t task, int worker)
     const hf_lora_module *mod = &j->modules[task];
     size_t n = l->n_out, k = l->n_in, r = (size_t)mod->r, at = l->row0 * k;
     double *s = dr_calloc(r, sizeof(*s));
-    void *u = NULL, *v = NULL;
+    void *u = NULL;
     dr_status st = DR_OK;
 
     (void)worker;
     DR_TRY(dr_big_alloc(&u, r, n * sizeof(float), "left singular vectors"));
-    DR_TRY(dr_big_alloc(&v, r, k * sizeof(float), "right singular vectors"));
-    DR_TRYF(dr_svd(s, u, v, j->r->product + at, n, k, r, SVD_CLOSE), "%s", l->path);
+    DR_TRYF(dr_svd(s, u, NULL, j->r->product + at, n, k, r, SVD_CLOSE), "%s", l->path);
     split(j->b[task], j->a[task], u, j->r->target + at, n, k, r);
     DR_TRY(hf_merge_rows(j->q + at, mod, 0, n));
 done:
     dr_big_free(u);
-    dr_big_free(v);
     free(s);
     return st;
 }

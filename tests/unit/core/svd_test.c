@@ -101,6 +101,13 @@ static void test_known(size_t m, size_t n, size_t rank, size_t r, double ratio)
             CHECK_NEAR(fabs(dot), 1, 1e-6);
     }
     size_t sure = r < rank ? r : rank;
+    float *alone = calloc(r * m, sizeof(*alone)); /* the same to the sign without v */
+    CHECK_OK(dr_svd(s, alone, NULL, a, m, n, r, 1e-10));
+    float off = 0;
+    for (size_t i = 0; i < sure * m; i++)
+        off = fmaxf(off, fabsf(fabsf(alone[i]) - fabsf(u[i])));
+    CHECK_NEAR(off, 0, 0);
+    free(alone);
     CHECK(off_orthonormal(u, sure, m) < 1e-5);
     CHECK(off_orthonormal(v, sure, n) < 1e-5);
     free(x);

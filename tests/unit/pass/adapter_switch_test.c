@@ -1,5 +1,5 @@
 /*
- * adapter_switch_test.c - one int4 base and two adapters made by PEFT, in one process: GenAI
+ * adapter_switch_test.c - one int4 base and two adapters of PEFT's, in one process: GenAI
  * switched between them from call to call says what PEFT says greedily over the dequantized
  * base (tools/oracle/adapter_switch.py, which also makes a folder of a real model for
  * DRUPE_TEST_SWITCH).
