@@ -11,8 +11,8 @@
 /*
  * The r largest of a[m][n]: s[r] falls, the rows of u[r][m] and v[r][n] have length 1 and
  * are orthogonal, and a is about the sum of s[i] u[i] v[i]^T.  The largest component of
- * each v[i] is positive, so that the signs, too, are the matrix's alone.  v may be NULL; the
- * signs of u are then anything, though always the same.
+ * each v[i] is positive, so that the signs, too, are the matrix's alone; v NULL: they are
+ * some, though always the same.
  *
  * tol: how far A v[i] and s[i] u[i] may be apart, in s[0]; a vector is off by that over
  * the distance to the next value.  1e-10 for vectors to compare, 1e-4 where only the sum

@@ -1,5 +1,5 @@
 /*
- * recover_test.c - adapters from the error of rounding against a second computation of them:
+ * recover_test.c - adapters from the error of rounding against a second computation: the
  * eigenvectors of E H E^T by Jacobi's rotations in double, where recover.c has singular
  * vectors of E times a Cholesky factor of H by Lanczos' steps.
  */
