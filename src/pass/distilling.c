@@ -31,8 +31,11 @@ static dr_status write_distilled(quant_distill_report *r, const pass_job *job,
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, packed, layout));
     DR_TRY(pass_choices_formats(writer, chosen, packed, layout->method));
-    const quant_site site = {
-        .dev = dev, .in = packed, .out = writer, .progress = &progress};
+    const quant_site site = {.dev = dev,
+                             .in = packed,
+                             .out = writer,
+                             .progress = &progress,
+                             .resume = job->killed};
     dr_progress_begin(&progress, "training scales", "steps", o.steps);
     DR_TRYF(quant_distill(r, &site, original, calib, &o), "training scales");
     dr_progress_end(&progress);
@@ -84,6 +87,7 @@ void pass_distill_need(pass_need *need, const pass_job *job, const pass_modules 
     uint64_t memory = 4 * tokens * (uint64_t)c->hidden + 8 * embed + body * 3 / 4 +
                       8 * pass_layer_elements(c);
     need->memory = memory > need->memory ? memory : need->memory;
+    need->disk += body; /* a state in turn, 32 bytes a scale of groups of 32 */
     need->seconds += pass_seconds(job, 2 * ((double)body * ((double)tokens + 4 * trained) +
                                             3 * (double)embed * trained));
 }

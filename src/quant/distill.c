@@ -10,6 +10,9 @@
  *
  * Why KL and not the text's own cross entropy: with that the model drifts to the text.
  *
+ * After a step the state is kept (resume.h) when that takes little of the time; a run that
+ * was killed goes on behind it and ends with the same bytes.  The original runs again.
+ *
  * Part of the text is not trained on but validates: the scales that did best there are
  * kept, the first ones included, so a run that only overfits changes nothing.
  *
@@ -19,6 +22,7 @@
  * Cost of a step, in forwards of its tokens: 4 (5), and three times the head.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,18 +30,29 @@
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
+#define KEEP_SHARE 0.02 /* of the time, for keeping; and FREE_S beside that */
+#define FREE_S     0.1
+
 enum { ROWS = 32, LOOKS = 6, PART_VALIDATES = 8 };
 
 static const double beta1 = 0.9, beta2 = 0.95, eps = 1e-10;
+static const char piece[] = "distill";
 
 /* A packed linear: its scales as they are trained, in q.scales. */
 typedef struct {
     const hf_linear *l;
     dr_qtensor q;                       /* owned */
     size_t count;                       /* scales */
-    float *grad, *mean, *square, *best; /* owned: [count], one block from grad on */
+    float *grad, *mean, *square, *best; /* borrowed: [count] of the distiller's */
     double rate;                        /* the mean scale */
 } trained;
+
+/* What a kept state begins with. */
+typedef struct {
+    uint64_t steps; /* done */
+    uint64_t best_step;
+    double kl_before, kl_after;
+} progress;
 
 typedef struct {
     const quant_site *site;
@@ -47,6 +62,9 @@ typedef struct {
     nn_decoder *dec, *teacher;
     trained *linears; /* owned: of all layers, in order */
     size_t *first;    /* owned: [layers + 1] */
+    size_t scales;    /* of all linears */
+    float *grad;      /* owned: [scales]; */
+    float *state;     /* borrowed, behind grad: scales, mean, square, best [4][scales] */
     float *targets;   /* owned: [count][T][D], the original's last hidden states */
     float *w;         /* owned: [kept layers][slots' weights] */
     float *bias;      /* owned: [slots' outputs], of one layer */
@@ -61,12 +79,10 @@ typedef struct {
 
 static void distiller_close(distiller *d)
 {
-    float *all[] = {d->targets, d->w, d->bias, d->dw, d->inputs, d->x, d->dx};
+    float *all[] = {d->targets, d->w, d->bias, d->dw, d->inputs, d->x, d->dx, d->grad};
 
-    for (size_t i = 0; d->first != NULL && i < d->first[d->c->layers]; i++) {
+    for (size_t i = 0; d->first != NULL && i < d->first[d->c->layers]; i++)
         dr_qtensor_release(&d->linears[i].q);
-        dr_big_free(d->linears[i].grad);
-    }
     for (size_t i = 0; d->acts != NULL && i < d->acts_count; i++)
         dr_big_free(d->acts[i].x);
     for (size_t i = 0; i < DR_COUNT(all); i++)
@@ -89,14 +105,32 @@ static dr_status open_linear(trained *t, const hf_model *m, const hf_linear *l)
     t->l = l;
     DR_TRYF(hf_linear_packed(m, l, &t->q), "reading %s", l->path);
     t->count = t->q.rows * dr_qtensor_blocks(&t->q);
-    DR_TRY(quant_floats(&t->grad, 4, t->count, "training of scales"));
-    t->mean = t->grad + t->count;
-    t->square = t->mean + t->count;
-    t->best = t->square + t->count;
-    memcpy(t->best, t->q.scales, t->count * sizeof(float));
     for (size_t i = 0; i < t->count; i++)
         sum += (double)t->q.scales[i];
     t->rate = sum / (double)t->count;
+done:
+    return st;
+}
+
+/* Each linear's part of what is trained. */
+static dr_status open_state(distiller *d)
+{
+    size_t linears = d->first[d->c->layers], at = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < linears; i++)
+        d->scales += d->linears[i].count;
+    DR_TRY(quant_floats(&d->grad, 5, d->scales, "training of scales"));
+    d->state = d->grad + d->scales;
+    for (size_t i = 0; i < linears; i++) {
+        trained *t = &d->linears[i];
+        t->grad = d->grad + at;
+        t->mean = d->state + d->scales + at;
+        t->square = t->mean + d->scales;
+        t->best = t->square + d->scales;
+        memcpy(t->best, t->q.scales, t->count * sizeof(float));
+        at += t->count;
+    }
 done:
     return st;
 }
@@ -128,6 +162,7 @@ static dr_status open_linears(distiller *d)
     if (packed == 0)
         DR_FAIL(DR_EUSAGE, "%s has no packed linear whose scales could be trained",
                 hf_model_path(m));
+    DR_TRY(open_state(d));
 done:
     return st;
 }
@@ -416,47 +451,136 @@ done:
     return st;
 }
 
-static void keep_best(distiller *d, size_t step, double kl, quant_distill_report *r)
+static void keep_best(distiller *d, progress *p, double kl)
 {
-    if (!(kl < r->kl_after))
+    if (!(kl < p->kl_after))
         return;
-    r->kl_after = kl;
-    r->best_step = step;
+    p->kl_after = kl;
+    p->best_step = p->steps;
     for (size_t i = 0; i < d->first[d->c->layers]; i++) {
         trained *t = &d->linears[i];
         memcpy(t->best, t->q.scales, t->count * sizeof(float));
     }
 }
 
-static dr_status run_steps(distiller *d, quant_distill_report *r)
+/* ---- what a killed run had done ---- */
+
+enum { PART_PROGRESS, PART_STATE, PARTS };
+
+/* The scales of all linears, to or from the state's. */
+static void move_scales(distiller *d, bool out)
 {
-    size_t batch = d->o->batch, every = (d->o->steps + LOOKS - 1) / LOOKS;
+    float *at = d->state;
+
+    for (size_t i = 0; i < d->first[d->c->layers]; i++) {
+        const trained *t = &d->linears[i];
+        memcpy(out ? at : t->q.scales, out ? t->q.scales : at, t->count * sizeof(*at));
+        at += t->count;
+    }
+}
+
+typedef struct {
+    double start_s, spent_s, last_s;
+    bool off;
+} keeper;
+
+static void keep(keeper *k, distiller *d, const progress *p)
+{
+    const double now = dr_now_s();
+    const dr_part parts[PARTS] = {{p, sizeof(*p)},
+                                  {d->state, 4 * d->scales * sizeof(*d->state)}};
+
+    if (d->site->resume == NULL || k->off ||
+        k->spent_s + k->last_s > FREE_S + KEEP_SHARE * (now - k->start_s))
+        return;
+    move_scales(d, true);
+    k->off = !dr_resume_keep(d->site->resume, piece, parts, PARTS);
+    k->last_s = dr_now_s() - now;
+    k->spent_s += k->last_s;
+}
+
+static bool take_up(distiller *d, progress *p)
+{
+    dr_part parts[PARTS];
+    dr_map map = {0};
+
+    if (d->site->resume == NULL ||
+        !dr_resume_get(d->site->resume, piece, &map, parts, PARTS))
+        return false;
+    bool fits = parts[PART_PROGRESS].bytes == sizeof(*p) &&
+                parts[PART_STATE].bytes == 4 * d->scales * sizeof(*d->state);
+    if (fits) {
+        memcpy(p, parts[PART_PROGRESS].data, sizeof(*p));
+        memcpy(d->state, parts[PART_STATE].data, parts[PART_STATE].bytes);
+        move_scales(d, false);
+        dr_tell("resuming after step %zu of %zu", (size_t)p->steps, d->o->steps);
+    }
+    dr_map_close(&map);
+    return fits;
+}
+
+/* ---- all steps ---- */
+
+static dr_status step(distiller *d, size_t k)
+{
+    size_t batch = d->o->batch;
     float scale = 1.0f / (float)(batch * d->calib->seq_len);
     double kl = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(validate(d, &r->kl_before));
-    r->kl_after = r->kl_before;
-    for (size_t k = 0; k < d->o->steps; k++) {
-        kl = 0;
-        for (size_t i = 0; i < batch; i++)
-            DR_TRYF(run_sequence(d, (k * batch + i) % d->train_count, &kl, scale),
-                    "step %zu of %zu", k + 1, d->o->steps);
-        kl *= (double)scale;
-        if (!isfinite(kl))
-            DR_FAIL(DR_EDEVICE, "distilling, step %zu: KL is %g; try a lower rate", k + 1,
-                    kl);
-        dr_log(DR_INFO, "distilling, step %zu: KL %.5f", k + 1, kl);
-        DR_TRY(update(d, k));
-        if ((k + 1) % every == 0 || k + 1 == d->o->steps) {
-            DR_TRY(validate(d, &kl));
-            dr_log(DR_INFO, "distilling, step %zu: KL %.5f on text not trained on", k + 1,
-                   kl);
-            keep_best(d, k + 1, kl, r);
-        }
-        if (d->site->progress != NULL)
-            dr_progress_step(d->site->progress, k + 1, NULL);
+    for (size_t i = 0; i < batch; i++)
+        DR_TRYF(run_sequence(d, (k * batch + i) % d->train_count, &kl, scale),
+                "step %zu of %zu", k + 1, d->o->steps);
+    kl *= (double)scale;
+    if (!isfinite(kl))
+        DR_FAIL(DR_EDEVICE, "distilling, step %zu: KL is %g; try a lower rate", k + 1, kl);
+    dr_log(DR_INFO, "distilling, step %zu: KL %.5f", k + 1, kl);
+    DR_TRY(update(d, k));
+done:
+    return st;
+}
+
+static dr_status look(distiller *d, progress *p, double *kl)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(validate(d, kl));
+    dr_log(DR_INFO, "distilling, step %zu: KL %.5f on text not trained on",
+           (size_t)p->steps, *kl);
+    keep_best(d, p, *kl);
+done:
+    return st;
+}
+
+static dr_status run_steps(distiller *d, quant_distill_report *r)
+{
+    size_t steps = d->o->steps, every = (steps + LOOKS - 1) / LOOKS;
+    keeper kept = {.start_s = dr_now_s()};
+    progress p = {.kl_after = INFINITY};
+    char text[64];
+    double kl = 0;
+    dr_status st = DR_OK;
+
+    if (!take_up(d, &p)) {
+        DR_TRY(look(d, &p, &p.kl_before));
+        keep(&kept, d, &p);
     }
+    kl = p.kl_after;
+    if (d->site->progress != NULL)
+        d->site->progress->from = p.steps;
+    while (p.steps < steps) {
+        DR_TRY(step(d, p.steps));
+        p.steps++;
+        if (p.steps % every == 0 || p.steps == steps)
+            DR_TRY(look(d, &p, &kl));
+        keep(&kept, d, &p);
+        (void)snprintf(text, sizeof(text), "held-out KL %.4f", kl);
+        if (d->site->progress != NULL)
+            dr_progress_step(d->site->progress, p.steps, text);
+    }
+    r->kl_before = p.kl_before;
+    r->kl_after = p.kl_after;
+    r->best_step = p.best_step;
 done:
     return st;
 }
