@@ -417,22 +417,39 @@ done:
     return st;
 }
 
-dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m)
+static dr_status open_lora(hf_adapter *out, const json_t *config, const hf_model *m,
+                           const char *dir, const char *where)
 {
     struct settings s = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(read_settings(&s, config, where));
+    out->r = s.r;
+    out->alpha = s.alpha;
+    out->dropout = s.dropout;
+    out->rslora = s.rslora;
+    out->dora = s.dora;
+    DR_TRY(read_weights(out, &s, m, dir, where));
+done:
+    return st;
+}
+
+/* any: LoHa and LoKr, too. */
+static dr_status open_folder(hf_adapter *out, const char *dir, const hf_model *m, bool any)
+{
     json_t *config = NULL;
     dr_status st = DR_OK;
 
     *out = (hf_adapter){.path = dr_strdup(dir)};
     const char *path = dr_path_join(&out->arena, dir, "adapter_config.json");
     DR_TRY(dr_json_read(&config, path));
-    DR_TRY(read_settings(&s, config, path));
-    out->r = s.r;
-    out->alpha = s.alpha;
-    out->dropout = s.dropout;
-    out->rslora = s.rslora;
-    out->dora = s.dora;
-    DR_TRY(read_weights(out, &s, m, dir, path));
+    const char *type = json_string_value(dr_json_get(config, "peft_type"));
+    if (any && type != NULL && (strcmp(type, "LOHA") == 0 || strcmp(type, "LOKR") == 0)) {
+        out->kind = strcmp(type, "LOHA") == 0 ? HF_ADAPTER_LOHA : HF_ADAPTER_LOKR;
+        DR_TRY(hf_lycoris_open(out, config, m, dir, path));
+    } else {
+        DR_TRY(open_lora(out, config, m, dir, path));
+    }
 done:
     json_decref(config);
     if (st != DR_OK) {
@@ -440,6 +457,16 @@ done:
         hf_adapter_release(out);
     }
     return st;
+}
+
+dr_status hf_adapter_open(hf_adapter *out, const char *dir, const hf_model *m)
+{
+    return open_folder(out, dir, m, false);
+}
+
+dr_status hf_adapter_open_any(hf_adapter *out, const char *dir, const hf_model *m)
+{
+    return open_folder(out, dir, m, true);
 }
 
 void hf_adapter_release(hf_adapter *a)

@@ -192,8 +192,8 @@ done:
     return st;
 }
 
-static dr_status open_lycoris(hf_adapter *out, const json_t *o, const hf_model *m,
-                              const char *dir, const char *where)
+dr_status hf_lycoris_open(hf_adapter *out, const json_t *o, const hf_model *m,
+                          const char *dir, const char *where)
 {
     dr_map map = {0};
     dr_tensor *tensors = NULL;
@@ -225,32 +225,6 @@ static dr_status open_lycoris(hf_adapter *out, const json_t *o, const hf_model *
     }
 done:
     dr_map_close(&map);
-    return st;
-}
-
-dr_status hf_adapter_open_any(hf_adapter *out, const char *dir, const hf_model *m)
-{
-    dr_arena a = {0};
-    json_t *config = NULL;
-    const char *path = dr_path_join(&a, dir, "adapter_config.json"), *type;
-    dr_status st = DR_OK;
-
-    *out = (hf_adapter){0};
-    DR_TRY(dr_json_read(&config, path));
-    type = json_string_value(dr_json_get(config, "peft_type"));
-    if (type == NULL || (strcmp(type, "LOHA") != 0 && strcmp(type, "LOKR") != 0)) {
-        DR_TRY(hf_adapter_open(out, dir, m));
-        goto done;
-    }
-    out->path = dr_strdup(dir);
-    out->kind = strcmp(type, "LOHA") == 0 ? HF_ADAPTER_LOHA : HF_ADAPTER_LOKR;
-    st = open_lycoris(out, config, m, dir, path);
-    if (st != DR_OK)
-        hf_adapter_release(out);
-    DR_TRYF(st, "opening the adapter %s", dir);
-done:
-    json_decref(config);
-    dr_arena_release(&a);
     return st;
 }
 

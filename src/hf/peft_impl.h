@@ -24,6 +24,9 @@ DR_MUST_USE dr_status hf_adapter_refuse_extras(const json_t *o, const char *wher
 /* Whole numbers without a fraction, as PEFT writes them. */
 json_t *hf_adapter_number(double v);
 
+/* A LoHa or LoKr adapter (out->kind) in dir, whose config is o, read from where. */
+DR_MUST_USE dr_status hf_lycoris_open(hf_adapter *out, const json_t *o, const hf_model *m,
+                                      const char *dir, const char *where);
 /* w[n_in] += the row of a LoHa or LoKr module's dW. */
 void hf_lycoris_add_row(float *w, const hf_lora_module *mod, size_t row);
 

@@ -73,6 +73,28 @@ done:
     return st;
 }
 
+/* What an adapter to start from must be like: options that were given. */
+static unsigned asked(const pass_job *job)
+{
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } rows[] = {{"r", TRAIN_ASKED_R},
+                {"alpha", TRAIN_ASKED_ALPHA},
+                {"use_rslora", TRAIN_ASKED_RSLORA},
+                {"target_modules", TRAIN_ASKED_TARGETS},
+                {"exclude_modules", TRAIN_ASKED_TARGETS},
+                {"decompose_both", TRAIN_ASKED_BOTH},
+                {"decompose_factor", TRAIN_ASKED_FACTOR}};
+    const pass_def *d = job->def;
+    unsigned bits = 0;
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++)
+        if (dr_param_given(d->params, d->params_count, job->given, rows[i].name))
+            bits |= rows[i].bit;
+    return bits;
+}
+
 dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_model *in,
                             const hf_model *m, pass_adapter_kind kind)
 {
@@ -118,10 +140,14 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
         DR_FAIL(DR_EUSAGE, "training starts from one adapter, not from %zu",
                 in->adapter_count);
     o->from_adapter = in->adapter_count > 0 ? in->adapters[0].path : NULL;
+    o->asked = asked(job);
     if (o->from_adapter != NULL &&
-        (kind == PASS_KIND_LOFTQ || o->init != TRAIN_INIT_UNIFORM))
+        (kind == PASS_KIND_LOFTQ || o->init != TRAIN_INIT_UNIFORM || o->random_start))
         DR_FAIL(DR_EUSAGE, "%s: an adapter to start from leaves nothing to %s",
-                o->from_adapter, kind == PASS_KIND_LOFTQ ? "LoftQ" : "init_lora_weights");
+                o->from_adapter,
+                kind == PASS_KIND_LOFTQ ? "LoftQ"
+                : o->random_start       ? "init_weights"
+                                        : "init_lora_weights");
     DR_TRY(targets(o, job->arena, c, m));
     DR_TRY(exclude(o, job->arena, c->exclude_modules));
 done:

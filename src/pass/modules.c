@@ -330,46 +330,28 @@ done:
     return st;
 }
 
-/* The head's grid; out->head stays false where it is excluded. */
-static dr_status choose_head(pass_choices *out, matcher *k, const quant_grid *base,
-                             bool wanted)
+/* The head or the embedding, l (NULL: the model has none of its own), which goes by path:
+ * its grid, and whether it is rounded. */
+static dr_status choose_outer(quant_grid *grid, bool *chosen, matcher *k,
+                              const quant_grid *base, const char *path, const hf_linear *l,
+                              bool wanted)
 {
-    const hf_linear *head = hf_head_linear(k->m);
     bool excluded = false;
     dr_status st = DR_OK;
 
-    DR_TRY(is_excluded(&excluded, k, "lm_head"));
-    out->head_grid = *base;
-    DR_TRY(own_grid(&out->head_grid, k, "lm_head"));
+    DR_TRY(is_excluded(&excluded, k, path));
+    *grid = *base;
+    DR_TRY(own_grid(grid, k, path));
     if (!wanted || excluded)
         goto done;
-    if (head == NULL) {
-        st = dr_fail(DR_EUSAGE, "lm_head: the head of %s is its embedding, which stays",
+    if (l == NULL) {
+        st = dr_fail(DR_EUSAGE, "%s: the head of %s is its embedding, which stays", path,
                      hf_model_path(k->m));
         dr_hint("embeds rounds both; without it the export does");
         goto done;
     }
-    DR_TRY(check_group(&out->head_grid, head));
-    out->head = true;
-done:
-    return st;
-}
-
-/* Likewise of the embedding. */
-static dr_status choose_embed(pass_choices *out, matcher *k, const quant_grid *base,
-                              bool wanted)
-{
-    const hf_linear *embed = hf_embed_linear(k->m);
-    bool excluded = false;
-    dr_status st = DR_OK;
-
-    if (!wanted)
-        goto done;
-    DR_TRY(is_excluded(&excluded, k, embed->path));
-    out->embed_grid = *base;
-    DR_TRY(own_grid(&out->embed_grid, k, embed->path));
-    DR_TRY(check_group(&out->embed_grid, embed));
-    out->embed = !excluded;
+    DR_TRY(check_group(grid, l));
+    *chosen = true;
 done:
     return st;
 }
@@ -378,6 +360,7 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
                               const quant_grid *base, const pass_modules *w)
 {
     int layers = hf_model_config(m)->layers;
+    const hf_linear *embed = hf_embed_linear(m);
     bool changed = false, split = false;
     matcher k = {0};
     dr_status st = DR_OK;
@@ -390,8 +373,11 @@ dr_status pass_choose_modules(pass_choices *out, dr_arena *a, const hf_model *m,
     for (int i = 0; i < layers && out->layers != NULL; i++)
         DR_TRY(choose_layer(out->layers + (size_t)i * QUANT_LAYER_LINEARS, &k, i, base,
                             &changed, &split));
-    DR_TRY(choose_head(out, &k, base, w->lm_head));
-    DR_TRY(choose_embed(out, &k, base, w->embeds));
+    DR_TRY(choose_outer(&out->head_grid, &out->head, &k, base, "lm_head", hf_head_linear(m),
+                        w->lm_head));
+    if (w->embeds)
+        DR_TRY(choose_outer(&out->embed_grid, &out->embed, &k, base, embed->path, embed,
+                            true));
     DR_TRY(refuse_unused(&k));
     if (changed)
         dr_warn_result("linears that share an input (q, k and v; gate and up) share the "

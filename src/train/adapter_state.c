@@ -422,6 +422,52 @@ static dr_status check_kind(const train_state *s, const train_options *o)
                    kind_name(o->kind, o->dora));
 }
 
+static dr_status check_targets_own(const train_state *s, const train_options *o)
+{
+    bool same = true;
+    char list[256] = "";
+
+    for (size_t i = 0; i < s->target_count; i++) {
+        size_t used = strlen(list);
+        (void)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "",
+                       s->targets[i]);
+        same = same && wanted(s->targets[i], o->targets, o->target_count);
+    }
+    for (size_t i = 0; i < o->target_count; i++)
+        same = same && wanted(o->targets[i], s->targets, s->target_count);
+    if (same)
+        return DR_OK;
+    return dr_fail(DR_EUSAGE, "target_modules: the adapter %s is one of %s",
+                   o->from_adapter, list);
+}
+
+/* What was asked for is what the adapter is: it goes on with its own. */
+static dr_status check_asked(const train_state *s, const train_options *o)
+{
+    const hf_adapter *a = &s->adapter;
+    const struct {
+        unsigned bit;
+        const char *name;
+        double asked, own;
+    } rows[] = {
+        {TRAIN_ASKED_R, "r", o->r, a->r},
+        {TRAIN_ASKED_ALPHA, "alpha", o->alpha, a->alpha},
+        {TRAIN_ASKED_RSLORA, "use_rslora", o->rslora, a->rslora},
+        {TRAIN_ASKED_BOTH, "decompose_both", o->decompose_both, a->decompose_both},
+        {TRAIN_ASKED_FACTOR, "decompose_factor", o->decompose_factor, a->decompose_factor}};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < DR_COUNT(rows); i++) {
+        if ((o->asked & rows[i].bit) == 0 || rows[i].asked == rows[i].own)
+            continue;
+        st = dr_fail(DR_EUSAGE, "%s: %g was asked for, the adapter %s has %g", rows[i].name,
+                     rows[i].asked, o->from_adapter, rows[i].own);
+        dr_hint("without it the adapter goes on with its own");
+        return st;
+    }
+    return o->asked & TRAIN_ASKED_TARGETS ? check_targets_own(s, o) : DR_OK;
+}
+
 /* The parameters as they are now, for PiSSA's base. */
 static dr_status keep_start(train_state *s)
 {
@@ -438,7 +484,6 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
                            dr_pool *pool)
 {
     bool pissa = o->init == TRAIN_INIT_PISSA;
-
     dr_status st = DR_OK;
 
     *s = (train_state){0};
@@ -447,6 +492,7 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
                 "the adapter to start from");
         DR_TRY(check_kind(s, o));
         note_targets(s);
+        DR_TRY(check_asked(s, o));
     } else if (o->start != NULL) {
         DR_TRY(take_start(s, m, o));
         keep_targets(s, m, o);

@@ -59,6 +59,16 @@ typedef struct {
  * the base then lacks: what is written has twice the rank, and fits the base as it is. */
 typedef enum { TRAIN_INIT_UNIFORM, TRAIN_INIT_GAUSSIAN, TRAIN_INIT_PISSA } train_init;
 
+/* Options that an adapter to start from has of its own. */
+enum {
+    TRAIN_ASKED_R = 1,
+    TRAIN_ASKED_ALPHA = 2,
+    TRAIN_ASKED_RSLORA = 4,
+    TRAIN_ASKED_TARGETS = 8,
+    TRAIN_ASKED_BOTH = 16,
+    TRAIN_ASKED_FACTOR = 32
+};
+
 typedef struct {
     int r;          /* 64 */
     double alpha;   /* 16 */
@@ -78,6 +88,7 @@ typedef struct {
     size_t target_count;
     const hf_model *teacher;  /* KL to its logits is the loss, not the text's; NULL: none */
     const char *from_adapter; /* PEFT folder to start from; NULL: fresh */
+    unsigned asked;           /* TRAIN_ASKED_...: what it must have as it is here */
 
     size_t max_steps;           /* 0: from epochs */
     double epochs;              /* 3 */
@@ -149,7 +160,7 @@ void train_report_release(train_report *r);
 /*
  * Writes a PEFT folder to out_dir.
  * DR_EUSAGE: targets that the model does not have (named, with those it has); an adapter to
- * start from that is of another kind.
+ * start from that is of another kind, or not as asked.
  * DR_EDEVICE: a loss or a gradient that is not finite, with its step.
  * DR_EUSAGE, with checkpoints: some are there and resume is NULL; resume names none that is
  * whole, or one of another model, other data or other settings, by name.

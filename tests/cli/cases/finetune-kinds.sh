@@ -17,6 +17,15 @@ for kind in lora qlora dora loftq loha lokr; do
 done
 finetune -m m --method dora -a lora/adapter -o on
 finetune -m m --method lora -a dora/adapter -o on
+# What is asked for beside -a is what the adapter is, or refused.
+finetune -m m -a lora/adapter --lora_r 4 --lora_alpha 16 --target_modules v_proj,q_proj -o on &&
+    echo "goes on as asked"
+finetune -m m -a lora/adapter --lora_r 8 -o on
+finetune -m m -a lora/adapter --lora_alpha 32 -o on
+finetune -m m -a lora/adapter --use_rslora -o on
+finetune -m m -a lora/adapter --target_modules q_proj -o on
+finetune -m m -a lora/adapter --target_modules all-linear -o on
+finetune -m m --method loha -a loha/adapter --lora_r 8 -o on
 "$drupe" quantize -m m --algorithm rtn --group_size 16 --no_evaluate -o q >said 2>&1 || cat said
 finetune -m q/model --method qlora -o on
 finetune -m m --method loftq -a lora/adapter -o on
