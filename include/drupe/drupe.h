@@ -151,14 +151,16 @@ DRUPE_API drupe_status drupe_workflow_schema(drupe_result **out);
 /* ---- judging ---- */
 
 /* A model (Hugging Face, or ONNX through ONNX Runtime) on a text: its perplexity and, with
- * a reference, KL(reference || model) and the share of same top tokens; or on questions of
- * multiple choice. */
+ * a reference, KL(reference || model) and the share of same top tokens; or on questions, of
+ * multiple choice or with answers to write. */
 typedef struct {
     const char *model;
     const char *reference; /* NULL: none */
     const char *adapter;   /* ONNX: its name in the folder, or a file; else a PEFT folder */
     drupe_data data;       /* all NULL or 0: the built-in text's half that judges */
-    const char *task;      /* JSON lines {"context", "choices", "answer"}; NULL: a text */
+    const char *task;      /* JSON lines {"context", "choices", "answer"} or {"context",
+                              "target"}; NULL: a text */
+    int max_new_tokens;    /* of a written answer; 0: 32 */
     double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */
     const char *device;            /* "auto", "cpu" or "cuda"; NULL: "cpu" */
     int threads;                   /* 0: all */

@@ -9,6 +9,7 @@ drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
                          .reference = e->reference,
                          .adapter = e->adapter,
                          .task = e->task,
+                         .max_new_tokens = e->max_new_tokens,
                          .max_kl = e->max_kl,
                          .max_perplexity = e->max_perplexity,
                          .device = e->device,

@@ -9,6 +9,7 @@ typedef struct {
     const char *reference_model;
     const char *adapter_path;
     const char *task;
+    int max_new_tokens;
     cli_data data;
     double max_kl;
     double max_perplexity;
@@ -26,8 +27,10 @@ static const dr_param params[] = {
              "(default: 16, or all)"),
     CLI_NO_SPLITS,
     DR_STR(options, task,
-           .help = "JSON lines of multiple choice, instead of a text: context or "
-                   "question, choices, answer"),
+           .help = "JSON lines of questions, instead of a text: context or question, and "
+                   "choices with answer, or target"),
+    DR_INT(options, max_new_tokens, .dflt = "0", .max = 1 << 20,
+           .help = "of an answer to a question with a target; 0: 32"),
     DR_FLOAT(options, max_kl, .dflt = "0", .max = 1000,
              .help = "exit 1 when KL to the reference is above; 0: no limit"),
     DR_FLOAT(options, max_perplexity, .dflt = "0", .max = 1e9,
@@ -47,6 +50,8 @@ static dr_status check(const options *o, const unsigned char *given)
     if (o->task != NULL)
         return cli_refuse_given(params, DR_COUNT(params), given, of_text, DR_COUNT(of_text),
                                 "on --task");
+    if (o->max_new_tokens != 0)
+        return dr_fail(DR_EUSAGE, "--max_new_tokens has no effect but on --task");
     if (o->max_kl != 0 && o->reference_model == NULL)
         return dr_fail(DR_EUSAGE, "--max_kl needs --reference_model");
     return DR_OK;
@@ -60,6 +65,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
                                 .adapter = o->adapter_path,
                                 .data = cli_data_of(&o->data),
                                 .task = o->task,
+                                .max_new_tokens = o->max_new_tokens,
                                 .max_kl = o->max_kl,
                                 .max_perplexity = o->max_perplexity,
                                 .device = cli_computes[o->common.compute],

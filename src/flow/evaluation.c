@@ -151,6 +151,7 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
 {
     pass_evaluation p = {.data = &e->data,
                          .task = e->task,
+                         .max_new_tokens = e->max_new_tokens,
                          .max_kl = e->max_kl,
                          .max_perplexity = e->max_perplexity,
                          .threads = e->threads,

@@ -114,6 +114,7 @@ typedef struct {
     const char
         *adapter; /* of an ONNX model: its name in the folder, or a file; NULL: none */
     const char *task;
+    int max_new_tokens; /* of the task's written answers; 0: 32 */
     double max_kl, max_perplexity; /* 0: no limit; missing one is a result, no error */
     const char *device;            /* of flow_compute; NULL: "cpu" */
     int threads;

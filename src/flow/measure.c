@@ -33,10 +33,22 @@ static const struct {
 } reported[] = {{"perplexity", "perplexity"},
                 {"kl", "kl"},
                 {"top_1_agreement", "top1_agreement"},
-                {"accuracy_score", "acc"}};
+                {"accuracy_score", "acc"},
+                {"acc_norm", "acc_norm"},
+                {"auroc", "auroc"},
+                {"exact_match", "exact_match"},
+                {"wer", "wer"}};
 
-static double from_report(const json_t *report, const char *figure)
+static double from_report(const json_t *report, const wf_metric *m, const char *figure)
 {
+    const json_t *classes = json_object_get(report, "classes");
+    const char *average = m->average != NULL                   ? m->average
+                          : json_object_get(classes, "binary") ? "binary"
+                                                               : "macro";
+    const json_t *of = json_object_get(json_object_get(classes, average), figure);
+
+    if (json_is_number(of))
+        return json_number_value(of);
     for (size_t i = 0; i < DR_COUNT(reported); i++) {
         const json_t *v = json_object_get(report, reported[i].key);
         if (strcmp(reported[i].figure, figure) == 0 && json_is_number(v))
@@ -74,13 +86,17 @@ static dr_status measure_accuracy(double *values, const run *r, const wf_metric 
                                .reference = beside ? r->input.path : NULL,
                                .data = m->data,
                                .task = m->task,
+                               .max_new_tokens = m->max_new_tokens,
                                .threads = r->o->threads};
     flow_result made = {0};
     dr_status st = DR_OK;
 
     DR_TRY(flow_evaluate(&made, &e));
     for (size_t i = 0; i < m->figure_count; i++)
-        values[i] = from_report(made.report, m->figures[i].name);
+        if (isnan(values[i] = from_report(made.report, m, m->figures[i].name)))
+            DR_FAIL(DR_EUNSUPPORTED, "%s has no %s%s%s", m->task ? m->task : "the text",
+                    m->figures[i].name, m->average ? ", average " : "",
+                    m->average ? m->average : "");
 done:
     flow_result_release(&made);
     return st;

@@ -132,7 +132,9 @@ typedef struct {
     wf_metric_kind kind;
     const char *name;
     data_options data;    /* of accuracy */
-    const char *task;     /* of accuracy: multiple choice; NULL: none */
+    const char *task;     /* of accuracy: questions; NULL: a text */
+    const char *average;  /* of f1_score and the like; NULL: binary or macro */
+    int max_new_tokens;   /* of exact_match and wer; 0: 32 */
     const char **command; /* of custom: ends with NULL */
     int warmup, repeats;  /* of latency and throughput */
     int prompt_tokens, new_tokens;

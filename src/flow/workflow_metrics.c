@@ -9,16 +9,24 @@
 
 enum { WARMUP = 10, REPEATS = 20, PROMPT_TOKENS = 64, NEW_TOKENS = 16 };
 
+/* What a figure of accuracy is judged on. */
+typedef enum { ON_TEXT, ON_CHOICES, ON_TARGETS } ground;
+static const char *const grounds[] = {"a text", "questions with choices",
+                                      "questions with a target"};
+
 /* A figure that a kind of metric has. */
 typedef struct {
     const char *name;
     bool higher_is_better;
 } known;
 
-static const known accuracies[] = {{"perplexity", false},
-                                   {"kl", false},
-                                   {"top_1_agreement", true},
-                                   {"accuracy_score", true}};
+/* By ground, in order. */
+static const known accuracies[] = {
+    {"perplexity", false},    {"kl", false},      {"top_1_agreement", true},
+    {"accuracy_score", true}, {"acc_norm", true}, {"f1_score", true},
+    {"precision", true},      {"recall", true},   {"auroc", true},
+    {"exact_match", true},    {"wer", false}};
+enum { FIRST_ON_CHOICES = 3, FIRST_ON_TARGETS = 9 };
 static const known latencies[] = {{"avg", false}, {"min", false}, {"max", false},
                                   {"p50", false}, {"p75", false}, {"p90", false},
                                   {"p95", false}, {"p99", false}, {"p999", false}};
@@ -88,6 +96,45 @@ static dr_status direction(const workflow *w, wf_figure *f, const wf_metric *m,
     return st;
 }
 
+/* Of one figure that is known. */
+static ground ground_of(const char *name)
+{
+    for (size_t i = 0; i < DR_COUNT(accuracies); i++)
+        if (strcmp(accuracies[i].name, name) == 0)
+            return i < FIRST_ON_CHOICES   ? ON_TEXT
+                   : i < FIRST_ON_TARGETS ? ON_CHOICES
+                                          : ON_TARGETS;
+    return ON_TEXT;
+}
+
+/* A metric's figures are of one kind, and that is what it names. */
+static dr_status check_ground(const workflow *w, const wf_metric *m, const dr_node *n)
+{
+    const ground first = ground_of(m->figures[0].name);
+    dr_status st = DR_OK;
+
+    if (m->kind != WF_ACCURACY)
+        return DR_OK;
+    for (size_t i = 1; i < m->figure_count; i++) {
+        const ground g = ground_of(m->figures[i].name);
+        if (g != first)
+            DR_TRY(dr_node_fail(
+                &w->doc, m->figures[i].node, "%s is of %s, and %s of %s: make two metrics",
+                m->figures[0].name, grounds[first], m->figures[i].name, grounds[g]));
+    }
+    if ((first != ON_TEXT) != (m->task != NULL))
+        DR_TRY(dr_node_fail(&w->doc, n, "%s is of %s: %s", m->figures[0].name,
+                            grounds[first],
+                            first == ON_TEXT ? "it takes no user_config.task"
+                                             : "it needs user_config.task"));
+    if (m->max_new_tokens > 0 && first != ON_TARGETS)
+        DR_TRY(dr_node_fail(&w->doc, n, "max_new_tokens is of questions with a target"));
+    if (m->average != NULL && first != ON_CHOICES)
+        DR_TRY(dr_node_fail(&w->doc, n, "an average is of questions with choices"));
+done:
+    return st;
+}
+
 /* warmup_num and so on, of a metric or of its first figure, as older files have it. */
 static void read_timing(wf_metric *m, const dr_node *n)
 {
@@ -100,6 +147,10 @@ static void read_timing(wf_metric *m, const dr_node *n)
     m->warmup = (int)wf_num(dr_node_get(c, "warmup_num"), WARMUP);
     m->repeats = (int)wf_num(dr_node_get(c, "repeat_test_num"), REPEATS);
     m->sleep_s = wf_num(dr_node_get(c, "sleep_num"), 0);
+    m->average = wf_str(dr_node_get(c, "average"));
+    const char *task = wf_str(dr_node_get(c, "task"));
+    if (m->average == NULL && task != NULL)
+        m->average = strcasecmp(task, "binary") == 0 ? "binary" : "macro";
 }
 
 static dr_status read_user(workflow *w, wf_metric *m, const dr_node *n)
@@ -116,6 +167,7 @@ static dr_status read_user(workflow *w, wf_metric *m, const dr_node *n)
     if (task != NULL && m->kind != WF_ACCURACY)
         DR_TRY(dr_node_fail(&w->doc, task, "it belongs to an accuracy metric"));
     m->task = wf_str(task);
+    m->max_new_tokens = (int)wf_num(dr_node_get(u, "max_new_tokens"), 0);
     m->prompt_tokens = (int)wf_num(dr_node_get(u, "prompt_tokens"), PROMPT_TOKENS);
     m->new_tokens = (int)wf_num(dr_node_get(u, "new_tokens"), NEW_TOKENS);
     if (command == NULL)
@@ -140,7 +192,6 @@ static dr_status read_figures(workflow *w, wf_metric *m, const dr_node *n)
     const dr_node *subs = dr_node_get(n, "sub_types");
     size_t count = subs != NULL ? json_array_size(subs->value) : 0, k = 0;
     wf_figure *list = dr_arena_alloc(&w->arena, count + 1, sizeof(*list));
-    bool questions = false, text = false;
     dr_status st = DR_OK;
 
     if (count == 0 && kinds[m->kind].count != 1)
@@ -157,9 +208,6 @@ static dr_status read_figures(workflow *w, wf_metric *m, const dr_node *n)
             if (strcmp(list[j].name, f->name) == 0)
                 DR_TRY(dr_node_fail(&w->doc, i, "%s is here twice", f->name));
         read_goal(&f->goal, dr_node_get(i, "goal"));
-        bool q = m->kind == WF_ACCURACY && strcmp(f->name, "accuracy_score") == 0;
-        questions = questions || q;
-        text = text || !q;
         k++;
     }
     if (count == 0) {
@@ -168,14 +216,9 @@ static dr_status read_figures(workflow *w, wf_metric *m, const dr_node *n)
         list[k].key = dr_arena_printf(&w->arena, "%s-%s", m->name, list[k].name);
         k++;
     }
-    if (m->kind == WF_ACCURACY && questions != (m->task != NULL))
-        DR_TRY(dr_node_fail(&w->doc, n, "accuracy_score and user_config.task go together"));
-    if (m->kind == WF_ACCURACY && questions && text)
-        DR_TRY(dr_node_fail(&w->doc, n,
-                            "accuracy_score is of questions, the others of a "
-                            "text: make two metrics"));
     m->figures = list;
     m->figure_count = k;
+    DR_TRY(check_ground(w, m, n));
 done:
     return st;
 }
@@ -197,6 +240,10 @@ static dr_status canonical(workflow *w, wf_metric *m)
     }
     if (m->task != NULL)
         DR_TRY(flow_file_key(j, "task", m->task));
+    if (m->average != NULL)
+        json_object_set_new(j, "average", json_string(m->average));
+    if (m->max_new_tokens > 0)
+        json_object_set_new(j, "max_new_tokens", json_integer(m->max_new_tokens));
     if (m->kind == WF_LATENCY || m->kind == WF_THROUGHPUT) {
         json_object_set_new(j, "warmup", json_integer(m->warmup));
         json_object_set_new(j, "repeats", json_integer(m->repeats));

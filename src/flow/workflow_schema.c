@@ -168,12 +168,17 @@ static const wf_row goal_rows[] = {
 };
 OBJECT(goal, "goal");
 
+static const char *const averages[] = {"binary", "macro", "micro", "weighted", NULL};
+
 static const wf_row metric_config_rows[] = {
     {"warmup_num", WF_INT, .min = 0, .max = 10000, .help = "runs before the clock (10)"},
     {"repeat_test_num", WF_INT, .min = 1, .max = 100000, .help = "runs on the clock (20)"},
     {"sleep_num", WF_NUM, .min = 0, .max = 60, .help = "seconds between runs (0)"},
-    REFUSED("task", "figures are those of language models"),
-    REFUSED("num_classes", "figures are those of language models"),
+    {"task", WF_WORD, .words = (const char *const[]){"binary", "multiclass", NULL},
+     .help = "of f1_score, precision, recall: binary is of the second choice"},
+    {"average", WF_WORD, .words = averages,
+     .help = "of the same (macro; of two choices binary)"},
+    REFUSED("num_classes", "it is how many choices there are"),
 };
 OBJECT(metric_config, "metric_config");
 
@@ -188,7 +193,9 @@ OBJECT(sub, "sub_type");
 
 static const wf_row user_rows[] = {
     {"command", WF_STRS, .help = "of custom: a program and its arguments"},
-    {"task", WF_STR, .help = "of accuracy_score: JSON lines of multiple choice"},
+    {"task", WF_STR, .help = "of accuracy: JSON lines of questions, instead of a text"},
+    {"max_new_tokens", WF_INT, .min = 1, .max = 1 << 20,
+     .help = "of exact_match and wer: tokens of an answer (32)"},
     {"prompt_tokens", WF_INT, .min = 1, .max = 1 << 20,
      .help = "of latency and throughput: tokens of the prompt (64)"},
     {"new_tokens", WF_INT, .min = 2, .max = 1 << 20,

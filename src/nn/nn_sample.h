@@ -18,11 +18,18 @@ typedef struct nn_decoder nn_decoder; /* as in nn.h */
 
 enum { NN_SAMPLE_BATCH = 32 };
 
+/* 1 to len tokens; borrowed. */
+typedef struct {
+    const int32_t *ids;
+    size_t count;
+} nn_prompt;
+
 typedef struct {
     size_t count, len;  /* sequences, tokens in each with the first */
     double temperature; /* >= 0 */
     uint64_t seed;
-    int32_t first; /* of every sequence */
+    int32_t first;            /* of every sequence without a prompt */
+    const nn_prompt *prompts; /* [count]: what they begin with; NULL: first alone */
 } nn_sample_options;
 
 /* ids[count][len].  d should keep its layers: they are read once a token.  progress may be

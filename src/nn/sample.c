@@ -155,6 +155,17 @@ static int32_t likeliest(const float *logits, size_t n)
     return (int32_t)best;
 }
 
+/* Of the prompt, where that goes on. */
+static bool given_token(const writer *w, size_t row, size_t at, int32_t *token)
+{
+    const nn_prompt *p = w->o->prompts;
+
+    if (p == NULL || at >= p[w->first_sequence + row].count)
+        return false;
+    *token = p[w->first_sequence + row].ids[at];
+    return true;
+}
+
 static dr_status draw_task(void *ctx, size_t row, int worker)
 {
     const writer *w = ctx;
@@ -167,6 +178,8 @@ static dr_status draw_task(void *ctx, size_t row, int worker)
 
     (void)worker;
     w->tokens[row] = best;
+    if (given_token(w, row, w->at + 1, &w->tokens[row]))
+        return DR_OK;
     if (!isfinite(top))
         return dr_fail(DR_EFORMAT, "token %zu of sequence %zu: the logits are not finite",
                        w->at + 1, w->first_sequence + row);
@@ -197,7 +210,8 @@ static dr_status write_batch(writer *w, int32_t *ids, dr_progress *progress)
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < w->n; i++)
-        w->tokens[i] = w->o->first;
+        if (!given_token(w, i, 0, &w->tokens[i]))
+            w->tokens[i] = w->o->first;
     for (w->at = 0; w->at < len; w->at++) {
         for (size_t i = 0; i < w->n; i++)
             ids[i * len + w->at] = w->tokens[i];

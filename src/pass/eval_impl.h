@@ -85,18 +85,47 @@ DR_MUST_USE dr_status eval_limit(dr_buf *text, json_t *report, const char *name,
 
 /* ---- multiple choice (task_file.c, task.c) ---- */
 
+/* With choices, or with targets: texts that a right answer is one of. */
 typedef struct {
     const char *context;
     const char **choices;
     size_t choice_count, answer;
+    const char **targets;
+    size_t target_count;
     size_t line;
 } eval_question;
 
-/* The rows of the file; arena.  DR_EFORMAT: file, line, what is wrong with it. */
+/* Bytes of text without the white space at its end. */
+size_t eval_without_end(const char *text, size_t n);
+
+/* The rows of the file, all of one kind; arena.  DR_EFORMAT: file, line, what is wrong with
+ * it. */
 DR_MUST_USE dr_status eval_read_task(dr_arena *a, eval_question **list, size_t *count,
                                      const char *path, const data_options *o);
 /* models[0] may be NULL: no reference. */
 DR_MUST_USE dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
                                 const tok_tokenizer *tok, nn_device *dev);
+
+/* ---- written answers (answers.c) ---- */
+
+DR_MUST_USE dr_status eval_answers(const pass_evaluation *e, eval_model *const models[2],
+                                   const eval_question *list, size_t count,
+                                   const tok_tokenizer *tok, nn_device *dev);
+
+/* ---- scores.c: what they are is said there ---- */
+
+typedef enum { EVAL_BINARY, EVAL_MACRO, EVAL_MICRO, EVAL_WEIGHTED } eval_average;
+typedef struct {
+    double f1, precision, recall;
+} eval_classes;
+/* truth[n] and chosen[n] are below classes, which are two or more. */
+eval_classes eval_class_scores(const size_t *truth, const size_t *chosen, size_t n,
+                               size_t classes, eval_average average);
+/* scores[n][classes]; NAN: a class is the answer of all questions or of none. */
+double eval_auroc(const double *scores, const size_t *truth, size_t n, size_t classes);
+typedef struct {
+    size_t wrong, words; /* edits; words of target */
+} eval_words;
+eval_words eval_word_errors(const char *text, const char *target);
 
 #endif

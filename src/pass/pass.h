@@ -110,13 +110,14 @@ typedef struct {
 } pass_judged;
 
 /*
- * A model on a text or on multiple choice, alone or beside a reference.  Strings live as
- * long as the call.
+ * A model on a text or on questions (of multiple choice, or with answers to write), alone
+ * or beside a reference.  Strings live as long as the call.
  */
 typedef struct {
     pass_judged model, reference;
     const data_options *data; /* no name: the built-in text's half that judges */
-    const char *task; /* JSON lines of multiple choice, instead of a text; NULL: a text */
+    const char *task; /* JSON lines of questions, instead of a text; NULL: a text */
+    int max_new_tokens; /* of a written answer; 0: 32 */
     double max_kl, max_perplexity; /* 0: no limit */
     const char *device;
     int threads;

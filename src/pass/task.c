@@ -9,6 +9,7 @@
  * All choices of all questions are run as texts of their own, longest first, so that texts
  * of one length go through together.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,10 +51,8 @@ static size_t characters(const char *text)
     return n;
 }
 
-static size_t without_end_space(const char *text)
+size_t eval_without_end(const char *text, size_t n)
 {
-    size_t n = strlen(text);
-
     while (n > 0 && memchr(" \t\r\n\v\f", text[n - 1], 6) != NULL)
         n--;
     return n;
@@ -63,7 +62,7 @@ static size_t without_end_space(const char *text)
 static dr_status encode(item *it, const eval_question *q, const tok_tokenizer *tok,
                         const data_options *o)
 {
-    size_t n = without_end_space(q->context);
+    size_t n = eval_without_end(q->context, strlen(q->context));
     int32_t first = tok_bos(tok) >= 0 ? tok_bos(tok) : tok_eos(tok);
     tok_ids alone = {0}, whole = {0};
     dr_buf text;
@@ -295,6 +294,78 @@ done:
     return st;
 }
 
+/* ---- classes: the k-th choice is class k ---- */
+
+static size_t most_choices(const task *t, bool *alike)
+{
+    size_t most = 0;
+
+    *alike = true;
+    for (size_t q = 0; q < t->count; q++) {
+        *alike = *alike && t->list[q].choice_count == t->list[0].choice_count;
+        most = t->list[q].choice_count > most ? t->list[q].choice_count : most;
+    }
+    return most;
+}
+
+/* The model's probability of each class among the choices, [question][class]; its logarithm
+ * less a constant would rank another question's differently. */
+static double *probabilities(dr_arena *a, const task *t, size_t classes)
+{
+    double *p = dr_arena_alloc(a, t->count * classes, sizeof(*p));
+
+    for (size_t i = 0; i < t->item_count; i++)
+        p[t->items[i].question * classes + t->items[i].choice] = t->items[i].score[1];
+    for (size_t q = 0; q < t->count; q++) {
+        double *row = p + q * classes, top = row[0], sum = 0;
+        for (size_t k = 1; k < classes; k++)
+            top = row[k] > top ? row[k] : top;
+        for (size_t k = 0; k < classes; k++)
+            sum += row[k] = exp(row[k] - top);
+        for (size_t k = 0; k < classes; k++)
+            row[k] /= sum;
+    }
+    return p;
+}
+
+/* f1, precision and recall by all averages that there are; auroc, where every question has
+ * the same number of choices. */
+static dr_status tell_classes(const pass_evaluation *e, const task *t)
+{
+    static const char *const names[] = {"binary", "macro", "micro", "weighted"};
+    size_t *truth = dr_arena_alloc(e->arena, t->count, sizeof(*truth));
+    size_t *chosen = dr_arena_alloc(e->arena, t->count, sizeof(*chosen));
+    bool alike = false;
+    const size_t classes = most_choices(t, &alike);
+    json_t *all = json_object();
+    dr_status st = DR_OK;
+
+    choose(chosen, t, 1, false);
+    for (size_t q = 0; q < t->count; q++)
+        truth[q] = t->list[q].answer;
+    for (int k = classes == 2 ? EVAL_BINARY : EVAL_MACRO; k <= EVAL_WEIGHTED; k++) {
+        const eval_classes c =
+            eval_class_scores(truth, chosen, t->count, classes, (eval_average)k);
+        json_object_set_new(all, names[k],
+                            json_pack("{s:f, s:f, s:f}", "f1_score", c.f1, "precision",
+                                      c.precision, "recall", c.recall));
+        if (k == EVAL_MACRO)
+            DR_TRY(dr_buf_addf(e->text, "%-20s %12.4f\n%-20s %12.4f\n%-20s %12.4f\n",
+                               "f1, macro", 100 * c.f1, "precision, macro",
+                               100 * c.precision, "recall, macro", 100 * c.recall));
+    }
+    double auroc =
+        alike ? eval_auroc(probabilities(e->arena, t, classes), truth, t->count, classes)
+              : (double)NAN;
+    json_object_set_new(e->report, "auroc",
+                        isfinite(auroc) ? json_real(auroc) : json_null());
+    if (isfinite(auroc))
+        DR_TRY(dr_buf_addf(e->text, "%-20s %12.4f\n", "auroc", 100 * auroc));
+done:
+    json_object_set_new(e->report, "classes", all);
+    return st;
+}
+
 /* The model's score of each choice, as in the file. */
 static void tell_scores(const pass_evaluation *e, const task *t)
 {
@@ -330,6 +401,13 @@ dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
     dr_status st = DR_OK;
 
     DR_TRY(eval_read_task(e->arena, &t.list, &t.count, e->task, e->data));
+    if (t.list[0].choices == NULL) {
+        DR_TRY(eval_answers(e, models, t.list, t.count, tok, dev));
+        goto done;
+    }
+    if (e->max_new_tokens > 0)
+        DR_FAIL(DR_EUSAGE, "max_new_tokens is of written answers, and %s has choices",
+                e->task);
     for (int side = both ? 0 : 1; side < 2; side++)
         most = models[side]->context < most ? models[side]->context : most;
     DR_TRY(make_items(&t, tok, e->data, most));
@@ -338,6 +416,7 @@ dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
     DR_TRY(eval_head(e->text));
     DR_TRY(tell(e, &t, both, "acc"));
     DR_TRY(tell(e, &t, both, "acc_norm"));
+    DR_TRY(tell_classes(e, &t));
     tell_scores(e, &t);
     DR_TRY(dr_buf_addf(e->text, "judged on %zu questions of %s, in percent\n", t.count,
                        e->task));

@@ -1,8 +1,10 @@
 /*
- * task_file.c - questions of multiple choice from JSON lines.
+ * task_file.c - questions from JSON lines, of multiple choice or with a text to write.
  *
  *     {"context": "The capital of France is", "choices": ["Rome", "Paris"], "answer": 1}
  *     {"question": "2 + 2 =", "choices": ["4", "5"], "answer": "A"}
+ *     {"context": "The capital of France is", "target": "Paris"}
+ *     {"context": "Two plus two is", "target": ["four", "4"]}
  *
  * With a template the context is made from all of a row's columns.  A row that is not whole
  * is an error with its line: a score over fewer questions would look the same.
@@ -131,6 +133,35 @@ done:
     return st;
 }
 
+/* A text, or a list of them, without white space around it. */
+static dr_status read_targets(eval_question *q, dr_arena *a, const json_t *row,
+                              const char *where)
+{
+    const json_t *v = json_object_get(row, "target");
+    const size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    dr_status st = DR_OK;
+
+    if (json_object_get(row, "choices") != NULL)
+        DR_FAIL(DR_EFORMAT, "%s: both \"choices\" and \"target\"", where);
+    if (n == 0)
+        DR_FAIL(DR_EFORMAT, "%s: target: an empty list", where);
+    q->targets = dr_arena_alloc(a, n, sizeof(*q->targets));
+    q->target_count = n;
+    for (size_t i = 0; i < n; i++) {
+        const char *text = NULL;
+        DR_TRY(whole_text(&text, a, json_is_array(v) ? json_array_get(v, i) : v, "target",
+                          where));
+        text += strspn(text, " \t\r\n\v\f");
+        q->targets[i] = dr_arena_strndup(a, text, eval_without_end(text, strlen(text)));
+        if (q->targets[i][0] == '\0')
+            DR_FAIL(DR_EFORMAT, "%s: target: an empty text", where);
+        if (strchr(q->targets[i], '\n') != NULL)
+            DR_FAIL(DR_EFORMAT, "%s: target: an answer is one line", where);
+    }
+done:
+    return st;
+}
+
 static dr_status read_row(eval_question *q, dr_arena *a, const char *text, size_t n,
                           const char *template_text, const char *where)
 {
@@ -144,6 +175,10 @@ static dr_status read_row(eval_question *q, dr_arena *a, const char *text, size_
         DR_FAIL(DR_EFORMAT, "%s: a row must be an object, found %s", where,
                 dr_json_type(row));
     DR_TRY(read_context(q, a, row, template_text, where));
+    if (json_object_get(row, "target") != NULL) {
+        DR_TRY(read_targets(q, a, row, where));
+        goto done;
+    }
     DR_TRY(read_choices(q, a, row, where));
     DR_TRY(read_answer(q, row, where));
 done:
@@ -184,7 +219,11 @@ dr_status eval_read_task(dr_arena *a, eval_question **list, size_t *count, const
             continue;
         const char *where = dr_arena_printf(a, "%s:%zu", path, line);
         DR_TRY(read_row(&(*list)[*count], a, p, n, o->text_template, where));
-        (*list)[(*count)++].line = line;
+        (*list)[*count].line = line;
+        if (((*list)[*count].choices == NULL) != ((*list)[0].choices == NULL))
+            DR_FAIL(DR_EFORMAT, "%s: %s, and line %zu has the other", where,
+                    (*list)[0].choices == NULL ? "choices" : "a target", (*list)[0].line);
+        (*count)++;
     }
     if (*count == 0)
         DR_FAIL(DR_EFORMAT, "%s: no question in it", path);

@@ -12,14 +12,17 @@ tests/golden/evaluate/evaluate.json
                             with standard errors, as lm-evaluation-harness defines them:
                             " " and the choice go on from the context, whose white space at
                             the end goes with them; per character of the choice
+    written                 rows with a target; what the first model writes greedily, NEW
+                            tokens, up to a line's end; exact matches and word errors (jiwer)
     versions
 
-    python3 tools/oracle/evaluate_goldens.py   (torch, transformers 5, tokenizers)
+    python3 tools/oracle/evaluate_goldens.py   (torch, transformers 5, tokenizers, jiwer)
 """
 import json
 import pathlib
 import random
 
+import jiwer
 import numpy
 import tokenizers
 import torch
@@ -29,6 +32,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "golden" / "tiny" / "llama"
 OUT = ROOT / "tests" / "golden" / "evaluate"
 SEQ_LEN, BLOCKS = 24, 5
+NEW = 7
 EDIT = {"rope_theta": 100.0}
 WORDS = "the three thin other weather these north then both path ! ? 12 7 a of".split()
 
@@ -94,6 +98,29 @@ def task_figures(m, tok, questions):
     return {"scores": scores, "acc": mean_error(acc), "acc_norm": mean_error(norm)}
 
 
+def written(m, tok, contexts):
+    rows, texts, hits, wrong, words = [], [], [], 0, 0
+    for i, context in enumerate(contexts):
+        ids = tok.encode(context.rstrip(), add_special_tokens=False).ids or [1]
+        new = m.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=NEW,
+                         eos_token_id=2, pad_token_id=2)[0, len(ids):].tolist()
+        new = new[:new.index(2)] if 2 in new else new
+        text = (tok.decode(new).lstrip().split("\n") or [""])[0].strip()
+        right = text if text else "none"
+        target = [right, "other words", [right + " more", "x"], ["y", right]][i % 4]
+        targets = [target] if isinstance(target, str) else target
+        errors = [jiwer.process_words(t, text) if text else None for t in targets]
+        edits = [e.substitutions + e.deletions + e.insertions if e else len(t.split())
+                 for e, t in zip(errors, targets)]
+        best = int(numpy.argmin(edits))
+        wrong, words = wrong + edits[best], words + len(targets[best].split())
+        hits.append(int(text in targets))
+        texts.append(text)
+        rows.append({"context": context, "target": target})
+    return {"new_tokens": NEW, "rows": rows, "texts": texts,
+            "exact_match": mean_error(hits), "wer": wrong / words}
+
+
 def main():
     rng = random.Random(5)
     tok = tokenizers.Tokenizer.from_file(str(ROOT / "tests/cli/toy/tokenizer.json"))
@@ -119,7 +146,8 @@ def main():
         "rows": rows, "seq_len": SEQ_LEN, "blocks": BLOCKS, "edit": EDIT,
         "text": text_figures(first, second, ids), "questions": questions,
         "task": {"first": task_figures(first, tok, questions),
-                 "second": task_figures(second, tok, questions)}}
+                 "second": task_figures(second, tok, questions)},
+        "written": written(first, tok, rows[:7] + ["the "])}
     OUT.mkdir(exist_ok=True)
     (OUT / "evaluate.json").write_text(json.dumps(golden, indent=1) + "\n")
     print(json.dumps(golden["text"], indent=1))

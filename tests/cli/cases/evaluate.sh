@@ -70,3 +70,6 @@ try evaluate -m bare --reference_model m --max_samples 1 | tail -n 1
 mkdir ad
 cp "$top"/tests/golden/adapters/lora/* ad/ 2>/dev/null
 try evaluate -m ad
+try evaluate -m m --max_new_tokens 4
+echo "{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"answer\": 1}" >n.jsonl
+try evaluate -m m --task n.jsonl --max_new_tokens 4

@@ -101,8 +101,14 @@ static void test_refused_metrics(void)
     refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: perplexit}]}"),
             "no figure of accuracy is called \"perplexit\"");
     CHECK_TRAIL("did you mean \"perplexity\"?");
-    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: f1_score}]}"),
-            "no figure of accuracy is called \"f1_score\"");
+    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: f1_scor}]}"),
+            "no figure of accuracy is called \"f1_scor\"");
+    refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: kl}, {name: wer}]}"),
+            "kl is of a text, and wer of questions with a target: make two metrics");
+    refused("a.yaml",
+            EV("{name: a, type: accuracy, sub_types: [{name: kl}], metric_config: "
+               "{average: macro}}"),
+            "an average is of questions with choices");
     refused(
         "a.yaml",
         EV("{name: a, type: accuracy, sub_types: [{name: kl, higher_is_better: true}]}"),
@@ -124,7 +130,7 @@ static void test_refused_metrics(void)
                "max-degradation, value: 1}}]}") "evaluate_input_model: false\n",
             "max-degradation counts from the input model");
     refused("a.yaml", EV("{name: a, type: accuracy, sub_types: [{name: accuracy_score}]}"),
-            "accuracy_score and user_config.task go together");
+            "accuracy_score is of questions with choices: it needs user_config.task");
 #undef EV
 }
 

@@ -184,6 +184,33 @@ static void on_task(const char *first, const char *second)
     json_decref(r);
 }
 
+/* What it writes is what transformers' greedy search writes. */
+static void on_targets(const char *model)
+{
+    const json_t *want = json_object_get(golden, "written");
+    const json_t *texts = json_object_get(want, "texts");
+    const data_options o = {0};
+    dr_status st = DR_OK;
+    json_t *r =
+        run(&st, (pass_evaluation){
+                     .model = {model, "first", false},
+                     .data = &o,
+                     .task = write_lines("written.jsonl", json_object_get(want, "rows")),
+                     .max_new_tokens = (int)number(want, "new_tokens")});
+
+    if (!CHECK_OK(st))
+        return;
+    const json_t *found = json_object_get(r, "answers");
+    CHECK_EQ_INT(json_array_size(found), json_array_size(texts));
+    for (size_t i = 0; i < json_array_size(texts); i++)
+        CHECK_STR(json_string_value(json_array_get(found, i)),
+                  json_string_value(json_array_get(texts, i)));
+    CHECK_NEAR(number(r, "exact_match"), part(want, "exact_match", 0), 1e-12);
+    CHECK_NEAR(number(r, "exact_match_stderr"), part(want, "exact_match", 1), 1e-12);
+    CHECK_NEAR(number(r, "wer"), number(want, "wer"), 1e-12);
+    json_decref(r);
+}
+
 /* A row that is not whole: its line, and what is wrong. */
 static void bad_rows(const char *model)
 {
@@ -207,6 +234,12 @@ static void bad_rows(const char *model)
          ":2: neither \"context\" nor \"question\""},
         {"{\"context\": 1, \"choices\": [\"b\", \"c\"], \"answer\": 0}",
          ":2: context: expected a string"},
+        {"{\"context\": \"a\", \"target\": \"b\"}",
+         ":2: a target, and line 1 has the other"},
+        {"{\"context\": \"a\", \"target\": []}", ":2: target: an empty list"},
+        {"{\"context\": \"a\", \"target\": \" \"}", ":2: target: an empty text"},
+        {"{\"context\": \"a\", \"target\": \"b\", \"choices\": []}",
+         ":2: both \"choices\" and \"target\""},
         {"[1]", ":2: a row must be an object"},
         {"{\"context\": ", ":2:"}};
     const data_options o = {0};
@@ -290,6 +323,7 @@ int main(void)
 
     on_text(first, second);
     on_task(first, second);
+    on_targets(first);
     bad_rows(first);
     by_template(first);
     refused(first);
