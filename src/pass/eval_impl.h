@@ -106,7 +106,7 @@ DR_MUST_USE dr_status eval_read_task(dr_arena *a, eval_question **list, size_t *
 DR_MUST_USE dr_status eval_task(const pass_evaluation *e, eval_model *const models[2],
                                 const tok_tokenizer *tok, nn_device *dev);
 
-/* ---- written answers (answers.c) ---- */
+/* ---- written answers (written.c) ---- */
 
 DR_MUST_USE dr_status eval_answers(const pass_evaluation *e, eval_model *const models[2],
                                    const eval_question *list, size_t count,

@@ -1,5 +1,5 @@
 /*
- * answers.c - what a model writes after a context, beside what it should: exact matches and
+ * written.c - what a model writes after a context, beside what it should: exact matches and
  * word errors.
  *
  * It goes on greedily from the context without the white space at its end; its answer is
@@ -12,7 +12,6 @@
 
 #include "core/file.h"
 #include "core/mem.h"
-#include "nn/nn_sample.h"
 #include "pass/eval_impl.h"
 
 enum { NEW_TOKENS = 32 };
