@@ -310,7 +310,7 @@ dr_status dr_param_set_json(const dr_param *p, void *cfg, const json_t *value,
 {
     if (p->type == DR_PARAM_REFUSED)
         return refuse(p, label);
-    if (p->json && json_is_object(value)) {
+    if (p->json && (json_is_object(value) || (p->listed && json_is_array(value)))) {
         char *text = json_dumps(value, JSON_COMPACT);
         DR_BUG_IF(text == NULL);
         *(const char **)field(p, cfg) = dr_arena_strdup(a, text);

@@ -48,7 +48,8 @@ typedef struct {
     bool hidden;     /* not in the help */
     bool words;      /* of a string: all values up to the next option, commas between */
     bool listed;     /* a string; JSON may write a number, list or object: "a,b", "k=v" */
-    bool json;       /* a string of JSON, which JSON may write as an object itself */
+    bool json;       /* a string of JSON, which JSON may write as an object itself; with
+                        listed as a list, too */
     /* As a user would write it; NULL: 0, false, NULL, choice -1.  "null" is NULL for a
      * string and -1 for a choice. */
     const char *dflt;

@@ -94,6 +94,9 @@ static bool is_one_value(const dr_param *row, const json_t *v)
 {
     const json_t *first = json_array_get(v, 0);
 
+    if (row->json)
+        return row->listed && !json_is_array(json_array_get(first, 0)) &&
+               (json_is_object(first) || json_is_array(first));
     return (row->listed || row->words) && !json_is_array(first) && !json_is_object(first);
 }
 

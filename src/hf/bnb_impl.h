@@ -16,18 +16,6 @@ const float *hf_bnb_levels(const hf_bnb *g);
 /* Those of nested scales, rising; their blocks have as many, too. */
 void hf_bnb_nested_levels(float out[HF_BNB_NESTED]);
 
-/* A linear's weights, packed. */
-typedef struct {
-    size_t blocks;
-    unsigned char *codes;   /* [count / 2], the first of two in the high half */
-    float *absmax;          /* [blocks] as read back */
-    unsigned char *absmax8; /* [blocks] with nested scales */
-    float *nested_absmax;   /* [blocks / 256] likewise */
-    float offset;
-} hf_bnb_packed;
-void hf_bnb_pack(hf_bnb_packed *p, const float *w, size_t count, const hf_bnb *g);
-void hf_bnb_packed_release(hf_bnb_packed *p);
-
 /* The tensors of l in g (bnb_write.c). */
 void hf_bnb_plan(dr_arena *a, hf_packed *out, const hf_linear *l, const hf_bnb *g);
 /* The bytes of part i of the plan into dst, which is zeroed. */

@@ -18,6 +18,18 @@ typedef struct {
 /* Rounds a linear's weights as bitsandbytes would, and back: w[count], all of its rows. */
 void hf_bnb_round(float *w, size_t count, const hf_bnb *g);
 
+/* Weights in that grid. */
+typedef struct {
+    size_t blocks;
+    unsigned char *codes;   /* [count / 2], the first of two in the high half */
+    float *absmax;          /* [blocks] as read back */
+    unsigned char *absmax8; /* [blocks] with nested scales */
+    float *nested_absmax;   /* [blocks / 256] likewise */
+    float offset;
+} hf_bnb_packed;
+void hf_bnb_pack(hf_bnb_packed *p, const float *w, size_t count, const hf_bnb *g);
+void hf_bnb_packed_release(hf_bnb_packed *p);
+
 typedef struct hf_writer hf_writer; /* as in hf.h */
 
 /* Before the first tensor: the layers' linears are written rounded to g.  hf_writer_linear

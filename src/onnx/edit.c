@@ -24,14 +24,21 @@ typedef struct {
     const onnx_edit *e;
 } copier;
 
-/* Room for one more, so that optional inputs can be added. */
-static void *copy_list(dr_arena *a, const void *from, size_t count)
+void *onnx_edit_list(dr_arena *a, const void *from, size_t count)
 {
-    void *to = dr_arena_alloc(a, count + 1, sizeof(void *));
+    size_t room = 1;
 
+    while (room <= count)
+        room *= 2;
+    void *to = dr_arena_alloc(a, room, sizeof(void *));
     if (count > 0)
         memcpy(to, from, count * sizeof(void *));
     return to;
+}
+
+void *onnx_edit_room(dr_arena *a, void *list, size_t count)
+{
+    return (count & (count - 1)) == 0 ? onnx_edit_list(a, list, count) : list;
 }
 
 static Onnx__TensorProto *copy_tensor(const copier *c, const Onnx__TensorProto *t)
@@ -45,19 +52,44 @@ static Onnx__TensorProto *copy_tensor(const copier *c, const Onnx__TensorProto *
     return to;
 }
 
+/* With its type and shape, of a tensor. */
+static Onnx__ValueInfoProto *copy_value(const copier *c, const Onnx__ValueInfoProto *v)
+{
+    Onnx__ValueInfoProto *to = COPY(c->a, v);
+
+    if (v->type == NULL || v->type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
+        return to;
+    to->type = COPY(c->a, v->type);
+    Onnx__TypeProto__Tensor *t = to->type->tensor_type = COPY(c->a, v->type->tensor_type);
+    if (t->shape == NULL)
+        return to;
+    t->shape = COPY(c->a, t->shape);
+    t->shape->dim = onnx_edit_list(c->a, t->shape->dim, t->shape->n_dim);
+    for (size_t i = 0; i < t->shape->n_dim; i++)
+        t->shape->dim[i] = COPY(c->a, t->shape->dim[i]);
+    return to;
+}
+
 static void copy_nodes(const copier *c, Onnx__NodeProto **nodes, size_t count);
 
 static Onnx__GraphProto *copy_graph(const copier *c, const Onnx__GraphProto *g)
 {
     Onnx__GraphProto *to = COPY(c->a, g);
 
-    to->node = copy_list(c->a, g->node, g->n_node);
+    to->node = onnx_edit_list(c->a, g->node, g->n_node);
     copy_nodes(c, to->node, to->n_node);
-    to->initializer = copy_list(c->a, g->initializer, g->n_initializer);
+    to->initializer = onnx_edit_list(c->a, g->initializer, g->n_initializer);
     for (size_t i = 0; i < to->n_initializer; i++)
         to->initializer[i] = copy_tensor(c, g->initializer[i]);
-    to->input = copy_list(c->a, g->input, g->n_input);
-    to->value_info = copy_list(c->a, g->value_info, g->n_value_info);
+    to->input = onnx_edit_list(c->a, g->input, g->n_input);
+    for (size_t i = 0; i < to->n_input; i++)
+        to->input[i] = copy_value(c, g->input[i]);
+    to->output = onnx_edit_list(c->a, g->output, g->n_output);
+    for (size_t i = 0; i < to->n_output; i++)
+        to->output[i] = copy_value(c, g->output[i]);
+    to->value_info = onnx_edit_list(c->a, g->value_info, g->n_value_info);
+    for (size_t i = 0; i < to->n_value_info; i++)
+        to->value_info[i] = copy_value(c, g->value_info[i]);
     return to;
 }
 
@@ -69,10 +101,10 @@ static Onnx__AttributeProto *copy_attr(const copier *c, const Onnx__AttributePro
         to->t = copy_tensor(c, at->t);
     if (at->g != NULL)
         to->g = copy_graph(c, at->g);
-    to->tensors = copy_list(c->a, at->tensors, at->n_tensors);
+    to->tensors = onnx_edit_list(c->a, at->tensors, at->n_tensors);
     for (size_t i = 0; i < at->n_tensors; i++)
         to->tensors[i] = copy_tensor(c, at->tensors[i]);
-    to->graphs = copy_list(c->a, at->graphs, at->n_graphs);
+    to->graphs = onnx_edit_list(c->a, at->graphs, at->n_graphs);
     for (size_t i = 0; i < at->n_graphs; i++)
         to->graphs[i] = copy_graph(c, at->graphs[i]);
     return to;
@@ -82,9 +114,9 @@ static void copy_nodes(const copier *c, Onnx__NodeProto **nodes, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         Onnx__NodeProto *n = COPY(c->a, nodes[i]);
-        n->input = copy_list(c->a, n->input, n->n_input);
-        n->output = copy_list(c->a, n->output, n->n_output);
-        n->attribute = copy_list(c->a, n->attribute, n->n_attribute);
+        n->input = onnx_edit_list(c->a, n->input, n->n_input);
+        n->output = onnx_edit_list(c->a, n->output, n->n_output);
+        n->attribute = onnx_edit_list(c->a, n->attribute, n->n_attribute);
         for (size_t k = 0; k < n->n_attribute; k++)
             n->attribute[k] = copy_attr(c, n->attribute[k]);
         nodes[i] = n;
@@ -97,10 +129,13 @@ static void copy_model(onnx_edit *e)
     Onnx__ModelProto *m = e->model = COPY(&e->arena, e->file.model);
 
     m->graph = e->graph = copy_graph(&c, m->graph);
-    m->functions = copy_list(c.a, m->functions, m->n_functions);
+    m->opset_import = onnx_edit_list(c.a, m->opset_import, m->n_opset_import);
+    for (size_t i = 0; i < m->n_opset_import; i++)
+        m->opset_import[i] = COPY(c.a, m->opset_import[i]);
+    m->functions = onnx_edit_list(c.a, m->functions, m->n_functions);
     for (size_t i = 0; i < m->n_functions; i++) {
         Onnx__FunctionProto *f = COPY(c.a, m->functions[i]);
-        f->node = copy_list(c.a, f->node, f->n_node);
+        f->node = onnx_edit_list(c.a, f->node, f->n_node);
         copy_nodes(&c, f->node, f->n_node);
         m->functions[i] = f;
     }
@@ -117,7 +152,7 @@ static const char *entry(const Onnx__TensorProto *t, const char *key)
     return NULL;
 }
 
-static bool is_external(const Onnx__TensorProto *t)
+bool onnx_edit_external(const Onnx__TensorProto *t)
 {
     return t->has_data_location &&
            t->data_location == ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
@@ -141,7 +176,7 @@ static dr_status list_files(onnx_edit *e)
     e->maps = dr_arena_alloc(&e->arena, g->n_initializer + 1, sizeof(*e->maps));
     for (size_t i = 0; i < g->n_initializer; i++) {
         const Onnx__TensorProto *t = g->initializer[i];
-        const char *name = is_external(t) ? entry(t, "location") : "";
+        const char *name = onnx_edit_external(t) ? entry(t, "location") : "";
         if (name == NULL)
             DR_FAIL(DR_EFORMAT, "%s: %s is external, but has no location", e->path,
                     onnx_text(t->name));
@@ -170,9 +205,31 @@ static dr_status number(uint64_t *out, const onnx_edit *e, const Onnx__TensorPro
     return DR_OK;
 }
 
+/* Of the file that is being written. */
+static dr_status new_values(onnx_edit *e, dr_tensor *out, const Onnx__TensorProto *t)
+{
+    uint64_t offset = 0;
+    void *copy = NULL;
+    dr_map m = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(number(&offset, e, t, "offset"));
+    DR_TRY(dr_arena_big(&e->arena, &copy, out->bytes, 1, "a tensor"));
+    DR_TRY(dr_writer_sync(&e->data));
+    DR_TRY(dr_map_open(&m, e->new_data));
+    DR_BUG_IF(offset > m.size || m.size - offset < out->bytes);
+    memcpy(copy, m.data + offset, out->bytes);
+    out->data = copy;
+done:
+    dr_map_close(&m);
+    return st;
+}
+
 static dr_status external_values(onnx_edit *e, dr_tensor *out, const Onnx__TensorProto *t)
 {
     const char *name = entry(t, "location");
+    if (strcmp(onnx_text(name), ONNX_NEW_DATA) == 0)
+        return new_values(e, out, t);
     size_t i = find_file(e, name);
     uint64_t offset = 0, bytes = out->bytes;
     dr_status st = DR_OK;
@@ -227,6 +284,7 @@ void onnx_edit_close(onnx_edit *e)
 {
     for (size_t i = 0; i < e->file_count; i++)
         dr_map_close(&e->maps[i]);
+    dr_writer_close(&e->data);
     onnx_file_close(&e->file);
     dr_arena_release(&e->arena);
     *e = (onnx_edit){0};
@@ -314,7 +372,7 @@ dr_status onnx_edit_values(onnx_edit *e, dr_tensor *out, const Onnx__TensorProto
     dr_status st = DR_OK;
 
     DR_TRY(shape_of(e, out, t));
-    if (is_external(t)) {
+    if (onnx_edit_external(t)) {
         DR_TRY(external_values(e, out, t));
         goto done;
     }
@@ -323,7 +381,10 @@ dr_status onnx_edit_values(onnx_edit *e, dr_tensor *out, const Onnx__TensorProto
     if (!t->has_raw_data && out->dtype == DR_DTYPE_F32) {
         bytes = t->n_float_data * sizeof(float);
         out->data = t->float_data;
-    } else if (!t->has_raw_data && t->n_int32_data > 0 && dr_dtype_bytes(out->dtype) < 4) {
+    } else if (!t->has_raw_data && out->dtype == DR_DTYPE_I64) {
+        bytes = t->n_int64_data * sizeof(int64_t);
+        out->data = t->int64_data;
+    } else if (!t->has_raw_data && t->n_int32_data > 0 && dr_dtype_bytes(out->dtype) <= 4) {
         size_t size = dr_dtype_bytes(out->dtype); /* the low bytes of each are the value */
         unsigned char *to = dr_arena_alloc(&e->arena, t->n_int32_data, size);
         for (size_t i = 0; i < t->n_int32_data; i++)
@@ -399,9 +460,9 @@ void onnx_edit_add_optional(onnx_edit *e, const char *name, int32_t type,
         v->type->tensor_type->shape->dim[i] =
             new_dim(a, dims[i], i == open ? dr_arena_strdup(a, symbol) : NULL);
     }
-    g->input = copy_list(a, g->input, g->n_input);
+    g->input = onnx_edit_room(a, g->input, g->n_input);
     g->input[g->n_input++] = v;
-    g->initializer = copy_list(a, g->initializer, g->n_initializer);
+    g->initializer = onnx_edit_room(a, g->initializer, g->n_initializer);
     g->initializer[g->n_initializer++] = t;
 }
 

@@ -19,6 +19,7 @@
 #include "core/status.h"
 #include "hf/hf.h"
 #include "onnx/onnx_adapter.h"
+#include "onnx/onnx_rewrite.h"
 
 /* What weights become: floats of a type, or codes of some bits, rounded here unless the
  * model has packed ones. */

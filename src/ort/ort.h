@@ -73,6 +73,8 @@ DR_MUST_USE dr_status ort_session_input(const ort_session *s, size_t i, ort_valu
                                         bool *optional);
 size_t ort_session_output_count(const ort_session *s);
 const char *ort_session_output_name(const ort_session *s, size_t i);
+/* As ort_session_input: what is declared, with the sizes that the runtime worked out. */
+DR_MUST_USE dr_status ort_session_output(const ort_session *s, size_t i, ort_value *out);
 /* Adapter file whose parameters are fed to every later run; NULL: none.  One at a time. */
 DR_MUST_USE dr_status ort_session_adapter(ort_session *s, const char *path);
 /*
@@ -83,6 +85,11 @@ DR_MUST_USE dr_status ort_session_run(ort_session *s, const ort_value *inputs,
                                       size_t input_count, const char *const *output_names,
                                       ort_value *outputs, size_t output_count);
 void ort_values_release(ort_value *values, size_t count);
+
+/* The graph that the runtime makes of src for the CPU, written to dst (weights in
+ * dst.data, beside it), with the shapes that it worked out.  DR_EDEVICE as at an open. */
+enum { ORT_LEVEL_NONE = 0, ORT_LEVEL_BASIC = 1, ORT_LEVEL_EXTENDED = 2 };
+DR_MUST_USE dr_status ort_optimize(const char *dst, const char *src, int level);
 
 /* ---- generation with a model folder ---- */
 

@@ -151,6 +151,39 @@ done:
     return st;
 }
 
+dr_status ort_optimize(const char *dst, const char *src, int level)
+{
+    static const char file[] = "session.optimized_model_external_initializers_file_name";
+    static const char least[] =
+        "session.optimized_model_external_initializers_min_size_in_bytes";
+    dr_arena a = {0};
+    ort_runtime rt = {0};
+    OrtSessionOptions *o = NULL;
+    OrtSession *session = NULL;
+    const char *data = dr_arena_printf(&a, "%s.data", dr_path_base(dst));
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(src))
+        DR_FAIL(DR_EIO, "%s: no such file", src);
+    DR_TRY(ort_runtime_open(&rt));
+    const ort_api *api = &rt.api;
+    DR_TRY(ort_result(api, api->CreateSessionOptions(&o), src));
+    DR_TRY(ort_result(api, api->SetSessionGraphOptimizationLevel(o, level), src));
+    DR_TRY(ort_result(api, api->SetIntraOpNumThreads(o, 1), src));
+    DR_TRY(ort_result(api, api->SetOptimizedModelFilePath(o, dst), src));
+    DR_TRY(ort_result(api, api->AddSessionConfigEntry(o, file, data), src));
+    DR_TRY(ort_result(api, api->AddSessionConfigEntry(o, least, "1024"), src));
+    DR_TRY(ort_result(api, api->CreateSession(rt.env, src, o, &session), src));
+done:
+    if (session != NULL)
+        rt.api.ReleaseSession(session);
+    if (o != NULL)
+        rt.api.ReleaseSessionOptions(o);
+    ort_runtime_close(&rt);
+    dr_arena_release(&a);
+    return st;
+}
+
 /* All of it on the provider, else what it takes of it. */
 static dr_status make_session_on(ort_session *s, int threads, const char *provider,
                                  bool *wholly)
@@ -313,14 +346,11 @@ static dr_status to_dtype(dr_dtype *out, int type, const char *path, const char 
                    type, type == 0 ? " (not a tensor)" : "");
 }
 
-dr_status ort_session_input(const ort_session *s, size_t i, ort_value *out, bool *optional)
+static dr_status describe(const ort_session *s, const port *p, ort_value *out)
 {
-    DR_BUG_IF(i >= s->input_count);
-    const port *p = &s->inputs[i];
     dr_status st = DR_OK;
 
     *out = (ort_value){.name = p->name, .ndim = (int)p->rank};
-    *optional = p->optional;
     if (p->rank > RANK_MAX)
         DR_FAIL(DR_EUNSUPPORTED, "%s: %s has %zu dims, more than %d", s->path, p->name,
                 p->rank, (int)RANK_MAX);
@@ -328,6 +358,19 @@ dr_status ort_session_input(const ort_session *s, size_t i, ort_value *out, bool
     memcpy(out->dims, p->dims, p->rank * sizeof(p->dims[0]));
 done:
     return st;
+}
+
+dr_status ort_session_input(const ort_session *s, size_t i, ort_value *out, bool *optional)
+{
+    DR_BUG_IF(i >= s->input_count);
+    *optional = s->inputs[i].optional;
+    return describe(s, &s->inputs[i], out);
+}
+
+dr_status ort_session_output(const ort_session *s, size_t i, ort_value *out)
+{
+    DR_BUG_IF(i >= s->output_count);
+    return describe(s, &s->outputs[i], out);
 }
 
 /* ---- a run ---- */

@@ -8,11 +8,10 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "core/log.h"
-#include "core/mem.h"
 #include "onnx/onnx.h"
 #include "ort/ort.h"
 #include "pass/export_impl.h"
+#include "pass/rewrite_impl.h"
 
 typedef struct {
     int adapter_type, adapter_format;
@@ -47,48 +46,6 @@ static dr_status validate(const void *config, const unsigned char *given)
     return DR_OK;
 }
 
-/* Settings, tokenizers and templates, which belong to a model. */
-static bool belongs(const char *name)
-{
-    static const char *const ends[] = {".json", ".txt", ".jinja", ".model"};
-
-    if (strcmp(name, "drupe.json") == 0 || strcmp(name, "model_config.json") == 0)
-        return false;
-    for (size_t i = 0; i < DR_COUNT(ends); i++) {
-        if (dr_ends_with(name, ends[i]))
-            return true;
-    }
-    return false;
-}
-
-static dr_status place(const pass_job *job, const char *dir, const char *from,
-                       const char *name)
-{
-    const char *to = dr_path_join(job->arena, dir, name);
-
-    if (dr_exists(to)) /* ours */
-        return DR_OK;
-    return dr_place_file(to, dr_path_join(job->arena, from, name), NULL);
-}
-
-static dr_status place_files(const pass_job *job, const char *dir, const char *from,
-                             const onnx_lifted *lifted)
-{
-    char **names = NULL;
-    size_t count = 0;
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < lifted->file_count; i++)
-        DR_TRYF(place(job, dir, from, lifted->files[i]), "placing external weights");
-    DR_TRY(dr_list_dir(job->arena, from, &names, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (belongs(names[i]) && dr_is_file(dr_path_join(job->arena, from, names[i])))
-            DR_TRY(place(job, dir, from, names[i]));
-    }
-done:
-    return st;
-}
-
 static dr_status check(const pass_job *job, const char *dir, const char *adapter)
 {
     const bool genai = dr_is_file(dr_path_join(job->arena, dir, "genai_config.json"));
@@ -114,16 +71,15 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     const extract *c = job->config;
     const onnx_format format = kinds[c->adapter_format];
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
-    const char *file = in->file != NULL ? in->file : "model.onnx";
     const char *adapter =
         dr_arena_printf(job->arena, "adapter_weights%s", onnx_adapter_suffix(format));
     onnx_lifted lifted = {0};
     dr_status st = DR_OK;
 
     DR_TRY(dr_make_dirs(dir));
-    DR_TRY(onnx_lift_adapter(&lifted, job->arena, dr_path_join(job->arena, in->path, file),
-                             dir, adapter, format));
-    DR_TRY(place_files(job, dir, in->path, &lifted));
+    DR_TRY(onnx_lift_adapter(&lifted, job->arena, pass_graph_path(job, in), dir, adapter,
+                             format));
+    DR_TRY(pass_place_files(job, dir, in->path, lifted.files));
     DR_TRY(dr_buf_addf(job->text, "adapter        %zu modules, rank %zu", lifted.modules,
                        lifted.rank_min));
     if (lifted.rank_max != lifted.rank_min)

@@ -208,6 +208,10 @@ DR_MUST_USE dr_status quant_clip(const quant_site *site, const quant_grid *grid,
 DR_MUST_USE dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w,
                                      size_t rows, size_t cols, const quant_grid *grid,
                                      bool fp16_scales);
+/* The same by half-quadratic rounding. */
+DR_MUST_USE dr_status quant_pack_hqq(dr_qtensor *out, dr_pool *pool, const float *w,
+                                     size_t rows, size_t cols, const quant_grid *grid,
+                                     bool fp16_scales);
 
 /* ---- how close is it ---- */
 

@@ -70,10 +70,11 @@ done:
     return st;
 }
 
-dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w, size_t rows,
-                         size_t cols, const quant_grid *grid, bool fp16_scales)
+static dr_status pack_matrix(dr_qtensor *out, dr_pool *pool, const float *w, size_t rows,
+                             size_t cols, const quant_grid *grid, bool fp16_scales,
+                             quant_chooser choose)
 {
-    rtn_job job = {.q = out, .rule = quant_rule_of(grid), .w = w};
+    rtn_job job = {.q = out, .rule = quant_rule_of(grid), .choose = choose, .w = w};
     dr_status st = DR_OK;
 
     job.rule.fp16_scales = fp16_scales;
@@ -84,6 +85,18 @@ done:
     if (st != DR_OK)
         dr_qtensor_release(out);
     return st;
+}
+
+dr_status quant_pack_rtn(dr_qtensor *out, dr_pool *pool, const float *w, size_t rows,
+                         size_t cols, const quant_grid *grid, bool fp16_scales)
+{
+    return pack_matrix(out, pool, w, rows, cols, grid, fp16_scales, NULL);
+}
+
+dr_status quant_pack_hqq(dr_qtensor *out, dr_pool *pool, const float *w, size_t rows,
+                         size_t cols, const quant_grid *grid, bool fp16_scales)
+{
+    return pack_matrix(out, pool, w, rows, cols, grid, fp16_scales, quant_choose_hqq);
 }
 
 dr_status quant_round_rows(dr_qtensor *q, const quant_site *site, const quant_grid *grid,

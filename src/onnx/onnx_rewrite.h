@@ -1,0 +1,159 @@
+/*
+ * onnx_rewrite.h - a model.onnx of anybody's, changed: a part of onnx's door (onnx.h).
+ *
+ *     onnx_edit *e;
+ *     onnx_rewrite_open(&e, "in/model.onnx", "out");
+ *     onnx_tidy(e, &(onnx_tidy_options){.reshapes = true});
+ *     onnx_rewrite_save(e);      out/model.onnx, and out/model.onnx.data where weights
+ * changed
+ *     onnx_rewrite_close(e);
+ *
+ * The same input gives the same bytes.  All of them: DR_EFORMAT: the graph is not valid;
+ * DR_EUNSUPPORTED: what a rewrite does not look into (graphs within nodes, model
+ * functions), by node; DR_EUSAGE: a name that is not there.
+ */
+#ifndef DRUPE_ONNX_REWRITE_H
+#define DRUPE_ONNX_REWRITE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/pool.h"
+#include "core/qtensor.h"
+#include "core/status.h"
+
+typedef struct onnx_edit onnx_edit;
+
+DR_MUST_USE dr_status onnx_rewrite_open(onnx_edit **out, const char *model,
+                                        const char *dir);
+DR_MUST_USE dr_status onnx_rewrite_save(onnx_edit *e);
+void onnx_rewrite_close(onnx_edit *e);
+/* External file i that the saved model still needs beside it; NULL: no more. */
+const char *onnx_rewrite_file(const onnx_edit *e, size_t i);
+size_t onnx_rewrite_nodes(const onnx_edit *e);
+/* What was changed since the open: nodes, values, entries. */
+size_t onnx_rewrite_changes(const onnx_edit *e);
+
+const char *onnx_rewrite_output(const onnx_edit *e, size_t i); /* its name; NULL: none */
+void onnx_import(onnx_edit *e, const char *domain, int64_t version); /* that at least */
+void onnx_drop_shapes(onnx_edit *e); /* what is said of values between nodes */
+
+/* Names, ends with NULL; a NULL list: none given. */
+typedef const char *const *onnx_names;
+bool onnx_named(onnx_names list, const char *name);
+
+/* ---- types and shapes (rewrite_half.c, rewrite_io.c) ---- */
+
+typedef struct {
+    double min_positive, max_finite; /* constants are brought into this range */
+    bool keep_io;                    /* inputs and outputs stay float32 */
+    onnx_names keep_names;           /* only these of them; NULL: all */
+    onnx_names op_block, op_include, node_block, node_include;
+} onnx_half_options;
+/* float32 to float16; casts stand around nodes that stay. */
+DR_MUST_USE dr_status onnx_to_half(onnx_edit *e, const onnx_half_options *o);
+/* How far the weight of the MatMul that gives output 0 is from float16; negative: no such
+ * MatMul.  *node: its name (borrowed from e). */
+DR_MUST_USE dr_status onnx_half_loss(onnx_edit *e, const char **node, double *worst);
+
+/* Inputs and outputs of type `from` (TensorProto numbers) whose name the POSIX extended
+ * expression matches get type `to`, with a Cast inside.  NULL or "": all. */
+DR_MUST_USE dr_status onnx_io_types(onnx_edit *e, const char *pattern, int from, int to);
+/* Every dimension of that name gets this size. */
+DR_MUST_USE dr_status onnx_fix_dim(onnx_edit *e, const char *name, int64_t size);
+DR_MUST_USE dr_status onnx_fix_input(onnx_edit *e, const char *input, const int64_t *dims,
+                                     size_t rank);
+/* The sizes of an output, where they are open. */
+void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size_t rank);
+/* Inputs [N, C, H, W] that are given as [N, H, W, C], with a Transpose inside. */
+DR_MUST_USE dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs);
+
+void onnx_set_metadata(onnx_edit *e, const char *key, const char *value);
+void onnx_set_graph_name(onnx_edit *e, const char *name);
+
+/* ---- structure (rewrite_tidy.c, rewrite_opset.c) ---- */
+
+typedef struct {
+    bool general;  /* Identity, Dropout, casts and transposes of no effect, double nodes,
+                      what nothing reads */
+    bool reshapes; /* a Reshape before another */
+    bool casts;    /* to a type and back */
+} onnx_tidy_options;
+DR_MUST_USE dr_status onnx_tidy(onnx_edit *e, const onnx_tidy_options *o);
+
+enum { ONNX_OPSET_OLDEST = 11, ONNX_OPSET_NEWEST = 23 };
+/* The same graph in a newer version of the standard operators.  DR_EUSAGE: older. */
+DR_MUST_USE dr_status onnx_raise_opset(onnx_edit *e, int64_t version);
+
+/* One of the surgeons, with its arguments as Olive's GraphSurgeries has them. */
+DR_MUST_USE dr_status onnx_surgery(onnx_edit *e, const json_t *surgeon, const char *where);
+/* Names of all surgeons, ends with NULL. */
+const char *const *onnx_surgeons(void);
+
+/* ---- weights (rewrite_blocks.c, rewrite_int8.c, rewrite_qdq.c) ---- */
+
+/* rows [rows][cols] to a packed weight; zeros NULL where symmetric.  ctx: the caller's. */
+typedef dr_status (*onnx_round_fn)(void *ctx, dr_qtensor *out, const float *rows,
+                                   size_t count, size_t cols);
+typedef struct {
+    int bits, block;
+    bool symmetric;
+    int rounding;        /* onnx_rounding, where round is NULL */
+    onnx_round_fn round; /* else this one */
+    void *ctx;
+    int accuracy_level;
+    bool matmul, gather; /* which are rounded */
+    onnx_names exclude, include;
+} onnx_blocks_options;
+/* MatMul to MatMulNBits, Gather to GatherBlockQuantized, where the weight is constant. */
+DR_MUST_USE dr_status onnx_to_blocks(onnx_edit *e, const onnx_blocks_options *o);
+
+typedef struct {
+    bool fp4;           /* else nf4 */
+    onnx_names modules; /* NULL: all; a node's name ends with MODULE/MatMul */
+    onnx_names exclude;
+} onnx_bnb4_options;
+/* MatMul to MatMulBnb4. */
+DR_MUST_USE dr_status onnx_to_bnb4(onnx_edit *e, const onnx_bnb4_options *o);
+
+typedef struct {
+    bool transpose, is_signed, add_zero_point;
+    onnx_names exclude;
+} onnx_qdq_options;
+/* MatMulNBits to DequantizeLinear and MatMul. */
+DR_MUST_USE dr_status onnx_blocks_to_qdq(onnx_edit *e, const onnx_qdq_options *o);
+
+typedef struct {
+    bool is_signed; /* weights are int8, else uint8 */
+    bool symmetric, per_channel, reduce_range;
+    onnx_names op_types, op_exclude, nodes, exclude;
+} onnx_int8_options;
+/* Weights of 8 bits, activations rounded as they come: MatMul and Gemm to MatMulInteger,
+ * Gather to a Gather of bytes. */
+DR_MUST_USE dr_status onnx_dynamic_int8(onnx_edit *e, const onnx_int8_options *o);
+
+/* ---- calibrated (rewrite_static.c) ---- */
+
+typedef struct {
+    const char *name;
+    float least, largest;
+} onnx_seen;
+/* The values that onnx_static_int8 wants ranges of; names borrowed from e. */
+DR_MUST_USE dr_status onnx_static_values(onnx_edit *e, const onnx_int8_options *o,
+                                         const char *const **names, size_t *count);
+/* NAME and its least and largest, as outputs NAME.min and NAME.max, of each name. */
+DR_MUST_USE dr_status onnx_add_ranges(onnx_edit *e, const char *const *names, size_t count);
+typedef struct {
+    int bits; /* of activations: 8 or 16 */
+    bool is_signed, symmetric;
+    double min_range; /* 0: none */
+} onnx_activation;
+/* QuantizeLinear and DequantizeLinear around what has a range (sorted by name). */
+DR_MUST_USE dr_status onnx_static_int8(onnx_edit *e, const onnx_int8_options *o,
+                                       const onnx_activation *a, const onnx_seen *seen,
+                                       size_t count);
+
+#endif

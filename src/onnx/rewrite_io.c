@@ -1,0 +1,287 @@
+/*
+ * rewrite_io.c - what goes into a graph and comes out of it: types, sizes, layouts, and
+ * what is said of the model.
+ */
+#include <regex.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "onnx.pb-c.h"
+#include "onnx/edit_impl.h"
+#include "onnx/graph_impl.h"
+
+static Onnx__TypeProto__Tensor *tensor_of(const Onnx__ValueInfoProto *v)
+{
+    return v->type != NULL && v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE
+               ? v->type->tensor_type
+               : NULL;
+}
+
+/* A node between a port of the graph and the rest: the inner name of the value. */
+static char *behind(onnx_edit *e, const char *port)
+{
+    return onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_converted", port));
+}
+
+static Onnx__NodeProto *after_input(onnx_edit *e, const char *op, const char *input)
+{
+    char *inner = behind(e, input);
+    const char *in[] = {input, NULL};
+
+    (void)onnx_edit_redirect(e, input, inner);
+    return onnx_edit_node(e, NULL, op, inner, in, inner);
+}
+
+static Onnx__NodeProto *before_output(onnx_edit *e, const char *op, const char *output)
+{
+    char *inner = behind(e, output);
+    const char *in[] = {inner, NULL};
+    Onnx__NodeProto *maker = onnx_edit_maker(e, output);
+
+    (void)onnx_edit_redirect(e, output, inner);
+    for (size_t i = 0; maker != NULL && i < maker->n_output; i++) {
+        if (strcmp(onnx_text(maker->output[i]), output) == 0)
+            maker->output[i] = inner;
+    }
+    return onnx_edit_node(e, NULL, op, inner, in, output);
+}
+
+/* ---- types ---- */
+
+static dr_status known_type(const char *what, int type)
+{
+    if (type < 1 || type > 16 || type == 8 || type == 14 || type == 15)
+        return dr_fail(DR_EUSAGE,
+                       "%s: %d is no element type that Cast takes (1 float32, 10 float16, "
+                       "16 bfloat16, 6 int32, 7 int64)",
+                       what, type);
+    return DR_OK;
+}
+
+dr_status onnx_io_types(onnx_edit *e, const char *pattern, int from, int to)
+{
+    Onnx__GraphProto *g = e->graph;
+    bool all = pattern == NULL || *pattern == '\0', compiled = false;
+    regex_t re;
+    dr_status st = DR_OK;
+
+    DR_TRY(known_type("source_dtype", from));
+    DR_TRY(known_type("target_dtype", to));
+    if (!all && regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+        DR_FAIL(DR_EUSAGE, "name_pattern: \"%s\" is no regular expression", pattern);
+    compiled = !all;
+    for (size_t i = 0; i < g->n_input; i++) {
+        Onnx__TypeProto__Tensor *t = tensor_of(g->input[i]);
+        const char *name = onnx_text(g->input[i]->name);
+        if (t == NULL || t->elem_type != from || onnx_edit_init(e, name) != NULL ||
+            (!all && regexec(&re, name, 0, NULL, 0) != 0))
+            continue;
+        onnx_edit_set_int(e, after_input(e, "Cast", name), "to", from);
+        t->elem_type = to;
+        e->changes++;
+    }
+    for (size_t i = 0; i < g->n_output; i++) {
+        Onnx__TypeProto__Tensor *t = tensor_of(g->output[i]);
+        const char *name = onnx_text(g->output[i]->name);
+        if (t == NULL || t->elem_type != from ||
+            (!all && regexec(&re, name, 0, NULL, 0) != 0))
+            continue;
+        onnx_edit_set_int(e, before_output(e, "Cast", name), "to", to);
+        t->elem_type = to;
+        e->changes++;
+    }
+done:
+    if (compiled)
+        regfree(&re);
+    return st;
+}
+
+/* ---- sizes ---- */
+
+static void set_size(Onnx__TensorShapeProto__Dimension *d, int64_t size)
+{
+    d->value_case = ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE;
+    d->dim_value = size;
+}
+
+static bool is_open(const Onnx__TensorShapeProto__Dimension *d)
+{
+    return d->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE ||
+           d->dim_value < 0;
+}
+
+static size_t fix_in(Onnx__ValueInfoProto **list, size_t n, const char *name, int64_t size)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const Onnx__TypeProto__Tensor *t = tensor_of(list[i]);
+        for (size_t d = 0; t != NULL && t->shape != NULL && d < t->shape->n_dim; d++) {
+            Onnx__TensorShapeProto__Dimension *dim = t->shape->dim[d];
+            if (dim->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM ||
+                strcmp(onnx_text(dim->dim_param), name) != 0)
+                continue;
+            set_size(dim, size);
+            found++;
+        }
+    }
+    return found;
+}
+
+static dr_status no_dim(const onnx_edit *e, const char *name)
+{
+    const Onnx__GraphProto *g = e->graph;
+    dr_arena a = {0};
+    const char *there = NULL;
+
+    for (size_t i = 0; i < g->n_input; i++) {
+        const Onnx__TypeProto__Tensor *t = tensor_of(g->input[i]);
+        for (size_t d = 0; t != NULL && t->shape != NULL && d < t->shape->n_dim; d++) {
+            const char *symbol = onnx_text(t->shape->dim[d]->dim_param);
+            if (t->shape->dim[d]->value_case !=
+                    ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM ||
+                (there != NULL && strstr(there, symbol) != NULL))
+                continue;
+            there = there != NULL ? dr_arena_printf(&a, "%s, %s", there, symbol) : symbol;
+        }
+    }
+    dr_status st = dr_fail(DR_EUSAGE, "%s has no dimension called %s", e->path, name);
+    dr_hint("its inputs have %s", there != NULL ? there : "none with a name");
+    dr_arena_release(&a);
+    return st;
+}
+
+static size_t fix_everywhere(const onnx_edit *e, const char *dim, int64_t size)
+{
+    const Onnx__GraphProto *g = e->graph;
+    dr_arena a = {0};
+    const char *name = dr_arena_strdup(&a, dim); /* the first one that is fixed loses it */
+    size_t found = fix_in(g->input, g->n_input, name, size);
+
+    found += fix_in(g->output, g->n_output, name, size);
+    found += fix_in(g->value_info, g->n_value_info, name, size);
+    dr_arena_release(&a);
+    return found;
+}
+
+dr_status onnx_fix_dim(onnx_edit *e, const char *name, int64_t size)
+{
+    size_t found = fix_everywhere(e, name, size);
+
+    e->changes += found;
+    return found > 0 ? DR_OK : no_dim(e, name);
+}
+
+static Onnx__ValueInfoProto *port(Onnx__ValueInfoProto **list, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(onnx_text(list[i]->name), name) == 0)
+            return list[i];
+    }
+    return NULL;
+}
+
+static dr_status no_input(const onnx_edit *e, const char *name)
+{
+    const Onnx__GraphProto *g = e->graph;
+    dr_status st = dr_fail(DR_EUSAGE, "%s has no input called %s", e->path, name);
+
+    if (g->n_input > 0)
+        dr_hint("its %zu inputs begin with %s", g->n_input, onnx_text(g->input[0]->name));
+    return st;
+}
+
+dr_status onnx_fix_input(onnx_edit *e, const char *input, const int64_t *dims, size_t rank)
+{
+    Onnx__GraphProto *g = e->graph;
+    Onnx__ValueInfoProto *v = port(g->input, g->n_input, input);
+    Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+
+    if (t == NULL)
+        return no_input(e, input);
+    if (t->shape == NULL || t->shape->n_dim != rank)
+        return dr_fail(DR_EUSAGE, "input_shape: %s has %zu dimensions, found %zu", input,
+                       t->shape != NULL ? t->shape->n_dim : 0, rank);
+    for (size_t d = 0; d < rank; d++) {
+        Onnx__TensorShapeProto__Dimension *dim = t->shape->dim[d];
+        if (!is_open(dim) && dim->dim_value != dims[d])
+            return dr_fail(DR_EUSAGE, "input_shape: dimension %zu of %s is %lld, not %lld",
+                           d, input, (long long)dim->dim_value, (long long)dims[d]);
+    }
+    for (size_t d = 0; d < rank; d++) { /* what has the dimension's name has its size */
+        Onnx__TensorShapeProto__Dimension *dim = t->shape->dim[d];
+        if (dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM)
+            e->changes += fix_everywhere(e, onnx_text(dim->dim_param), dims[d]);
+        set_size(dim, dims[d]);
+    }
+    e->changes++;
+    return DR_OK;
+}
+
+void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size_t rank)
+{
+    const Onnx__GraphProto *g = e->graph;
+    const Onnx__ValueInfoProto *v = port(g->output, g->n_output, output);
+    const Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+
+    for (size_t d = 0; t != NULL && t->shape != NULL && t->shape->n_dim == rank && d < rank;
+         d++) {
+        if (dims[d] >= 0 && is_open(t->shape->dim[d]))
+            set_size(t->shape->dim[d], dims[d]);
+    }
+}
+
+/* ---- layout ---- */
+
+dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs)
+{
+    static const int64_t inward[] = {0, 3, 1, 2};
+    Onnx__GraphProto *g = e->graph;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; inputs[i] != NULL; i++) {
+        Onnx__ValueInfoProto *v = port(g->input, g->n_input, inputs[i]);
+        Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+        if (t == NULL)
+            DR_TRY(no_input(e, inputs[i]));
+        if (t->shape == NULL || t->shape->n_dim != 4)
+            DR_FAIL(DR_EUSAGE, "%s: input %s has %zu dimensions, not N, C, H, W", e->path,
+                    inputs[i], t->shape != NULL ? t->shape->n_dim : 0);
+        onnx_edit_set_ints(e, after_input(e, "Transpose", inputs[i]), "perm", inward, 4);
+        Onnx__TensorShapeProto__Dimension **d = t->shape->dim, *c = d[1];
+        d[1] = d[2];
+        d[2] = d[3];
+        d[3] = c;
+        e->changes++;
+    }
+done:
+    return st;
+}
+
+/* ---- what is said of the model ---- */
+
+void onnx_set_metadata(onnx_edit *e, const char *key, const char *value)
+{
+    static const Onnx__StringStringEntryProto init = ONNX__STRING_STRING_ENTRY_PROTO__INIT;
+    Onnx__ModelProto *m = e->model;
+    Onnx__StringStringEntryProto *p = dr_arena_alloc(&e->arena, 1, sizeof(*p));
+
+    *p = init;
+    p->key = dr_arena_strdup(&e->arena, key);
+    p->value = dr_arena_strdup(&e->arena, value);
+    e->changes++;
+    m->metadata_props = onnx_edit_list(&e->arena, m->metadata_props, m->n_metadata_props);
+    for (size_t i = 0; i < m->n_metadata_props; i++) {
+        if (strcmp(onnx_text(m->metadata_props[i]->key), key) == 0) {
+            m->metadata_props[i] = p;
+            return;
+        }
+    }
+    m->metadata_props[m->n_metadata_props++] = p;
+}
+
+void onnx_set_graph_name(onnx_edit *e, const char *name)
+{
+    e->graph->name = dr_arena_strdup(&e->arena, name);
+    e->changes++;
+}

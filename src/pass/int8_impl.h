@@ -1,0 +1,53 @@
+/*
+ * int8_impl.h - passes that round a graph to 8 bits: their common rows.
+ */
+#ifndef DRUPE_PASS_INT8_IMPL_H
+#define DRUPE_PASS_INT8_IMPL_H
+
+#include "pass/rewrite_impl.h"
+
+typedef struct {
+    int precision, weight_symmetric;
+    const char *op_types_to_quantize, *op_types_to_exclude;
+    const char *nodes_to_quantize, *nodes_to_exclude;
+    bool per_channel, reduce_range, quant_preprocess;
+} pass_int8;
+
+extern const char *const pass_int8_precisions[]; /* int8, uint8 */
+extern const char *const pass_tristate[];        /* false, true */
+
+#define PASS_INT8_ROW(s, field, kind, ...)                                                 \
+    {                                                                                      \
+        .name = #field, .offset = offsetof(s, int8) + offsetof(pass_int8, field),          \
+        .type = kind, __VA_ARGS__                                                          \
+    }
+/* Rows for a struct s that has a pass_int8 called int8. */
+#define PASS_INT8_ROWS(s)                                                                  \
+    PASS_INT8_ROW(s, precision, DR_PARAM_CHOICE, .dflt = "int8",                           \
+                  .search = "[\"int8\", \"uint8\"]", .choices = pass_int8_precisions,      \
+                  .help = "of weights"),                                                   \
+        PASS_INT8_ROW(s, weight_symmetric, DR_PARAM_CHOICE, .dflt = "null",                \
+                      .choices = pass_tristate,                                            \
+                      .help = "no zero points (default: with int8)"),                      \
+        PASS_INT8_ROW(s, per_channel, DR_PARAM_BOOL, .dflt = "false",                      \
+                      .search = "[true, false]", .help = "a scale for each output"),       \
+        PASS_INT8_ROW(s, reduce_range, DR_PARAM_BOOL, .dflt = "false",                     \
+                      .search = "[true, false]",                                           \
+                      .help = "7 bits, for processors without VNNI"),                      \
+        PASS_INT8_ROW(s, quant_preprocess, DR_PARAM_BOOL, .dflt = "true",                  \
+                      .search = "[true, false]",                                           \
+                      .help = "the runtime folds constants first"),                        \
+        PASS_INT8_ROW(s, op_types_to_quantize, DR_PARAM_STR, .dflt = "null",               \
+                      .listed = true, .help = "only these operators"),                     \
+        PASS_INT8_ROW(s, op_types_to_exclude, DR_PARAM_STR, .dflt = "null",                \
+                      .listed = true, .help = "operators that stay"),                      \
+        PASS_INT8_ROW(s, nodes_to_quantize, DR_PARAM_STR, .dflt = "null", .listed = true,  \
+                      .help = "only these nodes"),                                         \
+        PASS_INT8_ROW(s, nodes_to_exclude, DR_PARAM_STR, .dflt = "null", .listed = true,   \
+                      .help = "nodes that stay"),                                          \
+        DR_REFUSED("extra_options", "its options are parameters here", "weight_symmetric")
+
+DR_MUST_USE dr_status pass_int8_validate(const pass_int8 *c, const unsigned char *given);
+onnx_int8_options pass_int8_options(dr_arena *a, const pass_int8 *c);
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * rewrite.c - a pass from an ONNX model to another: the graph is changed in memory and
+ * written once, weights that did not change are linked, settings and tokenizers come along.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "pass/export_impl.h"
+#include "pass/optimized_impl.h"
+
+dr_status pass_external_validate(const void *config, const unsigned char *given)
+{
+    const pass_external *c = config;
+
+    (void)given;
+    if (!c->save_as_external_data)
+        return dr_fail(DR_EUNSUPPORTED,
+                       "save_as_external_data false: weights are written to "
+                       "model.onnx.data; the nearest is true");
+    if (!c->all_tensors_to_one_file)
+        return dr_fail(DR_EUNSUPPORTED,
+                       "all_tensors_to_one_file false: there is one file of weights; the "
+                       "nearest is true");
+    return DR_OK;
+}
+
+onnx_names pass_names(dr_arena *a, const char *list)
+{
+    size_t n = 0, max = 2;
+
+    if (list == NULL || *list == '\0')
+        return NULL;
+    for (const char *p = list; *p; p++)
+        max += *p == ',';
+    const char **names = dr_arena_alloc(a, max, sizeof(*names));
+    for (char *p = dr_arena_strdup(a, list), *next; p != NULL; p = next) {
+        next = strchr(p, ',');
+        if (next != NULL)
+            *next++ = '\0';
+        if (*p != '\0')
+            names[n++] = p;
+    }
+    return names;
+}
+
+dr_status pass_integers(dr_arena *a, const int64_t **out, size_t *count, const char *list,
+                        const char *label)
+{
+    onnx_names words = pass_names(a, list);
+    int64_t *numbers = NULL;
+
+    for (*count = 0; words != NULL && words[*count] != NULL;)
+        ++*count;
+    if (*count == 0)
+        return dr_fail(DR_EUSAGE, "%s: expected integers with commas between", label);
+    *out = numbers = dr_arena_alloc(a, *count, sizeof(*numbers));
+    for (size_t i = 0; i < *count; i++) {
+        char *end = NULL;
+        numbers[i] = strtoll(words[i], &end, 10);
+        if (*end != '\0')
+            return dr_fail(DR_EUSAGE, "%s: expected an integer, found \"%s\"", label,
+                           words[i]);
+    }
+    return DR_OK;
+}
+
+/* Settings, tokenizers, templates and adapters, which belong to a model. */
+static bool belongs(const char *name)
+{
+    static const char *const ends[] = {".json", ".txt", ".jinja", ".model",
+                                       ".onnx_adapter"};
+
+    if (strcmp(name, "drupe.json") == 0 || strcmp(name, "model_config.json") == 0)
+        return false;
+    for (size_t i = 0; i < DR_COUNT(ends); i++) {
+        if (dr_ends_with(name, ends[i]))
+            return true;
+    }
+    return false;
+}
+
+static dr_status place(const pass_job *job, const char *dir, const char *from,
+                       const char *name)
+{
+    const char *to = dr_path_join(job->arena, dir, name);
+
+    if (dr_exists(to)) /* ours */
+        return DR_OK;
+    /* no hard link: onnx refuses to read weights that have a second name */
+    return dr_copy_file(to, dr_path_join(job->arena, from, name));
+}
+
+dr_status pass_place_files(const pass_job *job, const char *dir, const char *from,
+                           const char *const *files)
+{
+    char **names = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; files != NULL && files[i] != NULL; i++)
+        DR_TRYF(place(job, dir, from, files[i]), "placing external weights");
+    DR_TRY(dr_list_dir(job->arena, from, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        if (belongs(names[i]) && dr_is_file(dr_path_join(job->arena, from, names[i])))
+            DR_TRY(place(job, dir, from, names[i]));
+    }
+done:
+    return st;
+}
+
+static dr_status check(const pass_job *job, const char *dir)
+{
+    const bool genai = dr_is_file(dr_path_join(job->arena, dir, "genai_config.json"));
+    const ort_check_request request = {.dir = dir, .genai = genai};
+    ort_check_result result = {0};
+    dr_status st = DR_OK;
+
+    if (!job->check)
+        return pass_tell_not_checked(job, "--no_check");
+    DR_TRYF(ort_check(&result, &request), "checking the changed model");
+    DR_TRY(pass_tell_check(job, &result));
+done:
+    return st;
+}
+
+const char *pass_graph_path(const pass_job *job, const pass_model *in)
+{
+    return dr_path_join(job->arena, in->path, in->file != NULL ? in->file : "model.onnx");
+}
+
+/* Names of the external files that what was saved needs; ends with NULL. */
+static const char *const *files_of(const onnx_edit *e, dr_arena *a)
+{
+    const char **files = NULL;
+    size_t count = 0;
+
+    while (onnx_rewrite_file(e, count) != NULL)
+        count++;
+    files = dr_arena_alloc(a, count + 1, sizeof(*files));
+    for (size_t i = 0; i < count; i++)
+        files[i] = dr_arena_strdup(a, onnx_rewrite_file(e, i));
+    return files;
+}
+
+/* graph: where it lies with its weights; in: whose settings come along. */
+static dr_status rewrite_graph(const pass_job *job, pass_model *out, const pass_model *in,
+                               const char *graph, pass_rewrite_fn change)
+{
+    const char *dir = dr_path_join(job->arena, job->out_dir, "model");
+    onnx_edit *e = NULL;
+    size_t before = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_make_dirs(dir));
+    DR_TRY(onnx_rewrite_open(&e, graph, dir));
+    before = onnx_rewrite_nodes(e);
+    DR_TRY(change(e, job, in));
+    DR_TRY(onnx_rewrite_save(e));
+    const char *from = dr_path_dir(job->arena, graph);
+    for (const char *const *f = files_of(e, job->arena); *f != NULL; f++)
+        DR_TRYF(place(job, dir, from, *f), "placing external weights");
+    json_object_set_new(job->report, "changes",
+                        json_integer((json_int_t)onnx_rewrite_changes(e)));
+    json_object_set_new(job->report, "nodes",
+                        json_integer((json_int_t)onnx_rewrite_nodes(e)));
+    DR_TRY(dr_buf_addf(job->text, "graph          %zu changes, %zu nodes (before: %zu)\n",
+                       onnx_rewrite_changes(e), onnx_rewrite_nodes(e), before));
+    DR_TRY(pass_place_files(job, dir, in->path, NULL));
+    DR_TRY(check(job, dir));
+    *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
+done:
+    onnx_rewrite_close(e);
+    return st;
+}
+
+dr_status pass_rewrite(const pass_job *job, pass_model *out, const pass_model *in,
+                       pass_rewrite_fn change)
+{
+    return rewrite_graph(job, out, in, pass_graph_path(job, in), change);
+}
+
+dr_status pass_optimized(const pass_job *job, pass_model *out, const pass_model *in,
+                         int level, pass_rewrite_fn change)
+{
+    const char *graph = pass_graph_path(job, in);
+    const char *dir = dr_path_join(job->arena, job->out_dir, "optimized");
+    const char *made = dr_path_join(job->arena, dir, "model.onnx");
+    dr_status st = DR_OK;
+
+    if (level < 0)
+        return rewrite_graph(job, out, in, graph, change);
+    DR_TRY(dr_make_dirs(dir));
+    DR_TRYF(ort_optimize(made, graph, level), "the runtime's optimizations");
+    DR_TRY(rewrite_graph(job, out, in, made, change));
+    DR_TRY(dr_remove_tree(dir));
+done:
+    return st;
+}
+
+dr_status pass_convert_io(onnx_edit *e, const pass_model *in, const char *pattern, int from,
+                          int to)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_io_types(e, pattern, from, to));
+    if (onnx_rewrite_changes(e) == 0)
+        dr_log(DR_WARNING,
+               "%s: no input or output called %s has the type %d: it stays as "
+               "it is",
+               in->name, pattern != NULL && *pattern ? pattern : "anything", from);
+done:
+    return st;
+}
