@@ -7,7 +7,6 @@
  */
 #include <string.h>
 
-#include "core/mem.h"
 #include "nn/decoder_impl.h"
 
 enum { READ_ROWS = 256, IGNORED = -100 };
@@ -316,118 +315,34 @@ done:
 
 /* ---- against a teacher ---- */
 
-/*
- * Both models' logits of a chunk.  nn_xent turns logits into softmax - onehot; with one
- * target for both the onehots cancel in the difference, which is the gradient of KL:
- *     dKL/ds = softmax(s) - softmax(t)
- *     KL     = sum p (t - s) - lse(t) + lse(s),  lse = xent + logit of the target
- */
-typedef struct {
-    float *s, *t; /* [rows][V] logits, then what nn_xent makes of them */
-    float *diff;  /* [rows][V] t - s */
-    float *slope; /* [rows][V] of the cap at s; NULL: none */
-    size_t v;
-    double *loss_s, *loss_t; /* [rows] */
-    double *kl;              /* [rows] */
-    float scale, cap;
-} duel;
-
-static dr_status subtract_row(void *ctx, size_t task, int worker)
-{
-    const duel *u = ctx;
-    const float *s = u->s + task * u->v, *t = u->t + task * u->v;
-    float *diff = u->diff + task * u->v;
-
-    (void)worker;
-    for (size_t j = 0; j < u->v; j++)
-        diff[j] = t[j] - s[j];
-    if (u->slope == NULL)
-        return DR_OK;
-    float *slope = u->slope + task * u->v;
-    for (size_t j = 0; j < u->v; j++)
-        slope[j] = 1.0f - s[j] / u->cap * (s[j] / u->cap);
-    return DR_OK;
-}
-
-static dr_status judge_row(void *ctx, size_t task, int worker)
-{
-    enum { RUN = 1024 };
-    const duel *u = ctx;
-    float *s = u->s + task * u->v, *t = u->t + task * u->v;
-    const float *diff = u->diff + task * u->v;
-    double sum = 0;
-
-    (void)worker;
-    t[0] += 1.0f; /* the target was 0 */
-    s[0] += 1.0f;
-    for (size_t j = 0; j < u->v; j += RUN) {
-        size_t end = j + RUN < u->v ? j + RUN : u->v;
-        float part = 0;
-        for (size_t i = j; i < end; i++) {
-            part += t[i] * diff[i];
-            s[i] = (s[i] - t[i]) * u->scale;
-        }
-        sum += (double)part;
-    }
-    for (size_t j = 0; u->slope != NULL && j < u->v; j++)
-        s[j] *= u->slope[task * u->v + j];
-    u->kl[task] = sum + u->loss_s[task] - u->loss_t[task] - (double)diff[0];
-    return DR_OK;
-}
-
-static dr_status duel_rows(nn_decoder *d, duel *u, size_t n)
-{
-    static const int32_t targets[NN_HEAD_ROWS] = {0};
-    dr_pool *pool = nn_device_pool(d->dev);
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_pool_run(pool, n, subtract_row, u));
-    DR_TRY(nn_xent(d->dev, u->loss_s, u->s, targets, n, u->v, 1.0f, 0.0f));
-    DR_TRY(nn_xent(d->dev, u->loss_t, u->t, targets, n, u->v, 1.0f, 0.0f));
-    DR_TRY(dr_pool_run(pool, n, judge_row, u));
-done:
-    return st;
-}
-
 dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
                      const float *teacher_x, size_t count, double *kl_sum, float *dx,
                      float grad_scale)
 {
-    size_t step = chunk_rows(d, count), row = d->dims.d, wide = step * d->dims.v;
-    double losses[3][NN_HEAD_ROWS];
-    bool capped = d->c->logit_softcap != 0;
+    size_t step = chunk_rows(d, count), row = d->dims.d, bytes = row * sizeof(*x);
+    double kl[NN_HEAD_ROWS];
+    float scale = dx != NULL ? grad_scale * (float)d->c->logit_scale : 0.0f;
     chunk c = {0}, tc = {0};
-    void *block = NULL;
     dr_status st = DR_OK;
 
-    DR_BUG_IF(d->dims.v != teacher->dims.v || d->mem != NULL || teacher->mem != NULL);
+    DR_BUG_IF(d->dims.v != teacher->dims.v || d->mem != teacher->mem);
     DR_TRY(make_room(d, &c, step, true, dx != NULL));
     DR_TRY(make_room(teacher, &tc, step, true, false));
-    DR_TRY(dr_big_alloc(&block, capped ? 2 * wide : wide, sizeof(float), "logits"));
-    duel u = {.s = c.logits,
-              .t = tc.logits,
-              .diff = block,
-              .slope = capped ? (float *)block + wide : NULL,
-              .v = d->dims.v,
-              .loss_s = losses[0],
-              .loss_t = losses[1],
-              .kl = losses[2],
-              .scale = grad_scale * (float)d->c->logit_scale,
-              .cap = (float)d->c->logit_softcap};
     for (size_t i = 0; i < count; i += step) {
         size_t n = count - i < step ? count - i : step;
-        memcpy(c.x, x + i * row, n * row * sizeof(*x));
+        DR_TRY(nn_copy(d->dev, c.x, x + i * row, n * bytes));
+        DR_TRY(nn_copy(d->dev, tc.x, teacher_x + i * row, n * bytes));
         DR_TRY(logits_of(d, &c, c.logits, c.x, n));
-        DR_TRY(logits_of(teacher, &tc, tc.logits, teacher_x + i * teacher->dims.d, n));
-        DR_TRY(duel_rows(d, &u, n));
+        DR_TRY(logits_of(teacher, &tc, tc.logits, tc.x, n));
+        DR_TRY(nn_kl(d->dev, kl, c.logits, tc.logits, n, d->dims.v, scale,
+                     (float)d->c->logit_softcap));
         for (size_t k = 0; k < n; k++)
-            *kl_sum += u.kl[k];
+            *kl_sum += kl[k];
         if (dx == NULL)
             continue;
         DR_TRY(head_back(d, &c, n));
-        memcpy(dx + i * row, c.dx, n * row * sizeof(*dx));
+        DR_TRY(nn_copy(d->dev, dx + i * row, c.dx, n * bytes));
     }
 done:
-    dr_big_free(block);
     return st;
 }

@@ -8,7 +8,8 @@
  *
  * Scratch, planned in one list: gradients of gate_up or qkv (wide), of act or attention
  * (inner), of a norm's output (norm), of what a block adds where that is not dx itself
- * (added), in a parallel layer of the MLP's input (shared), and what LoRA needs.
+ * (added), in a parallel layer of the MLP's input (shared), and what LoRA and gradients of
+ * weights need.
  */
 #include "nn/decoder_impl.h"
 
@@ -22,6 +23,7 @@ typedef struct {
     bool need_dx;
     float *wide, *inner, *norm; /* [M][max(2I, (H+2G)C)], [M][max(I, HC)], [M][D] */
     float *added, *shared;      /* [M][D] */
+    float *dy_turned, *x_turned, *x_packed; /* for dw of integers: [N][M], [K][M], packed */
     nn_lora_work work;
 } pass;
 
@@ -35,6 +37,16 @@ static dr_status plan(pass *p)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &p->d->dims;
+    size_t out = 0, in = 0, packed = 0;
+
+    for (hf_slot i = 0; i < HF_SLOT_COUNT; i++) {
+        size_t n = hf_slot_out(p->d->c, i), k = hf_slot_in(p->d->c, i);
+        if (p->w->dw[i] == NULL || p->w->packed_back[i] == NULL)
+            continue;
+        out = n > out ? n : out;
+        in = k > in ? k : in;
+        packed = nn_i8_packed_bytes(in, p->m) / sizeof(float);
+    }
     size_t wide = s->gu > s->qkv ? s->gu : s->qkv, inner = s->i > s->hc ? s->i : s->hc;
     size_t row = p->m * s->d;
     const nn_part parts[] = {
@@ -43,6 +55,9 @@ static dr_status plan(pass *p)
         {&p->norm, row},
         {&p->added, adds_dx(p, HF_SLOT_O) && adds_dx(p, HF_SLOT_DOWN) ? 0 : row},
         {&p->shared, p->d->c->parallel ? row : 0},
+        {&p->dy_turned, out * p->m},
+        {&p->x_turned, in * p->m},
+        {&p->x_packed, packed},
     };
     size_t own = nn_place(parts, DR_COUNT(parts), NULL);
     size_t widest = wide > s->d ? wide : s->d;
@@ -52,6 +67,26 @@ static dr_status plan(pass *p)
     DR_TRY(nn_scratch(p->d, &scratch, own + lora));
     (void)nn_place(parts, DR_COUNT(parts), scratch);
     (void)nn_lora_place(&p->work, p->m, widest, p->loras, p->lora_count, scratch + own);
+done:
+    return st;
+}
+
+/* The slot's dw[N][K] = dy[M][N]^T x[M][K]. */
+static dr_status weight_back(const pass *p, const float *dy, const float *x, hf_slot slot)
+{
+    nn_device *dev = p->d->dev;
+    float *dw = p->w->dw[slot];
+    size_t n = hf_slot_out(p->d->c, slot), k = hf_slot_in(p->d->c, slot), m = p->m;
+    dr_status st = DR_OK;
+
+    if (dw == NULL)
+        return DR_OK;
+    if (p->w->packed_back[slot] == NULL)
+        return nn_matmul_tn(dev, dw, dy, x, n, k, m, n, k, false);
+    DR_TRY(nn_transpose(dev, p->x_turned, x, m, k));
+    DR_TRY(nn_i8_pack(dev, p->x_packed, p->x_turned, k, m));
+    DR_TRY(nn_transpose(dev, p->dy_turned, dy, m, n));
+    DR_TRY(nn_i8_matmul(dev, dw, p->dy_turned, p->x_packed, NULL, n, k, m, k, false));
 done:
     return st;
 }
@@ -76,9 +111,11 @@ static dr_status linear_back(const pass *p, float *dx, const float *dy, const fl
                                .work = &p->work};
 
     DR_TRY(nn_dora_back(&site, &base, dy));
-    if (p->w->dw[slot] != NULL)
-        DR_TRY(nn_matmul_tn(dev, p->w->dw[slot], base, x, n, k, p->m, n, k, false));
-    if (go_on)
+    DR_TRY(weight_back(p, base, x, slot));
+    if (go_on && p->w->packed_back[slot] != NULL)
+        DR_TRY(nn_i8_matmul(dev, dx, base, p->w->packed_back[slot], NULL, p->m, k, n, k,
+                            false));
+    else if (go_on)
         DR_TRY(nn_matmul_nn(dev, dx, base, p->w->w[slot], p->m, k, n, n, false));
     DR_TRY(nn_lora_backward(&site, go_on ? dx : NULL, dy, p->acts->lora_u, x));
 done:

@@ -28,6 +28,7 @@
 #include "nn/nn_i8.h"
 #include "nn/nn_lora.h"
 #include "nn/nn_mem.h"
+#include "nn/nn_packed.h"
 #include "nn/nn_sample.h"
 
 /* ---- devices ---- */
@@ -141,7 +142,8 @@ typedef struct nn_decoder nn_decoder;
 /*
  * One layer's weights in memory; members of a slot that the model lacks are NULL.  The
  * caller may set in its own copy of the struct: packed, nn_i8_pack of w, which forwards
- * then multiply instead of w; dw, where nn_layer_backward writes a weight's gradient.
+ * then multiply instead of w; dw, where nn_layer_backward writes a weight's gradient;
+ * packed_back, nn_i8_pack of w transposed, for backwards, whose dw is of integers, too.
  */
 struct nn_layer {
     int index;                         /* which layer: windows and rotations differ */
@@ -150,7 +152,8 @@ struct nn_layer {
     float *w[HF_SLOT_COUNT];           /* [N][K] of the slot */
     float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
     const void *packed[HF_SLOT_COUNT]; /* borrowed */
-    float *dw[HF_SLOT_COUNT];          /* borrowed: [N][K], set and not added to; NULL */
+    const void *packed_back[HF_SLOT_COUNT];
+    float *dw[HF_SLOT_COUNT]; /* borrowed: [N][K], set and not added to; NULL */
 };
 
 /*
@@ -278,7 +281,8 @@ DR_MUST_USE dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t 
 
 /*
  * The same for KL(teacher || d), summed over rows: x and teacher_x[count][D] are the last
- * layers' outputs of two models of one vocabulary.  dx receives grad_scale * d(sum)/dx.
+ * layers' outputs of two models of one vocabulary on one device.  dx receives
+ * grad_scale * d(sum)/dx.
  */
 DR_MUST_USE dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
                                  const float *teacher_x, size_t count, double *kl_sum,

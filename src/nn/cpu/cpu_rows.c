@@ -335,3 +335,22 @@ dr_status cpu_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
 
     return run(dev, &j, xent_task);
 }
+
+static dr_status kl_task(void *ctx, size_t task, int worker)
+{
+    const job *j = ctx;
+    size_t n, row = block(j, task, &n);
+
+    (void)worker;
+    for (size_t r = row; r < row + n; r++)
+        j->loss[r] = j->k->kl(j->y + r * j->d, j->x + r * j->d, j->d, j->eps, j->cap);
+    return DR_OK;
+}
+
+dr_status cpu_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m, size_t v,
+                 float grad_scale, float cap)
+{
+    job j = {.loss = kl, .y = s, .x = t, .m = m, .d = v, .eps = grad_scale, .cap = cap};
+
+    return run(dev, &j, kl_task);
+}

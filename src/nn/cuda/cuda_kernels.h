@@ -50,10 +50,26 @@ int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t see
                uint64_t stream, uint32_t threshold, float scale, bool acc);
 int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
             size_t v, float grad_scale, float cap);
+int cu_kl(cu_stream s, double *kl, float *student, const float *teacher, size_t m, size_t v,
+          float grad_scale, float cap);
 /* dst[terms][rows][ldd] = bf16 terms whose sum is src[rows][lds]. */
 int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t lds,
                size_t rows, size_t cols, int terms);
 int cu_from_bf16(cu_stream s, float *dst, const uint16_t *src, size_t count);
+
+/* ---- packed.cu ---- */
+
+/* A dr_qtensor in the device's memory. */
+typedef struct {
+    const uint8_t *codes, *zeros; /* zeros NULL: symmetric */
+    const float *scales;
+    size_t rows, cols, block, blocks, row_bytes, zero_bytes;
+    int bits;
+} cu_packed;
+
+int cu_unpack(cu_stream s, float *w, const cu_packed *q);
+int cu_unpack_back(cu_stream s, float *ds, const float *dw, const cu_packed *q);
+int cu_transpose(cu_stream s, float *y, const float *x, size_t m, size_t n);
 
 /* ---- attention.cu ---- */
 

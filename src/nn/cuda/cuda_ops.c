@@ -434,3 +434,77 @@ dr_status cuda_xent(nn_device *dev, double *loss, float *logits, const int32_t *
                           m, v, grad_scale, cap));
     return cu_end(&k);
 }
+
+/* ---- packed weights ---- */
+
+/* Sizes as qtensor.h has them, whose code is not in this library. */
+static cu_packed packed_at(cu_call *k, const dr_qtensor *q)
+{
+    size_t block = (size_t)q->block, bits = (size_t)q->bits;
+    size_t blocks = (q->cols + block - 1) / block, row = blocks * block * bits / 8;
+    size_t zeros = (blocks * bits + 7) / 8;
+
+    return (cu_packed){.codes = cu_in_bytes(k, q->codes, q->rows * row),
+                       .zeros = q->zeros != NULL ? cu_in_bytes(k, q->zeros, q->rows * zeros)
+                                                 : NULL,
+                       .scales = cu_in(k, q->scales, q->rows * blocks),
+                       .rows = q->rows,
+                       .cols = q->cols,
+                       .block = block,
+                       .blocks = blocks,
+                       .row_bytes = row,
+                       .zero_bytes = zeros,
+                       .bits = q->bits};
+}
+
+dr_status cuda_unpack(nn_device *dev, float *w, const dr_qtensor *q)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const cu_packed q_ = packed_at(&k, q);
+    float *w_ = cu_out(&k, w, q->rows * q->cols);
+    CU_LAUNCH(&k, cu_unpack(k.c->stream, w_, &q_));
+    return cu_end(&k);
+}
+
+dr_status cuda_unpack_back(nn_device *dev, float *ds, const float *dw, const dr_qtensor *q)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const cu_packed q_ = packed_at(&k, q);
+    const float *dw_ = cu_in(&k, dw, q->rows * q->cols);
+    float *ds_ = cu_inout(&k, ds, q_.rows * q_.blocks);
+    CU_LAUNCH(&k, cu_unpack_back(k.c->stream, ds_, dw_, &q_));
+    return cu_end(&k);
+}
+
+dr_status cuda_transpose(nn_device *dev, float *y, const float *x, size_t m, size_t n)
+{
+    cu_call k;
+
+    if (m == 0 || n == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, m * n);
+    float *y_ = cu_out(&k, y, m * n);
+    CU_LAUNCH(&k, cu_transpose(k.c->stream, y_, x_, m, n));
+    return cu_end(&k);
+}
+
+dr_status cuda_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m, size_t v,
+                  float grad_scale, float cap)
+{
+    size_t ld = m;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *t_ = cu_in(&k, t, m * v);
+    double *kl_ = cu_rows(&k, kl, 1, m, &ld, sizeof(*kl), false);
+    float *s_ = cu_inout(&k, s, m * v);
+    CU_LAUNCH(&k, cu_kl(k.c->stream, kl_, s_, t_, m, v, grad_scale, cap));
+    return cu_end(&k);
+}

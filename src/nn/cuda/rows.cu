@@ -443,6 +443,47 @@ int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, si
     return cudaGetLastError();
 }
 
+__global__ static void kl(double *out, float *student, const float *teacher, size_t v,
+                          float grad_scale, float cap)
+{
+    __shared__ float room[WARP];
+    __shared__ double wide[WARP];
+    float *s = student + blockIdx.x * v, top_s = -INFINITY, top_t = -INFINITY;
+    const float *t = teacher + blockIdx.x * v;
+    double sum_s = 0, sum_t = 0, sum = 0;
+
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
+        top_s = fmaxf(top_s, s[i]);
+        top_t = fmaxf(top_t, t[i]);
+    }
+    top_s = block_max(top_s, room);
+    top_t = block_max(top_t, room);
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
+        sum_s += (double)expf(s[i] - top_s);
+        sum_t += (double)expf(t[i] - top_t);
+    }
+    sum_s = block_sum(sum_s, wide);
+    sum_t = block_sum(sum_t, wide);
+    float inv_s = (float)(1.0 / sum_s), inv_t = (float)(1.0 / sum_t);
+    for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
+        float at_s = s[i] - top_s, at_t = t[i] - top_t, p = expf(at_t) * inv_t;
+        float slope = cap != 0.0f ? s[i] / cap : 0.0f;
+        sum += (double)(p * (at_t - at_s));
+        if (grad_scale != 0.0f)
+            s[i] = grad_scale * (expf(at_s) * inv_s - p) * (1.0f - slope * slope);
+    }
+    sum = block_sum(sum, wide);
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = sum + log(sum_s) - log(sum_t);
+}
+
+int cu_kl(cu_stream s, double *out, float *student, const float *teacher, size_t m,
+          size_t v, float grad_scale, float cap)
+{
+    kl<<<(unsigned)m, 2 * THREADS, 0, s>>>(out, student, teacher, v, grad_scale, cap);
+    return cudaGetLastError();
+}
+
 /* ---- the optimizer ---- */
 
 __global__ static void squares(double *room, const float *x, size_t count)

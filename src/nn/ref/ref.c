@@ -333,6 +333,73 @@ dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
     return DR_OK;
 }
 
+/* The sum of exp(x - top), top the largest. */
+static double sum_exp(const float *x, size_t v, double *top)
+{
+    double sum = 0;
+
+    *top = (double)x[0];
+    for (size_t i = 1; i < v; i++)
+        *top = fmax(*top, (double)x[i]);
+    for (size_t i = 0; i < v; i++)
+        sum += exp((double)x[i] - *top);
+    return sum;
+}
+
+dr_status ref_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m, size_t v,
+                 float grad_scale, float cap)
+{
+    (void)dev;
+    for (size_t r = 0; r < m; r++, s += v, t += v) {
+        double top_s = 0, top_t = 0;
+        double sum_s = sum_exp(s, v, &top_s), sum_t = sum_exp(t, v, &top_t);
+        kl[r] = log(sum_s) - log(sum_t);
+        for (size_t i = 0; i < v; i++) {
+            double at_s = (double)s[i] - top_s, at_t = (double)t[i] - top_t;
+            double p = exp(at_t) / sum_t;
+            double slope = cap != 0.0f ? (double)s[i] / (double)cap : 0.0;
+            kl[r] += p * (at_t - at_s);
+            if (grad_scale != 0.0f)
+                s[i] = (float)((double)grad_scale * (exp(at_s) / sum_s - p) *
+                               (1.0 - slope * slope));
+        }
+    }
+    return DR_OK;
+}
+
+dr_status ref_unpack(nn_device *dev, float *w, const dr_qtensor *q)
+{
+    (void)dev;
+    dr_qtensor_to_f32(w, q, 0, q->rows);
+    return DR_OK;
+}
+
+dr_status ref_unpack_back(nn_device *dev, float *ds, const float *dw, const dr_qtensor *q)
+{
+    size_t blocks = dr_qtensor_blocks(q), block = (size_t)q->block;
+
+    (void)dev;
+    for (size_t r = 0; r < q->rows; r++) {
+        for (size_t b = 0; b < blocks; b++) {
+            double sum = (double)ds[r * blocks + b];
+            for (size_t i = b * block; i < q->cols && i < (b + 1) * block; i++)
+                sum += (double)(dr_qtensor_code(q, r, i) - dr_qtensor_zero(q, r, b)) *
+                       (double)dw[r * q->cols + i];
+            ds[r * blocks + b] = (float)sum;
+        }
+    }
+    return DR_OK;
+}
+
+dr_status ref_transpose(nn_device *dev, float *y, const float *x, size_t m, size_t n)
+{
+    (void)dev;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            y[j * m + i] = x[i * n + j];
+    return DR_OK;
+}
+
 dr_status ref_squares(nn_device *dev, double *sum, const float *x, size_t count)
 {
     (void)dev;

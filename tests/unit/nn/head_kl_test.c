@@ -106,6 +106,38 @@ static double output(pair *p, const nn_layer *w, nn_acts *acts, const float *g)
     return sum;
 }
 
+/* By integers: near what floats gave, dx at the layer's input among it. */
+static void by_integers(pair *p, const nn_layer *exact, const nn_acts *acts, const float *g,
+                        const float *want_dx)
+{
+    nn_device *dev = nn_decoder_device(p->d);
+    const hf_config *c = nn_decoder_config(p->d);
+    nn_layer w = *exact;
+    void *packs[HF_SLOT_COUNT] = {0};
+
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(c, (hf_slot)s), k = hf_slot_in(c, (hf_slot)s);
+        float *turned = dr_calloc(n * k, sizeof(*turned));
+        CHECK_OK(dr_big_alloc(&packs[s], nn_i8_packed_bytes(k, n), 1, "packed"));
+        CHECK_OK(nn_transpose(dev, turned, w.w[s], n, k));
+        CHECK_OK(nn_i8_pack(dev, packs[s], turned, k, n));
+        w.packed_back[s] = packs[s];
+        w.dw[s] = dr_calloc(n * k, sizeof(float));
+        free(turned);
+    }
+    memcpy(p->tx, g, ROWS * p->row * sizeof(*g));
+    CHECK_OK(nn_layer_backward(p->d, &w, B, T, p->tx, acts, NULL, 0, true));
+    CHECK(nn_far(p->tx, want_dx, ROWS * p->row) < 4e-2);
+    CHECK(memcmp(p->tx, want_dx, ROWS * p->row * sizeof(*g)) != 0);
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(c, (hf_slot)s) * hf_slot_in(c, (hf_slot)s);
+        CHECK(nn_far(w.dw[s], exact->dw[s], n) < 2e-2);
+        CHECK(memcmp(w.dw[s], exact->dw[s], n * sizeof(float)) != 0);
+        free(w.dw[s]);
+        dr_big_free(packs[s]);
+    }
+}
+
 static void weights(nn_device *dev, const hf_model *m)
 {
     const hf_config *c = hf_model_config(m);
@@ -124,6 +156,10 @@ static void weights(nn_device *dev, const hf_model *m)
     (void)output(&p, &w, &acts, g);
     memcpy(p.tx, g, ROWS * p.row * sizeof(*g));
     CHECK_OK(nn_layer_backward(p.d, &w, B, T, p.tx, &acts, NULL, 0, true));
+    float *dx = dr_calloc(ROWS * p.row, sizeof(*dx));
+    memcpy(dx, p.tx, ROWS * p.row * sizeof(*dx));
+    by_integers(&p, &w, &acts, g, dx);
+    free(dx);
     for (int s = 0; s < HF_SLOT_COUNT; s++) {
         size_t n = hf_slot_out(c, (hf_slot)s) * hf_slot_in(c, (hf_slot)s);
         double largest = 0;
