@@ -6,7 +6,7 @@
 #include "pass/quantize_impl.h"
 #include "pass/shared_impl.h"
 
-enum { BATCH = 16 };
+enum { BATCH = 16, ROWS = 2048 /* tokens at once */ };
 
 /* Of what the run may use, half: the rest is the file cache's and the runtime's. */
 static size_t memory_to_keep(const pass_job *job)
@@ -83,11 +83,14 @@ void pass_distill_need(pass_need *need, const pass_job *job, const pass_modules 
 
     if (w->distill_steps == 0)
         return;
-    /* hidden states, both heads, packed weights and one layer with what it computes */
+    /* hidden states, both heads, packed weights, one layer, the inputs of all and what one
+       computes, there and back */
+    uint64_t rows = seq_len > ROWS ? seq_len : ROWS, wide = hf_slot_out(c, HF_SLOT_GATE_UP);
     uint64_t memory = 4 * tokens * (uint64_t)c->hidden + 8 * embed + body * 3 / 4 +
-                      8 * pass_layer_elements(c);
+                      10 * pass_layer_elements(c) +
+                      4 * rows * ((uint64_t)c->hidden * (layers + 8) + 6 * wide);
     need->memory = memory > need->memory ? memory : need->memory;
     need->disk += body; /* a state in turn, 32 bytes a scale of groups of 32 */
-    need->seconds += pass_seconds(job, 2 * ((double)body * ((double)tokens + 4 * trained) +
+    need->seconds += pass_seconds(job, 2 * ((double)body * ((double)tokens + 3 * trained) +
                                             3 * (double)embed * trained));
 }

@@ -17,7 +17,8 @@ typedef struct {
     size_t steps;         /* 60 */
     size_t batch;         /* sequences a step: 16 */
     double learning_rate; /* 2e-3 of a linear's mean scale */
-    size_t keep_bytes;    /* for float weights and activations */
+    size_t keep_bytes;    /* for weights and activations, on the host */
+    bool exact; /* no gradients by products of 8-bit integers, where the host has them */
 } quant_distill_options;
 typedef struct {
     double kl_before, kl_after;

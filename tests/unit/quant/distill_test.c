@@ -1,7 +1,7 @@
 /*
  * distill_test.c - scales trained end to end: closer to the original by quant_compare's own
  * account, nothing but scales changed, and the same bytes for any number of threads and
- * any amount of memory.
+ * any amount of memory, and on a GPU.
  */
 #include "family.h"
 #include "quant/quant.h"
@@ -37,18 +37,28 @@ static void round_rtn(const char *dir, const hf_model *m)
     nn_device_close(dev);
 }
 
+typedef struct {
+    const char *device;
+    int threads;
+    size_t keep;
+    bool exact;
+} way;
+
 static dr_status distill(quant_distill_report *r, const char *dir, const hf_model *packed,
-                         const hf_model *m, size_t steps, int threads, size_t keep)
+                         const hf_model *m, size_t steps, const way *how)
 {
     const quant_calib text = text_of(hf_model_config(m));
-    const quant_distill_options o = {
-        .steps = steps, .batch = 8, .learning_rate = 3e-3, .keep_bytes = keep};
+    const quant_distill_options o = {.steps = steps,
+                                     .batch = 8,
+                                     .learning_rate = 3e-3,
+                                     .keep_bytes = how->keep,
+                                     .exact = how->exact};
     hf_writer *w = NULL;
     nn_device *dev = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(dr_make_dirs(dir));
-    DR_TRY(nn_device_open(&dev, "cpu", threads));
+    DR_TRY(nn_device_open(&dev, how->device, how->threads));
     DR_TRY(hf_writer_open(&w, dir, packed, &layout));
     const quant_site site = {.dev = dev, .in = packed, .out = w};
     DR_TRY(quant_distill(r, &site, m, &text, &o));
@@ -106,8 +116,33 @@ static void only_scales_changed(const hf_model *before, const char *made)
     hf_model_close(after);
 }
 
+/* Floats in another order: the same run but for rounding, and the same bytes each time. */
+static void on_gpu(const quant_distill_report *want, const char *dir,
+                   const hf_model *packed, const hf_model *m)
+{
+    const way gpu = {"cuda", 1, 0, false};
+    const char *again = dr_arena_printf(&arena, "%s-again", dir);
+    quant_distill_report r = {0};
+    nn_device *dev = NULL;
+
+    if (nn_device_open(&dev, gpu.device, 1) != DR_OK) {
+        SKIP("gpu: none to use");
+        return;
+    }
+    nn_device_close(dev);
+    CHECK_OK(distill(&r, dir, packed, m, STEPS, &gpu));
+    CHECK_NEAR(r.kl_before / want->kl_before, 1, 1e-4);
+    CHECK_NEAR(r.kl_after / want->kl_after, 1, 1e-2);
+    CHECK_OK(distill(&r, again, packed, m, STEPS, &gpu));
+    CHECK(same_file(dir, again));
+}
+
 static void one_family(const char *name)
 {
+    static const way usual = {"cpu", 1, (size_t)1 << 28, false};
+    static const way poor = {"cpu", 3, 0, false}; /* nothing is kept */
+    static const way exact = {"cpu", 2, (size_t)1 << 28, true};
+
     const size_t train = SEQUENCES - SEQUENCES / 8;
     json_t *golden = family_golden(&arena, name);
     const json_t *config = json_object_get(json_object_get(golden, "configs"), "5");
@@ -121,7 +156,7 @@ static void one_family(const char *name)
     CHECK_OK(hf_model_open(&m, in));
     round_rtn(rtn, m);
     CHECK_OK(hf_model_open(&packed, rtn));
-    CHECK_OK(distill(&r, made, packed, m, STEPS, 1, (size_t)1 << 28));
+    CHECK_OK(distill(&r, made, packed, m, STEPS, &usual));
     (void)printf("%s: %.4g to %.4g at step %zu\n", name, r.kl_before, r.kl_after,
                  r.best_step);
     CHECK_NEAR(divergence(m, rtn, train, SEQUENCES - train) / r.kl_before, 1, 1e-3);
@@ -129,9 +164,13 @@ static void one_family(const char *name)
     CHECK(r.best_step > 0 && r.kl_after < r.kl_before);
     CHECK(divergence(m, made, 0, train) < 0.8 * divergence(m, rtn, 0, train));
     only_scales_changed(packed, made);
-    CHECK_OK(distill(&again, other, packed, m, STEPS, 3, 0)); /* nothing is kept */
+    CHECK_OK(distill(&again, other, packed, m, STEPS, &poor));
     CHECK(again.kl_after == r.kl_after && again.best_step == r.best_step);
     CHECK(same_file(made, other));
+    CHECK_OK(distill(&again, other, packed, m, STEPS, &exact));
+    CHECK_NEAR(again.kl_before / r.kl_before, 1, 1e-6);
+    CHECK_NEAR(again.kl_after / r.kl_after, 1, 2e-2);
+    on_gpu(&again, other, packed, m);
     hf_model_close(packed);
     hf_model_close(m);
     json_decref(golden);
@@ -142,13 +181,14 @@ static void refused(void)
     json_t *golden = family_golden(&arena, "llama3");
     const json_t *config = json_object_get(json_object_get(golden, "configs"), "5");
     const char *in = family_model(&arena, "llama3", golden, config, 1);
+    const way how = {"cpu", 1, 0, false};
     quant_distill_report r = {0};
     hf_model *m = NULL;
 
     CHECK_OK(hf_model_open(&m, in));
-    CHECK_STATUS(distill(&r, dr_arena_printf(&arena, "%s-x", in), m, m, 2, 1, 0),
+    CHECK_STATUS(distill(&r, dr_arena_printf(&arena, "%s-x", in), m, m, 2, &how),
                  DR_EUSAGE);
-    CHECK_STATUS(distill(&r, dr_arena_printf(&arena, "%s-x", in), m, m, 0, 1, 0),
+    CHECK_STATUS(distill(&r, dr_arena_printf(&arena, "%s-x", in), m, m, 0, &how),
                  DR_EUSAGE);
     CHECK_TRAIL("expected steps, a batch and a rate, found 0, 8, 0.003");
     hf_model_close(m);
