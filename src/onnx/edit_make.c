@@ -668,6 +668,11 @@ const char *onnx_rewrite_file(const onnx_edit *e, size_t i)
     return NULL;
 }
 
+const char *onnx_rewrite_path(const onnx_edit *e)
+{
+    return e->path;
+}
+
 size_t onnx_rewrite_nodes(const onnx_edit *e)
 {
     return e->graph->n_node;

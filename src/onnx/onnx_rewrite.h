@@ -33,6 +33,7 @@ DR_MUST_USE dr_status onnx_rewrite_save(onnx_edit *e);
 void onnx_rewrite_close(onnx_edit *e);
 /* External file i that the saved model still needs beside it; NULL: no more. */
 const char *onnx_rewrite_file(const onnx_edit *e, size_t i);
+const char *onnx_rewrite_path(const onnx_edit *e); /* of the model that was opened */
 size_t onnx_rewrite_nodes(const onnx_edit *e);
 /* What was changed since the open: nodes, values, entries. */
 size_t onnx_rewrite_changes(const onnx_edit *e);

@@ -1,9 +1,7 @@
 /*
  * logits_child.c - texts through a decoder's graph, in the child of logits_stream.c.
  *
- * Each text is one run of batch 1 with an empty cache.  Graphs of any shape whose inputs
- * are input_ids, attention_mask, position_ids and past_key_values.*; others are refused by
- * the input's name.
+ * Each text is one run of batch 1 with an empty cache (text_inputs.c).
  */
 #include <errno.h>
 #include <string.h>
@@ -12,99 +10,15 @@
 #include "ort/api_impl.h"
 #include "ort/logits_impl.h"
 #include "ort/session_impl.h"
+#include "ort/text_inputs_impl.h"
 
 typedef struct {
     const logits_job *job;
     dr_arena arena;       /* as long as the session */
     ort_session *session; /* owned */
-    ort_value *inputs;    /* arena */
-    size_t input_count;
+    text_inputs inputs;
     size_t slot;
 } stream;
-
-enum { EMPTY_MAX = 1 << 20 }; /* an empty cache has none; a wrong guess would */
-
-static bool is_cache(const char *name)
-{
-    return strncmp(name, "past", 4) == 0;
-}
-
-static bool is_known(const char *name)
-{
-    return strcmp(name, "input_ids") == 0 || strcmp(name, "attention_mask") == 0 ||
-           strcmp(name, "position_ids") == 0 || is_cache(name);
-}
-
-static dr_status read_inputs(stream *s)
-{
-    const size_t all = ort_session_input_count(s->session);
-    bool optional = false, ids = false;
-    dr_status st = DR_OK;
-
-    s->inputs = dr_arena_alloc(&s->arena, all + 1, sizeof(*s->inputs));
-    for (size_t i = 0; i < all; i++) {
-        ort_value *v = &s->inputs[s->input_count];
-        DR_TRY(ort_session_input(s->session, i, v, &optional));
-        if (optional) /* an adapter's: zeros by default */
-            continue;
-        if (!is_known(v->name))
-            DR_FAIL(DR_EUNSUPPORTED, "%s: input %s is none of a plain decoder's",
-                    s->job->path, v->name);
-        if (!is_cache(v->name) && (v->ndim != 2 || v->dims[1] >= 0))
-            DR_FAIL(DR_EUNSUPPORTED,
-                    "%s: input %s has a fixed shape; graphs of any length are evaluated",
-                    s->job->path, v->name);
-        if (!is_cache(v->name) && v->dtype != DR_DTYPE_I64 && v->dtype != DR_DTYPE_I32)
-            DR_FAIL(DR_EUNSUPPORTED, "%s: input %s is of type %s", s->job->path, v->name,
-                    dr_dtype_name(v->dtype));
-        ids = ids || strcmp(v->name, "input_ids") == 0;
-        for (int d = 0; is_cache(v->name) && d < v->ndim; d++)
-            if (v->dims[d] < 0)
-                v->dims[d] = session_symbol_dim(
-                    v->name, session_input_symbol(s->session, i, d), d, 0);
-        s->input_count++;
-    }
-    if (!ids)
-        DR_FAIL(DR_EUNSUPPORTED, "%s: it has no input_ids: not a decoder", s->job->path);
-done:
-    return st;
-}
-
-static void put(ort_value *v, size_t i, int64_t x)
-{
-    if (v->dtype == DR_DTYPE_I64)
-        ((int64_t *)v->data)[i] = x;
-    else
-        ((int32_t *)v->data)[i] = (int32_t)x;
-}
-
-/* Inputs of one run: the ids, ones, 0 1 2 ..., an empty cache. */
-static dr_status fill(stream *s, dr_arena *a, const ort_text *t)
-{
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < s->input_count; i++) {
-        ort_value *v = &s->inputs[i];
-        const bool ids = strcmp(v->name, "input_ids") == 0;
-        const bool mask = strcmp(v->name, "attention_mask") == 0;
-        if (!is_cache(v->name)) {
-            v->dims[0] = 1;
-            v->dims[1] = (int64_t)t->count;
-        }
-        v->bytes = dr_dtype_bytes(v->dtype);
-        for (int d = 0; d < v->ndim; d++)
-            if (!dr_mul(&v->bytes, v->bytes, (size_t)v->dims[d]))
-                DR_FAIL(DR_EFORMAT, "%s: input %s: its size overflows", s->job->path,
-                        v->name);
-        if (is_cache(v->name) && v->bytes > EMPTY_MAX)
-            DR_FAIL(DR_EUNSUPPORTED, "%s: %s cannot be empty", s->job->path, v->name);
-        DR_TRY(dr_arena_big(a, &v->data, v->bytes, 1, v->name));
-        for (size_t k = 0; !is_cache(v->name) && k < t->count; k++)
-            put(v, k, ids ? t->ids[k] : mask ? 1 : (int64_t)k);
-    }
-done:
-    return st;
-}
 
 /* Rows to the parent, as many as the next slot takes; returns them. */
 static size_t hand_over(stream *s, const ort_value *logits, size_t from, size_t rows)
@@ -158,8 +72,8 @@ static dr_status one_text(stream *s, const ort_text *t)
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(fill(s, &a, t));
-    DR_TRY(ort_session_run(s->session, s->inputs, s->input_count, names, out, 1));
+    DR_TRY(text_inputs_fill(&s->inputs, &a, t));
+    DR_TRY(ort_session_run(s->session, s->inputs.list, s->inputs.count, names, out, 1));
     DR_TRY(check_logits(s, out, t->count));
     for (size_t i = t->from; i < t->count;)
         i += hand_over(s, out, i, t->count - i);
@@ -191,7 +105,7 @@ dr_status logits_run(const void *job, bool *runtime)
     if (s.job->adapter != NULL)
         DR_TRY(ort_session_adapter(s.session, s.job->adapter));
     DR_TRY(has_logits(&s));
-    DR_TRY(read_inputs(&s));
+    DR_TRY(text_inputs_read(&s.inputs, &s.arena, s.session, s.job->path));
     for (size_t i = 0; i < s.job->count; i++)
         DR_TRYF(one_text(&s, &s.job->texts[i]), "text %zu of %zu", i + 1, s.job->count);
 done:

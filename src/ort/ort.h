@@ -212,6 +212,13 @@ size_t ort_logits_vocab(const ort_logits *s);
 /* logits[rows][vocab] of the next wanted positions, of which there must be so many. */
 DR_MUST_USE dr_status ort_logits_next(ort_logits *s, float *logits, size_t rows);
 
+/* Least and largest over texts of each value NAME that has the scalar outputs NAME.min and
+ * NAME.max; least and largest are [count].  DR_EUNSUPPORTED: not a graph over text. */
+DR_MUST_USE dr_status ort_text_ranges(float *least, float *largest,
+                                      const char *const *names, size_t count,
+                                      const char *model, const ort_text *texts,
+                                      size_t text_count, int threads);
+
 /* ---- the check before a commit ---- */
 
 /*

@@ -11,6 +11,7 @@ typedef struct {
 
 static const dr_param params[] = {
     PASS_INT8_ROWS(dynamic_int8),
+    DR_REFUSED("activation_symmetric", "DynamicQuantizeLinear has zero points", NULL),
     PASS_EXTERNAL_ROWS,
 };
 
@@ -36,7 +37,10 @@ static dr_status change(onnx_edit *e, const pass_job *job, const pass_model *in)
 
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    return pass_rewrite(job, out, in, change);
+    const dynamic_int8 *c = job->config;
+
+    return pass_optimized(job, out, in, c->int8.quant_preprocess ? ORT_LEVEL_BASIC : -1,
+                          change);
 }
 
 extern const pass_def pass_dynamic_int8; /* PASS(dynamic_int8) */

@@ -3,6 +3,13 @@
  */
 #include "pass/int8_impl.h"
 
+#include <string.h>
+
+#include "core/file.h"
+#include "pass/shared_impl.h"
+
+enum { CALIB_SAMPLES = 32, CALIB_TOKENS = 128 };
+
 const char *const pass_int8_precisions[] = {"int8", "uint8", NULL};
 const char *const pass_tristate[] = {"false", "true", NULL};
 
@@ -28,4 +35,108 @@ onnx_int8_options pass_int8_options(dr_arena *a, const pass_int8 *c)
         .op_exclude = pass_names(a, c->op_types_to_exclude),
         .nodes = pass_names(a, c->nodes_to_quantize),
         .exclude = pass_names(a, c->nodes_to_exclude)};
+}
+
+/* ---- static ---- */
+
+const char *const pass_activations[] = {"int8", "uint8", "int16", "uint16", NULL};
+const char *const pass_methods[] = {"MinMax", "Entropy", "Percentile", NULL};
+const char *const pass_formats[] = {"QDQ", "QOperator", NULL};
+
+dr_status pass_static_validate(const pass_static *c)
+{
+    if (c->calibrate_method != 0)
+        return dr_fail(DR_EUNSUPPORTED, "calibrate_method %s: the nearest is MinMax",
+                       pass_methods[c->calibrate_method]);
+    if (c->quant_format != 0)
+        return dr_fail(DR_EUNSUPPORTED, "quant_format QOperator: the nearest is QDQ, which "
+                                        "the runtime fuses to the same operators");
+    return DR_OK;
+}
+
+/* The job's text in blocks, by the tokenizer beside the graph. */
+static dr_status calibration(data_blocks *blocks, const pass_job *job, const char *dir)
+{
+    const char *file = dr_path_join(job->arena, dir, "tokenizer.json");
+    data_options d = *job->data;
+    tok_tokenizer *t = NULL;
+    data_texts texts = {0};
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(file)) {
+        st = dr_fail(DR_EUSAGE, "%s: no tokenizer.json: calibration text cannot be read",
+                     dir);
+        dr_hint("export with --use_ort_genai, or put the tokenizer beside the graph");
+        goto done;
+    }
+    d.max_seq_len = d.max_seq_len > 0 ? d.max_seq_len : CALIB_TOKENS;
+    d.max_samples = d.max_samples > 0 ? d.max_samples : CALIB_SAMPLES;
+    DR_TRY(tok_open(&t, dir));
+    DR_TRYF(pass_text_blocks(blocks, &texts, job->arena, &d, t),
+            "reading calibration text");
+    DR_TRY(pass_say_losses(&texts, blocks, NULL, d.max_samples));
+    json_object_set_new(job->report, "calibration",
+                        pass_text_json(texts.source, &texts, blocks));
+done:
+    tok_close(t);
+    return st;
+}
+
+/* The graph with ranges as outputs, in a folder of its own beside its weights. */
+static dr_status measure(const pass_job *job, onnx_seen **seen, const char *const *names,
+                         size_t count, const char *graph, const data_blocks *blocks)
+{
+    const char *from = dr_path_dir(job->arena, graph);
+    const char *dir = dr_path_join(job->arena, job->out_dir, "calibration"), *file;
+    ort_text *texts = dr_arena_alloc(job->arena, blocks->count + 1, sizeof(*texts));
+    float *least = dr_arena_alloc(job->arena, count, sizeof(*least));
+    float *largest = dr_arena_alloc(job->arena, count, sizeof(*largest));
+    onnx_edit *e = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_make_dirs(dir));
+    DR_TRY(onnx_rewrite_open(&e, graph, dir));
+    DR_TRY(onnx_add_ranges(e, names, count));
+    DR_TRY(onnx_rewrite_save(e));
+    for (size_t i = 0; (file = onnx_rewrite_file(e, i)) != NULL; i++)
+        DR_TRY(dr_place_file(dr_path_join(job->arena, dir, file),
+                             dr_path_join(job->arena, from, file), NULL));
+    for (size_t i = 0; i < blocks->count; i++)
+        texts[i] = (ort_text){blocks->ids + i * blocks->seq_len, blocks->seq_len, 0};
+    DR_TRYF(ort_text_ranges(least, largest, names, count,
+                            dr_path_join(job->arena, dir, "model.onnx"), texts,
+                            blocks->count, job->threads),
+            "calibrating");
+    *seen = dr_arena_alloc(job->arena, count, sizeof(**seen));
+    for (size_t i = 0; i < count; i++)
+        (*seen)[i] = (onnx_seen){names[i], least[i], largest[i]};
+    DR_TRY(dr_remove_tree(dir));
+done:
+    onnx_rewrite_close(e);
+    return st;
+}
+
+dr_status pass_static_change(onnx_edit *e, const pass_job *job, const pass_model *in,
+                             const pass_int8 *int8, const pass_static *fixed)
+{
+    const onnx_int8_options o = pass_int8_options(job->arena, int8);
+    const onnx_activation act = {.bits = fixed->activation_type < 2 ? 8 : 16,
+                                 .is_signed = fixed->activation_type % 2 == 0,
+                                 .symmetric = fixed->activation_symmetric,
+                                 .min_range = fixed->min_real_range};
+    const char *const *names = NULL;
+    onnx_seen *seen = NULL;
+    data_blocks blocks = {0};
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(onnx_static_values(e, &o, &names, &count));
+    DR_TRY(calibration(&blocks, job, in->path));
+    DR_TRY(measure(job, &seen, names, count, onnx_rewrite_path(e), &blocks));
+    DR_TRY(onnx_static_int8(e, &o, &act, seen, count));
+    DR_TRY(dr_buf_addf(job->text, "calibrated     %zu values on %zu tokens\n", count,
+                       blocks.count * blocks.seq_len));
+done:
+    data_blocks_release(&blocks);
+    return st;
 }

@@ -4,7 +4,7 @@
 #ifndef DRUPE_PASS_INT8_IMPL_H
 #define DRUPE_PASS_INT8_IMPL_H
 
-#include "pass/rewrite_impl.h"
+#include "pass/optimized_impl.h"
 
 typedef struct {
     int precision, weight_symmetric;
@@ -49,5 +49,51 @@ extern const char *const pass_tristate[];        /* false, true */
 
 DR_MUST_USE dr_status pass_int8_validate(const pass_int8 *c, const unsigned char *given);
 onnx_int8_options pass_int8_options(dr_arena *a, const pass_int8 *c);
+
+/* Of static quantization. */
+typedef struct {
+    int activation_type, calibrate_method, quant_format;
+    bool activation_symmetric;
+    double min_real_range;
+} pass_static;
+
+extern const char *const pass_activations[]; /* int8, uint8, int16, uint16 */
+extern const char *const pass_methods[];     /* MinMax, Entropy, Percentile */
+extern const char *const pass_formats[];     /* QDQ, QOperator */
+
+#define PASS_STATIC_ROW(s, field, kind, ...)                                               \
+    {                                                                                      \
+        .name = #field, .offset = offsetof(s, fixed) + offsetof(pass_static, field),       \
+        .type = kind, __VA_ARGS__                                                          \
+    }
+/* Rows for a struct s that has a pass_static called fixed. */
+#define PASS_STATIC_ROWS(s)                                                                \
+    PASS_STATIC_ROW(s, activation_type, DR_PARAM_CHOICE, .dflt = "int8",                   \
+                    .search = "[\"int8\", \"uint8\"]", .choices = pass_activations,        \
+                    .help = "of activations"),                                             \
+        PASS_STATIC_ROW(s, activation_symmetric, DR_PARAM_BOOL, .dflt = "false",           \
+                        .help = "as far to both sides of 0"),                              \
+        PASS_STATIC_ROW(s, calibrate_method, DR_PARAM_CHOICE, .dflt = "MinMax",            \
+                        .choices = pass_methods,                                           \
+                        .help = "least and largest seen; the others are refused"),         \
+        PASS_STATIC_ROW(s, quant_format, DR_PARAM_CHOICE, .dflt = "QDQ",                   \
+                        .choices = pass_formats,                                           \
+                        .help = "QuantizeLinear and DequantizeLinear; QOperator is "       \
+                                "refused"),                                                \
+        PASS_STATIC_ROW(s, min_real_range, DR_PARAM_FLOAT, .dflt = "0", .max = 1e9,        \
+                        .help = "least width of a range"),                                 \
+        DR_REFUSED("calibration_providers", "sessions are opened on the CPU", NULL),       \
+        DR_REFUSED("tensor_quant_overrides", "activations have one type",                  \
+                   "activation_type"),                                                     \
+        DR_REFUSED("prepare_qdq_config",                                                   \
+                   "products are rounded, and what they read and "                         \
+                   "give",                                                                 \
+                   NULL)
+
+DR_MUST_USE dr_status pass_static_validate(const pass_static *c);
+/* Calibrates in the runtime on the job's data set, and rounds. */
+DR_MUST_USE dr_status pass_static_change(onnx_edit *e, const pass_job *job,
+                                         const pass_model *in, const pass_int8 *int8,
+                                         const pass_static *fixed);
 
 #endif

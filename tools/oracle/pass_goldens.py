@@ -134,6 +134,16 @@ def text():
 
 
 
+def tokenizer(folder):
+    """A letter an id, for calibration text."""
+    import string
+    letters = string.ascii_letters + string.digits + " ?"
+    (OUT / folder / "tokenizer.json").write_text(json.dumps({
+        "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+        "decoder": None, "model": {"type": "BPE", "unk_token": "?", "vocab": {c: i for i, c in enumerate(letters)},
+                                   "merges": []}}))
+
+
 CASES = [  # graph, pass, parameters, before, olive
     ("plain", "OnnxFloatToFloat16", {}, 3e-3, 2e-3),
     ("text", "OnnxFloatToFloat16", {}, 6e-3, 5e-3),
@@ -169,7 +179,12 @@ CASES = [  # graph, pass, parameters, before, olive
     ("text", "OnnxBnb4Quantization", {"precision": "fp4", "quantized_modules": ["q_proj", "up_proj"]}, 0.4, 1e-4),
     ("text", "OnnxDynamicQuantization", {}, 0.1, 0.02),
     ("text", "OnnxDynamicQuantization", {"precision": "uint8", "per_channel": True}, 0.1, 0.02),
-    ("plain", "OnnxDynamicQuantization", {"op_types_to_quantize": ["MatMul"]}, 0.05, 0.01),
+    ("plain", "OnnxDynamicQuantization", {"op_types_to_quantize": ["Gemm"]}, 0.05, 0.01),
+    ("text", "OnnxStaticQuantization", {"per_channel": True}, 0.2, None),
+    ("text", "OnnxStaticQuantization",
+     {"activation_type": "uint16", "precision": "uint8", "per_channel": True, "quant_preprocess": False}, 0.1, None),
+    ("text", "OnnxQuantization", {"activation_type": "uint8", "activation_symmetric": True}, 0.3, None),
+    ("text", "OnnxQuantization", {"quant_mode": "dynamic"}, 0.1, None),
     ("text8", "MatMulNBitsToQDQ", {}, 1e-2, None),
     ("text8", "MatMulNBitsToQDQ", {"use_signed_int": True, "use_transpose_op": True}, 1e-2, None),
     ("text4", "MatMulNBitsToQDQ", {"use_int4": True, "add_zero_point": True}, 1e-2, 1e-4),
@@ -266,5 +281,6 @@ def static():
 if __name__ == "__main__":
     plain()
     text()
+    tokenizer("text")
     static()
     cases()

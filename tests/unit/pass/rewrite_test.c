@@ -38,7 +38,9 @@ static dr_status run_pass(const char *name, const json_t *config, const char *fr
         DR_TRY(def->validate(made, given));
     DR_TRY(dr_remove_tree(to));
     DR_TRY(dr_make_dirs(to));
+    const data_options built_in = {0};
     const pass_job job = {.def = def,
+                          .data = &built_in,
                           .config = made,
                           .given = given,
                           .out_dir = to,
@@ -242,6 +244,11 @@ static void try_refused(void)
     refused("OnnxFloatToFloat16", "{\"save_as_external_data\": false}", "text",
             "save_as_external_data false");
     refused("OrtTransformersOptimization", "{\"opt_level\": 99}", "text", "opt_level 99");
+    refused("OnnxStaticQuantization", "{\"calibrate_method\": \"Entropy\"}", "text",
+            "the nearest is MinMax");
+    refused("OnnxStaticQuantization", "{\"quant_format\": \"QOperator\"}", "text",
+            "the nearest is QDQ");
+    refused("OnnxStaticQuantization", "{}", "plain", "no tokenizer.json");
     refused("VitisAIAddMetaData", "{\"config_meta_data_keys\": [\"model_type\"]}", "text",
             "config_meta_data_keys");
 }
