@@ -63,11 +63,6 @@ static const char *const methods[] = {"lora", "qlora", "dora", "loftq",
 static const char *const passes[] = {"LoRA", "QLoRA", "DoRA", "LoftQ", "LoHa", "LoKr"};
 static const char *const inits[] = {"true", "gaussian", "pissa", NULL};
 static const char *const dtypes[] = {"float32", "bfloat16", NULL};
-enum { BFLOAT16 = 1 };
-static const char *const computes[][2] = {/* of cli_computes, by dtypes */
-                                          {"auto", "auto:bf16"},
-                                          {"cpu", "cpu:bf16"},
-                                          {"cuda", "cuda:bf16"}};
 static const char *const schedules[] = {"constant",
                                         "linear",
                                         "cosine",
@@ -270,7 +265,8 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"early_stopping_threshold", NULL},
                                {"save_strategy", NULL},
                                {"save_steps", NULL},
-                               {"save_total_limit", NULL}};
+                               {"save_total_limit", NULL},
+                               {"torch_dtype", NULL}};
 
 static dr_status run(const void *cfg, const unsigned char *given)
 {
@@ -292,7 +288,7 @@ static dr_status run(const void *cfg, const unsigned char *given)
         job.data.max_samples = MAX_SAMPLES;
     job.data.split = o->train_split;
     job.memory = o->memory;
-    job.device = computes[o->common.compute][o->torch_dtype == BFLOAT16];
+    job.device = cli_computes[o->common.compute];
     job.data.completion_only = o->completion_only_loss;
     if (o->resume_from_checkpoint != NULL &&
         strcasecmp(o->resume_from_checkpoint, "false") != 0)

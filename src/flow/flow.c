@@ -175,6 +175,22 @@ done:
     return st;
 }
 
+/* The device that was asked for; with bfloat16 one that rounds operands to it, a GPU. */
+static const char *device_for(dr_arena *a, const plan *p, size_t count, const char *asked)
+{
+    bool rounds = false;
+
+    for (size_t i = 0; i < count; i++) {
+        const json_t *config = json_object_get(json_array_get(p->json, i), "config");
+        const char *dtype = json_string_value(json_object_get(config, "torch_dtype"));
+        rounds = rounds || (p->steps[i].def->trains && dtype != NULL &&
+                            strcmp(dtype, "bfloat16") == 0);
+    }
+    if (!rounds || (asked != NULL && strchr(asked, ':') != NULL))
+        return asked;
+    return dr_arena_printf(a, "%s:bf16", asked != NULL ? asked : "auto");
+}
+
 /* Runs one pass into its folder: the last one's is the output itself. */
 static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_result *out,
                           const char *tmp, const char *final, pass_model *model)
@@ -360,7 +376,8 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
         DR_TRY(tell_plan(out, spec, &p));
         goto done;
     }
-    DR_TRY(flow_compute(&resolved.device, asked->device));
+    DR_TRY(flow_compute(&resolved.device,
+                        device_for(&out->arena, &p, spec->step_count, asked->device)));
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)

@@ -106,6 +106,7 @@ static dr_status make(run *r, run_model *m, const wf_alternative *alt)
                             .step_count = 1,
                             .data = alt->data,
                             .eval = alt->has_eval ? &alt->eval : NULL,
+                            .resume = alt->resume,
                             .threads = r->o->threads};
     flow_result made = {0};
     json_t *info = NULL;

@@ -94,6 +94,7 @@ typedef struct {
     data_options data;
     bool has_eval; /* of a training */
     data_options eval;
+    const char *resume; /* of a training: as in flow_spec */
     const dr_node *node;
 } wf_alternative;
 

@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/json.h"
 #include "flow/workflow_impl.h"
@@ -147,6 +148,20 @@ done:
     return st;
 }
 
+/* true: the last checkpoint of this step's entry in the cache; or a checkpoint's folder. */
+static dr_status read_resume(workflow *w, wf_alternative *alt, const dr_node *n)
+{
+    const char *text = wf_str(n);
+
+    if (json_is_null(n->value) || json_is_false(n->value) ||
+        (text != NULL && strcasecmp(text, "false") == 0))
+        return DR_OK;
+    if (text == NULL && !json_is_true(n->value))
+        return dr_node_fail(&w->doc, n, "expected true, or a checkpoint's folder");
+    alt->resume = text != NULL ? text : "true";
+    return DR_OK;
+}
+
 /* Of an entry, its "config" and LoRA's "training_args". */
 static dr_status read_members(workflow *w, wf_alternative *alt, wf_choice *choices,
                               const dr_node *entry)
@@ -173,8 +188,12 @@ static dr_status read_members(workflow *w, wf_alternative *alt, wf_choice *choic
             DR_TRY(wf_data(eval ? &alt->eval : &alt->data, w, n));
             if (!alt->def->trains && alt->data.answers_only)
                 DR_TRY(dr_node_fail(&w->doc, n, "completion_only_loss is of trainings"));
+            if (!alt->def->trains && alt->data.strategy == DATA_PACKING)
+                DR_TRY(dr_node_fail(&w->doc, n, "strategy packing is of trainings"));
             alt->has_data = alt->has_data || !eval;
             alt->has_eval = alt->has_eval || eval;
+        } else if (alt->def->trains && strcmp(n->key, "resume_from_checkpoint") == 0) {
+            DR_TRY(read_resume(w, alt, n));
         } else if (inner && json_is_object(n->value)) {
             DR_TRY(read_members(w, alt, choices, n));
         } else if (inner) {

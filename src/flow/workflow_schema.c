@@ -24,8 +24,8 @@ static const char no_python[] = "code in Python is never run";
 /* ---- data ---- */
 
 static const char *const strategies[] = {
-    "join",         "join-random",         "join-sliding-window",
-    "line-by-line", "line-by-line-random", NULL};
+    "join",    "join-random", "join-sliding-window", "line-by-line", "line-by-line-random",
+    "packing", NULL};
 static const char *const containers[] = {"HuggingfaceContainer", "DataContainer", NULL};
 
 static const wf_row load_rows[] = {

@@ -1,6 +1,7 @@
 /*
- * onnx_quantization_pass.c - the OnnxQuantization pass: weights and activations of 8 bits, activations by the
- * ranges that calibration text shows (static), or as they come (dynamic).
+ * onnx_quantization_pass.c - the OnnxQuantization pass: weights and activations of 8 bits,
+ * activations by the ranges that calibration text shows (static), or as they come
+ * (dynamic).
  */
 #include "pass/int8_impl.h"
 

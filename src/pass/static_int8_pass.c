@@ -1,6 +1,6 @@
 /*
- * static_int8_pass.c - the OnnxStaticQuantization pass: weights and activations of 8 bits, activations by the
- * ranges that calibration text shows.
+ * static_int8_pass.c - the OnnxStaticQuantization pass: weights and activations of 8 bits,
+ * activations by the ranges that calibration text shows.
  */
 #include "pass/int8_impl.h"
 

@@ -103,12 +103,14 @@
         DR_INT(pass_lora_config, save_steps, .dflt = "500", .min = 1, .max = 1e9,          \
                .help = "a checkpoint every so many steps"),                                \
         DR_INT(pass_lora_config, save_total_limit, .dflt = "0", .max = 1e9,                \
-               .help = "so many checkpoints are kept; 0: all")
+               .help = "so many checkpoints are kept; 0: all"),                            \
+        DR_CHOICE(pass_lora_config, torch_dtype, .dflt = "float32",                        \
+                  .choices = pass_train_dtypes,                                            \
+                  .help = "of the operands of products; bfloat16: on a GPU")
 
 #define PASS_TRAIN_REFUSED                                                                 \
     DR_REFUSED("modules_to_save", "modules beside the adapter come later",                 \
                "target_modules"),                                                          \
-        DR_REFUSED("torch_dtype", "training is in float32", NULL),                         \
         DR_REFUSED("device_map", "one device a run", NULL),                                \
         DR_REFUSED("allow_tf32", "sums are in float32", NULL),                             \
         DR_REFUSED("ephemeral_gpu_offload", "adapters stay where they train", NULL),       \

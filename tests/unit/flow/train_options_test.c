@@ -54,6 +54,7 @@ static line lines[] = {
     {NULL, "early_stopping_threshold",
      EVERY ", \"eval_steps\": 1, \"max_steps\": 6, \"early_stopping_patience\": 2",
      "\"early_stopping_threshold\": 99", false},
+    {NULL, "torch_dtype", NULL, NULL, false}, /* its other word wants a GPU */
     {NULL, "init_lora_weights", "", "\"init_lora_weights\": \"pissa\"", false},
     {NULL, "loftq_iter", "", "\"loftq_iter\": 2", false},
     {NULL, "rank_dropout", "", "\"rank_dropout\": 0.5", false},

@@ -175,6 +175,56 @@ static void test_forms(void)
     CHECK(now != NULL && strstr(now, "candidates     3\n") != NULL);
 }
 
+/* What finetune --save_config_file writes is a workflow: packing, a checkpoint to go on
+ * from, the type of operands. */
+static void test_training_forms(void)
+{
+    static const char data[] = "data_configs: [{name: d, pre_process_data_config: "
+                               "{strategy: packing, max_seq_len: 16}}]\n";
+    json_t *config = json_of("{\"torch_dtype\": \"float32\"}"), *j = NULL;
+    const flow_step step = {"LoRA", config};
+    flow_spec o = {.model = TINY,
+                   .output = in_tmp(&arena, "tuned"),
+                   .steps = &step,
+                   .step_count = 1,
+                   .data = {.strategy = DATA_PACKING, .max_seq_len = 16},
+                   .resume = "true",
+                   .dry_run = true};
+    flow_result r;
+    char *plan =
+        plan_of("train.yaml",
+                dr_arena_printf(&arena,
+                                "%spasses:\n  t: {type: LoRA, train_data_config: d, "
+                                "resume_from_checkpoint: true, torch_dtype: float32}\n",
+                                data));
+
+    CHECK(plan != NULL && strstr(plan, "LoRA {\"torch_dtype\":\"float32\"}") != NULL);
+    if (CHECK_OK(flow_run(&r, &o))) {
+        char *text = json_dumps(json_object_get(r.report, "workflow"), 0);
+        const char *saved = put("saved.json", text);
+        plan = plan_of("saved.json", text);
+        CHECK(plan != NULL && strstr(plan, "LoRA {\"torch_dtype\":\"float32\"}") != NULL);
+        if (CHECK_OK(dr_json_read(&j, saved)))
+            CHECK_STR(json_string_value(json_object_get(
+                          json_object_get(json_object_get(j, "passes"), "lora"),
+                          "resume_from_checkpoint")),
+                      "true");
+        free(text);
+    }
+    flow_result_release(&r);
+    refused("a.yaml",
+            dr_arena_printf(&arena, "%spasses: {q: {type: Gptq, data_config: d}}\n", data),
+            "passes.q.data_config: strategy packing is of trainings");
+    refused("a.yaml", "passes: {q: {type: Rtn, resume_from_checkpoint: true}}\n",
+            "no parameter of Rtn is called \"resume_from_checkpoint\"");
+    refused("a.yaml", "passes: {q: {type: LoRA, resume_from_checkpoint: 7}}\n",
+            "expected true, or a checkpoint's folder");
+    refused("a.yaml", "passes: {q: {type: LoRA, torch_dtype: float16}}\n",
+            "expected float32 or bfloat16");
+    json_decref(config);
+    json_decref(j);
+}
+
 static void test_schema(void)
 {
     json_t *j = flow_workflow_schema();
@@ -477,6 +527,7 @@ int main(void)
     test_refused();
     test_refused_metrics();
     test_forms();
+    test_training_forms();
     test_schema();
     test_chain();
     test_changed_entry();
