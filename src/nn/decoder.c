@@ -235,10 +235,17 @@ void nn_decoder_close(nn_decoder *d)
     free(d->final_bias);
     free(d->head_bias);
     nn_mem_free(d->mem, d->head);
+    dr_big_free(d->head_packed);
+    dr_big_free(d->head_back);
     nn_rope_release(&d->rope);
     nn_rope_release(&d->rope_local);
     nn_mem_free(d->mem, d->work);
     free(d);
+}
+
+void nn_decoder_integers(nn_decoder *d)
+{
+    d->integers = d->mem == NULL && nn_mem_room(d->dev) == 0;
 }
 
 const hf_config *nn_decoder_config(const nn_decoder *d)

@@ -53,6 +53,9 @@ struct nn_decoder {
     float *head_bias;               /* owned [V]; NULL: none */
     float *head;                    /* owned [V][D] when it is kept, else NULL */
     bool keep_head;
+    bool integers; /* of nn_decoder_integers */
+    float *head_packed,
+        *head_back; /* owned: nn_i8_pack of the head, and of it transposed */
 
     nn_rope_table rope, rope_local;
     const uint32_t *starts; /* borrowed: of nn_decoder_documents */

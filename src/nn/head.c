@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "core/mem.h"
 #include "nn/decoder_impl.h"
 
 enum { READ_ROWS = 256, IGNORED = -100 };
@@ -97,6 +98,39 @@ done:
     return st;
 }
 
+/* The head as integers, for logits or (back) their gradients: made once. */
+static dr_status integers(nn_decoder *d, const float **out, bool back)
+{
+    float **kept = back ? &d->head_back : &d->head_packed;
+    size_t v = d->dims.v, width = d->dims.d;
+    float *w = NULL, *turned = NULL, *packed = NULL;
+    dr_status st = DR_OK;
+
+    if (*kept != NULL)
+        goto done;
+    DR_TRY(nn_mem_new(NULL, &w, v * width, NN_MEM_FLOAT, "the head"));
+    DR_TRY(read_here(d, w, 0, v));
+    DR_TRY(nn_mem_new(NULL, &packed,
+                      (back ? nn_i8_packed_bytes(width, v) : nn_i8_packed_bytes(v, width)) /
+                          sizeof(float),
+                      NN_MEM_FLOAT, "the packed head"));
+    if (back) {
+        DR_TRY(nn_mem_new(NULL, &turned, v * width, NN_MEM_FLOAT, "the head"));
+        DR_TRY(nn_transpose(d->dev, turned, w, v, width));
+        DR_TRY(nn_i8_pack(d->dev, packed, turned, width, v));
+    } else {
+        DR_TRY(nn_i8_pack(d->dev, packed, w, v, width));
+    }
+    *kept = packed;
+    packed = NULL;
+done:
+    *out = *kept;
+    dr_big_free(w);
+    dr_big_free(turned);
+    dr_big_free(packed);
+    return st;
+}
+
 /* ---- logits ---- */
 
 dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m)
@@ -142,14 +176,20 @@ done:
 
 /* logits[rows][V] of x[rows][D]. */
 static dr_status logits_of(nn_decoder *d, chunk *c, float *logits, const float *x,
-                           size_t rows)
+                           size_t rows, bool rough)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &d->dims;
     size_t step = piece_rows(d);
+    const float *packed = NULL;
 
     DR_TRY(nn_final_norm(d, c->norm, x, rows));
-    for (size_t v = 0; v < s->v; v += step) {
+    if (rough) {
+        DR_TRY(integers(d, &packed, false));
+        DR_TRY(nn_i8_matmul(d->dev, logits, c->norm, packed, d->head_bias, rows, s->v, s->d,
+                            s->v, false));
+    }
+    for (size_t v = 0; v < s->v && !rough; v += step) {
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
@@ -173,7 +213,7 @@ dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x, size_t co
     DR_TRY(make_room(d, &c, step, false, false));
     for (size_t i = 0; i < count; i += step) {
         size_t n = count - i < step ? count - i : step;
-        DR_TRY(logits_of(d, &c, logits + i * d->dims.v, x + i * d->dims.d, n));
+        DR_TRY(logits_of(d, &c, logits + i * d->dims.v, x + i * d->dims.d, n, false));
     }
 done:
     return st;
@@ -182,13 +222,19 @@ done:
 /* ---- loss ---- */
 
 /* c->dx = gradient at c->x from that of the logits. */
-static dr_status head_back(nn_decoder *d, chunk *c, size_t rows)
+static dr_status head_back(nn_decoder *d, chunk *c, size_t rows, bool rough)
 {
     dr_status st = DR_OK;
     const nn_dims *s = &d->dims;
     size_t step = piece_rows(d);
+    const float *packed = NULL;
 
-    for (size_t v = 0; v < s->v; v += step) {
+    if (rough) {
+        DR_TRY(integers(d, &packed, true));
+        DR_TRY(nn_i8_matmul(d->dev, c->dnorm, c->logits, packed, NULL, rows, s->d, s->v,
+                            s->d, false));
+    }
+    for (size_t v = 0; v < s->v && !rough; v += step) {
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
@@ -276,12 +322,12 @@ static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, fl
     dr_status st = DR_OK;
 
     DR_TRY(take(d, r, c->x, x));
-    DR_TRY(logits_of(d, c, c->logits, c->x, r->n));
+    DR_TRY(logits_of(d, c, c->logits, c->x, r->n, false));
     DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
                    grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap));
     if (dx == NULL)
         return DR_OK;
-    DR_TRY(head_back(d, c, r->n));
+    DR_TRY(head_back(d, c, r->n, false));
     DR_TRY(put(d, r, dx, c->dx));
 done:
     return st;
@@ -322,6 +368,7 @@ dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
     size_t step = chunk_rows(d, count), row = d->dims.d, bytes = row * sizeof(*x);
     double kl[NN_HEAD_ROWS];
     float scale = dx != NULL ? grad_scale * (float)d->c->logit_scale : 0.0f;
+    const bool rough = d->integers && dx != NULL;
     chunk c = {0}, tc = {0};
     dr_status st = DR_OK;
 
@@ -332,15 +379,15 @@ dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
         size_t n = count - i < step ? count - i : step;
         DR_TRY(nn_copy(d->dev, c.x, x + i * row, n * bytes));
         DR_TRY(nn_copy(d->dev, tc.x, teacher_x + i * row, n * bytes));
-        DR_TRY(logits_of(d, &c, c.logits, c.x, n));
-        DR_TRY(logits_of(teacher, &tc, tc.logits, tc.x, n));
+        DR_TRY(logits_of(d, &c, c.logits, c.x, n, rough));
+        DR_TRY(logits_of(teacher, &tc, tc.logits, tc.x, n, rough));
         DR_TRY(nn_kl(d->dev, kl, c.logits, tc.logits, n, d->dims.v, scale,
                      (float)d->c->logit_softcap));
         for (size_t k = 0; k < n; k++)
             *kl_sum += kl[k];
         if (dx == NULL)
             continue;
-        DR_TRY(head_back(d, &c, n));
+        DR_TRY(head_back(d, &c, n, rough));
         DR_TRY(nn_copy(d->dev, dx + i * row, c.dx, n * bytes));
     }
 done:

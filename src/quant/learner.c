@@ -310,6 +310,8 @@ dr_status quant_learner_open(quant_learner *s, const quant_site *site,
         DR_FAIL(DR_EUSAGE, "distilling: expected sequences of tokens, found none");
     DR_TRY(open_linears(s));
     DR_TRY(nn_decoder_open_there(&s->dec, s->dev, site->in, keep_head));
+    if (integers)
+        nn_decoder_integers(s->dec);
     DR_TRY(open_layers(s));
     DR_TRY(run_teacher(s, teacher, keep, keep_head));
     DR_TRY(plan(s, batch, keep_bytes, integers));

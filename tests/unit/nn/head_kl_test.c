@@ -88,6 +88,17 @@ static void head(nn_device *dev, const hf_model *m)
                        largest,
                    0.0, 5e-3);
     }
+    /* by integers: near it, and only where gradients are asked for */
+    float *rough = dr_calloc(ROWS * p.row, sizeof(*rough));
+    double near = 0, again = 0;
+    nn_decoder_integers(p.d);
+    CHECK_OK(nn_head_kl(p.d, p.x, p.teacher, p.tx, ROWS, &near, rough, scale));
+    CHECK_NEAR(near / kl, 1.0, 3e-2);
+    CHECK(nn_far(rough, dx, ROWS * p.row) < 4e-2);
+    CHECK((near == kl) == (nn_mem_room(dev) > 0));
+    CHECK_OK(nn_head_kl(p.d, p.x, p.teacher, p.tx, ROWS, &again, NULL, 0.0f));
+    CHECK(again == kl);
+    free(rough);
     free(dx);
     close_pair(&p);
 }
