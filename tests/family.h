@@ -67,6 +67,17 @@ static inline dr_tensor family_tensor(dr_arena *a, const json_t *row)
     return t;
 }
 
+/* count values of that name by the formula, around 0; arena memory. */
+static inline float *family_values(dr_arena *a, const char *name, size_t count,
+                                   double scale)
+{
+    json_t *row = json_pack("[s, [I], f, f]", name, (json_int_t)count, 0.0, scale);
+    dr_tensor t = family_tensor(a, row);
+
+    json_decref(row);
+    return (float *)(uintptr_t)t.data;
+}
+
 typedef void family_writer(const char *path, const dr_tensor *list, size_t n);
 
 /* The weights in `files` files: stem.suffix, or stem-00001-of-00003.suffix and an index. */

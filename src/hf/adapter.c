@@ -298,9 +298,9 @@ done:
 /* A number that sorts modules as a layer has them, those outside layers last. */
 static long rank_of(const char *module)
 {
-    static const char *const leaves[] = {"q_proj",   "k_proj",       "v_proj",
-                                         "qkv_proj", "o_proj",       "gate_proj",
-                                         "up_proj",  "gate_up_proj", "down_proj"};
+    static const char *const leaves[] = {"q_proj", "k_proj",       "v_proj",    "qkv_proj",
+                                         "o_proj", "dense",        "gate_proj", "up_proj",
+                                         "fc1",    "gate_up_proj", "down_proj", "fc2"};
     const char *at = strstr(module, "layers."), *dot = strrchr(module, '.');
     long layer = at != NULL ? strtol(at + 7, NULL, 10) : 1 << 20;
     long leaf = 0;

@@ -50,3 +50,14 @@ finetune -m m --data_files data.jsonl -o longer --resume_from_checkpoint whole/c
 finetune -m m --data_files data.jsonl -o longer --resume_from_checkpoint m
 finetune -m m --data_files data.jsonl -o never --save_strategy no --save_total_limit 2
 "$drupe" inspect -m whole/checkpoint-4 | grep -v '^bytes'
+echo "- loftq, whose base and start are made again"
+finetune -m m --method loftq --data_files data.jsonl -o lq
+finetune -m m --method loftq --data_files data.jsonl -o again \
+    --resume_from_checkpoint lq/checkpoint-4 | grep steps
+for f in adapter/adapter_model.safetensors model/model.safetensors; do
+    cmp lq/$f again/$f && echo "the same $f"
+done
+finetune -m m --method loftq --loftq_iter 2 --data_files data.jsonl -o other \
+    --resume_from_checkpoint lq/checkpoint-4
+finetune -m m --method qlora --data_files data.jsonl -o other \
+    --resume_from_checkpoint lq/checkpoint-4

@@ -119,19 +119,6 @@ static void check_mutations(nn_device *dev, const char *name, const json_t *gold
 
 /* ---- LoRA ---- */
 
-/* A gradient's name, from which values and directions follow. */
-static float *formula(const char *name, size_t rows, size_t cols, double scale)
-{
-    json_t *row = json_pack("[s, [I, I], f, f]", name, (json_int_t)rows, (json_int_t)cols,
-                            0.0, scale);
-    dr_tensor t = family_tensor(&arena, row);
-    float *v = dr_calloc(rows * cols, sizeof(*v));
-
-    memcpy(v, t.data, rows * cols * sizeof(*v));
-    json_decref(row);
-    return v;
-}
-
 /* All linears of a model with an adapter on each. */
 typedef struct {
     const hf_model *m;
@@ -144,7 +131,9 @@ typedef struct {
 
 static float *adapter_part(const hf_linear *l, const char *part, size_t rows, size_t cols)
 {
-    return formula(dr_arena_printf(&arena, "%s.%s", l->path, part), rows, cols, 0.25);
+    const char *name = dr_arena_printf(&arena, "%s.%s", l->path, part);
+
+    return family_values(&arena, name, rows * cols, 0.25);
 }
 
 static void model_open(model *a, nn_device *dev, const hf_model *m, const json_t *lora,
@@ -180,8 +169,6 @@ static void model_close(model *a)
 {
     for (int layer = 0; layer < hf_model_config(a->m)->layers; layer++) {
         for (size_t i = 0; i < a->count; i++) {
-            free(nn_writable(a->loras[layer][i].a));
-            free(nn_writable(a->loras[layer][i].b));
             free(a->loras[layer][i].da);
             free(a->loras[layer][i].db);
         }
@@ -200,13 +187,13 @@ static void check_gradient(const float *grad, const char *name, size_t rows, siz
         norm += (double)grad[i] * (double)grad[i];
     bool ok = CHECK_NEAR(sqrt(norm) / length, 1.0, tol_grad);
     for (int k = 0; k < PROBES; k++) {
-        float *u = formula(dr_arena_printf(&arena, "%s.%d", name, k), rows, cols, 1.0);
+        const float *u = family_values(&arena, dr_arena_printf(&arena, "%s.%d", name, k),
+                                       rows * cols, 1.0);
         double sum = 0.0;
         for (size_t i = 0; i < rows * cols; i++)
             sum += (double)grad[i] * (double)u[i];
         sum -= json_number_value(json_array_get(want, (size_t)k));
         ok = CHECK_NEAR(sum / length, 0.0, tol_grad) && ok;
-        free(u);
     }
     if (!ok)
         (void)printf("  %s\n", name);
