@@ -13,6 +13,7 @@ typedef struct {
     const char *adapter_path;
     int method;
     int init_lora_weights;
+    int pissa_niter;
     int loftq_iter;
     int torch_dtype;
     int lora_r;
@@ -33,9 +34,10 @@ typedef struct {
     double adam_beta2;
     double adam_epsilon;
     double max_grad_norm;
+    double label_smoothing_factor;
     int seed;
     bool shuffle;
-    int logging_steps;
+    double logging_steps;
     int logging_strategy;
     bool logging_first_step;
     const char *lr_scheduler_kwargs;
@@ -44,13 +46,13 @@ typedef struct {
     const char *eval_split;
     const char *eval_data_files;
     int eval_strategy;
-    int eval_steps;
+    double eval_steps;
     bool load_best_model_at_end;
     int metric_for_best_model;
     int early_stopping_patience;
     double early_stopping_threshold;
     int save_strategy;
-    int save_steps;
+    double save_steps;
     int save_total_limit;
     const char *resume_from_checkpoint;
     const char *memory;
@@ -72,6 +74,7 @@ static const char *const schedules[] = {"constant",
                                         "inverse_sqrt",
                                         "cosine_with_min_lr",
                                         "warmup_stable_decay",
+                                        "reduce_lr_on_plateau",
                                         NULL};
 static const char *const whens[] = {"no", "steps", "epoch", NULL};
 static const char *const metrics[] = {"eval_loss", "loss", NULL};
@@ -122,7 +125,6 @@ static const char *const metrics[] = {"eval_loss", "loss", NULL};
         DR_REFUSED("dataloader_drop_last", "the last batch is trained on", NULL),          \
         DR_REFUSED("remove_unused_columns", "columns are chosen by name",                  \
                    "text_template"),                                                       \
-        DR_REFUSED("label_smoothing_factor", "it comes later", NULL),                      \
         DR_REFUSED("neftune_noise_alpha", "it comes later", "lora_dropout"),               \
         DR_REFUSED("torch_compile", "no Python is run", NULL),                             \
         DR_REFUSED("use_cpu", "training is on the CPU", NULL),                             \
@@ -151,6 +153,8 @@ static const dr_param params[] = {
     DR_CHOICE(options, init_lora_weights, .dflt = "true", .choices = inits,
               .help = "of lora: as nothing, A uniform or gaussian; pissa: as the largest "
                       "part of the weights"),
+    DR_INT(options, pissa_niter, .dflt = "0", .max = 1000,
+           .help = "of pissa: find that part by so many iterations; 0: exactly"),
     DR_INT(options, loftq_iter, .dflt = "1", .min = 1, .max = 100,
            .help = "of loftq: roundings of what the adapter leaves"),
     DR_INT(options, max_steps, .dflt = "-1", .min = -1, .max = 1e9,
@@ -176,11 +180,13 @@ static const dr_param params[] = {
     DR_FLOAT(options, adam_epsilon, .dflt = "1e-8", .max = 1, .help = "of AdamW"),
     DR_FLOAT(options, max_grad_norm, .dflt = "1", .max = 1e9,
              .help = "gradients are clipped to it; 0: never"),
+    DR_FLOAT(options, label_smoothing_factor, .dflt = "0", .max = 0.99,
+             .help = "share of a target's probability that is spread over all"),
     DR_INT(options, seed, .dflt = "42", .max = 2147483647,
            .help = "of order, start and dropout"),
     DR_BOOL(options, shuffle, .dflt = "true", .help = "a new order each epoch"),
-    DR_INT(options, logging_steps, .dflt = "0", .max = 1e9,
-           .help = "log the loss every so many steps"),
+    DR_FLOAT(options, logging_steps, .dflt = "0", .max = 1e9,
+             .help = "log the loss every so many steps, or share of all"),
     DR_CHOICE(options, logging_strategy, .dflt = "steps", .choices = whens,
               .help = "when the loss is logged"),
     DR_BOOL(options, logging_first_step, .dflt = "false", .help = "log the first, too"),
@@ -194,8 +200,9 @@ static const dr_param params[] = {
     DR_STR(options, eval_data_files, .help = "other files to evaluate on, read the same"),
     DR_CHOICE(options, eval_strategy, .choices = whens,
               .help = "when to evaluate between before and after (default: steps)"),
-    DR_INT(options, eval_steps, .dflt = "0", .max = 1e9,
-           .help = "evaluate every so many steps; 0: logging_steps, or 500"),
+    DR_FLOAT(options, eval_steps, .dflt = "0", .max = 1e9,
+             .help = "evaluate every so many steps, or share of all; 0: logging_steps, or "
+                     "500"),
     DR_BOOL(options, load_best_model_at_end, .dflt = "false",
             .help = "keep the adapter whose evaluation was best, not the last"),
     DR_CHOICE(options, metric_for_best_model, .dflt = "eval_loss", .choices = metrics,
@@ -206,8 +213,8 @@ static const dr_param params[] = {
              .help = "better by no more than this is not better"),
     DR_CHOICE(options, save_strategy, .dflt = "steps", .choices = whens,
               .help = "when a checkpoint is written"),
-    DR_INT(options, save_steps, .dflt = "500", .min = 1, .max = 1e9,
-           .help = "a checkpoint every so many steps"),
+    DR_FLOAT(options, save_steps, .dflt = "500", .min = 1e-9, .max = 1e9,
+             .help = "a checkpoint every so many steps, or share of all"),
     DR_INT(options, save_total_limit, .dflt = "0", .max = 1e9,
            .help = "so many checkpoints are kept; 0: all"),
     DR_STR(options, resume_from_checkpoint,
@@ -237,6 +244,7 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"use_rslora", NULL},
                                {"target_modules", NULL},
                                {"init_lora_weights", NULL},
+                               {"pissa_niter", NULL},
                                {"loftq_iter", NULL},
                                {"max_steps", NULL},
                                {"num_train_epochs", NULL},
@@ -251,6 +259,7 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"adam_beta2", NULL},
                                {"adam_epsilon", NULL},
                                {"max_grad_norm", NULL},
+                               {"label_smoothing_factor", NULL},
                                {"seed", NULL},
                                {"shuffle", NULL},
                                {"logging_steps", NULL},

@@ -13,8 +13,10 @@
  * enough).  Where the space ends before there are r values (a matrix of lower rank), a new
  * random direction goes on, until all of min(m, n) is spanned.
  *
- * Sources: Golub and Kahan 1965; Simon and Zha 2000; QL as in EISPACK's tql2 (Bowdler et
- * al. 1968).
+ * dr_svd_lowrank leaves all that out: a block of directions goes through A and back.
+ *
+ * Sources: Golub and Kahan 1965; Simon and Zha 2000; Halko et al. 2011; QL as in EISPACK's
+ * tql2 (Bowdler et al. 1968).
  */
 #include "core/svd.h"
 
@@ -90,6 +92,13 @@ static void add(double *restrict y, double f, const double *restrict x, size_t n
         y[i] += f * x[i];
 }
 
+CLONES
+static void add_row(double *restrict y, double f, const float *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += f * (double)x[i];
+}
+
 /* y[m] = A x. */
 CLONES
 static void times(const work *w, double *y, const double *x)
@@ -99,16 +108,11 @@ static void times(const work *w, double *y, const double *x)
 }
 
 /* y[n] = A^T x. */
-CLONES
-static void times_t(const work *w, double *restrict y, const double *x)
+static void times_t(const work *w, double *y, const double *x)
 {
     memset(y, 0, w->n * sizeof(*y));
-    for (size_t i = 0; i < w->m; i++) {
-        const float *restrict row = w->a + i * w->n;
-        double f = x[i];
-        for (size_t j = 0; j < w->n; j++)
-            y[j] += f * (double)row[j];
-    }
+    for (size_t i = 0; i < w->m; i++)
+        add_row(y, x[i], w->a + i * w->n, w->n);
 }
 
 /* x less its parts along the first `count` rows of basis; its length. */
@@ -421,5 +425,94 @@ dr_status dr_svd(double *s, float *u, float *v, const float *a, size_t m, size_t
     DR_TRY(vectors(&w, s, u, v, r));
 done:
     release(&w);
+    return st;
+}
+
+/* ---- subspace iteration ---- */
+
+/* y[r][rows] = A x for each of x[r][columns], or A^T; a row of A is read once for all. */
+static void times_all(const work *w, double *y, const double *x, size_t r, bool transposed)
+{
+    memset(y, 0, r * (transposed ? w->n : w->m) * sizeof(*y));
+    for (size_t i = 0; i < w->m; i++) {
+        const float *row = w->a + i * w->n;
+        for (size_t k = 0; k < r && !transposed; k++)
+            y[k * w->m + i] = dot_row(row, x + k * w->n, w->n);
+        for (size_t k = 0; k < r && transposed; k++)
+            add_row(y + k * w->n, x[k * w->m + i], row, w->n);
+    }
+}
+
+static void orthonormal(work *w, double *rows, size_t r, size_t n)
+{
+    w->scale = 0;
+    for (size_t i = 0; i < r; i++)
+        (void)settle(w, rows, i, n);
+}
+
+/* The small matrix b[r][n], whose rows are A's in a basis q[r][m], taken apart. */
+static dr_status from_basis(double *s, float *u, float *v, const double *b, const double *q,
+                            size_t m, size_t n, size_t r)
+{
+    float *small = NULL, *left = NULL;
+    double *sum = dr_calloc(m, sizeof(*sum));
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_big_alloc(&p, r * (n + r), sizeof(float), "a matrix in its subspace"));
+    small = p;
+    left = small + r * n;
+    for (size_t i = 0; i < r * n; i++)
+        small[i] = (float)b[i];
+    DR_TRY(dr_svd(s, left, v, small, r, n, r, 1e-10));
+    for (size_t i = 0; i < r; i++) {
+        memset(sum, 0, m * sizeof(*sum));
+        for (size_t k = 0; k < r; k++)
+            add(sum, (double)left[i * r + k], q + k * m, m);
+        for (size_t k = 0; k < m; k++)
+            u[i * m + k] = (float)sum[k];
+    }
+done:
+    dr_big_free(p);
+    free(sum);
+    return st;
+}
+
+dr_status dr_svd_lowrank(double *s, float *u, float *v, const float *a, size_t m, size_t n,
+                         size_t r, int iterations, uint64_t seed)
+{
+    work w = {.a = a, .m = m, .n = n, .most = m < n ? m : n};
+    /* The basis is of the longer side, as in torch: tall is A, else A^T. */
+    const bool tall = m >= n;
+    const size_t longer = tall ? m : n, other = tall ? n : m;
+    double *q, *x;
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(r == 0 || r > w.most || iterations < 0);
+    DR_TRY(check_finite(a, m * n));
+    DR_TRY(dr_big_alloc(&p, r * (m + n), sizeof(double), "singular vectors"));
+    q = p;
+    x = q + r * longer;
+    w.coef = dr_calloc(r + 1, sizeof(*w.coef));
+    dr_rng_init(&w.rng, seed, START);
+    for (size_t i = 0; i < r * other; i++)
+        x[i] = (double)dr_rng_normal(&w.rng);
+    for (int i = 0; i <= iterations; i++) {
+        if (i > 0)
+            orthonormal(&w, x, r, other);
+        times_all(&w, q, x, r, !tall);
+        orthonormal(&w, q, r, longer);
+        times_all(&w, x, q, r, tall);
+    }
+    if (tall)
+        DR_TRY(from_basis(s, u, v, x, q, m, n, r));
+    else
+        DR_TRY(from_basis(s, v, u, x, q, n, m, r));
+    for (size_t i = 0; i < r && !tall; i++)
+        fix_sign(u + i * m, v + i * n, m, n);
+done:
+    dr_big_free(p);
+    free(w.coef);
     return st;
 }

@@ -5,6 +5,7 @@
 #define DRUPE_CORE_SVD_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/status.h"
 
@@ -24,5 +25,17 @@
  */
 DR_MUST_USE dr_status dr_svd(double *s, float *u, float *v, const float *a, size_t m,
                              size_t n, size_t r, double tol);
+
+/*
+ * The same, about, by subspace iteration from random directions (Halko et al. 2011, as
+ * torch.svd_lowrank and PEFT's pissa_niter_N have it): iterations of 0 is one product with
+ * A and one with A^T, each more is two more; the space lacks the more of the r-th vector
+ * the nearer the values behind it are to it.  The same seed gives the same bytes.
+ *
+ * Memory: 2 r (m + n) doubles.  DR_EFORMAT and DR_ENOMEM as above.
+ */
+DR_MUST_USE dr_status dr_svd_lowrank(double *s, float *u, float *v, const float *a,
+                                     size_t m, size_t n, size_t r, int iterations,
+                                     uint64_t seed);
 
 #endif

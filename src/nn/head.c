@@ -317,14 +317,15 @@ done:
 
 /* Losses of the chunk's rows and, when dx is not NULL, their gradients put into place. */
 static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, float *dx,
-                            float grad_scale)
+                            float grad_scale, float smoothing)
 {
     dr_status st = DR_OK;
 
     DR_TRY(take(d, r, c->x, x));
     DR_TRY(logits_of(d, c, c->logits, c->x, r->n, false));
     DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
-                   grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap));
+                   grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap,
+                   smoothing));
     if (dx == NULL)
         return DR_OK;
     DR_TRY(head_back(d, c, r->n, false));
@@ -334,7 +335,8 @@ done:
 }
 
 dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets, size_t count,
-                       double *loss_sum, size_t *counted, float *dx, float grad_scale)
+                       double *loss_sum, size_t *counted, float *dx, float grad_scale,
+                       float smoothing)
 {
     dr_status st = DR_OK;
     size_t most = chunk_rows(d, count);
@@ -350,7 +352,7 @@ dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets, si
     DR_TRY(make_room(d, &c, most, true, dx != NULL));
     while (r.next < count) {
         DR_TRY(gather(d, &r, most));
-        DR_TRY(chunk_loss(d, &c, &r, x, dx, grad_scale));
+        DR_TRY(chunk_loss(d, &c, &r, x, dx, grad_scale, smoothing));
         for (size_t i = 0; i < r.n; i++)
             *loss_sum += r.losses[i];
         *counted += r.n;

@@ -271,13 +271,14 @@ DR_MUST_USE dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, siz
 DR_MUST_USE dr_status nn_head_logits(nn_decoder *d, float *logits, const float *x,
                                      size_t count);
 /*
- * Adds the cross entropy of targets (-100: ignored) to *loss_sum (a double, summed in row
- * order) and the number of targets counted to *counted.  dx (may be NULL) [count][D]
- * receives grad_scale * d(sum of losses)/dx.  V-sized rows exist for a chunk at a time.
+ * Adds the cross entropy of targets (-100: ignored), of whose probability `smoothing` is
+ * spread over the vocabulary, to *loss_sum (a double, summed in row order) and their number
+ * to *counted.  dx (may be NULL) [count][D] receives grad_scale * d(sum of losses)/dx.
+ * V-sized rows exist for a chunk at a time.
  */
 DR_MUST_USE dr_status nn_head_loss(nn_decoder *d, const float *x, const int32_t *targets,
                                    size_t count, double *loss_sum, size_t *counted,
-                                   float *dx, float grad_scale);
+                                   float *dx, float grad_scale, float smoothing);
 
 /*
  * The same for KL(teacher || d), summed over rows: x and teacher_x[count][D] are the last

@@ -21,13 +21,13 @@ dr_status pass_finetune_check(const pass_lora_config *c, const dr_param *params,
     for (size_t i = 0; i < count && given != NULL; i++) {
         if (!given[i])
             continue;
-        if (c->lr_scheduler_type == TRAIN_CONSTANT &&
+        if ((c->lr_scheduler_type == TRAIN_CONSTANT ||
+             c->lr_scheduler_type == TRAIN_PLATEAU) &&
             strncmp(params[i].name, "warmup_", 7) == 0)
-            return dr_fail(
-                DR_EUSAGE,
-                "%s has no effect with lr_scheduler_type constant; choose linear "
-                "or cosine",
-                params[i].name);
+            return dr_fail(DR_EUSAGE,
+                           "%s has no effect with lr_scheduler_type %s; choose linear or "
+                           "cosine",
+                           params[i].name, train_schedule_names[c->lr_scheduler_type]);
         if (c->max_steps > 0 && strcmp(params[i].name, "num_train_epochs") == 0)
             return dr_fail(DR_EUSAGE,
                            "num_train_epochs has no effect with max_steps %d; give "
@@ -36,6 +36,8 @@ dr_status pass_finetune_check(const pass_lora_config *c, const dr_param *params,
     }
     if (dr_param_given(params, count, given, "rank_dropout_scale") && c->rank_dropout == 0)
         return dr_fail(DR_EUSAGE, "rank_dropout_scale needs rank_dropout");
+    if (c->pissa_niter > 0 && c->init_lora_weights != TRAIN_INIT_PISSA)
+        return dr_fail(DR_EUSAGE, "pissa_niter needs init_lora_weights pissa");
     if (c->max_steps == 0)
         return dr_fail(DR_EUSAGE, "max_steps: 0 trains nothing; -1 means num_train_epochs");
     return pass_trainer_check(c, params, count, given);

@@ -43,26 +43,28 @@ typedef struct {
     double adam_beta2;
     double adam_epsilon;
     double max_grad_norm;
+    double label_smoothing_factor;
     int seed;
     bool shuffle;
-    int logging_steps;
+    double logging_steps;
     int logging_strategy;
     bool logging_first_step;
     const char *lr_scheduler_kwargs;
     int eval_strategy;
-    int eval_steps;
+    double eval_steps;
     bool load_best_model_at_end;
     int metric_for_best_model;
     int early_stopping_patience;
     double early_stopping_threshold;
     int save_strategy;
-    int save_steps;
+    double save_steps;
     int save_total_limit;
     bool save_quant_config; /* QLoRA: the base is left rounded, as it was trained on */
     bool double_quant;
-    int quant_type;                      /* of pass_quant_types */
-    int loftq_iter;                      /* LoftQ */
-    int init_lora_weights;               /* of pass_inits: train_init */
+    int quant_type;        /* of pass_quant_types */
+    int loftq_iter;        /* LoftQ */
+    int init_lora_weights; /* of pass_inits: train_init */
+    int pissa_niter;
     double rank_dropout, module_dropout; /* LoHa, LoKr */
     bool init_weights;
     const char *exclude_modules;

@@ -108,6 +108,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->rslora = c->use_rslora;
     o->dora = kind == PASS_KIND_DORA;
     o->init = (train_init)c->init_lora_weights;
+    o->pissa_niter = c->pissa_niter;
     o->loftq_iter = c->loftq_iter;
     if (kind == PASS_KIND_LOHA || kind == PASS_KIND_LOKR) {
         o->kind = kind == PASS_KIND_LOHA ? HF_ADAPTER_LOHA : HF_ADAPTER_LOKR;
@@ -131,6 +132,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->beta2 = c->adam_beta2;
     o->eps = c->adam_epsilon;
     o->max_grad_norm = c->max_grad_norm;
+    o->label_smoothing = c->label_smoothing_factor;
     o->seed = (uint64_t)c->seed;
     o->shuffle = c->shuffle;
     o->keep_bytes = (size_t)(job->memory_given ? job->memory_bytes : job->memory_bytes / 2);

@@ -12,6 +12,8 @@ static const dr_param params[] = {
     DR_CHOICE(pass_lora_config, init_lora_weights, .dflt = "true", .choices = pass_inits,
               .help = "how it begins: as nothing, A uniform or gaussian; pissa: as the "
                       "largest part of the weights"),
+    DR_INT(pass_lora_config, pissa_niter, .dflt = "0", .max = 1000,
+           .help = "of pissa: find that part by so many iterations; 0: exactly"),
     PASS_TRAINER_ROWS,
     PASS_TRAIN_REFUSED,
 };

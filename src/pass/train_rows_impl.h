@@ -79,8 +79,11 @@
                .help = "of order, init and dropout"),                                      \
         DR_BOOL(pass_lora_config, shuffle, .dflt = "true",                                 \
                 .help = "blocks in a new order each epoch"),                               \
-        DR_INT(pass_lora_config, logging_steps, .dflt = "0", .max = 1e9,                   \
-               .help = "log the loss every so many steps; 0: at the end"),                 \
+        DR_FLOAT(pass_lora_config, label_smoothing_factor, .dflt = "0", .max = 0.99,       \
+                 .help = "share of a target's probability that is spread over all"),       \
+        DR_FLOAT(pass_lora_config, logging_steps, .dflt = "0", .max = 1e9,                 \
+                 .help = "log the loss every so many steps, or share of all; 0: at the "   \
+                         "end"),                                                           \
         DR_CHOICE(pass_lora_config, logging_strategy, .dflt = "steps",                     \
                   .choices = pass_trainer_whens, .help = "when the loss is logged"),       \
         DR_BOOL(pass_lora_config, logging_first_step, .dflt = "false",                     \
@@ -88,8 +91,9 @@
         DR_CHOICE(pass_lora_config, eval_strategy, .dflt = "null",                         \
                   .choices = pass_trainer_whens,                                           \
                   .help = "when to evaluate between before and after (steps)"),            \
-        DR_INT(pass_lora_config, eval_steps, .dflt = "0", .max = 1e9,                      \
-               .help = "evaluate every so many steps; 0: logging_steps, or 500"),          \
+        DR_FLOAT(pass_lora_config, eval_steps, .dflt = "0", .max = 1e9,                    \
+                 .help = "evaluate every so many steps, or share of all; 0: "              \
+                         "logging_steps, or 500"),                                         \
         DR_BOOL(pass_lora_config, load_best_model_at_end, .dflt = "false",                 \
                 .help = "keep the adapter whose evaluation was best, not the last"),       \
         DR_CHOICE(pass_lora_config, metric_for_best_model, .dflt = "eval_loss",            \
@@ -100,8 +104,8 @@
                  .help = "better by no more than this is not better"),                     \
         DR_CHOICE(pass_lora_config, save_strategy, .dflt = "steps",                        \
                   .choices = pass_trainer_whens, .help = "when a checkpoint is written"),  \
-        DR_INT(pass_lora_config, save_steps, .dflt = "500", .min = 1, .max = 1e9,          \
-               .help = "a checkpoint every so many steps"),                                \
+        DR_FLOAT(pass_lora_config, save_steps, .dflt = "500", .min = 1e-9, .max = 1e9,     \
+                 .help = "a checkpoint every so many steps, or share of all"),             \
         DR_INT(pass_lora_config, save_total_limit, .dflt = "0", .max = 1e9,                \
                .help = "so many checkpoints are kept; 0: all"),                            \
         DR_CHOICE(pass_lora_config, torch_dtype, .dflt = "float32",                        \

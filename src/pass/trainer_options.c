@@ -1,6 +1,7 @@
 /*
  * trainer_options.c - the Trainer's words for schedules, logs and evaluations.
  */
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -32,6 +33,10 @@ typedef struct {
     {                                                                                      \
 #        name, offsetof(train_schedule_shape, name), true, 1, 1e9, takes                   \
     }
+#define PLATEAU_COUNT(name)                                                                \
+    {                                                                                      \
+#        name, offsetof(train_schedule_shape, name), true, 0, 1e9, BIT(PLATEAU)            \
+    }
 #define BIT(schedule) (1u << TRAIN_##schedule)
 
 static const shape_key shape_keys[] = {
@@ -39,10 +44,15 @@ static const shape_key shape_keys[] = {
          BIT(COSINE) | BIT(COSINE_RESTARTS) | BIT(COSINE_MIN) | BIT(STABLE_DECAY)),
     REAL(power, 1e-6, 100, BIT(POLYNOMIAL)),
     REAL(lr_end, 0, 1000, BIT(POLYNOMIAL)),
-    REAL(min_lr, 0, 1000, BIT(COSINE_MIN)),
+    REAL(min_lr, 0, 1000, BIT(COSINE_MIN) | BIT(PLATEAU)),
     REAL(min_lr_ratio, 0, 1, BIT(STABLE_DECAY)),
     COUNT(timescale, BIT(INVERSE_SQRT)),
     COUNT(num_decay_steps, BIT(STABLE_DECAY)),
+    REAL(factor, 0, 0.999999, BIT(PLATEAU)),
+    REAL(threshold, 0, 1000, BIT(PLATEAU)),
+    REAL(eps, 0, 1000, BIT(PLATEAU)),
+    PLATEAU_COUNT(patience),
+    PLATEAU_COUNT(cooldown),
     /* cosine_with_min_lr's word for the ratio */
     {"min_lr_rate", offsetof(train_schedule_shape, min_lr_ratio), false, 0, 1,
      BIT(COSINE_MIN)}};
@@ -54,6 +64,14 @@ static dr_status shape_member(train_schedule_shape *s, train_schedule schedule,
     size_t n = 0;
     dr_status st = DR_OK;
 
+    if (schedule == TRAIN_PLATEAU && strcmp(name, "threshold_mode") == 0) {
+        const char *mode = json_string_value(v);
+        s->absolute = mode != NULL && strcmp(mode, "abs") == 0;
+        if (mode == NULL || (!s->absolute && strcmp(mode, "rel") != 0))
+            return dr_fail(DR_EUSAGE, "lr_scheduler_kwargs: threshold_mode: expected rel "
+                                      "or abs");
+        return DR_OK;
+    }
     for (size_t i = 0; i < DR_COUNT(shape_keys); i++) {
         const shape_key *k = &shape_keys[i];
         if ((k->takes >> schedule & 1) == 0)
@@ -119,12 +137,21 @@ static dr_status no_effect(const char *name, const char *with)
     return dr_fail(DR_EUSAGE, "%s has no effect with %s", name, with);
 }
 
+/* Whole, or a share of all steps. */
+static dr_status check_steps(const char *name, double v)
+{
+    if (v < 1 || v == floor(v))
+        return DR_OK;
+    return dr_fail(DR_EUSAGE, "%s: expected a whole number or one below 1, found %g", name,
+                   v);
+}
+
 dr_status pass_trainer_check(const pass_lora_config *c, const dr_param *params,
                              size_t count, const unsigned char *given)
 {
     static const char *const stopping[] = {"early_stopping_patience",
                                            "load_best_model_at_end"};
-    train_schedule_shape s = {.lr_end = 1e-7};
+    train_schedule_shape s = TRAIN_SHAPE_DEFAULTS;
     bool never = c->eval_strategy == TRAIN_NEVER;
     dr_status st = DR_OK;
 
@@ -138,6 +165,12 @@ dr_status pass_trainer_check(const pass_lora_config *c, const dr_param *params,
     for (size_t i = 0; i < DR_COUNT(stopping) && never; i++)
         if (GIVEN(stopping[i]))
             DR_TRY(no_effect(stopping[i], "eval_strategy no"));
+    if (never && c->lr_scheduler_type == TRAIN_PLATEAU)
+        DR_FAIL(DR_EUSAGE, "lr_scheduler_type reduce_lr_on_plateau goes by evaluations; "
+                           "eval_strategy no has none");
+    DR_TRY(check_steps("logging_steps", c->logging_steps));
+    DR_TRY(check_steps("eval_steps", c->eval_steps));
+    DR_TRY(check_steps("save_steps", c->save_steps));
     if (GIVEN("early_stopping_threshold") && c->early_stopping_patience == 0)
         DR_FAIL(DR_EUSAGE, "early_stopping_threshold needs early_stopping_patience");
     if (GIVEN("metric_for_best_model") && c->early_stopping_patience == 0 &&
@@ -170,6 +203,15 @@ done:
     return st;
 }
 
+static dr_status needs_eval(const char *what)
+{
+    dr_status st = dr_fail(DR_EUSAGE, "%s needs data to evaluate on", what);
+
+    dr_hint("--eval_split 'train[90%%:]' --train_split 'train[:90%%]', or "
+            "--eval_data_files FILE");
+    return st;
+}
+
 dr_status pass_trainer_options(train_options *o, const pass_job *job,
                                const pass_lora_config *c)
 {
@@ -183,25 +225,24 @@ dr_status pass_trainer_options(train_options *o, const pass_job *job,
     for (size_t i = 0; i < DR_COUNT(of_eval) && job->eval == NULL; i++) {
         if (!dr_param_given(d->params, d->params_count, job->given, of_eval[i]))
             continue;
-        st = dr_fail(DR_EUSAGE, "%s needs data to evaluate on", of_eval[i]);
-        dr_hint("--eval_split 'train[90%%:]' --train_split 'train[:90%%]', or "
-                "--eval_data_files FILE");
-        goto done;
+        DR_TRY(needs_eval(of_eval[i]));
     }
+    if (c->lr_scheduler_type == TRAIN_PLATEAU && job->eval == NULL)
+        DR_TRY(needs_eval("lr_scheduler_type reduce_lr_on_plateau"));
     DR_TRY(shape(&o->shape, c));
     o->log_when = (train_when)c->logging_strategy;
-    o->logging_steps = (size_t)c->logging_steps;
+    o->logging_steps = c->logging_steps;
     o->log_first = c->logging_first_step;
     o->eval_when = c->eval_strategy < 0 ? TRAIN_STEPS : (train_when)c->eval_strategy;
-    o->eval_steps = c->eval_steps > 0      ? (size_t)c->eval_steps
-                    : c->logging_steps > 0 ? (size_t)c->logging_steps
+    o->eval_steps = c->eval_steps > 0      ? c->eval_steps
+                    : c->logging_steps > 0 ? c->logging_steps
                                            : EVAL_STEPS;
     o->load_best = c->load_best_model_at_end;
     o->patience = (size_t)c->early_stopping_patience;
     o->threshold = c->early_stopping_threshold;
     o->checkpoints = job->checkpoints;
     o->save_when = (train_when)c->save_strategy;
-    o->save_steps = (size_t)c->save_steps;
+    o->save_steps = c->save_steps;
     o->save_limit = (size_t)c->save_total_limit;
     o->resume = job->resume;
     if (job->resume != NULL && strcasecmp(job->resume, "true") == 0)

@@ -31,7 +31,7 @@ static size_t evaluations(const trainer *t, const train_report *r)
     if (t->o->eval == NULL)
         return 0;
     if (t->o->eval_when == TRAIN_STEPS && t->o->eval_steps > 0)
-        return left / t->o->eval_steps + 1;
+        return left / train_every(t->o->eval_steps, r->total) + 1;
     return t->o->eval_when == TRAIN_EPOCH ? left / r->epoch_steps + 1 : 1;
 }
 

@@ -151,7 +151,7 @@ done:
 /* May a run go on for longer than was meant?  Where the rate does not ask how long. */
 static bool open_ended(const train_options *o)
 {
-    return o->schedule == TRAIN_CONSTANT ||
+    return o->schedule == TRAIN_CONSTANT || o->schedule == TRAIN_PLATEAU ||
            ((o->schedule == TRAIN_CONSTANT_WARMUP || o->schedule == TRAIN_INVERSE_SQRT) &&
             o->warmup_steps > 0);
 }

@@ -11,6 +11,12 @@
  *     cosine_with_min_lr             cosine down to min_lr, or min_lr_rate of the rate
  *     warmup_stable_decay            the last num_decay_steps fall, as a cosine, to
  *                                    min_lr_ratio of the rate, where the warmup begins
+ *     reduce_lr_on_plateau           without a warmup; times factor (0.1), to min_lr at
+ *                                    least, after more than patience (10) evaluations that
+ *                                    were not better by threshold (1e-4 of the best); then
+ *                                    cooldown (0) of them do not count (torch 2.15)
+ *
+ * The last is computed anew from all evaluations, so that a checkpoint need not hold it.
  */
 #include <math.h>
 
@@ -25,6 +31,7 @@ const char *const train_schedule_names[] = {"constant",
                                             "inverse_sqrt",
                                             "cosine_with_min_lr",
                                             "warmup_stable_decay",
+                                            "reduce_lr_on_plateau",
                                             NULL};
 
 static const double pi = 3.14159265358979323846;
@@ -48,6 +55,7 @@ static double share(const train_options *o, size_t k, size_t warmup, size_t tota
     switch (o->schedule) {
     case TRAIN_CONSTANT:
     case TRAIN_CONSTANT_WARMUP:
+    case TRAIN_PLATEAU:
         break;
     case TRAIN_LINEAR:
         return 1 - done;
@@ -88,7 +96,7 @@ double train_rate(const train_options *o, size_t k, size_t total)
 {
     size_t warmup = o->warmup_steps;
 
-    if (o->schedule == TRAIN_CONSTANT)
+    if (o->schedule == TRAIN_CONSTANT || o->schedule == TRAIN_PLATEAU)
         return o->learning_rate;
     if (warmup == 0)
         warmup = (size_t)ceil((double)total * o->warmup_ratio);
@@ -97,4 +105,36 @@ double train_rate(const train_options *o, size_t k, size_t total)
         return o->learning_rate * (low + (1 - low) * (double)k / (double)warmup);
     }
     return o->learning_rate * share(o, k, warmup, total);
+}
+
+double train_plateau_rate(const train_options *o, const train_eval *evals, size_t count)
+{
+    const train_schedule_shape *s = &o->shape;
+    double rate = o->learning_rate, best = (double)INFINITY;
+    size_t waited = 0, cooling = 0;
+
+    for (size_t i = 1; i < count; i++) {
+        double loss = evals[i].loss;
+        double least = s->absolute ? best - s->threshold : best * (1 - s->threshold);
+        waited = loss < least ? 0 : waited + 1;
+        best = loss < least ? loss : best;
+        if (cooling > 0) {
+            cooling--;
+            waited = 0;
+        }
+        if (waited <= s->patience)
+            continue;
+        double next = fmax(rate * s->factor, s->min_lr);
+        rate = rate - next > s->eps ? next : rate;
+        cooling = s->cooldown;
+        waited = 0;
+    }
+    return rate;
+}
+
+double train_rate_of(const train_options *o, const train_report *r, size_t k)
+{
+    if (o->schedule == TRAIN_PLATEAU)
+        return train_plateau_rate(o, r->evals, r->eval_count);
+    return train_rate(o, k, r->total);
 }

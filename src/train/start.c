@@ -36,7 +36,7 @@ typedef struct {
 /* Largest part of rank r of w[n_out][n_in], each half with the square roots of values over
  * `scale`, into a[r][n_in] and b[n_out][r]. */
 static dr_status factors(float *a, float *b, const float *w, const hf_lora_module *mod,
-                         double scale)
+                         double scale, const train_options *o)
 {
     size_t r = (size_t)mod->r, m = mod->n_out, n = mod->n_in;
     double *s = dr_calloc(r, sizeof(*s));
@@ -48,7 +48,11 @@ static dr_status factors(float *a, float *b, const float *w, const hf_lora_modul
                 "%s: a rank of %zu, its weights [%zu, %zu] have no more than %zu",
                 mod->module, r, m, n, m < n ? m : n);
     DR_TRY(dr_big_alloc(&u, r * m, sizeof(float), "singular vectors"));
-    DR_TRYF(dr_svd(s, u, a, w, m, n, r, TOLERANCE), "%s", mod->module);
+    if (o->pissa_niter > 0)
+        DR_TRYF(dr_svd_lowrank(s, u, a, w, m, n, r, o->pissa_niter, o->seed), "%s",
+                mod->module);
+    else
+        DR_TRYF(dr_svd(s, u, a, w, m, n, r, TOLERANCE), "%s", mod->module);
     for (size_t i = 0; i < r; i++) {
         float root = (float)sqrt(s[i] / scale);
         for (size_t k = 0; k < n; k++)
@@ -94,7 +98,7 @@ static dr_status loftq(const job *j, float *a, float *b, float *w, float *rest,
         hf_bnb_round(e, count, &nf4);
         for (size_t k = 0; k < count; k++)
             e[k] = w[k] - e[k];
-        DR_TRY(factors(a, b, e, mod, 1));
+        DR_TRY(factors(a, b, e, mod, 1, j->o));
     }
 done:
     dr_big_free(error);
@@ -118,7 +122,7 @@ static dr_status module_task(void *ctx, size_t task, int worker)
     if (j->rest != NULL)
         DR_TRY(loftq(j, a, b, w, j->rest[task], mod));
     else
-        DR_TRY(factors(a, b, w, mod, (double)mod->scale));
+        DR_TRY(factors(a, b, w, mod, (double)mod->scale, j->o));
 done:
     dr_big_free(w);
     return st;

@@ -27,7 +27,8 @@ typedef enum {
     TRAIN_CONSTANT_WARMUP,
     TRAIN_INVERSE_SQRT,
     TRAIN_COSINE_MIN,
-    TRAIN_STABLE_DECAY
+    TRAIN_STABLE_DECAY,
+    TRAIN_PLATEAU /* needs evaluations */
 } train_schedule;
 extern const char *const train_schedule_names[]; /* ends with NULL */
 
@@ -35,7 +36,15 @@ extern const char *const train_schedule_names[]; /* ends with NULL */
 typedef struct {
     double num_cycles, power, lr_end, min_lr, min_lr_ratio;
     size_t timescale, num_decay_steps;
+    double factor, threshold, eps; /* of TRAIN_PLATEAU, with min_lr */
+    size_t patience, cooldown;
+    bool absolute; /* threshold_mode abs, not rel */
 } train_schedule_shape;
+#define TRAIN_SHAPE_DEFAULTS                                                               \
+    {                                                                                      \
+        .power = 1, .lr_end = 1e-7, .factor = 0.1, .threshold = 1e-4, .eps = 1e-8,         \
+        .patience = 10                                                                     \
+    }
 
 /* When something is done: never, every so many steps, at each epoch's end. */
 typedef enum { TRAIN_NEVER, TRAIN_STEPS, TRAIN_EPOCH } train_when;
@@ -81,6 +90,7 @@ typedef struct {
     bool random_start;     /* of both: no factor begins at zero (init_weights false) */
     bool dora;             /* with magnitudes */
     train_init init;
+    int pissa_niter;         /* 0: exact; or iterations of a randomized start */
     int loftq_iter;          /* of train_loftq: 1 */
     const hf_adapter *start; /* what train_loftq made; NULL: none */
     const hf_bnb *base_grid; /* the base's linears are rounded to it; NULL: as they are */
@@ -101,25 +111,25 @@ typedef struct {
     size_t warmup_steps;        /* wins over the ratio */
     double weight_decay, beta1, beta2, eps; /* 0, .9, .999, 1e-8 */
     double max_grad_norm;                   /* 1; 0: no clipping */
+    double label_smoothing;                 /* of the training's loss alone */
     uint64_t seed;                          /* 42 */
     bool shuffle;      /* torch.randperm of each epoch, seeded as the Trainer's */
     size_t keep_bytes; /* memory to use; 0: half of the machine's */
     bool strict;       /* and no more: DR_ENOMEM when it cannot do with that */
 
-    train_when log_when;  /* lines of the log, and entries of the history */
-    size_t logging_steps; /* of TRAIN_STEPS */
-    bool log_first;       /* the first step, too */
+    /* Of TRAIN_STEPS: so many, or below 1 a share of all steps. */
+    double logging_steps, eval_steps, save_steps;
+    train_when log_when; /* lines of the log, and entries of the history */
+    bool log_first;      /* the first step, too */
 
     const train_blocks *eval; /* NULL: nothing is evaluated */
     train_when eval_when;     /* beside the base before and the adapter after */
-    size_t eval_steps;
     bool load_best;   /* write the adapter whose evaluation was best, not the last */
     size_t patience;  /* stop after so many evaluations without a better one; 0: never */
     double threshold; /* by more than this is better, for patience */
 
     const char *checkpoints; /* folder that holds them; NULL: there are none */
     train_when save_when;
-    size_t save_steps;
     size_t save_limit;  /* the last ones stay; 0: all */
     const char *resume; /* a checkpoint, or a folder of them; NULL: from the start */
     /* What a checkpoint must have been made with: names and values, for messages; NULL:

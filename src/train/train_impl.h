@@ -109,6 +109,11 @@ DR_MUST_USE dr_status train_adamw_step(nn_device *dev, train_state *s, const tra
 
 /* Learning rate of optimizer step k (from 0) of total, as transformers' schedules. */
 double train_rate(const train_options *o, size_t k, size_t total);
+/* The same where it depends on the evaluations so far, the base's first: reduced after so
+ * many in a row that were not better (torch's ReduceLROnPlateau). */
+double train_plateau_rate(const train_options *o, const train_eval *evals, size_t count);
+/* Either, of step k, which is the next or the last one of r. */
+double train_rate_of(const train_options *o, const train_report *r, size_t k);
 
 /* ---- the order of blocks ---- */
 
@@ -181,6 +186,8 @@ void train_targets(trainer *t, const train_blocks *b, size_t i);
 
 /* ---- what is done beside the steps (train_watch.c) ---- */
 
+/* What logging_steps and the like are of so many steps in all. */
+size_t train_every(double every, size_t total);
 /* Room for it. */
 void train_watch_open(trainer *t, train_report *r);
 /* Evaluates the base; then what is due after step r->steps; then what is due at the end,

@@ -279,7 +279,7 @@ static dr_status run_block(trainer *t, size_t block, float grad_scale, double *l
         DR_TRY(teach(t, block, grad_scale, loss_sum, counted));
     else
         DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx,
-                            grad_scale));
+                            grad_scale, (float)t->o->label_smoothing));
     DR_TRY(backward(t, n));
 done:
     return st;
@@ -330,11 +330,12 @@ done:
     return st;
 }
 
-static dr_status update(trainer *t, size_t k, size_t total, double *norm)
+static dr_status update(trainer *t, train_report *r)
 {
     const train_options *o = t->o;
     nn_device *dev = nn_decoder_device(t->dec);
-    double clip = 1;
+    size_t k = r->steps;
+    double clip = 1, *norm = &r->grad_norms[k];
     dr_status st = DR_OK;
 
     DR_TRY(train_grad_norm(norm, dev, &t->state));
@@ -345,7 +346,7 @@ static dr_status update(trainer *t, size_t k, size_t total, double *norm)
         clip = o->max_grad_norm / (*norm + 1e-6);
         clip = clip < 1 ? clip : 1;
     }
-    const train_adamw adam = {train_rate(o, k, total), o->beta1, o->beta2, o->eps,
+    const train_adamw adam = {train_rate_of(o, r, k), o->beta1, o->beta2, o->eps,
                               o->weight_decay};
     DR_TRY(train_adamw_step(dev, &t->state, &adam, k + 1, clip));
     train_params_changed(t);
@@ -362,7 +363,7 @@ static dr_status step(trainer *t, train_report *r, dr_progress *progress)
     dr_status st = DR_OK;
 
     DR_TRYF(run_step(t, k, &r->losses[k], &r->tokens), "step %zu of %zu", k + 1, r->total);
-    DR_TRY(update(t, k, r->total, &r->grad_norms[k]));
+    DR_TRY(update(t, r));
     r->steps = k + 1;
     r->session_tokens += r->tokens - before;
     start = dr_now_s() - start;

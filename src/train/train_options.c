@@ -17,7 +17,7 @@ void train_options_default(train_options *o)
                          .accumulation = 1,
                          .learning_rate = 2e-4,
                          .schedule = TRAIN_CONSTANT,
-                         .shape = {.power = 1, .lr_end = 1e-7},
+                         .shape = TRAIN_SHAPE_DEFAULTS,
                          .warmup_ratio = 0.03,
                          .beta1 = 0.9,
                          .beta2 = 0.999,

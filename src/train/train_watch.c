@@ -16,13 +16,21 @@
 #include "core/mem.h"
 #include "train/train_impl.h"
 
-static bool due(const train_report *r, train_when when, size_t every)
+/* The share is rounded up, as the Trainer does. */
+size_t train_every(double every, size_t total)
 {
+    return (size_t)(every < 1 ? ceil(every * (double)total) : every);
+}
+
+static bool due(const train_report *r, train_when when, double every)
+{
+    size_t steps = train_every(every, r->total);
+
     switch (when) {
     case TRAIN_NEVER:
         break;
     case TRAIN_STEPS:
-        return every > 0 && r->steps % every == 0;
+        return steps > 0 && r->steps % steps == 0;
     case TRAIN_EPOCH:
         return r->steps % r->epoch_steps == 0 || r->steps == r->total;
     }
@@ -40,7 +48,7 @@ static json_t *entry(const train_report *r)
 /* The mean loss since the last entry, as the Trainer logs it. */
 static void log_step(trainer *t, train_report *r)
 {
-    double sum = 0, rate = train_rate(t->o, r->steps - 1, r->total);
+    double sum = 0, rate = train_rate_of(t->o, r, r->steps - 1);
     double norm = r->grad_norms[r->steps - 1];
     json_t *e = entry(r);
 
@@ -85,8 +93,8 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
         DR_TRY(dr_cancelled_check());
         train_targets(t, b, i);
         DR_TRY(train_forward(t, b, i, adapter));
-        DR_TRY(
-            nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL, 0));
+        DR_TRY(nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL,
+                            0, 0));
         blocks[i] = counted > 0 ? sum / (double)counted : (double)NAN;
         total += sum;
         all += counted;

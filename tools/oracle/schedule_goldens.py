@@ -2,10 +2,12 @@
 """Learning rates by transformers, for tests/unit/train/schedule_test.c.
 
 schedule_goldens.py REPO   writes tests/golden/train/schedules.json: for each schedule, with
-what lr_scheduler_kwargs it had, the rate of steps 0 to 40 of 40, the first 7 being warmup.
+what lr_scheduler_kwargs it had, the rate of steps 0 to 40 of 40, the first 7 being warmup; of
+reduce_lr_on_plateau the rates after each of the evaluations in `losses`, the first before all.
 """
 import json
 import pathlib
+import random
 import sys
 
 import torch
@@ -34,6 +36,20 @@ for name, kwargs in CASES:
         optimizer.step()
         scheduler.step()
     cases.append({"name": name, "kwargs": kwargs, "rates": rates})
+rng = random.Random(3)
+losses = [2 * 0.93 ** min(i, 12) + 0.02 * rng.random() for i in range(60)]
+for kwargs in ({}, {"patience": 2}, {"patience": 1, "factor": 0.5, "cooldown": 3},
+               {"patience": 0, "threshold": 0.05, "threshold_mode": "abs", "min_lr": 1e-4},
+               {"patience": 0, "factor": 0.2, "eps": 1e-5}):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    scheduler = transformers.get_scheduler("reduce_lr_on_plateau", optimizer,
+                                           scheduler_specific_kwargs=dict(kwargs))
+    rates = [RATE]
+    for loss in losses:
+        scheduler.step(loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+    cases.append({"name": "reduce_lr_on_plateau", "kwargs": kwargs, "rates": rates})
 OUT.write_text(json.dumps({"transformers": transformers.__version__,
                            "learning_rate": RATE, "steps": STEPS, "warmup": WARMUP,
+                           "losses": losses,
                            "cases": cases}, indent=1) + "\n")

@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 import transformers
 from peft.utils.loftq_utils import _low_rank_decomposition
+from transformers.trainer_pt_utils import LabelSmoother
 
 REPO = pathlib.Path(sys.argv[1])
 OUT = REPO / "tests/golden/train"
@@ -105,6 +106,7 @@ CASES = {
     "rslora": dict(config=lora(use_rslora=True)),
     "dora": dict(config=lora(use_dora=True, target_modules=MORE)),
     "dora_qwen2": dict(family="qwen2", config=lora(use_dora=True, target_modules=ALL)),
+    "smoothed": dict(smoothing=0.1),  # from lora's start, whose folder is not written again
     "qlora": dict(config=lora(target_modules=ALL), four=False),
     "qlora_double": dict(config=lora(target_modules=ALL), four=True),
     "pissa": dict(config=lora(init_lora_weights="pissa")),
@@ -150,25 +152,30 @@ def save(model, folder, family, **more):
         f.chmod(0o644)
 
 
-def one(name, ids, family="llama", config=None, four=None, loftq=0):
+def one(name, ids, family="llama", config=None, four=None, loftq=0, smoothing=0.0):
     out = OUT if name == "lora" else OUT / name
+    smoother = LabelSmoother(epsilon=smoothing)
     base = transformers.AutoModelForCausalLM.from_pretrained(
         REPO / "tests/golden/tiny" / family, dtype=torch.float32, attn_implementation="eager")
     if four is not None:
         round_base(base, four)
     ids = ids % base.config.vocab_size
     plain = copy.deepcopy(base)
-    model = peft.get_peft_model(base, config)
+    if smoothing:
+        model = peft.PeftModel.from_pretrained(base, OUT / "start", is_trainable=True)
+    else:
+        model = peft.get_peft_model(base, config)
     if loftq:
         globals()["loftq"](model, plain, loftq)
-    if name not in ("pissa", "loftq", "loftq_3"):
+    if name not in ("pissa", "loftq", "loftq_3", "smoothed"):
         for key, p in model.named_parameters():
             if any(z in key for z in ZEROS):  # zeros hide half of the gradients
                 torch.nn.init.normal_(p, std=0.05)
             if "magnitude" in key:
                 p.data *= 1 + 0.1 * torch.rand_like(p)
     out.mkdir(parents=True, exist_ok=True)
-    save(model, out / "start", family)
+    if not smoothing:
+        save(model, out / "start", family)
     if four is not None or loftq:
         layer = "model.layers.1.self_attn.k_proj"
         weight = model.base_model.model.get_submodule(layer).base_layer.weight
@@ -185,7 +192,11 @@ def one(name, ids, family="llama", config=None, four=None, loftq=0):
         group = groups[step % len(groups)]
         total = 0.0
         for batch in group:
-            loss = model(input_ids=batch, labels=batch).loss / len(group)
+            made = model(input_ids=batch, labels=batch)
+            loss = made.loss
+            if smoothing:
+                loss = smoother(made, batch, shift_labels=True)
+            loss = loss / len(group)
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0).item()

@@ -68,7 +68,8 @@ typedef struct {
     void (*dropout)(float *y, const float *x, size_t first, size_t count,
                     const nn_mask *mask, bool acc);
     double (*kl)(float *s, const float *t, size_t v, float grad_scale, float cap);
-    double (*xent)(float *logits, size_t v, size_t target, float grad_scale, float cap);
+    double (*xent)(float *logits, size_t v, size_t target, float grad_scale, float cap,
+                   float smoothing);
     void (*softmax)(const cpu_softmax *s);
     /* p[keys][nr] = exp(p - lse); ds = p * (ds - delta); lse, delta [nr]. */
     void (*softmax_back)(float *p, float *ds, size_t keys, size_t nr, const float *lse,

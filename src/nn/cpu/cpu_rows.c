@@ -20,7 +20,7 @@ typedef struct {
     const float *x, *x2, *w, *bias;
     float *kept;
     size_t heads, ld; /* runs of a row, rows apart */
-    float eps, cap;
+    float eps, cap, smoothing;
     nn_act act;
     const nn_attn_shape *shape;
     int sign;
@@ -317,13 +317,13 @@ static dr_status xent_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     for (size_t r = row; r < row + n; r++)
-        j->loss[r] =
-            j->k->xent(j->y + r * j->d, j->d, (size_t)j->targets[r], j->eps, j->cap);
+        j->loss[r] = j->k->xent(j->y + r * j->d, j->d, (size_t)j->targets[r], j->eps,
+                                j->cap, j->smoothing);
     return DR_OK;
 }
 
 dr_status cpu_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
-                   size_t m, size_t v, float grad_scale, float cap)
+                   size_t m, size_t v, float grad_scale, float cap, float smoothing)
 {
     job j = {.loss = loss,
              .y = logits,
@@ -331,7 +331,8 @@ dr_status cpu_xent(nn_device *dev, double *loss, float *logits, const int32_t *t
              .m = m,
              .d = v,
              .eps = grad_scale,
-             .cap = cap};
+             .cap = cap,
+             .smoothing = smoothing};
 
     return run(dev, &j, xent_task);
 }

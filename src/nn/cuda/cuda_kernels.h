@@ -49,7 +49,7 @@ int cu_scale_cap(cu_stream s, float *x, size_t count, float scale, float cap);
 int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t seed,
                uint64_t stream, uint32_t threshold, float scale, bool acc);
 int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
-            size_t v, float grad_scale, float cap);
+            size_t v, float grad_scale, float cap, float smoothing);
 int cu_kl(cu_stream s, double *kl, float *student, const float *teacher, size_t m, size_t v,
           float grad_scale, float cap);
 /* dst[terms][rows][ldd] = bf16 terms whose sum is src[rows][lds]. */

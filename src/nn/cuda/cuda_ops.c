@@ -409,7 +409,7 @@ dr_status cuda_adamw(nn_device *dev, float *param, float *grad, float *m, float 
 }
 
 dr_status cuda_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
-                    size_t m, size_t v, float grad_scale, float cap)
+                    size_t m, size_t v, float grad_scale, float cap, float smoothing)
 {
     size_t ld = m;
     cu_call k;
@@ -431,7 +431,7 @@ dr_status cuda_xent(nn_device *dev, double *loss, float *logits, const int32_t *
         float *out;
     } its = {.in = read};
     CU_LAUNCH(&k, cu_xent(k.c->stream, loss_, written != NULL ? written : its.out, targets_,
-                          m, v, grad_scale, cap));
+                          m, v, grad_scale, cap, smoothing));
     return cu_end(&k);
 }
 

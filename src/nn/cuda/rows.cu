@@ -409,13 +409,14 @@ int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t see
 /* ---- cross entropy ---- */
 
 __global__ static void xent(double *loss, float *logits, const int32_t *targets, size_t v,
-                            float grad_scale, float cap)
+                            float grad_scale, float cap, float smoothing)
 {
     __shared__ float room[WARP];
     __shared__ double wide[WARP];
     float *x = logits + blockIdx.x * v, top = -INFINITY;
     size_t target = (size_t)targets[blockIdx.x];
-    double sum = 0;
+    float one = 1.0f - smoothing, low = smoothing / (float)v;
+    double sum = 0, all = 0;
 
     for (size_t i = threadIdx.x; i < v; i += blockDim.x)
         top = fmaxf(top, x[i]);
@@ -423,23 +424,29 @@ __global__ static void xent(double *loss, float *logits, const int32_t *targets,
     for (size_t i = threadIdx.x; i < v; i += blockDim.x)
         sum += (double)expf(x[i] - top);
     sum = block_sum(sum, wide);
+    for (size_t i = threadIdx.x; i < v && smoothing != 0.0f; i += blockDim.x)
+        all += (double)x[i];
+    if (smoothing != 0.0f) /* the same for all threads */
+        all = block_sum(all, wide) / (double)v - (double)x[target];
     if (threadIdx.x == 0)
-        loss[blockIdx.x] = log(sum) + (double)top - (double)x[target];
+        loss[blockIdx.x] =
+            log(sum) + (double)top - (double)x[target] - (double)smoothing * all;
     if (grad_scale == 0.0f)
         return;
     __syncthreads(); /* the target's logit has been read */
     float inv = (float)(1.0 / sum);
     for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
-        float p = expf(x[i] - top) * inv - (i == target ? 1.0f : 0.0f);
+        float p = expf(x[i] - top) * inv - low - (i == target ? one : 0.0f);
         float t = cap != 0.0f ? x[i] / cap : 0.0f;
         x[i] = grad_scale * p * (1.0f - t * t);
     }
 }
 
 int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
-            size_t v, float grad_scale, float cap)
+            size_t v, float grad_scale, float cap, float smoothing)
 {
-    xent<<<(unsigned)m, 2 * THREADS, 0, s>>>(loss, logits, targets, v, grad_scale, cap);
+    xent<<<(unsigned)m, 2 * THREADS, 0, s>>>(loss, logits, targets, v, grad_scale, cap,
+                                             smoothing);
     return cudaGetLastError();
 }
 

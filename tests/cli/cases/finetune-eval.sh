@@ -40,6 +40,15 @@ at adapter_step
 # shellcheck disable=SC2086
 "$drupe" $base --eval_data_files few.jsonl --learning_rate 0 -o g >said 2>&1
 sed -n '/^evaluation/p; s/^\(perplexity [a-z]*\) .*/\1/p' said
+echo "- a rate that falls behind evaluations; steps as shares"
+# shellcheck disable=SC2086
+"$drupe" $base --eval_data_files few.jsonl --learning_rate 1e-3 --eval_steps 0.2 \
+    --save_steps 0.4 --logging_steps 0.2 --lr_scheduler_type reduce_lr_on_plateau \
+    --lr_scheduler_kwargs '{"patience": 0, "threshold": 99, "threshold_mode": "abs"}' \
+    --json -o h >said 2>&1
+grep -c '"eval_loss"' said
+grep '"learning_rate"' said
+ls -d h/checkpoint-*
 # what is refused
 # shellcheck disable=SC2086
 no() { try $base -o no "$@"; }
@@ -76,3 +85,10 @@ cmp saved/adapter/adapter_model.safetensors "$found" && echo "the same adapter"
 find again -name trainer_state.json -o -name report.html | head -n 1 | xargs grep -c eval >/dev/null
 sed 's/"eval_data_config": "eval_data"/"eval_data_config": "nothing"/' saved.json >bad.json
 try run --config bad.json
+no --lr_scheduler_type reduce_lr_on_plateau
+no --lr_scheduler_type reduce_lr_on_plateau --eval_data_files few.jsonl --eval_strategy no
+no --lr_scheduler_type reduce_lr_on_plateau --eval_data_files few.jsonl --warmup_steps 2
+no --lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs '{"factor": 2}'
+no --lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs '{"threshold_mode": 1}'
+no --save_steps 2.5
+no --label_smoothing_factor 1

@@ -33,6 +33,9 @@ finetune -m loftq/model --method lora -a loftq/adapter -o on && echo "goes on ov
 finetune -m m --init_lora_weights pissa --lora_r 4 -o pissa &&
     grep -e '"r"' -e alpha pissa/adapter/adapter_config.json
 finetune -m m --method dora --init_lora_weights pissa -o on
+finetune -m m --init_lora_weights pissa --pissa_niter 4 --lora_r 4 -o pissa4 &&
+    grep -e '"r"' pissa4/adapter/adapter_config.json
+finetune -m m --pissa_niter 4 -o on
 finetune -m m --loftq_iter 3 -o on
 finetune -m q/model --method dora --lora_r 4 -o on && echo "dora on a packed base"
 finetune -m m --method loha --use_rslora -o on

@@ -155,6 +155,55 @@ static void test_noise(size_t m, size_t n, size_t r)
     free(again);
 }
 
+/* By subspace iteration: a matrix that falls fast as it is; of noise a part, more of it
+ * with each iteration, never more than there is. */
+static void test_lowrank(size_t m, size_t n, size_t r)
+{
+    float *a = calloc(m * n, sizeof(*a)), *u = calloc(r * m, sizeof(*u));
+    float *v = calloc(r * n, sizeof(*v)), *again = calloc(r * n, sizeof(*again));
+    double *s = calloc(r, sizeof(*s)), *x = calloc(r * m, sizeof(*x)), best = 0, was = 0;
+    double *y = calloc(r * n, sizeof(*y));
+    dr_rng rng;
+
+    random_rows(x, r, m, 3);
+    random_rows(y, r, n, 4);
+    for (size_t i = 0; i < m * n; i++)
+        for (size_t k = 0; k < r; k++)
+            a[i] += (float)(pow(0.7, (double)k) * x[k * m + i / n] * y[k * n + i % n]);
+    CHECK_OK(dr_svd_lowrank(s, u, v, a, m, n, r, 4, 7));
+    for (size_t k = 0; k < r; k++) {
+        CHECK_NEAR(s[k], pow(0.7, (double)k), 1e-6);
+        CHECK(residual(a, m, n, s[k], u + k * m, v + k * n) < 1e-6);
+    }
+    dr_rng_init(&rng, 9, m);
+    for (size_t i = 0; i < m * n; i++)
+        a[i] = dr_rng_normal(&rng);
+    CHECK_OK(dr_svd(s, u, v, a, m, n, r, 1e-10));
+    for (size_t k = 0; k < r; k++)
+        best += s[k] * s[k];
+    for (int iterations = 0; iterations <= 64; iterations = iterations * 2 + 1) {
+        double sum = 0;
+        CHECK_OK(dr_svd_lowrank(s, u, v, a, m, n, r, iterations, 7));
+        for (size_t k = 0; k < r; k++)
+            sum += s[k] * s[k];
+        CHECK(sum > was && sum <= best * (1 + 1e-9));
+        CHECK(off_orthonormal(u, r, m) < 1e-5 && off_orthonormal(v, r, n) < 1e-5);
+        was = sum;
+    }
+    CHECK(was > 0.99 * best);
+    CHECK_OK(dr_svd_lowrank(s, u, again, a, m, n, r, 63, 7));
+    CHECK_MEM(again, v, r * n * sizeof(*v));
+    CHECK_OK(dr_svd_lowrank(s, u, again, a, m, n, r, 0, 8));
+    CHECK(memcmp(again, v, r * n * sizeof(*v)) != 0);
+    free(a);
+    free(u);
+    free(v);
+    free(again);
+    free(s);
+    free(x);
+    free(y);
+}
+
 static void test_edges(void)
 {
     float zero[12] = {0}, unit[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1}, u[12], v[12];
@@ -186,6 +235,8 @@ int main(void)
     test_noise(64, 172, 64);
     test_noise(172, 64, 64);
     test_noise(200, 150, 20);
+    test_lowrank(120, 60, 9);
+    test_lowrank(60, 120, 9);
     test_edges();
     return check_done();
 }

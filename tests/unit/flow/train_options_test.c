@@ -36,6 +36,7 @@ static line lines[] = {
     {NULL, "adam_beta2", "", "\"adam_beta2\": 0.5", false},
     {NULL, "adam_epsilon", "", "\"adam_epsilon\": 0.1", false},
     {NULL, "max_grad_norm", "", "\"max_grad_norm\": 1e-9", false},
+    {NULL, "label_smoothing_factor", "", "\"label_smoothing_factor\": 0.1", false},
     {NULL, "seed", "", "\"seed\": 3", false},
     {NULL, "shuffle", "", "\"shuffle\": false", false},
     {NULL, "logging_steps", EVERY, "\"logging_steps\": 1", false},
@@ -56,6 +57,7 @@ static line lines[] = {
      "\"early_stopping_threshold\": 99", false},
     {NULL, "torch_dtype", NULL, NULL, false}, /* its other word wants a GPU */
     {NULL, "init_lora_weights", "", "\"init_lora_weights\": \"pissa\"", false},
+    {NULL, "pissa_niter", "\"init_lora_weights\": \"pissa\"", "\"pissa_niter\": 1", false},
     {NULL, "loftq_iter", "", "\"loftq_iter\": 2", false},
     {NULL, "rank_dropout", "", "\"rank_dropout\": 0.5", false},
     {NULL, "module_dropout", "", "\"module_dropout\": 0.5", false},

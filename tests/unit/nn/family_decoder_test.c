@@ -235,7 +235,8 @@ static void check_lora(nn_device *dev, const hf_model *m, const json_t *golden,
         CHECK_OK(nn_decoder_layer(a.d, i, &w));
         CHECK_OK(nn_layer_forward(a.d, w, 1, t, x, &a.acts[i], a.loras[i], a.count));
     }
-    CHECK_OK(nn_head_loss(a.d, x, targets, t, &loss, &counted, dx, 1.0f / (float)(t - 1)));
+    CHECK_OK(
+        nn_head_loss(a.d, x, targets, t, &loss, &counted, dx, 1.0f / (float)(t - 1), 0));
     CHECK_NEAR(loss / (double)counted / json_number_value(json_object_get(want, "loss")),
                1.0, tol_loss);
     for (int i = c->layers - 1; i >= 0; i--) {

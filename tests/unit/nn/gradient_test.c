@@ -133,7 +133,7 @@ static void test_activate(nn_device *dev, hf_act kind, bool gated)
     free(dx);
 }
 
-/* Capped and scaled logits through the loss. */
+/* Capped and scaled logits through the loss, its targets smoothed. */
 static dr_status capped_loss(nn_device *dev, float *out, const float *x, const void *ctx)
 {
     float logits[M * D];
@@ -143,7 +143,7 @@ static dr_status capped_loss(nn_device *dev, float *out, const float *x, const v
     memcpy(logits, x, sizeof(logits));
     st = nn_scale_cap(dev, logits, M * D, 0.8f, 1.5f);
     if (st == DR_OK)
-        st = nn_xent(dev, loss, logits, ctx, M, D, 0.0f, 1.5f);
+        st = nn_xent(dev, loss, logits, ctx, M, D, 0.0f, 1.5f, 0.3f);
     for (int i = 0; i < M; i++)
         out[i] = (float)loss[i];
     return st;
@@ -159,7 +159,7 @@ static void test_capped_loss(nn_device *dev)
     for (int i = 0; i < M; i++)
         weight[i] = 1.0f;
     CHECK_OK(nn_scale_cap(dev, dx, M * D, 0.8f, 1.5f));
-    CHECK_OK(nn_xent(dev, loss, dx, targets, M, D, 0.8f, 1.5f));
+    CHECK_OK(nn_xent(dev, loss, dx, targets, M, D, 0.8f, 1.5f, 0.3f));
     check_gradient(&f, "capped loss", x, dx, M * D, M * D);
     free(x);
     free(dx);
@@ -300,7 +300,7 @@ static dr_status head_loss(nn_device *dev, float *out, const float *x, const voi
     const head *h = ctx;
     size_t counted = 0;
     double sum = 0.0;
-    dr_status st = nn_head_loss(h->d, x, h->targets, B * T, &sum, &counted, NULL, 0.0f);
+    dr_status st = nn_head_loss(h->d, x, h->targets, B * T, &sum, &counted, NULL, 0.0f, 0);
 
     (void)dev;
     out[0] = (float)sum;
@@ -318,12 +318,12 @@ static void check_head(nn_decoder *d, nn_device *dev, size_t row)
 
     for (size_t i = 0; i < B * T; i++)
         h.targets[i] = i % 5 == 2 ? -100 : (int32_t)(i * 17 % 60);
-    CHECK_OK(nn_head_loss(d, x, h.targets, B * T, &sum, &counted, dx, 0.5f));
+    CHECK_OK(nn_head_loss(d, x, h.targets, B * T, &sum, &counted, dx, 0.5f, 0));
     check_gradient(&f, "head", x, dx, n, 40);
     for (size_t i = 0; i < row; i++)
         CHECK(dx[2 * row + i] == 0.0f); /* a row without a target */
     h.targets[0] = nn_decoder_config(d)->vocab;
-    CHECK_STATUS(nn_head_loss(d, x, h.targets, B * T, &sum, &counted, dx, 0.5f),
+    CHECK_STATUS(nn_head_loss(d, x, h.targets, B * T, &sum, &counted, dx, 0.5f, 0),
                  DR_EFORMAT);
     CHECK_TRAIL("outside of the vocabulary");
     free(x);

@@ -71,7 +71,7 @@ static void run(outcome *o, nn_device *dev, const hf_model *m, size_t keep, cons
     *o = (outcome){.dx = dr_calloc(ROWS * D, sizeof(float)),
                    .logits = dr_calloc(2 * (size_t)V, sizeof(float))};
     CHECK_OK(nn_decoder_open(&d, dev, m, keep));
-    CHECK_OK(nn_head_loss(d, x, targets, ROWS, &o->loss, &o->counted, o->dx, 0.125f));
+    CHECK_OK(nn_head_loss(d, x, targets, ROWS, &o->loss, &o->counted, o->dx, 0.125f, 0));
     CHECK_OK(nn_head_logits(d, o->logits, x, 2));
     nn_decoder_close(d);
 }
@@ -122,12 +122,12 @@ static void test_chunks(nn_device *dev, const hf_model *m)
     for (int i = 0; i < ROWS; i++)
         targets[i] = (i * 7919) % V;
     CHECK_OK(nn_decoder_open(&d, dev, m, SIZE_MAX));
-    CHECK_OK(nn_head_loss(d, x, targets, ROWS, &all, &counted, NULL, 0.0f));
+    CHECK_OK(nn_head_loss(d, x, targets, ROWS, &all, &counted, NULL, 0.0f, 0));
     CHECK_EQ_INT(counted, ROWS);
     for (size_t i = 0; i < ROWS; i += 100)
-        CHECK_OK(nn_head_loss(d, x + i * D, targets + i, 100, &parts, &n, NULL, 0.0f));
+        CHECK_OK(nn_head_loss(d, x + i * D, targets + i, 100, &parts, &n, NULL, 0.0f, 0));
     CHECK_NEAR(parts / all, 1.0, 1e-12);
-    CHECK_OK(nn_head_loss(d, x, targets, 0, &parts, &n, NULL, 0.0f));
+    CHECK_OK(nn_head_loss(d, x, targets, 0, &parts, &n, NULL, 0.0f, 0));
     CHECK_EQ_INT(n, ROWS);
     nn_decoder_close(d);
     free(x);

@@ -197,7 +197,7 @@ static void run_loss(run *r, const int32_t *labels)
         counted += targets[i] != -100;
     float scale = 1.0f / (float)counted;
     counted = 0;
-    CHECK_OK(nn_head_loss(r->d, r->x, targets, m, &sum, &counted, r->dx, scale));
+    CHECK_OK(nn_head_loss(r->d, r->x, targets, m, &sum, &counted, r->dx, scale, 0));
     CHECK_NEAR(sum / (double)counted / (double)want[0], 1.0, tol_loss);
     free(targets);
 }

@@ -15,7 +15,7 @@ typedef struct {
     bool acc;
     int sign;
     const int32_t *targets;
-    float scale, cap;
+    float scale, cap, smoothing;
     nn_act act;
     size_t heads;
     float *kept;
@@ -149,7 +149,8 @@ static dr_status xent(nn_device *dev, float *out, const void *ctx)
 {
     const op_case *c = ctx;
     double *loss = dr_calloc(c->m, sizeof(*loss));
-    dr_status st = nn_xent(dev, loss, out, c->targets, c->m, c->d, c->scale, c->cap);
+    dr_status st =
+        nn_xent(dev, loss, out, c->targets, c->m, c->d, c->scale, c->cap, c->smoothing);
 
     for (size_t i = 0; i < c->m; i++)
         out[c->m * c->d + i] = (float)loss[i];
@@ -351,9 +352,11 @@ static void test_xent(const nn_devices *d)
         (void)nn_check_op(d, "loss and gradient", xent, &c, n + c.m, logits, tol_xent);
         c.cap = 12.0f;
         (void)nn_check_op(d, "capped", xent, &c, n + c.m, logits, tol_xent);
+        c.smoothing = 0.2f;
+        (void)nn_check_op(d, "smoothed", xent, &c, n + c.m, logits, tol_xent);
         logits[0] = NAN;
         double loss[64] = {0};
-        CHECK_OK(nn_xent(d->dev[0][0], loss, logits, targets, c.m, c.d, 0.0f, 0.0f));
+        CHECK_OK(nn_xent(d->dev[0][0], loss, logits, targets, c.m, c.d, 0.0f, 0.0f, 0.0f));
         CHECK(isnan(loss[0]));
         free(logits);
         free(targets);
@@ -376,7 +379,7 @@ static void test_exp(const nn_devices *d)
     }
     float *grad = dr_calloc(2 * N, sizeof(*grad));
     memcpy(grad, logits, sizeof(logits));
-    CHECK_OK(nn_xent(d->dev[0][0], loss, grad, targets, N, 2, 1.0f, 0.0f));
+    CHECK_OK(nn_xent(d->dev[0][0], loss, grad, targets, N, 2, 1.0f, 0.0f, 0.0f));
     for (int i = 0; i < N; i++) {
         double e = exp((double)logits[2 * i + 1]), p = e / (1.0 + e);
         worst = fmax(worst, fabs((double)grad[2 * i + 1] / p - 1.0));

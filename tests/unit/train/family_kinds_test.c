@@ -1,11 +1,11 @@
 /*
- * family_kinds_test.c - gradients of DoRA, LoHa and LoKr on every linear of the tiny model of
- * every family, against torch's and PEFT's (tools/oracle/family_lora_goldens.py).
+ * family_kinds_test.c - gradients of DoRA, LoHa and LoKr on every linear of the tiny model
+ * of every family, against torch's and PEFT's (tools/oracle/family_lora_goldens.py).
  *
  * They are read from a checkpoint after one step: without memory (beta1 of 0) the first
  * moment is the gradient.  Values of the adapter and directions follow by the families'
- * formula from names; a golden has a part's product with its direction, and its length, over
- * all layers.
+ * formula from names; a golden has a part's product with its direction, and its length, of
+ * all layers together.
  */
 #include "core/mem.h"
 #include "family.h"

@@ -35,6 +35,26 @@ static double number(const json_t *j, const char *key, double otherwise)
     return v != NULL ? json_number_value(v) : otherwise;
 }
 
+/* The rate before all evaluations and after each of them. */
+static void check_plateau(const json_t *losses, const json_t *rates)
+{
+    size_t n = json_array_size(losses);
+    train_eval *evals = calloc(n + 1, sizeof(*evals));
+    bool falls = false;
+
+    CHECK_EQ_INT(json_array_size(rates), n + 1);
+    evals[0].loss = 0; /* the base's, which does not count */
+    for (size_t i = 0; i <= n; i++) {
+        double want = json_number_value(json_array_get(rates, i));
+        if (i > 0)
+            evals[i].loss = json_number_value(json_array_get(losses, i - 1));
+        CHECK_NEAR(train_plateau_rate(&options, evals, i + 1), want, 1e-12);
+        falls = falls || want < options.learning_rate;
+    }
+    CHECK(falls);
+    free(evals);
+}
+
 static void test_transformers(void)
 {
     json_t *j = NULL;
@@ -43,7 +63,7 @@ static void test_transformers(void)
         return;
     const json_t *cases = json_object_get(j, "cases");
     size_t steps = (size_t)number(j, "steps", 0);
-    CHECK_EQ_INT(json_array_size(cases), 15);
+    CHECK_EQ_INT(json_array_size(cases), 20);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *c = json_array_get(cases, i), *kwargs = json_object_get(c, "kwargs");
         const char *name = json_string_value(json_object_get(c, "name"));
@@ -62,7 +82,17 @@ static void test_transformers(void)
             .min_lr_ratio =
                 number(kwargs, "min_lr_ratio", number(kwargs, "min_lr_rate", 0)),
             .timescale = (size_t)number(kwargs, "timescale", 0),
-            .num_decay_steps = (size_t)number(kwargs, "num_decay_steps", 0)};
+            .num_decay_steps = (size_t)number(kwargs, "num_decay_steps", 0),
+            .factor = number(kwargs, "factor", 0.1),
+            .threshold = number(kwargs, "threshold", 1e-4),
+            .eps = number(kwargs, "eps", 1e-8),
+            .patience = (size_t)number(kwargs, "patience", 10),
+            .cooldown = (size_t)number(kwargs, "cooldown", 0),
+            .absolute = json_object_get(kwargs, "threshold_mode") != NULL};
+        if (options.schedule == TRAIN_PLATEAU) {
+            check_plateau(json_object_get(j, "losses"), json_object_get(c, "rates"));
+            continue;
+        }
         for (size_t k = 0; k <= steps; k++)
             CHECK_NEAR(train_rate(&options, k, steps),
                        json_real_value(json_array_get(json_object_get(c, "rates"), k)),

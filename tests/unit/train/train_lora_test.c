@@ -78,7 +78,7 @@ static void test_context(void)
         train_report r = {0};
         for (size_t i = 0; i < 24; i++)
             targets[i] = i < 23 && i + 1 >= context ? tiny_ids[i + 1] : -100;
-        CHECK_OK(nn_head_loss(d, x, targets, 24, &sum, &counted, NULL, 0));
+        CHECK_OK(nn_head_loss(d, x, targets, 24, &sum, &counted, NULL, 0, 0));
         CHECK_EQ_INT(counted, context > 0 ? 24 - context : 23);
         CHECK_OK(dr_make_dirs(out));
         if (CHECK_OK(train_lora(&r, dev, m, "base", &blocks, &o, out)))
