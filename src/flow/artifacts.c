@@ -30,8 +30,10 @@ static dr_status chain_json(json_t **out, const run_model *m)
     dr_status st = DR_OK;
 
     DR_TRY(dr_json_read(&own, dr_path_join(&a, m->path, "drupe.json")));
-    if (m->parent->parent != NULL) {
-        DR_TRY(chain_json(&before, m->parent));
+    const run_model *in = m->parent; /* what chooses is in the next one's own file */
+    in = in->def != NULL && in->def->chooses ? in->parent : in;
+    if (in->parent != NULL) {
+        DR_TRY(chain_json(&before, in));
         json_array_extend(json_object_get(before, "passes"),
                           json_object_get(own, "passes"));
         if (json_object_get(own, "data") != NULL)

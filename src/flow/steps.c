@@ -98,12 +98,16 @@ static run_model *add_model(run *r, const run_model *m)
 /* Runs the pass; the entry is locked. */
 static dr_status make(run *r, run_model *m, const wf_alternative *alt)
 {
-    const flow_step step = {alt->def->name, m->config};
+    const run_model *chosen =
+        m->parent->def != NULL && m->parent->def->chooses ? m->parent : NULL;
+    const flow_step steps[] = {{chosen != NULL ? chosen->def->name : alt->def->name,
+                                chosen != NULL ? chosen->config : m->config},
+                               {alt->def->name, m->config}};
     const flow_spec spec = {.model = m->parent->path,
                             .adapters = m->parent->adapters,
                             .output = m->path,
-                            .steps = &step,
-                            .step_count = 1,
+                            .steps = steps,
+                            .step_count = chosen != NULL ? 2 : 1,
                             .data = alt->data,
                             .eval = alt->has_eval ? &alt->eval : NULL,
                             .resume = alt->resume,
@@ -139,6 +143,12 @@ dr_status run_step_cached(run *r, run_model **out, const run_model *in,
     *out = known_model(r, m.id);
     if (*out != NULL)
         goto done;
+    if (alt->def->chooses) { /* it writes nothing: the next step runs both */
+        m.path = in->path;
+        m.adapters = in->adapters;
+        *out = add_model(r, &m);
+        goto done;
+    }
     m.path = cache_folder(&r->arena, &r->cache, m.id);
     DR_TRY(cache_lock(&lock, &r->cache, m.id, true));
     m.cached = cache_has(&r->cache, m.id);

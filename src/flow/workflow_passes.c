@@ -354,6 +354,11 @@ static dr_status check_chain(const workflow *w)
                     alt->def->name, first->name, flow_kind_text(alt->def->takes),
                     flow_kind_text(alt->def->gives)));
         }
+        if (first->chooses && (i + 1 == w->pass_count || w->pass_by_pass))
+            DR_TRY(dr_node_fail(&w->doc, w->passes[i].alternatives[0].node,
+                                "%s writes nothing: a quantizer comes after it, in one "
+                                "search",
+                                first->name));
         const pass_def *before = i > 0 ? w->passes[i - 1].alternatives[0].def : NULL;
         if (before != NULL && before->gives != first->takes)
             DR_TRY(dr_node_fail(&w->doc, w->passes[i].alternatives[0].node,

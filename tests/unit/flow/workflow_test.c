@@ -217,6 +217,8 @@ static void test_training_forms(void)
             "passes.q.data_config: strategy packing is of trainings");
     refused("a.yaml", "passes: {q: {type: Rtn, resume_from_checkpoint: true}}\n",
             "no parameter of Rtn is called \"resume_from_checkpoint\"");
+    refused("a.yaml", "passes: {m: {type: SelectiveMixedPrecision}}\n",
+            "SelectiveMixedPrecision writes nothing: a quantizer comes after it");
     refused("a.yaml", "passes: {q: {type: LoRA, resume_from_checkpoint: 7}}\n",
             "expected true, or a checkpoint's folder");
     refused("a.yaml", "passes: {q: {type: LoRA, torch_dtype: float16}}\n",
