@@ -182,6 +182,8 @@ static dr_status run_it(run *r, flow_result *out)
     DR_TRY(find_input(r, &known));
     if (r->o->dry_run) {
         DR_TRY(run_tell_plan(r, out, known));
+        if (known)
+            DR_TRY(run_tell_need(r, out));
         goto done;
     }
     if (dr_exists(r->w.output_dir)) /* refused, if it is, before anything runs */

@@ -132,6 +132,9 @@ DR_MUST_USE dr_status run_candidates(run *r, run_outcome *out, const run_model *
 /* What would be run: points, steps, those in the cache. */
 DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
 
+/* plan_need.c: memory and time of each pass on the model that goes in, which is here. */
+DR_MUST_USE dr_status run_tell_need(const run *r, flow_result *out);
+
 /* ---- artifacts.c ---- */
 
 /* The best candidates as folders, with footprints and tables. */

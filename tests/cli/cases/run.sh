@@ -1,10 +1,17 @@
 # Workflow files: examples run as they are, plans, errors with their places.
 ways=$top/examples/workflows
 model_with_tokenizer model
-try run --config "$ways/quantize.yaml" --dry_run
+# What a plan says of memory and time is this machine's.
+plan()
+{
+    echo "\$ drupe run --config ${1##*/} --dry_run"
+    "$drupe" run --config "$1" --dry_run 2>&1 |
+        sed -E 's/: [0-9]+ MB of memory, [0-9.]+ s/: N MB of memory, N s/'
+}
+plan "$ways/quantize.yaml"
 try run --config "$ways/quantize.yaml"
 tree quantized
-try run --config "$ways/quantize.yaml" --dry_run
+plan "$ways/quantize.yaml"
 try run --config "$ways/quantize.yaml"
 # the same bytes as the commands one after the other
 "$drupe" quantize -m model --algorithm gptq --group_size 32 --max_seq_len 64 --max_samples 4 \
@@ -13,7 +20,7 @@ try run --config "$ways/quantize.yaml"
     cat said
 diff -r b/model quantized/model && echo same
 # a search: its plan, what it tried, what it left
-"$drupe" run --config "$ways/search.json" --dry_run
+plan "$ways/search.json"
 "$drupe" run --config "$ways/search.json" --json >found 2>said || cat said
 grep -c '"model_id"' found
 grep -E '"(goals_met|steps|steps_cached|model_path)"' found

@@ -175,6 +175,25 @@ static void test_forms(void)
     CHECK(now != NULL && strstr(now, "candidates     3\n") != NULL);
 }
 
+/* A plan has the need of each pass on a model that is here. */
+static void test_estimates(void)
+{
+    flow_result r;
+
+    if (!CHECK_OK(run_file(&r,
+                           put("need.yaml", "passes:\n  q: {type: Rtn, group_size: 32}\n"
+                                            "  b: {type: ModelBuilder}\n"),
+                           "planned", true)))
+        return;
+    const json_t *list = json_object_get(r.report, "estimates");
+    CHECK_EQ_INT(json_array_size(list), 2);
+    const json_t *first = json_array_get(list, 0);
+    CHECK_STR(json_string_value(json_object_get(first, "type")), "Rtn");
+    CHECK(json_integer_value(json_object_get(first, "memory_bytes")) > 0);
+    CHECK(strstr(r.text.data, "estimate       Rtn: ") != NULL);
+    flow_result_release(&r);
+}
+
 /* What finetune --save_config_file writes is a workflow: packing, a checkpoint to go on
  * from, the type of operands. */
 static void test_training_forms(void)
@@ -530,6 +549,7 @@ int main(void)
     test_refused_metrics();
     test_forms();
     test_training_forms();
+    test_estimates();
     test_schema();
     test_chain();
     test_changed_entry();
