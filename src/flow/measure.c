@@ -153,7 +153,7 @@ const char *run_graph_folder(dr_arena *a, const run_model *model)
 {
     const char *inside = dr_path_join(a, model->path, "model");
 
-    return dr_is_file(dr_path_join(a, inside, "genai_config.json")) ? inside : model->path;
+    return dr_is_dir(inside) ? inside : model->path;
 }
 
 static dr_status need_genai(dr_arena *a, const char *folder)
