@@ -191,6 +191,12 @@ done:
     return st;
 }
 
+void nn_decoder_floats(nn_decoder *d)
+{
+    DR_BUG_IF(d->streamed != -1);
+    d->floats = true;
+}
+
 void nn_decoder_round(nn_decoder *d, const hf_bnb *g)
 {
     DR_BUG_IF(d->streamed != -1);
@@ -453,7 +459,7 @@ static dr_status load_there(nn_decoder *d, size_t at, int layer)
     nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
     nn_part weights[HF_SLOT_COUNT], weights_here[HF_SLOT_COUNT];
     size_t n = small_parts(small, w, c), count = weight_parts(weights, w, c);
-    bool exact = true;
+    bool exact = !d->floats;
     float *stage = NULL;
     dr_status st = DR_OK;
 
@@ -462,7 +468,7 @@ static dr_status load_there(nn_decoder *d, size_t at, int layer)
     DR_TRY(load_weights(d, &here, layer));
     (void)small_parts(small_here, &here, c);
     (void)weight_parts(weights_here, &here, c);
-    for (size_t i = 0; i < count && !d->mem->backend->rounds; i++)
+    for (size_t i = 0; i < count && exact && !d->mem->backend->rounds; i++)
         DR_TRY(holds(d, &exact, *weights_here[i].p, weights_here[i].floats));
     DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
                        exact));

@@ -43,6 +43,7 @@ struct nn_decoder {
     int streamed; /* without keep: which layer the one block holds; -1: none */
     size_t layer_floats;
 
+    bool floats; /* weights there are, whatever the file has */
     bool rounds; /* linears, to this grid */
     hf_bnb grid;
 

@@ -12,7 +12,8 @@
 /* The first is what users are told of; the others are for tests and comparisons. */
 static const nn_backend *const backends[] = {&nn_backend_cpu,       &nn_backend_cpu_avx512,
                                              &nn_backend_cpu_avx2,  &nn_backend_cpu_plain,
-                                             &nn_backend_cpu_tiles, &nn_backend_ref};
+                                             &nn_backend_cpu_tiles, &nn_backend_apart,
+                                             &nn_backend_ref};
 
 static const nn_backend *find(const char *kind)
 {
@@ -100,6 +101,11 @@ const char *nn_device_describe(const nn_device *dev)
     return dev->text;
 }
 
+bool nn_quant_ops(const nn_device *dev)
+{
+    return dev->backend->weight_means != NULL;
+}
+
 /* ---- memory ---- */
 
 size_t nn_mem_room(nn_device *dev)
@@ -154,4 +160,5 @@ dr_status nn_zero(nn_device *dev, void *dst, size_t bytes)
         return dev->backend->op args;                                                      \
     }
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 #undef NN_OP

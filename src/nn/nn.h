@@ -29,6 +29,7 @@
 #include "nn/nn_lora.h"
 #include "nn/nn_mem.h"
 #include "nn/nn_packed.h"
+#include "nn/nn_quant.h"
 #include "nn/nn_sample.h"
 
 /* ---- devices ---- */
@@ -38,10 +39,9 @@ typedef struct nn_device nn_device;
 /*
  * kind "cpu" (fast: the kernels for what the processor has) or "ref" (plain loops, the
  * oracle); "cpu:avx512", "cpu:avx2" and "cpu:plain" take lesser kernels, "cpu:tiles" those
- * of AMX without AMX, for tests.  "cuda": the first Nvidia GPU, products of floats;
- * "cuda:bf16": operands of products are rounded to bf16.
- * threads 0: all.  DR_EUSAGE: an unknown kind, with the known ones.  DR_EUNSUPPORTED: not
- * on this machine, with what is missing.
+ * of AMX without AMX, "cpu:apart" has memory of its own, for tests.  "cuda": an Nvidia
+ * GPU, products of floats; "cuda:bf16": operands of products are rounded to bf16.
+ * threads 0: all.  DR_EUSAGE: an unknown kind.  DR_EUNSUPPORTED: not here, and why.
  */
 DR_MUST_USE dr_status nn_device_open(nn_device **out, const char *kind, int threads);
 void nn_device_close(nn_device *dev);
@@ -162,11 +162,12 @@ struct nn_layer {
  */
 DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
                                       size_t keep_bytes);
-/* The same, with weights and scratch in memory of the device's own, if it has some: then
- * pointers in an nn_layer are the device's (nn_mem.h). */
+/* The same, with weights and scratch in the device's memory, if it has some (nn_mem.h). */
 DR_MUST_USE dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev,
                                             const hf_model *m, size_t keep_bytes);
 void nn_decoder_close(nn_decoder *d);
+/* Before the first layer: weights there are floats, for more than products. */
+void nn_decoder_floats(nn_decoder *d);
 /* Before the first layer: the layers' linears are rounded to g when they are loaded. */
 void nn_decoder_round(nn_decoder *d, const hf_bnb *g);
 const hf_config *nn_decoder_config(const nn_decoder *d);

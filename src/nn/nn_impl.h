@@ -51,6 +51,7 @@ typedef struct nn_backend {
     dr_status (*zero)(nn_device *dev, void *dst, size_t bytes);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
+#include "nn/quant_ops.def" /* all of these, or none */
 #undef NN_OP
 } nn_backend;
 
@@ -73,10 +74,11 @@ static inline size_t nn_attn_start(const nn_attn_shape *s, size_t b, size_t t)
 }
 
 extern const nn_backend nn_backend_ref, nn_backend_cpu, nn_backend_cpu_avx512,
-    nn_backend_cpu_avx2, nn_backend_cpu_plain, nn_backend_cpu_tiles;
+    nn_backend_cpu_avx2, nn_backend_cpu_plain, nn_backend_cpu_tiles, nn_backend_apart;
 
 #define NN_OP(op, params, args) DR_MUST_USE dr_status nn_##op params;
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 #undef NN_OP
 
 #endif

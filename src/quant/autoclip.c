@@ -174,7 +174,7 @@ dr_status quant_clip(const quant_site *site, const quant_grid *grid,
     clip_run c = {.o = o};
     dr_status st = DR_OK;
 
-    DR_TRY(awq_run_open(&c.run, site, grid, calib, &awq));
+    DR_TRY(awq_run_open(&c.run, site, grid, calib, &awq, NULL));
     DR_TRY(
         quant_each_layer(site, c.run.s.x, quant_stream_floats(&c.run.s), clip_layer, &c));
 done:

@@ -5,6 +5,9 @@
  * text through it gives all statistics; scales are found on original weights and applied
  * together; then weights are clipped, rounded and written.
  *
+ * On a device with quantizers' operations all of that lies in its memory; the host gets
+ * codes and grids.
+ *
  * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
  * activations, the sample's slot inputs (all tokens' with `exact`).
  */
@@ -19,21 +22,21 @@ enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96, GRAM_COLS = 128 }
 
 void awq_run_close(awq_run *r)
 {
+    float *all[] = {r->fake_packed, r->acts.x, r->fake, r->ref,
+                    r->out,         r->picked, r->grids};
+
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         awq_slot *slot = &r->slot[i];
-        dr_big_free(slot->abs_sum);
+        nn_mem_free(r->mem, slot->abs_sum);
         dr_big_free(slot->x_mean);
-        dr_big_free(slot->grams);
-        dr_big_free(slot->sample);
+        nn_mem_free(r->mem, slot->grams);
+        nn_mem_free(r->mem, slot->sample);
         dr_big_free(slot->scale);
-        dr_big_free(r->packed[i]);
+        nn_mem_free(r->mem, r->packed[i]);
     }
-    dr_big_free(r->fake_packed);
-    dr_big_free(r->acts.x);
-    dr_big_free(r->fake);
-    dr_big_free(r->ref);
-    dr_big_free(r->out);
-    dr_big_free(r->picked);
+    for (size_t i = 0; i < DR_COUNT(all); i++)
+        nn_mem_free(r->mem, all[i]);
+    dr_big_free(r->row_scale);
     quant_stream_close(&r->s);
     *r = (awq_run){0};
 }
@@ -56,61 +59,60 @@ static dr_status slot_init(awq_run *r, hf_slot s)
     awq_slot *slot = &r->slot[s];
     size_t rows = r->sample_count * r->s.calib->seq_len;
     dr_status st = DR_OK;
-    void *p = NULL;
+    float *p = NULL;
 
     slot->n = hf_slot_out(r->s.cfg, s);
     slot->k = hf_slot_in(r->s.cfg, s);
     DR_TRY(slot_grid(r, 0, s));
-    DR_TRY(dr_big_alloc(&p, slot->k, sizeof(double), "activation sums"));
-    slot->abs_sum = p;
+    DR_TRY(quant_floats_at(r->mem, &p, slot->k, 2, "activation sums"));
+    slot->abs_sum = (double *)(void *)p;
     DR_TRY(quant_floats(&slot->x_mean, slot->k, 1, "activation means"));
     DR_TRY(quant_floats(&slot->scale, slot->k, 1, "scales"));
     /* other layers may have wider groups */
     size_t gram = r->s.site->choices != NULL ? GRAM_COLS : quant_gram_cols(slot->block);
-    DR_TRY(quant_floats(&slot->grams, slot->k, gram, "Gram blocks"));
-    DR_TRY(quant_floats(&slot->sample, rows, slot->k, "sampled activations"));
+    DR_TRY(quant_floats_at(r->mem, &slot->grams, slot->k, gram, "Gram blocks"));
+    DR_TRY(quant_floats_at(r->mem, &slot->sample, rows, slot->k, "sampled activations"));
 done:
     return st;
 }
 
 dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *grid,
-                       const quant_calib *calib, const quant_awq_options *o)
+                       const quant_calib *calib, const quant_awq_options *o, nn_device *mem)
 {
     const hf_config *c = hf_model_config(site->in);
-    size_t t = calib->seq_len, d = (size_t)c->hidden;
-    size_t widest = 0, weights = 0, packed = 0, most_rows = 0;
+    size_t t = calib->seq_len, d = (size_t)c->hidden, packed = 0;
+    const quant_widest widest = quant_widest_slot(c);
     dr_status st = DR_OK;
 
-    *r = (awq_run){.grid = grid, .o = o, .rule = quant_rule_of(grid)};
+    *r = (awq_run){.grid = grid, .o = o, .rule = quant_rule_of(grid), .mem = mem};
     if (o->exact) {
         r->rule.forced_zero = false;
         r->rule.fp16_scales = false;
     }
     DR_TRY(quant_grid_check(grid));
-    DR_TRY(quant_stream_open(&r->s, site, calib));
+    DR_TRY(quant_stream_open(&r->s, site, calib, mem));
     r->sample_count = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
     r->sample_count = r->sample_count < calib->count ? r->sample_count : calib->count;
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         DR_TRY(slot_init(r, (hf_slot)i));
-        size_t n = r->slot[i].n * r->slot[i].k;
-        weights = n > weights ? n : weights;
-        n = nn_i8_packed_bytes(r->slot[i].n, r->slot[i].k) / sizeof(float);
+        size_t n = nn_i8_packed_bytes(r->slot[i].n, r->slot[i].k) / sizeof(float);
         packed = n > packed ? n : packed;
-        widest = r->slot[i].k > widest ? r->slot[i].k : widest;
-        most_rows = r->slot[i].n > most_rows ? r->slot[i].n : most_rows;
     }
     if (!o->exact)
-        DR_TRY(quant_packed_slots(r->packed, c));
+        DR_TRY(quant_packed_slots(r->packed, mem, c));
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
-    DR_TRY(nn_acts_new(&r->acts, c, step, t, 0));
-    DR_TRY(quant_floats(&r->fake, weights, 1, "rounded weight"));
+    DR_TRY(nn_acts_new_there(&r->acts, mem, c, step, t, 0));
+    DR_TRY(quant_floats_at(mem, &r->fake, widest.weights, 1, "rounded weight"));
     if (!r->o->exact)
-        DR_TRY(quant_floats(&r->fake_packed, packed, 1, "rounded weight"));
-    size_t refs = r->sample_count * t * d; /* round_slot also keeps N floats there */
-    DR_TRY(quant_floats(&r->ref, refs > most_rows ? refs : most_rows, 1, "module outputs"));
-    DR_TRY(quant_floats(&r->out, step * t, d, "module outputs"));
-    if (r->o->exact)
-        DR_TRY(quant_floats(&r->picked, step * t, widest, "clip tokens"));
+        DR_TRY(quant_floats_at(mem, &r->fake_packed, packed, 1, "rounded weight"));
+    DR_TRY(quant_floats_at(mem, &r->ref, r->sample_count * t, d, "module outputs"));
+    DR_TRY(quant_floats_at(mem, &r->out, step * t, d, "module outputs"));
+    if (r->o->exact && mem == NULL)
+        DR_TRY(quant_floats(&r->picked, step * t, widest.in, "clip tokens"));
+    DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
+    if (mem != NULL)
+        DR_TRY(quant_floats_at(mem, &r->grids, 3 * widest.weights / NN_GROUP_MIN, 1,
+                               "grids of a slot"));
 done:
     if (st != DR_OK)
         awq_run_close(r);
@@ -153,6 +155,32 @@ static dr_status sum_task(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
+static dr_status add_sums(awq_run *r, awq_slot *slot, const float *x, size_t m, bool first)
+{
+    sum_job job = {slot->abs_sum, x, m, slot->k};
+
+    if (r->mem != NULL)
+        return nn_column_sums(r->mem, slot->abs_sum, x, m, slot->k, true, first);
+    if (first)
+        memset(slot->abs_sum, 0, slot->k * sizeof(double));
+    return dr_pool_run(nn_device_pool(r->s.site->dev), (slot->k + SUM_COLS - 1) / SUM_COLS,
+                       sum_task, &job);
+}
+
+static dr_status mean_inputs(awq_run *r, awq_slot *slot)
+{
+    size_t tokens = r->s.calib->count * r->s.calib->seq_len;
+    double *sum = dr_calloc(slot->k, sizeof(*sum));
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy(r->s.site->dev, sum, slot->abs_sum, slot->k * sizeof(*sum)));
+    for (size_t c = 0; c < slot->k; c++)
+        slot->x_mean[c] = (float)(sum[c] / (double)tokens);
+done:
+    free(sum);
+    return st;
+}
+
 /* Rows of a chunk that AutoAWQ's clip search looks at: every step-th token of all. */
 static size_t pick_rows(float *to, const float *x, size_t first, size_t m, size_t k,
                         size_t step)
@@ -171,6 +199,12 @@ static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i,
 
     if (r->o->exact && !r->o->clip)
         return DR_OK; /* nothing is ranked and nothing clipped */
+    if (r->o->exact && r->mem != NULL) {
+        size_t skip = (step - i * t % step) % step;
+        return nn_gram_blocks(r->mem, slot->grams, x + skip * slot->k,
+                              skip < m ? (m - skip - 1) / step + 1 : 0, slot->k,
+                              step * slot->k, quant_gram_cols(slot->block), i == 0);
+    }
     if (r->o->exact) {
         m = pick_rows(r->picked, x, i * t, m, slot->k, step);
         x = r->picked;
@@ -183,30 +217,30 @@ static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i,
 
 /* The sample's sequences are spread evenly over all: the k-th is k * count /
  * sample_count. */
-static void keep_sample(const awq_run *r, awq_slot *slot, const float *x, size_t i,
-                        size_t m)
+static dr_status keep_sample(const awq_run *r, awq_slot *slot, const float *x, size_t i,
+                             size_t m)
 {
     size_t t = r->s.calib->seq_len, count = r->s.calib->count, one = t * slot->k;
+    dr_status st = DR_OK;
 
     for (size_t k = 0; k < r->sample_count; k++) {
         size_t at = k * count / r->sample_count;
         if (at >= i && at < i + m / t)
-            memcpy(slot->sample + k * one, x + (at - i) * one, one * sizeof(float));
+            DR_TRY(nn_copy(r->s.site->dev, slot->sample + k * one, x + (at - i) * one,
+                           one * sizeof(float)));
     }
+done:
+    return st;
 }
 
 static dr_status slot_stats(awq_run *r, hf_slot s, const float *x, size_t i, size_t m)
 {
     awq_slot *slot = &r->slot[s];
-    sum_job job = {slot->abs_sum, x, m, slot->k};
     dr_status st = DR_OK;
 
-    if (i == 0)
-        memset(slot->abs_sum, 0, slot->k * sizeof(double));
-    DR_TRY(dr_pool_run(nn_device_pool(r->s.site->dev), (slot->k + SUM_COLS - 1) / SUM_COLS,
-                       sum_task, &job));
+    DR_TRY(add_sums(r, slot, x, m, i == 0));
     DR_TRY(add_grams(r, slot, x, i, m));
-    keep_sample(r, slot, x, i, m);
+    DR_TRY(keep_sample(r, slot, x, i, m));
 done:
     return st;
 }
@@ -228,9 +262,11 @@ done:
 dr_status awq_run_layer(awq_run *r, int layer)
 {
     size_t t = r->s.calib->seq_len, count = r->s.calib->count;
+    double time = dr_now_s();
     dr_status st = DR_OK;
 
     DR_TRY(load_layer(r, layer));
+    quant_tell_time(&time, "weights");
     for (size_t i = 0; i < count; i += r->s.step) {
         size_t b = quant_stream_count(&r->s, i), m = b * t;
         DR_TRY(dr_cancelled_check());
@@ -242,27 +278,44 @@ dr_status awq_run_layer(awq_run *r, int layer)
         DR_TRY(slot_stats(r, HF_SLOT_GATE_UP, r->acts.norm2, i, m));
         DR_TRY(slot_stats(r, HF_SLOT_DOWN, r->acts.act, i, m));
     }
-    for (int s = 0; s < HF_SLOT_COUNT; s++) {
-        awq_slot *slot = &r->slot[s];
-        for (size_t c = 0; c < slot->k; c++)
-            slot->x_mean[c] = (float)(slot->abs_sum[c] / (double)(count * t));
-    }
+    for (int s = 0; s < HF_SLOT_COUNT; s++)
+        DR_TRY(mean_inputs(r, &r->slot[s]));
 done:
     return st;
 }
 
 /* ---- output ---- */
 
-/* Gram blocks of the scaled inputs: G_ij / (s_i s_j). */
-void awq_scale_grams(awq_slot *slot)
+void awq_scale_grams(float *grams, const awq_slot *slot)
 {
     size_t m = quant_gram_cols(slot->block);
 
     for (size_t i = 0; i < slot->k; i++) {
         const float *s = slot->scale + i / m * m;
         for (size_t j = 0; j < m; j++)
-            slot->grams[i * m + j] /= slot->scale[i] * s[j];
+            grams[i * m + j] /= slot->scale[i] * s[j];
     }
+}
+
+/* The same on the way through the host's memory: they are small. */
+static dr_status scale_grams(awq_run *r, awq_slot *slot)
+{
+    size_t bytes = slot->k * quant_gram_cols(slot->block) * sizeof(*slot->grams);
+    float *here = slot->grams;
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    if (r->mem != NULL) {
+        DR_TRY(dr_big_alloc(&p, bytes, 1, "Gram blocks"));
+        DR_TRY(nn_copy(r->mem, p, slot->grams, bytes));
+        here = p;
+    }
+    awq_scale_grams(here, slot);
+    if (r->mem != NULL)
+        DR_TRY(nn_copy(r->mem, slot->grams, here, bytes));
+done:
+    dr_big_free(p);
+    return st;
 }
 
 /* Rows below this one get plain min and max: AutoAWQ leaves out Q and K, whose errors meet
@@ -284,7 +337,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     nn_device *dev = r->s.site->dev;
     dr_qtensor q = {0};
     bool rows_scaled = s == HF_SLOT_QKV || s == HF_SLOT_GATE_UP;
-    float *row_scale = r->ref; /* N floats; see run_init */
+    float *row_scale = r->row_scale;
     size_t from = first_searched(r, s);
     dr_status st = DR_OK;
 
@@ -298,7 +351,9 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
                         .row_scale = rows_scaled ? row_scale : NULL,
                         .search = r->rule,
                         .final = r->rule,
-                        .exact = r->o->exact};
+                        .exact = r->o->exact,
+                        .room = r->fake,
+                        .grids = r->grids};
     job.final.fp16_scales = true;
     if (rows_scaled) {
         quant_row_scale(row_scale, r->s.cfg, s,
@@ -307,7 +362,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
     }
     DR_TRY(awq_round_rows(dev, &job, 0, from));
     if (from < slot->n) {
-        awq_scale_grams(slot);
+        DR_TRY(scale_grams(r, slot));
         job.grams = slot->grams;
         DR_TRY(awq_round_rows(dev, &job, from, slot->n - from));
     }
@@ -317,24 +372,44 @@ done:
     return st;
 }
 
+static dr_status is_finite(bool *yes, nn_device *mem, const float *v, size_t count)
+{
+    double sum = 0;
+    dr_status st = DR_OK;
+
+    if (mem == NULL) {
+        *yes = *yes && dr_all_finite(v, DR_DTYPE_F32, count);
+        return DR_OK;
+    }
+    DR_TRY(nn_squares(mem, &sum, v, count));
+    *yes = *yes && isfinite(sum); /* squares of floats do not reach a double's end */
+done:
+    return st;
+}
+
 /* The search only sees that no loss is finite; here the weight still has its name. */
 static dr_status check_finite(const awq_run *r, int layer)
 {
     const hf_config *c = r->s.cfg;
     const hf_linear *l = NULL;
     size_t n = hf_layer_linears(r->s.site->in, layer, &l);
+    bool finite = true;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i++) {
         const float *w = r->layer.w[l[i].slot] + l[i].row0 * l[i].n_in;
-        if (!dr_all_finite(w, DR_DTYPE_F32, l[i].n_out * l[i].n_in))
+        DR_TRY(is_finite(&finite, r->mem, w, l[i].n_out * l[i].n_in));
+        if (!finite)
             DR_FAIL(DR_EFORMAT, "%s has a weight that is not finite", l[i].path);
     }
     for (hf_norm k = 0; k < HF_NORM_FINAL; k++) {
         size_t size = hf_norm_size(c, k);
         const float *w = r->layer.norm[k], *bias = r->layer.norm_bias[k];
-        if ((w != NULL && !dr_all_finite(w, DR_DTYPE_F32, size)) ||
-            (bias != NULL && !dr_all_finite(bias, DR_DTYPE_F32, size)))
+        if (w != NULL)
+            DR_TRY(is_finite(&finite, r->mem, w, size));
+        if (bias != NULL)
+            DR_TRY(is_finite(&finite, r->mem, bias, size));
+        if (!finite)
             DR_FAIL(DR_EFORMAT, "a norm has a weight that is not finite");
     }
 done:
@@ -343,14 +418,17 @@ done:
 
 static dr_status quantize_layer(awq_run *r, int layer)
 {
+    double time = dr_now_s();
     dr_status st = DR_OK;
 
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(slot_grid(r, layer, (hf_slot)s));
     DR_TRY(awq_run_layer(r, layer));
     DR_TRY(check_finite(r, layer));
+    quant_tell_time(&time, "weights and text");
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(awq_search_slot(r, layer, (hf_slot)s));
+    quant_tell_time(&time, "search of scales");
     if (quant_folds(r->s.site, layer, HF_SLOT_QKV))
         DR_TRY(quant_fold_norm(r->s.site, layer, HF_NORM_ATTN, r->slot[HF_SLOT_QKV].scale));
     if (quant_folds(r->s.site, layer, HF_SLOT_GATE_UP))
@@ -360,6 +438,7 @@ static dr_status quantize_layer(awq_run *r, int layer)
         if (!r->slot[s].plain)
             DR_TRY(round_slot(r, layer, (hf_slot)s));
     }
+    quant_tell_time(&time, "rounding and writing");
 done:
     return st;
 }
@@ -379,7 +458,7 @@ dr_status quant_awq(const quant_site *site, const quant_grid *grid,
     awq_run r = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(awq_run_open(&r, site, grid, calib, o));
+    DR_TRY(awq_run_open(&r, site, grid, calib, o, quant_there(site->dev)));
     quant_tell_unfolded(site->in);
     DR_TRY(quant_each_layer(site, r.s.x, quant_stream_floats(&r.s), one_layer, &r));
     DR_TRY(quant_round_head(site, quant_choose_kquant));

@@ -10,13 +10,15 @@
  * K too.  SmolLM2-135M, g64, KL on held-out text: 0.186 clamped, 0.172 shrunken, 0.169 with
  * Q and K (scales by rank alone; WikiText-2 agrees, 0.0028 +- 0.0012 for Q and K).
  */
+#include <math.h>
+
 #include "core/mem.h"
 #include "quant/awq_impl.h"
 
 enum { L = QUANT_LANES };
 
-static const quant_shrink awq_shrink = {QUANT_SHRINK_CLIP, 10, 20};
-static const quant_shrink both_shrink = {QUANT_SHRINK_BOTH, 17, 36};
+static const quant_shrink awq_shrink = {NN_SHRINK_CLIP, 10, 20};
+static const quant_shrink both_shrink = {NN_SHRINK_BOTH, 17, 36};
 
 typedef struct {
     awq_rounding job;
@@ -84,6 +86,65 @@ static dr_status round_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
+/* ---- on a device with quantizers' operations ---- */
+
+dr_status quant_read_grids(nn_device *dev, dr_qtensor *q, size_t row0, size_t rows,
+                           const float *scales, const float *zeros)
+{
+    size_t blocks = dr_qtensor_blocks(q), bytes = rows * blocks * sizeof(float);
+    float *codes = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy(dev, q->scales + row0 * blocks, scales, bytes));
+    if (q->zeros == NULL)
+        goto done;
+    DR_TRY(quant_floats(&codes, rows, blocks, "zero points"));
+    DR_TRY(nn_copy(dev, codes, zeros, bytes));
+    for (size_t i = 0; i < rows * blocks; i++)
+        dr_qtensor_set_zero(q, row0 + i / blocks, i % blocks, (int)codes[i]);
+done:
+    dr_big_free(codes);
+    return st;
+}
+
+static dr_status round_there(nn_device *dev, const awq_rounding *job, size_t row0,
+                             size_t rows)
+{
+    dr_qtensor *q = job->q;
+    size_t cols = q->cols, block = (size_t)q->block, blocks = cols / block;
+    const nn_groups g = {rows, cols, block, quant_gram_cols(block), cols, blocks};
+    float *scales = job->grids, *zeros = scales + q->rows * blocks;
+    float *limits = zeros + q->rows * blocks;
+    const float *rows_by = job->row_scale != NULL ? job->row_scale + row0 : NULL;
+    double sum = 0;
+    dr_status st = DR_OK;
+
+    if (rows == 0)
+        goto done;
+    DR_TRY(nn_scale_matrix(dev, job->room, job->w + row0 * cols, rows, cols, job->scale,
+                           rows_by, false));
+    DR_TRY(nn_squares(dev, &sum, job->room, rows * cols));
+    if (!isfinite(sum))
+        DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
+                row0 + rows - 1);
+    if (job->grams != NULL && job->exact) {
+        DR_TRY(nn_choose_grids(dev, scales, zeros, limits, job->room, &g, &job->search,
+                               &awq_shrink, job->grams));
+        DR_TRY(nn_clamp_groups(dev, job->room, &g, limits));
+    }
+    if (job->limits != NULL)
+        DR_TRY(nn_copy(dev, job->limits + row0 * blocks, limits,
+                       rows * blocks * sizeof(*limits)));
+    DR_TRY(nn_choose_grids(dev, scales, zeros, NULL, job->room, &g, &job->final,
+                           job->grams != NULL && !job->exact ? &both_shrink : NULL,
+                           job->grams));
+    DR_TRY(nn_pack_codes(dev, q->codes + row0 * dr_qtensor_row_bytes(q), job->room, &g,
+                         scales, zeros, job->final.bits, q->bits));
+    DR_TRY(quant_read_grids(dev, q, row0, rows, scales, zeros));
+done:
+    return st;
+}
+
 dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0, size_t rows)
 {
     dr_pool *pool = nn_device_pool(dev);
@@ -91,6 +152,8 @@ dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0, s
     dr_status st = DR_OK;
     void *p = NULL;
 
+    if (quant_there(dev) != NULL)
+        return round_there(dev, job, row0, rows);
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool),
                         2 * (size_t)job->q->block * L * sizeof(float), "rounding scratch"));
     work.scratch = p;

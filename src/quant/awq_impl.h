@@ -17,15 +17,16 @@ typedef struct {
     size_t n, k, block; /* outputs, inputs, columns of a group */
     quant_grid grid;    /* the layer's */
     bool plain;         /* nothing of it is rounded */
-    double *abs_sum;    /* owned: [K] sum over all tokens of |x| */
+    double *abs_sum;    /* owned, mem's: [K] sum over all tokens of |x| */
     float *x_mean;      /* owned: [K] its mean */
-    float *grams;       /* owned: [K][quant_gram_cols(block)] for ranking and clipping */
-    float *sample;      /* owned: [rows][K] inputs of the sampled sequences */
-    float *scale;       /* owned: [K] chosen; the input is divided by it */
+    float *grams;  /* owned, mem's: [K][quant_gram_cols(block)] to rank and to clip by */
+    float *sample; /* owned, mem's: [rows][K] inputs of the sampled sequences */
+    float *scale;  /* owned: [K] chosen; the input is divided by it */
 } awq_slot;
 
 typedef struct {
     quant_stream s;
+    nn_device *mem; /* s.mem; what is owned below lies there, but for row_scale */
     const quant_grid *grid;
     const quant_awq_options *o;
     quant_rule rule;              /* of the fake quantizer in searches; bits and symmetric:
@@ -40,11 +41,14 @@ typedef struct {
     float *ref;          /* owned: [rows][D] module outputs with original weights */
     float *out;          /* owned: [chunk rows][D] */
     float *picked;       /* owned: [chunk rows][max K] clip tokens of a chunk */
+    float *row_scale;    /* owned: [max N] */
+    float *grids;        /* owned: with mem, scales, zeros and limits of a slot's groups */
 } awq_run;
 
+/* mem: quant_there, or NULL. */
 DR_MUST_USE dr_status awq_run_open(awq_run *r, const quant_site *site,
                                    const quant_grid *grid, const quant_calib *calib,
-                                   const quant_awq_options *o);
+                                   const quant_awq_options *o, nn_device *mem);
 void awq_run_close(awq_run *r);
 /* Loads the layer and runs all text through it: its statistics are known, r->s.x holds the
  * next layer's inputs. */
@@ -85,7 +89,8 @@ DR_MUST_USE dr_status awq_rank_ratios(nn_device *dev, double *loss, const float 
  * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows
  * of q.  With grams (of the scaled inputs) each group is clipped first: search is the
  * rule of AutoAWQ's clip search, final the one that the packed weight gets.  limits (may
- * be NULL) [rows][K/block] receives the clipping, for tests.
+ * be NULL) [rows][K/block] receives the clipping, for tests.  On a device with quantizers'
+ * operations w and grams are its own, and it needs room[N][K] and grids[3][N][K/block].
  */
 typedef struct {
     dr_qtensor *q;
@@ -96,9 +101,10 @@ typedef struct {
     quant_rule search, final;
     bool exact;
     float *limits;
+    float *room, *grids;
 } awq_rounding;
 DR_MUST_USE dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0,
                                      size_t rows);
-/* slot[s].grams become those of the scaled inputs. */
-void awq_scale_grams(awq_slot *slot);
+/* grams become those of the scaled inputs: G_ij / (s_i s_j). */
+void awq_scale_grams(float *grams, const awq_slot *slot);
 #endif

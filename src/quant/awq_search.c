@@ -62,6 +62,8 @@ dr_status awq_weight_mean(nn_device *dev, float *w_mean, const float *w, size_t 
 {
     mean_job job = {w_mean, w, n, k, block};
 
+    if (quant_there(dev) != NULL)
+        return nn_weight_means(dev, w_mean, w, &(nn_groups){n, k, block, 0, k, k / block});
     return dr_pool_run(nn_device_pool(dev), k / block, mean_task, &job);
 }
 
@@ -145,6 +147,9 @@ dr_status awq_fake_quantize(nn_device *dev, float *out, const float *w, size_t n
     dr_status st = DR_OK;
     void *p = NULL;
 
+    if (quant_there(dev) != NULL)
+        return nn_round_scaled(dev, out, w, &(nn_groups){n, k, block, 0, k, k / block},
+                               rule, scale);
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 2 * block * L * sizeof(float),
                         "rounding scratch"));
     job.scratch = p;
@@ -214,9 +219,16 @@ dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n, size_
                     .rule = *rule,
                     .scales = scales,
                     .grams = grams};
+    uint32_t bits = 0;
     dr_status st = DR_OK;
     void *p = NULL;
 
+    if (quant_there(dev) != NULL) {
+        const nn_groups g = {n, k, block, job.gram, k, k / block};
+        for (size_t i = 0; i < count; i++)
+            bits |= (uint32_t)wanted[i] << i;
+        return nn_rank_scales(dev, loss, w, &g, rule, scales, count, bits, grams);
+    }
     job.loss = dr_calloc(tiles * count, sizeof(*job.loss));
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 3 * block * L * sizeof(float),
                         "ranking scratch"));
@@ -302,8 +314,12 @@ static dr_status add_loss(double *loss, nn_device *dev, const float *a, const fl
 {
     size_t tasks = (m + LOSS_ROWS - 1) / LOSS_ROWS;
     loss_job job = {a, b, m, n, dr_calloc(tasks, sizeof(double))};
-    dr_status st = dr_pool_run(nn_device_pool(dev), tasks, loss_task, &job);
+    dr_status st = DR_OK;
 
+    if (quant_there(dev) != NULL)
+        st = nn_difference(dev, job.sum, a, b, m * n);
+    else
+        st = dr_pool_run(nn_device_pool(dev), tasks, loss_task, &job);
     for (size_t i = 0; i < tasks; i++)
         *loss += job.sum[i];
     free(job.sum);

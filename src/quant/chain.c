@@ -80,6 +80,8 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
 
     *q = (dr_qtensor){0};
     DR_TRY(quant_grid_block(&block, grid, cols, name));
+    if (quant_there(dev) != NULL && block <= NN_FACTOR_MAX)
+        return quant_chain_there(q, loss, dev, w, h, rows, cols, grid, o, name);
     whole.group_size = (int)block;
     DR_TRY(quant_floats(&c.orig, rows, cols, "weight to round"));
     memcpy(c.orig, w, rows * cols * sizeof(*w));

@@ -23,6 +23,22 @@ static const quant_choice *choice_of(const quant_site *site, const hf_linear *l)
     return &site->choices[(size_t)l->layer * QUANT_LAYER_LINEARS + (size_t)(l - first)];
 }
 
+static bool short_groups(const quant_grid *grid)
+{
+    return grid == NULL || (grid->group_size > 0 && grid->group_size <= NN_FACTOR_MAX);
+}
+
+nn_device *quant_solves_there(const quant_site *site, const quant_grid *grid)
+{
+    size_t linears = (size_t)hf_model_config(site->in)->layers * QUANT_LAYER_LINEARS;
+    bool all = short_groups(grid) && short_groups(site->head) && short_groups(site->embed);
+
+    for (size_t i = 0; site->choices != NULL && i < linears; i++)
+        all = all && (site->choices[i].plain || short_groups(&site->choices[i].grid) ||
+                      site->choices[i].grid.bits == 0);
+    return all ? quant_there(site->dev) : NULL;
+}
+
 bool quant_is_plain(const quant_site *site, const hf_linear *l)
 {
     const quant_choice *c = choice_of(site, l);

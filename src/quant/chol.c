@@ -11,6 +11,7 @@
  * block of 128 is inverted in double.
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -149,12 +150,150 @@ done:
     return st;
 }
 
+/* ---- the same on a device with quantizers' operations ---- */
+
+enum { STRIP_THERE = 2048 };
+
+/* Owned: [NB][NB], [most][NB], [most][NB]. */
+typedef struct {
+    nn_device *dev;
+    float *inv, *below, *panel;
+} chol_there;
+
+static void there_close(chol_there *w)
+{
+    nn_mem_free(w->dev, w->inv);
+    nn_mem_free(w->dev, w->below);
+    nn_mem_free(w->dev, w->panel);
+}
+
+static dr_status there_open(chol_there *w, nn_device *dev, size_t most)
+{
+    dr_status st = DR_OK;
+
+    *w = (chol_there){.dev = dev};
+    DR_TRY(quant_floats_at(dev, &w->inv, NB, NB, "Cholesky blocks"));
+    DR_TRY(quant_floats_at(dev, &w->below, most, NB, "Cholesky blocks"));
+    DR_TRY(quant_floats_at(dev, &w->panel, most, NB, "Cholesky blocks"));
+done:
+    return st;
+}
+
+/* nb columns at b, rows ld apart, times the transpose of w->inv; with the other sign they
+ * stay in w->panel. */
+static dr_status times_inverse(const chol_there *w, float *b, size_t ld, size_t rows,
+                               size_t nb)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy_matrix(w->dev, w->panel, nb, b, ld, rows, nb, 1.0f));
+    DR_TRY(nn_matmul_nt(w->dev, w->below, w->panel, w->inv, NULL, rows, nb, nb, nb, false));
+    DR_TRY(nn_copy_matrix(w->dev, b, ld, w->below, nb, rows, nb, 1.0f));
+    DR_TRY(nn_copy_matrix(w->dev, w->panel, nb, w->below, nb, rows, nb, -1.0f));
+done:
+    return st;
+}
+
+static dr_status cholesky_there(nn_device *dev, float *a, size_t n, bool *definite)
+{
+    float *diagonal = dr_calloc(n, sizeof(*diagonal));
+    chol_there w = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(there_open(&w, dev, n));
+    for (size_t k = 0; k < n; k += NB) {
+        size_t nb = n - k < NB ? n - k : NB, from = k + nb, m = n - from;
+        float *at = a + k * n + k;
+        DR_TRY(nn_factor_diagonal(dev, at, at, n, nb, w.inv, false));
+        if (m > 0)
+            DR_TRY(times_inverse(&w, a + from * n + k, n, m, nb));
+        for (size_t j = 0; j < m; j += STRIP_THERE) {
+            size_t width = m - j < STRIP_THERE ? m - j : STRIP_THERE;
+            DR_TRY(nn_matmul_nt(dev, a + (from + j) * n + from + j, w.panel + j * nb,
+                                w.below + j * nb, NULL, m - j, width, nb, n, true));
+        }
+    }
+    DR_TRY(nn_cut_blocks(dev, diagonal, a, NULL, n, 1));
+    *definite = true;
+    for (size_t k = 0; k < n; k++)
+        *definite = *definite && diagonal[k] > 0.0f && isfinite(diagonal[k]);
+done:
+    there_close(&w);
+    free(diagonal);
+    return st;
+}
+
+static dr_status damped_there(float *factor, bool *found, nn_device *dev, const float *h,
+                              size_t n, double damp)
+{
+    float *diagonal = dr_calloc(n, sizeof(*diagonal));
+    uint32_t *backwards = dr_calloc(n, sizeof(*backwards));
+    double mean = 0;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_cut_blocks(dev, diagonal, h, NULL, n, 1));
+    for (size_t i = 0; i < n; i++) {
+        mean += (double)diagonal[i] / (double)n;
+        backwards[i] = (uint32_t)(n - 1 - i); /* what is read backwards stands as it was */
+    }
+    for (int i = 0; mean > 0 && !*found && i < DAMPINGS; i++, damp *= 10) {
+        DR_TRY(nn_fill_factor(dev, factor, h, backwards, n, 0, damp * mean));
+        DR_TRY(cholesky_there(dev, factor, n, found));
+    }
+done:
+    free(diagonal);
+    free(backwards);
+    return st;
+}
+
+static dr_status solve_there(nn_device *dev, float *b, size_t rows, size_t n,
+                             const float *l)
+{
+    size_t last = (n - 1) / NB * NB;
+    float *panel = NULL, *turned = NULL;
+    chol_there w = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(there_open(&w, dev, rows));
+    DR_TRY(quant_floats_at(dev, &panel, n, NB, "columns of a factor"));
+    DR_TRY(quant_floats_at(dev, &turned, n, NB, "columns of a factor"));
+    for (size_t k = 0; k < n; k += NB) { /* y L^T = b */
+        size_t nb = n - k < NB ? n - k : NB, from = k + nb;
+        DR_TRY(nn_factor_diagonal(dev, NULL, l + k * n + k, n, nb, w.inv, false));
+        DR_TRY(times_inverse(&w, b + k, n, rows, nb));
+        if (from == n)
+            break;
+        DR_TRY(nn_copy_matrix(dev, panel, nb, l + from * n + k, n, n - from, nb, 1.0f));
+        DR_TRY(
+            nn_matmul_nt(dev, b + from, w.panel, panel, NULL, rows, n - from, nb, n, true));
+    }
+    for (size_t k = last + NB; k > 0; k -= NB) { /* x L = y */
+        size_t at = k - NB, nb = n - at < NB ? n - at : NB;
+        DR_TRY(nn_factor_diagonal(dev, NULL, l + at * n + at, n, nb, w.inv, true));
+        DR_TRY(times_inverse(&w, b + at, n, rows, nb));
+        if (at == 0)
+            break;
+        DR_TRY(nn_copy_matrix(dev, panel, at, l + at * n, n, nb, at, 1.0f));
+        DR_TRY(nn_turn_columns(dev, turned, panel, NULL, NULL, nb, at));
+        DR_TRY(nn_matmul_nt(dev, b, w.panel, turned, NULL, rows, at, nb, n, true));
+    }
+done:
+    nn_mem_free(dev, panel);
+    nn_mem_free(dev, turned);
+    there_close(&w);
+    return st;
+}
+
+/* ---- either ---- */
+
 dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite)
 {
     chol_work w = {0};
     dr_status st = DR_OK;
 
     *definite = false;
+    if (quant_there(dev) != NULL)
+        return cholesky_there(dev, a, n, definite);
     DR_TRY(work_init(&w, dev, a, n));
     for (size_t k = 0; k < n; k += NB) {
         size_t nb = n - k < NB ? n - k : NB;
@@ -199,6 +338,8 @@ dr_status quant_damped_factor(float *factor, bool *found, nn_device *dev, const 
     dr_status st = DR_OK;
 
     *found = false;
+    if (quant_there(dev) != NULL)
+        return damped_there(factor, found, dev, h, n, damp);
     for (size_t i = 0; i < n; i++)
         mean += (double)h[i * n + i] / (double)n;
     for (int i = 0; mean > 0 && !*found && i < DAMPINGS; i++, damp *= 10) {
@@ -218,6 +359,8 @@ dr_status quant_chol_solve(nn_device *dev, float *b, size_t rows, size_t n, cons
     chol_work w = {0};
     dr_status st = DR_OK;
 
+    if (quant_there(dev) != NULL)
+        return solve_there(dev, b, rows, n, l);
     DR_TRY(work_init(&w, dev, NULL, rows > n ? rows : n));
     w.n = n;
     DR_TRY(quant_floats(&panel, n, NB, "columns of a factor"));

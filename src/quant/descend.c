@@ -74,7 +74,7 @@ static void move_codes(const group *g, const quant_lanes *grid)
         float d[L], any = 0.0f;
         for (int l = 0; l < L; l++) {
             float s = grid->scale[l], code = g->code[j * L + l];
-            float c = code - lane_round(g->r[j * L + l] / (pivot * s));
+            float c = code - nn_grid_round(g->r[j * L + l] / (pivot * s));
             c = c > 0.0f ? c : 0.0f;
             c = c < g->top ? c : g->top;
             d[l] = (c - code) * s;
@@ -118,7 +118,7 @@ static void move_scale(const group *g, const quant_rule *rule, quant_lanes *grid
     derivatives(slope, curve, g);
     for (int l = 0; l < L; l++) {
         float s = curve[l] > 0.0f ? grid->scale[l] - slope[l] / curve[l] : 0.0f;
-        s = rule->fp16_scales && s > 0.0f ? quant_half_scale(s) : s;
+        s = rule->fp16_scales && s > 0.0f ? nn_grid_half(s) : s;
         by[l] = s > 0.0f && isfinite(s) ? s - grid->scale[l] : 0.0f;
         if (!(2.0f * by[l] * slope[l] + by[l] * by[l] * curve[l] < 0.0f))
             by[l] = 0.0f;
@@ -143,7 +143,7 @@ static void move_zero(const group *g, quant_lanes *grid)
     derivatives(slope, curve, g);
     for (int l = 0; l < L; l++) {
         float s = grid->scale[l], z = grid->zero[l];
-        z += curve[l] > 0.0f ? lane_round(slope[l] / (curve[l] * s)) : 0.0f;
+        z += curve[l] > 0.0f ? nn_grid_round(slope[l] / (curve[l] * s)) : 0.0f;
         z = z > 0.0f ? z : 0.0f;
         z = z < g->top ? z : g->top;
         by[l] = (grid->zero[l] - z) * s;

@@ -254,7 +254,7 @@ static dr_status write_linears(distiller *d)
         quant_trained *t = &d->s.linears[i];
         const float *best = array(d, BEST) + t->at;
         for (size_t k = 0; k < t->count; k++)
-            t->q.scales[k] = best[k] > 0.0f ? quant_half_scale(best[k]) : best[k];
+            t->q.scales[k] = best[k] > 0.0f ? nn_grid_half(best[k]) : best[k];
         DR_TRY(hf_writer_packed(d->site->out, t->l, &t->q));
     }
 done:

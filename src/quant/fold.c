@@ -165,7 +165,7 @@ void quant_fold_rows(dr_qtensor *q, const float *row_scale)
     for (size_t r = 0; r < q->rows; r++) {
         for (size_t b = 0; b < blocks && row_scale[r] != 1.0f; b++)
             q->scales[r * blocks + b] =
-                quant_half_scale(q->scales[r * blocks + b] / row_scale[r]);
+                nn_grid_half(q->scales[r * blocks + b] / row_scale[r]);
     }
 }
 

@@ -28,10 +28,12 @@
 #include "core/mem.h"
 #include "quant/gptq_impl.h"
 
-#define KEEP_BYTES ((size_t)1 << 30)
+#define KEEP_BYTES       ((size_t)1 << 30)
+#define KEEP_BYTES_THERE ((size_t)1 << 33)
 
 typedef struct {
     quant_stream s;
+    nn_device *mem; /* s.mem: what is owned lies there, unless it is said to be here */
     const quant_grid *base; /* of slots that have no other */
     quant_grid grid;        /* of the slot at hand */
     const quant_gptq_options *o;
@@ -50,27 +52,30 @@ typedef struct {
     float *w;                         /* owned: weights of the slot at hand */
     float *other;                     /* owned: the same for the other scales, with best */
     float *packed[2]; /* owned: rounded, as nn multiplies them; [1]: of down */
-    float *bias[2];   /* owned */
+    float *bias[2];   /* owned, here */
     double *sum;      /* owned: [K] the sum of the slot's inputs */
-    float *more[2];   /* owned: [N] what a bias takes back; [1]: of the slot that is held */
+    float *more[2];   /* owned, here: [N] what a bias takes back; [1]: of the slot that is
+                         held */
     float *strips;    /* owned: the Hessian being summed */
     float *full;      /* owned: [K][K] */
-    float *scale, *row_scale; /* owned: [K], [N] with prescale */
+    float *stage;     /* owned, here: a slot's weights on their way to mem */
+    float *scale, *row_scale; /* owned, here: [K], [N] with prescale */
     quant_upstream up;        /* owned */
     dr_qtensor held; /* owned: QKV or GATE_UP until the slot after it has its scale */
 } gptq_run;
 
 static void run_release(gptq_run *r)
 {
-    float *all[] = {r->h,         r->wide,      r->act,     r->keep,      r->w,
-                    r->packed[0], r->packed[1], r->bias[0], r->bias[1],   r->mid,
-                    r->strips,    r->full,      r->scale,   r->row_scale, r->other};
+    float *all[] = {r->h,      r->wide, r->act,   r->keep,      r->w,        r->mid,
+                    r->strips, r->full, r->other, r->packed[0], r->packed[1]};
+    float *here[] = {r->bias[0], r->bias[1], r->more[0],  r->more[1],
+                     r->scale,   r->stage,   r->row_scale};
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
-        dr_big_free(all[i]);
-    dr_big_free(r->more[0]);
-    dr_big_free(r->more[1]);
-    free(r->sum);
+        nn_mem_free(r->mem, all[i]);
+    for (size_t i = 0; i < DR_COUNT(here); i++)
+        dr_big_free(here[i]);
+    nn_mem_free(r->mem, r->sum);
     quant_upstream_close(&r->up);
     dr_qtensor_release(&r->held);
     quant_stream_close(&r->s);
@@ -87,37 +92,45 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
     size_t hc = hf_slot_in(c, HF_SLOT_O), t = calib->seq_len, packed[2] = {0};
     const quant_widest widest = quant_widest_slot(c);
+    float *sum = NULL;
     dr_status st = DR_OK;
+
+    if (r->prune == NULL && r->recovery == NULL)
+        r->mem = quant_solves_there(site, r->base);
+    nn_device *mem = r->mem;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
         packed[down] = most(packed[down], nn_i8_packed_bytes(out, in) / sizeof(float));
     }
-    DR_TRY(quant_stream_open(&r->s, site, calib));
+    DR_TRY(quant_stream_open(&r->s, site, calib, mem));
     r->m = t * (r->s.step < calib->count ? r->s.step : calib->count);
-    r->kept = KEEP_BYTES / (inner * sizeof(float)) / t;
+    r->kept = (mem != NULL ? KEEP_BYTES_THERE : KEEP_BYTES) / (inner * sizeof(float)) / t;
     r->kept = r->kept < calib->count ? r->kept : calib->count;
     r->kept -= r->kept == calib->count ? 0 : r->kept % r->s.step;
-    DR_TRY(quant_floats(&r->h, r->m, d, "norm outputs"));
+    DR_TRY(quant_floats_at(mem, &r->h, r->m, d, "norm outputs"));
     if (c->parallel)
-        DR_TRY(quant_floats(&r->mid, calib->count * t, d, "residuals"));
-    DR_TRY(quant_floats(&r->wide, r->m, widest.out, "activations"));
-    DR_TRY(quant_floats(&r->act, r->m, inner, "activations"));
-    DR_TRY(quant_floats(&r->keep, t, most(calib->count * hc, r->kept * inner),
-                        "kept activations"));
-    DR_TRY(quant_floats(&r->w, widest.weights, 1, "a slot's weights"));
+        DR_TRY(quant_floats_at(mem, &r->mid, calib->count * t, d, "residuals"));
+    DR_TRY(quant_floats_at(mem, &r->wide, r->m, widest.out, "activations"));
+    DR_TRY(quant_floats_at(mem, &r->act, r->m, inner, "activations"));
+    DR_TRY(quant_floats_at(mem, &r->keep, t, most(calib->count * hc, r->kept * inner),
+                           "kept activations"));
+    DR_TRY(quant_floats_at(mem, &r->w, widest.weights, 1, "a slot's weights"));
     if (r->best)
-        DR_TRY(quant_floats(&r->other, widest.weights, 1, "a slot's weights"));
-    DR_TRY(quant_floats(&r->packed[0], packed[0], 1, "a slot's weights"));
-    DR_TRY(quant_floats(&r->packed[1], packed[1], 1, "a slot's weights"));
+        DR_TRY(quant_floats_at(mem, &r->other, widest.weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats_at(mem, &r->packed[0], packed[0], 1, "a slot's weights"));
+    DR_TRY(quant_floats_at(mem, &r->packed[1], packed[1], 1, "a slot's weights"));
     DR_TRY(quant_floats(&r->bias[0], widest.out, 1, "biases"));
     DR_TRY(quant_floats(&r->bias[1], d, 1, "biases"));
     DR_TRY(quant_floats(&r->more[0], widest.out, 1, "biases"));
     DR_TRY(quant_floats(&r->more[1], widest.out, 1, "biases"));
-    r->sum = dr_calloc(widest.in, sizeof(*r->sum));
-    DR_TRY(quant_floats(&r->strips, quant_gram_floats(widest.in), 1, "Hessian"));
-    DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
+    DR_TRY(quant_floats_at(mem, &sum, widest.in, 2, "sums of inputs"));
+    r->sum = (double *)(void *)sum;
+    if (mem != NULL)
+        DR_TRY(quant_floats(&r->stage, widest.weights, 1, "a slot's weights"));
+    DR_TRY(quant_floats_at(mem, &r->strips, quant_gram_floats(widest.in), 1, "Hessian"));
+    DR_TRY(quant_floats_at(mem, &r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
     DR_TRY(quant_upstream_open(&r->up, &r->s, r->original, r->o->upstream));
@@ -218,7 +231,7 @@ static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
     double loss = 0, scaled_loss = 0;
     dr_status st = DR_OK;
 
-    memcpy(r->other, r->w, n_out * n_in * sizeof(*r->other));
+    DR_TRY(nn_copy(dev, r->other, r->w, n_out * n_in * sizeof(*r->other)));
     DR_TRY(find_scale(r, layer, slot, name));
     if (folds_norm(slot) && quant_folds(r->s.site, layer, slot))
         DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
@@ -238,7 +251,7 @@ static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
         scaled = (dr_qtensor){0};
     } else {
         no_scale(r, n_in);
-        memcpy(r->w, r->other, n_out * n_in * sizeof(*r->w));
+        DR_TRY(nn_copy(dev, r->w, r->other, n_out * n_in * sizeof(*r->w)));
     }
     DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
 done:
@@ -266,13 +279,23 @@ static bool mends_bias(const gptq_run *r, int layer, hf_slot slot)
 /* r->more[0] = the mean output so far (sign 1), less that of r->w (-1). */
 static dr_status mean_output(gptq_run *r, int layer, hf_slot slot, int sign)
 {
+    nn_device *dev = r->s.site->dev;
     size_t tokens = r->s.calib->count * r->s.calib->seq_len;
+    size_t n = hf_slot_out(r->s.cfg, slot), k = hf_slot_in(r->s.cfg, slot);
+    const float *w = r->mem != NULL ? r->stage : r->w;
+    double *sum = NULL;
+    dr_status st = DR_OK;
 
     if (!mends_bias(r, layer, slot))
         return DR_OK;
-    return quant_mean_output(nn_device_pool(r->s.site->dev), r->more[0], r->w, r->sum,
-                             hf_slot_out(r->s.cfg, slot), hf_slot_in(r->s.cfg, slot),
-                             tokens, sign);
+    sum = dr_calloc(k, sizeof(*sum));
+    DR_TRY(nn_copy(dev, sum, r->sum, k * sizeof(*sum)));
+    if (r->mem != NULL)
+        DR_TRY(nn_copy(dev, r->stage, r->w, n * k * sizeof(*r->w)));
+    DR_TRY(quant_mean_output(nn_device_pool(dev), r->more[0], w, sum, n, k, tokens, sign));
+done:
+    free(sum);
+    return st;
 }
 
 /* The bias takes the mean error back: at once for the text, in the file when the slot's
@@ -327,15 +350,25 @@ done:
  * of different ones become 1 - 2 K / T of what they are, a half at the least (shrinkage to
  * the diagonal, Ledoit and Wolf 2004, with a fixed weight).
  */
-static void shrink_hessian(gptq_run *r, size_t k)
+static float shrinkage(const gptq_run *r, size_t k)
 {
     double by = 2 * (double)k / (double)(r->s.calib->count * r->s.calib->seq_len);
-    float rest = (float)(1 - (by < 0.5 ? by : 0.5));
 
-    for (size_t i = 0; i < k; i++) {
-        for (size_t j = 0; j < k; j++)
-            r->full[i * k + j] *= i != j ? rest : 1.0f;
-    }
+    return r->best || r->recovery != NULL ? (float)(1 - (by < 0.5 ? by : 0.5)) : 1.0f;
+}
+
+/* The slot's weights and biases, as the source has them. */
+static dr_status read_slot(gptq_run *r, int layer, hf_slot slot)
+{
+    size_t count = hf_slot_out(r->s.cfg, slot) * hf_slot_in(r->s.cfg, slot);
+    float *to = r->mem != NULL ? r->stage : r->w;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_slot_read(r->s.site, layer, slot, to, r->bias[slot == HF_SLOT_DOWN]));
+    if (r->mem != NULL)
+        DR_TRY(nn_copy(r->mem, r->w, to, count * sizeof(*to)));
+done:
+    return st;
 }
 
 /*
@@ -352,10 +385,9 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
-    DR_TRY(quant_gram_expand(nn_device_pool(site->dev), r->full, r->strips, n_in));
-    if (r->best || r->recovery != NULL)
-        shrink_hessian(r, n_in);
-    DR_TRY(quant_slot_read(site, layer, slot, r->w, r->bias[k]));
+    double time = dr_now_s();
+    DR_TRY(quant_gram_expand(site->dev, r->full, r->strips, n_in, shrinkage(r, n_in)));
+    DR_TRY(read_slot(r, layer, slot));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
     if (r->recovery != NULL) {
@@ -363,7 +395,9 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
         DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
         goto done;
     }
+    quant_tell_time(&time, "reading");
     DR_TRY(quant_upstream_correct(&r->up, r->w, r->full, slot, l->path));
+    quant_tell_time(&time, "upstream");
     DR_TRY(mean_output(r, layer, slot, 1));
     if (r->prune != NULL)
         DR_TRY(prune_slot(r, layer, slot, l->path));
@@ -373,8 +407,9 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
         DR_TRY(round_best(r, layer, slot, &q, l->path));
     else
         DR_TRY(round_scaled(r, layer, slot, &q, l->path));
-    DR_TRY(quant_slot_restore(site, layer, slot, r->w));
+    DR_TRY(quant_slot_restore(site, layer, slot, r->w, r->stage));
     DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+    quant_tell_time(&time, "solving");
     DR_TRY(mend_bias(r, layer, slot, r->o->prescale && folds_norm(slot)));
     if (r->o->prescale && folds_norm(slot)) {
         r->held = q;
@@ -414,7 +449,9 @@ static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i
     size_t k = hf_slot_in(r->s.cfg, slot);
     dr_status st = DR_OK;
 
-    if (mends_bias(r, r->layer.index, slot))
+    if (mends_bias(r, r->layer.index, slot) && r->mem != NULL)
+        DR_TRY(nn_column_sums(r->mem, r->sum, in, m, k, false, i == 0));
+    else if (mends_bias(r, r->layer.index, slot))
         DR_TRY(quant_inputs_add(nn_device_pool(r->s.site->dev), r->sum, in, m, k, i == 0));
     DR_TRY(quant_upstream_add(&r->up, slot, in, chunk_x(r, i), i, m));
     DR_TRY(nn_i8_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
@@ -470,7 +507,8 @@ static dr_status stage_gate_up(gptq_run *r, size_t i, size_t m)
 
     if (r->s.cfg->parallel) {
         size_t d = (size_t)r->s.cfg->hidden;
-        x = memcpy(r->mid + (x - r->s.x), x, m * d * sizeof(*x));
+        DR_TRY(nn_copy(r->s.site->dev, r->mid + (x - r->s.x), x, m * d * sizeof(*x)));
+        x = r->mid + (x - r->s.x);
     }
     DR_TRY(nn_layer_residual(r->s.dec, &r->layer, HF_SLOT_O, x, attn, m));
     DR_TRY(norm_chunk(r, HF_SLOT_GATE_UP, i, m));
@@ -498,8 +536,8 @@ static dr_status stage_output(gptq_run *r, size_t i, size_t m)
     if (i >= r->kept)
         DR_TRY(act_chunk(r, i, m, &act));
     if (r->s.cfg->parallel)
-        memcpy(chunk_x(r, i), r->mid + (chunk_x(r, i) - r->s.x),
-               m * (size_t)r->s.cfg->hidden * sizeof(float));
+        DR_TRY(nn_copy(r->s.site->dev, chunk_x(r, i), r->mid + (chunk_x(r, i) - r->s.x),
+                       m * (size_t)r->s.cfg->hidden * sizeof(float)));
     DR_TRY(nn_layer_residual(r->s.dec, &r->layer, HF_SLOT_DOWN, chunk_x(r, i), act, m));
 done:
     return st;
@@ -520,12 +558,17 @@ done:
 static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
                           dr_status (*stage)(gptq_run *, size_t, size_t))
 {
+    double time = dr_now_s();
     dr_status st = DR_OK;
 
     if (r->recovery != NULL)
         DR_TRY(quant_recover_inputs(r->recovery, &r->up, layer, slot));
     DR_TRY(each_chunk(r, stage));
+    if (r->mem != NULL) /* so that times are told apart */
+        DR_TRY(nn_copy(r->mem, r->scale, r->strips, sizeof(float)));
+    quant_tell_time(&time, "text");
     DR_TRY(solve_slot(r, layer, slot));
+    quant_tell_time(&time, "solving and writing");
 done:
     return st;
 }

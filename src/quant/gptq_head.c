@@ -27,18 +27,18 @@ static dr_status sum_hessian(float *h, const quant_stream *s)
     float *y = NULL, *strips = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(quant_floats(&y, s->step * t, d, "norm outputs"));
-    DR_TRY(quant_floats(&strips, quant_gram_floats(d), 1, "Hessian"));
+    DR_TRY(quant_floats_at(s->mem, &y, s->step * t, d, "norm outputs"));
+    DR_TRY(quant_floats_at(s->mem, &strips, quant_gram_floats(d), 1, "Hessian"));
     for (size_t i = 0; i < s->calib->count; i += s->step) {
         size_t m = quant_stream_count(s, i) * t;
         DR_TRY(dr_cancelled_check());
         DR_TRY(nn_final_norm(s->dec, y, s->x + i * t * d, m));
         DR_TRY(nn_i8_gram(dev, strips, y, m, d, i == 0));
     }
-    DR_TRY(quant_gram_expand(nn_device_pool(dev), h, strips, d));
+    DR_TRY(quant_gram_expand(dev, h, strips, d, 1.0f));
 done:
-    dr_big_free(y);
-    dr_big_free(strips);
+    nn_mem_free(s->mem, y);
+    nn_mem_free(s->mem, strips);
     return st;
 }
 
@@ -48,13 +48,16 @@ typedef struct {
     const quant_grid *grid;
     const quant_gptq_options *o;
     bool best;
-    float *h, *w; /* owned: [D][D]; [SLICE_ROWS][D] */
+    nn_device *mem; /* where h lies, and with it there; NULL: the host's memory */
+    float *h, *w;   /* owned: [D][D]; here: [SLICE_ROWS][D] */
+    float *there;   /* owned: the same as w there */
 } rows_job;
 
 /* Rows row0 .. of the linear into the same rows of q. */
 static dr_status solve_slice(const rows_job *j, dr_qtensor *q, size_t row0, size_t rows)
 {
     size_t d = j->l->n_in;
+    float *w = j->mem != NULL ? j->there : j->w;
     dr_qtensor part = {0};
     double loss = 0;
     dr_status st = DR_OK;
@@ -64,12 +67,14 @@ static dr_status solve_slice(const rows_job *j, dr_qtensor *q, size_t row0, size
     if (!dr_all_finite(j->w, DR_DTYPE_F32, rows * d))
         DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
                 row0 + rows - 1);
+    if (j->mem != NULL)
+        DR_TRY(nn_copy(j->mem, w, j->w, rows * d * sizeof(*w)));
     if (j->best)
-        DR_TRY(quant_chain_solve(&part, &loss, j->site->dev, j->w, j->h, rows, d, j->grid,
+        DR_TRY(quant_chain_solve(&part, &loss, j->site->dev, w, j->h, rows, d, j->grid,
                                  j->o, j->l->path));
     else
-        DR_TRY(quant_gptq_solve(&part, &loss, j->site->dev, j->w, j->h, rows, d, j->grid,
-                                j->o, j->l->path));
+        DR_TRY(quant_gptq_solve(&part, &loss, j->site->dev, w, j->h, rows, d, j->grid, j->o,
+                                j->l->path));
     dr_qtensor_copy_rows(q, row0, &part, 0, rows);
 done:
     dr_qtensor_release(&part);
@@ -81,12 +86,15 @@ static dr_status solve_rows(dr_qtensor *q, const quant_stream *s, const hf_linea
                             const quant_grid *grid, const quant_gptq_options *o, bool best)
 {
     size_t block = 0, slice = l->n_out < SLICE_ROWS ? l->n_out : SLICE_ROWS, d = l->n_in;
-    rows_job j = {.site = s->site, .l = l, .grid = grid, .o = o, .best = best};
+    rows_job j = {
+        .site = s->site, .l = l, .grid = grid, .o = o, .best = best, .mem = s->mem};
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_block(&block, grid, d, l->path));
-    DR_TRY(quant_floats(&j.h, d, d, "Hessian"));
+    DR_TRY(quant_floats_at(s->mem, &j.h, d, d, "Hessian"));
     DR_TRY(quant_floats(&j.w, slice, d, "a slice of the head"));
+    if (s->mem != NULL)
+        DR_TRY(quant_floats_at(s->mem, &j.there, slice, d, "a slice of the head"));
     DR_TRY(sum_hessian(j.h, s));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)block, l->n_out, d,
                           grid->symmetric));
@@ -95,7 +103,8 @@ static dr_status solve_rows(dr_qtensor *q, const quant_stream *s, const hf_linea
         DR_TRYF(solve_slice(&j, q, row, n), "rounding %s", l->path);
     }
 done:
-    dr_big_free(j.h);
+    nn_mem_free(s->mem, j.h);
+    nn_mem_free(s->mem, j.there);
     dr_big_free(j.w);
     return st;
 }
@@ -126,8 +135,8 @@ static dr_status run_original(quant_stream *s)
     nn_acts acts = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(nn_acts_new(&acts, c, step, t, 0));
-    DR_TRY(quant_packed_slots(packed, c));
+    DR_TRY(nn_acts_new_there(&acts, s->mem, c, step, t, 0));
+    DR_TRY(quant_packed_slots(packed, s->mem, c));
     for (int layer = 0; layer < c->layers; layer++) {
         nn_layer own;
         DR_TRY(nn_decoder_layer(s->dec, layer, &w));
@@ -140,8 +149,8 @@ static dr_status run_original(quant_stream *s)
     }
 done:
     for (int i = 0; i < HF_SLOT_COUNT; i++)
-        dr_big_free(packed[i]);
-    dr_big_free(acts.x);
+        nn_mem_free(s->mem, packed[i]);
+    nn_mem_free(s->mem, acts.x);
     return st;
 }
 
@@ -159,7 +168,7 @@ dr_status quant_gptq_table(dr_qtensor *q, const quant_site *site, const quant_ca
         return DR_OK;
     if (hf_head_linear(site->in) != NULL)
         return quant_round_rows(q, site, site->embed, quant_choose_kquant, table);
-    DR_TRY(quant_stream_open(&s, site, &some));
+    DR_TRY(quant_stream_open(&s, site, &some, quant_solves_there(site, site->embed)));
     DR_TRY(run_original(&s));
     DR_TRY(solve_rows(q, &s, table, site->embed, o, best));
 done:

@@ -17,28 +17,47 @@
 
 enum { ROWS = 64, SAMPLE = 256 };
 
-/* Diagonal blocks of h, one below the other, and sqrt of its diagonal over its mean. */
-static void cut_blocks(float *grams, float *rms, const float *h, size_t k, size_t m)
+/* Diagonal blocks of h, one below the other, and its diagonal. */
+static dr_status cut_blocks(nn_device *dev, float *grams, float *diagonal, const float *h,
+                            size_t k, size_t m)
+{
+    dr_status st = DR_OK;
+
+    if (quant_there(dev) != NULL) {
+        DR_TRY(nn_cut_blocks(dev, grams, h, NULL, k, m));
+        DR_TRY(nn_cut_blocks(dev, diagonal, h, NULL, k, 1));
+    }
+    for (size_t i = 0; quant_there(dev) == NULL && i < k; i++) {
+        memcpy(grams + i * m, h + i * k + i / m * m, m * sizeof(*grams));
+        diagonal[i] = h[i * k + i];
+    }
+done:
+    return st;
+}
+
+/* The diagonal becomes its root over the mean of all roots. */
+static void relative_roots(float *rms, size_t k)
 {
     double mean = 0;
 
     for (size_t i = 0; i < k; i++) {
-        memcpy(grams + i * m, h + i * k + i / m * m, m * sizeof(*grams));
-        rms[i] = sqrtf(h[i * k + i]);
+        rms[i] = sqrtf(rms[i]);
         mean += (double)rms[i] / (double)k;
     }
     for (size_t i = 0; i < k && mean > 0; i++)
         rms[i] = (float)((double)rms[i] / mean);
 }
 
-/* At most SAMPLE of the n rows of w, evenly. */
-static size_t sample_rows(float *to, const float *w, size_t n, size_t k)
+/* count of the n rows of w, evenly. */
+static dr_status sample_rows(nn_device *dev, float *to, const float *w, size_t n,
+                             size_t count, size_t k)
 {
-    size_t count = n < SAMPLE ? n : SAMPLE;
+    dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++)
-        memcpy(to + i * k, w + i * n / count * k, k * sizeof(*to));
-    return count;
+        DR_TRY(nn_copy(dev, to + i * k, w + i * n / count * k, k * sizeof(*to)));
+done:
+    return st;
 }
 
 dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const float *h,
@@ -48,30 +67,32 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
     const quant_rule rule = quant_rule_of(grid);
     double loss[AWQ_CANDIDATES] = {0};
     float *grams = NULL, *scales = NULL, *rms = NULL, *sample = NULL;
-    size_t block = 0, best = 0, m = 0;
+    size_t block = 0, best = 0, m = 0, count = n < SAMPLE ? n : SAMPLE;
+    nn_device *mem = quant_there(dev);
     dr_status st = DR_OK;
 
     DR_TRY(quant_grid_block(&block, grid, k, "a linear"));
     m = quant_gram_cols(block);
-    DR_TRY(quant_floats(&grams, k, m, "Hessian blocks"));
+    DR_TRY(quant_floats_at(mem, &grams, k, m, "Hessian blocks"));
     DR_TRY(quant_floats(&scales, AWQ_CANDIDATES + 1, k, "candidate scales"));
-    DR_TRY(quant_floats(&sample, n < SAMPLE ? n : SAMPLE, k, "sampled rows"));
+    DR_TRY(quant_floats_at(mem, &sample, count, k, "sampled rows"));
     rms = scales + AWQ_CANDIDATES * k;
-    cut_blocks(grams, rms, h, k, m);
+    DR_TRY(cut_blocks(dev, grams, rms, h, k, m));
+    relative_roots(rms, k);
     if (tied != NULL)
         quant_tie_heads(rms, tied);
     awq_candidates(scales, rms, NULL, k, false);
-    n = sample_rows(sample, w, n, k);
-    DR_TRY(awq_rank_ratios(dev, loss, sample, n, k, block, &rule, scales, grams));
+    DR_TRY(sample_rows(dev, sample, w, n, count, k));
+    DR_TRY(awq_rank_ratios(dev, loss, sample, count, k, block, &rule, scales, grams));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
         if (loss[i] < loss[best])
             best = i;
     }
     memcpy(scale, scales + best * k, k * sizeof(*scale));
 done:
-    dr_big_free(grams);
+    nn_mem_free(mem, grams);
     dr_big_free(scales);
-    dr_big_free(sample);
+    nn_mem_free(mem, sample);
     return st;
 }
 
@@ -102,6 +123,9 @@ static dr_status scale_matrix(nn_device *dev, const scale_job *job)
 {
     scale_job copy = *job;
 
+    if (quant_there(dev) != NULL)
+        return nn_scale_matrix(dev, job->a, job->a, job->rows, job->k, job->scale,
+                               job->row_scale, job->divide);
     return dr_pool_run(nn_device_pool(dev), (job->rows + ROWS - 1) / ROWS, scale_rows,
                        &copy);
 }

@@ -94,20 +94,19 @@ static int by_key(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* Group-aware order: columns by descending diagonal within their group, groups by their
- * greatest.  Groups stay whole, so the packed weight needs no g_idx. */
-static void choose_order(solver *s)
+void quant_gptq_order(size_t *to, const float *diagonal, size_t step, size_t n,
+                      size_t block, bool desc_act)
 {
-    size_t n = s->n, block = s->block, groups = n / block;
+    size_t groups = n / block;
 
-    if (!s->o->desc_act) {
+    if (!desc_act) {
         for (size_t i = 0; i < n; i++)
-            s->order[i] = i;
+            to[i] = i;
         return;
     }
     ranked *cols = dr_calloc(n, sizeof(*cols)), *order = dr_calloc(groups, sizeof(*order));
     for (size_t i = 0; i < n; i++)
-        cols[i] = (ranked){s->h[i * n + i], i};
+        cols[i] = (ranked){diagonal[i * step], i};
     for (size_t g = 0; g < groups; g++) {
         qsort(cols + g * block, block, sizeof(*cols), by_key);
         order[g] = (ranked){cols[g * block].key, g};
@@ -115,7 +114,7 @@ static void choose_order(solver *s)
     qsort(order, groups, sizeof(*order), by_key);
     for (size_t g = 0; g < groups; g++) {
         for (size_t i = 0; i < block; i++)
-            s->order[g * block + i] = cols[order[g].at * block + i].at;
+            to[g * block + i] = cols[order[g].at * block + i].at;
     }
     free(cols);
     free(order);
@@ -123,14 +122,13 @@ static void choose_order(solver *s)
 
 /* ---- the factor ---- */
 
-/* Mean of the diagonal over columns that see an input, 1 when none does. */
-static double mean_diagonal(const solver *s)
+double quant_gptq_mean(const float *diagonal, size_t step, size_t n)
 {
     double sum = 0;
     size_t live = 0;
 
-    for (size_t i = 0; i < s->n; i++) {
-        double d = (double)s->h[i * s->n + i];
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)diagonal[i * step];
         sum += d;
         live += d > 0;
     }
@@ -162,27 +160,43 @@ static dr_status fill_factor(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-static dr_status factorize(solver *s)
+dr_status quant_gptq_raise(double damp, const char *name, quant_factor_try attempt,
+                           void *ctx)
 {
-    double mean = mean_diagonal(s), damp = s->o->damp_percent;
     bool definite = false;
     dr_status st = DR_OK;
 
     for (int i = 0; i <= RAISES; i++) {
-        DR_TRY(dr_pool_run(nn_device_pool(s->dev), (s->n + TASK_ROWS - 1) / TASK_ROWS,
-                           fill_factor, &(rows_job){s, mean, damp, NULL}));
-        DR_TRY(quant_cholesky(s->dev, s->factor, s->n, &definite));
+        DR_TRY(attempt(ctx, damp, &definite));
         if (definite)
             goto done;
         damp = damp > 0 ? damp * 10 : 1e-4;
         dr_log(DR_INFO, "%s: the Hessian is not positive definite; damping raised to %g",
-               s->name, damp);
+               name, damp);
     }
     st = dr_fail(DR_EFORMAT, "%s: the Hessian is not positive definite with damping %g",
-                 s->name, damp / 10);
+                 name, damp / 10);
     dr_hint("the calibration text may be too short, or a weight is not finite");
 done:
     return st;
+}
+
+static dr_status try_factor(void *ctx, double damp, bool *definite)
+{
+    solver *s = ctx;
+    rows_job job = {s, quant_gptq_mean(s->h, s->n + 1, s->n), damp, NULL};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_pool_run(nn_device_pool(s->dev), (s->n + TASK_ROWS - 1) / TASK_ROWS,
+                       fill_factor, &job));
+    DR_TRY(quant_cholesky(s->dev, s->factor, s->n, definite));
+done:
+    return st;
+}
+
+static dr_status factorize(solver *s)
+{
+    return quant_gptq_raise(s->o->damp_percent, s->name, try_factor, s);
 }
 
 dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h, size_t n,
@@ -193,7 +207,7 @@ dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h, size_
     dr_status st = DR_OK;
 
     s.order = dr_calloc(n, sizeof(*s.order));
-    choose_order(&(solver){.n = n, .block = n, .o = &o, .order = s.order});
+    quant_gptq_order(s.order, NULL, 0, n, n, false);
     st = factorize(&s);
     free(s.order);
     return st;
@@ -353,10 +367,12 @@ dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w
 
     *q = (dr_qtensor){0};
     DR_TRY(quant_grid_block(&s.block, grid, cols, name));
+    if (quant_there(dev) != NULL && s.block <= NN_FACTOR_MAX)
+        return quant_gptq_there(q, loss, dev, w, h, rows, cols, grid, o, name);
     DR_TRY(solver_init(&s, (size_t)dr_pool_threads(pool)));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)s.block, rows, cols,
                           grid->symmetric));
-    choose_order(&s);
+    quant_gptq_order(s.order, h, cols + 1, cols, s.block, o->desc_act);
     DR_TRY(dr_pool_run(pool, (rows + TASK_ROWS - 1) / TASK_ROWS, load_weights,
                        &(rows_job){.s = &s, .w = w}));
     if (s.orig == NULL)

@@ -17,7 +17,7 @@
 enum { L = QUANT_LANES, NB = QUANT_SWEEP, STEP = 8 };
 
 /* Candidate ranges: 36/36, 35/36, ..., 20/36 of the full one. */
-static const quant_shrink sweep_shrink = {QUANT_SHRINK_BOTH, 17, 36};
+static const quant_shrink sweep_shrink = {NN_SHRINK_BOTH, 17, 36};
 
 size_t quant_sweep_floats(size_t group)
 {
@@ -117,7 +117,7 @@ QUANT_INLINE void round_column(float *restrict value, float *restrict delta,
                                float pivot)
 {
     for (int l = 0; l < L; l++) {
-        float code = lane_code(cur[l], g->scale[l], g->zero[l], top);
+        float code = nn_grid_code(cur[l], g->scale[l], g->zero[l], top);
         float v = (code - g->zero[l]) * g->scale[l], e = (cur[l] - v) * pivot;
         value[l] = v;
         delta[l] = orig[l] - v;

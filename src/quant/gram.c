@@ -34,6 +34,7 @@ typedef struct {
     float *h;
     const float *strips;
     size_t n;
+    float rest;
 } expand_job;
 
 /* One strip and its mirror image, in squares, so that both stay in the cache. */
@@ -50,19 +51,23 @@ static dr_status expand_strip(void *ctx, size_t task, int worker)
         size_t end = c + SQUARE < cols ? c + SQUARE : cols;
         for (size_t i = 0; i < rows; i++) {
             for (size_t j = c; j < end && j <= r + i; j++) {
-                job->h[(r + i) * n + j] = from[i * cols + j];
-                job->h[j * n + r + i] = from[i * cols + j];
+                float v = from[i * cols + j] * (j < r + i ? job->rest : 1.0f);
+                job->h[(r + i) * n + j] = v;
+                job->h[j * n + r + i] = v;
             }
         }
     }
     return DR_OK;
 }
 
-dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips, size_t n)
+dr_status quant_gram_expand(nn_device *dev, float *h, const float *strips, size_t n,
+                            float rest)
 {
-    expand_job job = {h, strips, n};
+    expand_job job = {h, strips, n, rest};
 
-    return dr_pool_run(pool, (n + STRIP - 1) / STRIP, expand_strip, &job);
+    if (quant_there(dev) != NULL)
+        return nn_expand_gram(dev, h, strips, n, rest);
+    return dr_pool_run(nn_device_pool(dev), (n + STRIP - 1) / STRIP, expand_strip, &job);
 }
 
 dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x, size_t m,
@@ -70,6 +75,8 @@ dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x, si
 {
     dr_status st = DR_OK;
 
+    if (quant_there(dev) != NULL)
+        return nn_gram_blocks(dev, grams, x, m, n, n, block, first);
     for (size_t c = 0; c < n; c += block)
         DR_TRY(nn_matmul_tn(dev, grams + c * block, x + c, x + c, block, block, m, n, n,
                             !first));

@@ -36,7 +36,7 @@ static double lp_loss(const float *v, size_t n, float scale, float zero, float t
     double loss = 0;
 
     for (size_t i = 0; i < n; i++) {
-        float e = (lane_code(v[i], scale, zero, top) - zero) * scale - v[i];
+        float e = (nn_grid_code(v[i], scale, zero, top) - zero) * scale - v[i];
         loss += (double)power(fabsf(e), HQQ_P);
     }
     return loss;
@@ -59,15 +59,15 @@ static bool refit(float *scale, float *zero, const float *v, size_t n, float bet
     double shift = 0, tc = 0, cc = 0;
 
     for (size_t i = 0; i < n; i++) {
-        float code = lane_code(v[i], s, z, top), x = v[i] / s;
+        float code = nn_grid_code(v[i], s, z, top), x = v[i] / s;
         shift += (double)(code - (x - shrink(x - (code - z), beta)));
     }
     if (!rule->symmetric) {
-        *zero = lane_round((float)(shift / (double)n));
+        *zero = nn_grid_round((float)(shift / (double)n));
         *zero = *zero > 0.0f ? (*zero < top ? *zero : top) : 0.0f;
     }
     for (size_t i = 0; i < n; i++) {
-        float code = lane_code(v[i], s, *zero, top), x = v[i] / s;
+        float code = nn_grid_code(v[i], s, *zero, top), x = v[i] / s;
         float c = code - *zero, t = x - shrink(x - c, beta);
         tc += (double)(t * c);
         cc += (double)(c * c);
@@ -75,7 +75,7 @@ static bool refit(float *scale, float *zero, const float *v, size_t n, float bet
     if (!(cc > 0) || !(tc > 0))
         return false;
     *scale = s * (float)(tc / cc);
-    *scale = rule->fp16_scales ? quant_half_scale(*scale) : *scale;
+    *scale = rule->fp16_scales ? nn_grid_half(*scale) : *scale;
     return isfinite(*scale);
 }
 

@@ -37,7 +37,7 @@ static double grid_loss(const float *v, size_t n, float rms, float scale, float 
     double loss = 0;
 
     for (size_t i = 0; i < n; i++) {
-        float e = (lane_code(v[i], scale, zero, top) - zero) * scale - v[i];
+        float e = (nn_grid_code(v[i], scale, zero, top) - zero) * scale - v[i];
         loss += (double)((rms + fabsf(v[i])) * e * e);
     }
     return loss;
@@ -55,7 +55,7 @@ static float symmetric_scale(const float *v, size_t n, float rms, float mid)
         const float f = -(mid + 0.1f * (float)k) / far;
         double xl = 0, ll = 0;
         for (size_t i = 0; i < n; i++) {
-            float l = lane_round(f * v[i]), w = rms + fabsf(v[i]);
+            float l = nn_grid_round(f * v[i]), w = rms + fabsf(v[i]);
             l = l > -mid ? l : -mid;
             l = l < mid - 1.0f ? l : mid - 1.0f;
             xl += (double)(w * v[i] * l);
@@ -86,7 +86,7 @@ void quant_choose_kquant(quant_lanes *g, const quant_rule *rule, const float *ti
             dr_k_quant_fit(&scale, &lo, v, n, rule->bits, v + n);
         if (!(scale > 0.0f) || !isfinite(scale))
             continue;
-        scale = rule->fp16_scales ? quant_half_scale(scale) : scale;
+        scale = rule->fp16_scales ? nn_grid_half(scale) : scale;
         if (!rule->symmetric) {
             zero = rintf(-lo / scale);
             zero = zero > 0.0f ? (zero < top ? zero : top) : 0.0f;

@@ -7,17 +7,20 @@
  * rounded weights before their scales were folded, which the checkpoint does not hold.
  *
  * Keeping takes at most KEEP_SHARE of the time, and FREE_S beside that: it is left out
- * behind a layer where it would take more, by how long it took the last time.  That is
- * decided by the clock and changes no bytes, only the layer at which a later run begins.
+ * behind a layer where it would take more, by how long it took the last time, and at first
+ * by the states' bytes.  That is decided by the clock and changes no bytes, only the layer
+ * at which a later run begins.
  * A state that cannot be written is no error: the run goes on without.
  */
 #include <string.h>
 
+#include "core/mem.h"
 #include "quant/quant_impl.h"
 
 #define KEEP_SHARE   0.02
 #define FREE_S       0.25 /* with text; without, a model takes a second */
 #define FREE_SHORT_S 0.05
+#define BYTES_A_S    1.5e9 /* a disk's */
 
 static const char piece[] = "layers";
 enum { PART_DONE, PART_WRITER, PART_X, PARTS };
@@ -35,6 +38,8 @@ typedef struct {
 static dr_status keep(keeper *k, uint64_t done)
 {
     const double now = dr_now_s(), free_s = k->x != NULL ? FREE_S : FREE_SHORT_S;
+    nn_device *dev = k->site->dev;
+    void *here = NULL;
     dr_buf writer;
     dr_status st = DR_OK;
 
@@ -43,14 +48,19 @@ static dr_status keep(keeper *k, uint64_t done)
         k->spent_s + k->last_s > free_s + KEEP_SHARE * (now - k->start_s))
         goto done;
     DR_TRY(hf_writer_save(k->site->out, &writer));
+    if (k->x != NULL && nn_mem_room(dev) > 0) {
+        DR_TRY(dr_big_alloc(&here, k->floats, sizeof(*k->x), "hidden states"));
+        DR_TRY(nn_copy(dev, here, k->x, k->floats * sizeof(*k->x)));
+    }
     const dr_part parts[PARTS] = {{&done, sizeof(done)},
                                   {writer.data, writer.len},
-                                  {k->x, k->floats * sizeof(*k->x)}};
+                                  {here ? here : k->x, k->floats * sizeof(*k->x)}};
     k->off = !dr_resume_keep(k->site->resume, piece, parts, PARTS);
     k->last_s = dr_now_s() - now;
     k->spent_s += k->last_s;
     k->count++;
 done:
+    dr_big_free(here);
     dr_buf_release(&writer);
     return st;
 }
@@ -79,7 +89,7 @@ static dr_status take_up(keeper *k, int *first, int layers)
         goto done;
     }
     if (k->floats > 0)
-        memcpy(k->x, parts[PART_X].data, parts[PART_X].bytes);
+        DR_TRY(nn_copy(k->site->dev, k->x, parts[PART_X].data, parts[PART_X].bytes));
     *first = (int)done;
     if (*first < layers)
         dr_tell("resuming at layer %d of %d", *first + 1, layers);
@@ -90,11 +100,23 @@ done:
     return st;
 }
 
+void quant_tell_time(double *since, const char *what)
+{
+    const double now = dr_now_s();
+
+    dr_log(DR_DEBUG, "%s: %.4f s", what, now - *since);
+    *since = now;
+}
+
 dr_status quant_each_layer(const quant_site *site, float *x, size_t floats,
                            dr_status (*layer)(void *ctx, int layer), void *ctx)
 {
     const int layers = hf_model_config(site->in)->layers;
-    keeper k = {.site = site, .x = x, .floats = floats, .start_s = dr_now_s()};
+    keeper k = {.site = site,
+                .x = x,
+                .floats = floats,
+                .start_s = dr_now_s(),
+                .last_s = (double)floats * sizeof(*x) / BYTES_A_S};
     int first = 0;
     dr_status st = DR_OK;
 

@@ -54,8 +54,8 @@ static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib
     const quant_widest widest = quant_widest_slot(c);
     dr_status st = DR_OK;
 
-    DR_TRY(quant_stream_open(&r->s, site, calib));
-    DR_TRY(quant_packed_slots(r->packed, c));
+    DR_TRY(quant_stream_open(&r->s, site, calib, NULL));
+    DR_TRY(quant_packed_slots(r->packed, NULL, c));
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t k = hf_slot_in(c, (hf_slot)i);
         DR_TRY(quant_floats(&r->strips[i], quant_gram_floats(k), 1, "Hessian"));
@@ -179,7 +179,7 @@ static dr_status cost_slot(double *cost, cost_run *r, hf_slot s, const quant_gri
     dr_qtensor q = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(quant_gram_expand(nn_device_pool(dev), r->full, r->strips[s], k));
+    DR_TRY(quant_gram_expand(dev, r->full, r->strips[s], k, 1.0f));
     memset(r->zero, 0, n * k * sizeof(*r->zero));
     DR_TRY(quant_row_losses(r->losses, dev, w, r->zero, r->full, n, k));
     sum_parts(energy, r, s);

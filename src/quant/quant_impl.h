@@ -17,17 +17,22 @@ enum { QUANT_LANES = 16 };
 /* a * b zeroed floats (dr_big_alloc). */
 DR_MUST_USE dr_status quant_floats(float **out, size_t a, size_t b, const char *what);
 
+/*
+ * Where a quantizer's values lie: mem is the device when it has the operations of
+ * nn_quant.h, in whose memory they then are and by which they are computed; NULL: the
+ * host's memory, and the tiles below.  quant_there: that for a device.
+ */
+nn_device *quant_there(nn_device *dev);
+/* For GPTQ and what comes after it: groups are of at most NN_FACTOR_MAX columns, too. */
+nn_device *quant_solves_there(const quant_site *site, const quant_grid *grid);
+/* The same of mem's, freed with nn_mem_free(mem, ...). */
+DR_MUST_USE dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b,
+                                      const char *what);
+
 /* ---- rules: from a range of weights to a grid (rule.c) ---- */
 
-/*
- * How a group's scale and zero point come from its least and greatest weight.
- * forced_zero: the range is extended to hold 0 (Olive, GPTQ).  Without it, this is
- * AutoAWQ's pseudo_quantize_tensor, symmetric variant included.
- */
-typedef struct {
-    int bits;
-    bool symmetric, forced_zero, fp16_scales;
-} quant_rule;
+/* How a group's grid comes from its least and greatest weight (nn_grid.h). */
+typedef nn_rule quant_rule;
 
 /* One group's grid for each lane; zero is a code, kept as a float. */
 typedef struct {
@@ -40,8 +45,6 @@ DR_MUST_USE dr_status quant_grid_check(const quant_grid *grid);
 /* Columns of a group; DR_EUNSUPPORTED: it does not divide cols (`what` is named). */
 DR_MUST_USE dr_status quant_grid_block(size_t *block, const quant_grid *grid, size_t cols,
                                        const char *what);
-/* s rounded to fp16, never to 0 or infinity. */
-float quant_half_scale(float s);
 void quant_rule_fit(quant_lanes *out, const quant_rule *rule, const float *lo,
                     const float *hi);
 
@@ -106,17 +109,8 @@ DR_MUST_USE dr_status quant_round_head(const quant_site *site, quant_chooser cho
 
 /* ---- group searches (shrink.c) ---- */
 
-/*
- * For each lane the grid of one group with the least e^T G e among shrunken ranges.
- * SHRINK_BOTH scales both ends of the range by 1 - i/steps; SHRINK_CLIP clamps the weights
- * to +-max|w| (1 - i/steps), as AutoAWQ's clip search does.  Ties go to the least shrink.
- */
-typedef enum { QUANT_SHRINK_BOTH, QUANT_SHRINK_CLIP } quant_shrink_kind;
-typedef struct {
-    quant_shrink_kind kind;
-    int count; /* candidates */
-    int steps;
-} quant_shrink;
+/* For each lane the grid of one group with the least e^T G e among shrunken ranges. */
+typedef nn_shrink quant_shrink;
 
 /* gram[n][m]: the diagonal blocks m x m of the group's Gram matrix, one below the other; m
  * divides n.  limit (may be NULL) receives max|w| that the best candidate left.
@@ -173,10 +167,14 @@ typedef struct {
 } quant_widest;
 quant_widest quant_widest_slot(const hf_config *c);
 
-/* nn_i8_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them. */
+/* nn_i8_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them, what
+ * is off the diagonal times rest. */
 size_t quant_gram_floats(size_t n);
-DR_MUST_USE dr_status quant_gram_expand(dr_pool *pool, float *h, const float *strips,
-                                        size_t n);
+DR_MUST_USE dr_status quant_gram_expand(nn_device *dev, float *h, const float *strips,
+                                        size_t n, float rest);
+/* A decoder of the model with its layers in mem, as floats. */
+DR_MUST_USE dr_status quant_decoder_open(nn_decoder **out, nn_device *dev, nn_device *mem,
+                                         const hf_model *m);
 /* grams[n][block]: the diagonal blocks, one below the other. */
 DR_MUST_USE dr_status quant_gram_blocks_add(nn_device *dev, float *grams, const float *x,
                                             size_t m, size_t n, size_t block, bool first);
@@ -190,6 +188,11 @@ DR_MUST_USE dr_status quant_inputs_add(dr_pool *pool, double *sum, const float *
 DR_MUST_USE dr_status quant_mean_output(dr_pool *pool, float *out, const float *w,
                                         const double *sum, size_t n, size_t k, size_t count,
                                         int sign);
+
+/* q's rows row0 .. get the grids of as many rows of scales and zeros, dev's. */
+DR_MUST_USE dr_status quant_read_grids(nn_device *dev, dr_qtensor *q, size_t row0,
+                                       size_t rows, const float *scales,
+                                       const float *zeros);
 
 /* ---- GPTQ's solver (chol.c, gptq_solve.c, gptq_sweep.c) ---- */
 
@@ -212,6 +215,29 @@ DR_MUST_USE dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *d
                                        float *w, const float *h, size_t rows, size_t cols,
                                        const quant_grid *grid, const quant_gptq_options *o,
                                        const char *name);
+
+/*
+ * Its parts.  order[n]: columns by descending diagonal (elements `step` apart) within their
+ * group, groups by their greatest; groups stay whole, so the packed weight needs no g_idx.
+ * mean: of the diagonal over columns that see an input, 1 when none does.  raise: attempts
+ * with damp, and ten times as much while there is no factor.
+ */
+typedef dr_status (*quant_factor_try)(void *ctx, double damp, bool *definite);
+void quant_gptq_order(size_t *order, const float *diagonal, size_t step, size_t n,
+                      size_t block, bool desc_act);
+double quant_gptq_mean(const float *diagonal, size_t step, size_t n);
+DR_MUST_USE dr_status quant_gptq_raise(double damp, const char *name,
+                                       quant_factor_try attempt, void *ctx);
+/* quant_gptq_solve and quant_chain_solve on a device with quantizers' operations, w and h
+ * its own, groups of at most NN_FACTOR_MAX columns (solve_there.c). */
+DR_MUST_USE dr_status quant_gptq_there(dr_qtensor *q, double *loss, nn_device *dev,
+                                       float *w, const float *h, size_t rows, size_t cols,
+                                       const quant_grid *grid, const quant_gptq_options *o,
+                                       const char *name);
+DR_MUST_USE dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *dev,
+                                        float *w, const float *h, size_t rows, size_t cols,
+                                        const quant_grid *grid, const quant_gptq_options *o,
+                                        const char *name);
 
 /* factor[n][n]: of h damped, the lower triangle read backwards (see gptq_solve.c). */
 DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h,
@@ -287,22 +313,24 @@ typedef struct {
     const quant_site *site;
     const quant_calib *calib;
     const hf_config *cfg; /* borrowed from the model */
+    nn_device *mem;       /* where x and the layers lie */
     nn_decoder *dec;      /* owned */
     float *x;             /* owned: [count*seq_len][D], the layer's inputs */
     size_t step;          /* sequences in a chunk: about QUANT_CHUNK tokens */
 } quant_stream;
-enum { QUANT_CHUNK = 2048 };
+enum { QUANT_CHUNK = 2048, QUANT_CHUNK_THERE = 8192 };
 
 /* Room for nn_i8_pack of a layer's slots; and a layer with them in place of w's weights,
  * which are packed into it. */
-DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], const hf_config *c);
+DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *mem,
+                                         const hf_config *c);
 DR_MUST_USE dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLOT_COUNT],
                                        nn_device *dev, const hf_config *c,
                                        const nn_layer *w);
 
 /* Embeds the text, by site->table where there is one.  DR_EUSAGE: there is none. */
 DR_MUST_USE dr_status quant_stream_open(quant_stream *s, const quant_site *site,
-                                        const quant_calib *calib);
+                                        const quant_calib *calib, nn_device *mem);
 void quant_stream_close(quant_stream *s);
 /* x = the text by the embedding of dec's model. */
 DR_MUST_USE dr_status quant_stream_embed(const quant_stream *s, nn_decoder *dec, float *x);
@@ -310,6 +338,9 @@ DR_MUST_USE dr_status quant_stream_embed(const quant_stream *s, nn_decoder *dec,
 size_t quant_stream_count(const quant_stream *s, size_t i);
 
 /* ---- the layers in turn, also after a kill (layers.c) ---- */
+
+/* Says at level debug how long it is since *since, which becomes now. */
+void quant_tell_time(double *since, const char *what);
 
 /*
  * Calls layer for each of the model's, steps the progress, and keeps what is done where
@@ -325,9 +356,10 @@ size_t quant_stream_floats(const quant_stream *s);
 /* w[N][K] = a slot's weights, bias[N] (NULL: not wanted) = its biases or zeros. */
 DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot,
                                       float *w, float *bias);
-/* The rows of its plain linears into w again, as they are in the source. */
+/* The rows of its plain linears into w again, as they are in the source; by way of
+ * stage[N][K] unless that is NULL. */
 DR_MUST_USE dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot,
-                                         float *w);
+                                         float *w, float *stage);
 /* The head on the site's grid, by GPTQ or the whole chain, for s->x, the last layer's
  * outputs (gptq_head.c). */
 DR_MUST_USE dr_status quant_gptq_head(const quant_stream *s, const quant_gptq_options *o,

@@ -35,29 +35,8 @@ static void clamped_error(float *restrict err, const float *restrict limit,
         for (int l = 0; l < L; l++) {
             float w = tile[c * L + l], v = w > -limit[l] ? w : -limit[l];
             v = v < limit[l] ? v : limit[l];
-            float code = lane_code(v, g->scale[l], g->zero[l], top);
+            float code = nn_grid_code(v, g->scale[l], g->zero[l], top);
             err[c * L + l] = (code - g->zero[l]) * g->scale[l] - w;
-        }
-    }
-}
-
-/* The range that candidate i leaves of lo..hi, and the greatest magnitude in it. */
-static void shrunken(float *lo_i, float *hi_i, float *limit, const quant_shrink *s, int i,
-                     const float *lo, const float *hi)
-{
-    const float keep = (float)(1.0 - (double)i / s->steps);
-
-    for (int l = 0; l < L; l++) {
-        float m = -lo[l] > hi[l] ? -lo[l] : hi[l];
-        limit[l] = m * keep;
-        if (s->kind == QUANT_SHRINK_BOTH) {
-            lo_i[l] = lo[l] * keep;
-            hi_i[l] = hi[l] * keep;
-        } else {
-            lo_i[l] = lo[l] > -limit[l] ? lo[l] : -limit[l];
-            lo_i[l] = lo_i[l] < limit[l] ? lo_i[l] : limit[l];
-            hi_i[l] = hi[l] < limit[l] ? hi[l] : limit[l];
-            hi_i[l] = hi_i[l] > -limit[l] ? hi_i[l] : -limit[l];
         }
     }
 }
@@ -73,9 +52,10 @@ void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule
     for (int l = 0; l < L; l++)
         least[l] = FLT_MAX;
     for (int i = 0; i < shrink->count; i++) {
-        shrunken(lo_i, hi_i, limit_i, shrink, i, lo, hi);
+        for (int l = 0; l < L; l++)
+            limit_i[l] = nn_grid_shrunken(&lo_i[l], &hi_i[l], shrink, i, lo[l], hi[l]);
         quant_rule_fit(&g, rule, lo_i, hi_i);
-        if (shrink->kind == QUANT_SHRINK_CLIP)
+        if (shrink->kind == NN_SHRINK_CLIP)
             clamped_error(scratch, limit_i, rule, &g, tile, n);
         else
             quant_tile_error(scratch, rule, &g, tile, n);

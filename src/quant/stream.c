@@ -4,6 +4,8 @@
  * What is kept for all tokens is one row of D floats each, the input of the layer that is
  * being worked on.  Everything else exists for a chunk of sequences at a time.
  */
+#include <stdlib.h>
+
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
@@ -15,6 +17,34 @@ dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
     dr_status st = dr_big_alloc(&p, a, b * sizeof(float), what);
 
     *out = p;
+    return st;
+}
+
+nn_device *quant_there(nn_device *dev)
+{
+    return nn_quant_ops(dev) ? dev : NULL;
+}
+
+dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b, const char *what)
+{
+    size_t floats = 0;
+
+    *out = NULL;
+    if (!dr_mul(&floats, a, b))
+        return dr_fail(DR_ENOMEM, "%s: %zu times %zu floats", what, a, b);
+    return nn_mem_new(mem, out, floats, NN_MEM_FLOAT, what);
+}
+
+dr_status quant_decoder_open(nn_decoder **out, nn_device *dev, nn_device *mem,
+                             const hf_model *m)
+{
+    dr_status st = DR_OK;
+
+    if (mem == NULL)
+        return nn_decoder_open(out, dev, m, 0);
+    DR_TRY(nn_decoder_open_there(out, dev, m, 0));
+    nn_decoder_floats(*out);
+done:
     return st;
 }
 
@@ -34,27 +64,32 @@ done:
 }
 
 /* The ids are in the vocabulary: the model's own embedding was asked first. */
-static void embed_rounded(quant_stream *s)
+static dr_status embed_rounded(quant_stream *s)
 {
     size_t n = s->calib->count * s->calib->seq_len, d = (size_t)s->cfg->hidden;
-    float scale = (float)s->cfg->embed_scale;
+    float scale = (float)s->cfg->embed_scale, *x = dr_calloc(d, sizeof(*x));
+    dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i++) {
-        float *x = s->x + i * d;
         dr_qtensor_to_f32(x, s->site->table, (size_t)s->calib->ids[i], 1);
         for (size_t k = 0; scale != 1.0f && k < d; k++)
             x[k] *= scale;
+        DR_TRY(nn_copy(s->site->dev, s->x + i * d, x, d * sizeof(*x)));
     }
+done:
+    free(x);
+    return st;
 }
 
-dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], const hf_config *c)
+dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *mem,
+                             const hf_config *c)
 {
     dr_status st = DR_OK;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t out = hf_slot_out(c, (hf_slot)i), in = hf_slot_in(c, (hf_slot)i);
-        DR_TRY(quant_floats(&packed[i], nn_i8_packed_bytes(out, in) / sizeof(float), 1,
-                            "a layer's weights"));
+        DR_TRY(quant_floats_at(mem, &packed[i], nn_i8_packed_bytes(out, in) / sizeof(float),
+                               1, "a layer's weights"));
     }
 done:
     return st;
@@ -76,25 +111,25 @@ done:
 }
 
 dr_status quant_stream_open(quant_stream *s, const quant_site *site,
-                            const quant_calib *calib)
+                            const quant_calib *calib, nn_device *mem)
 {
     const hf_config *c = hf_model_config(site->in);
-    size_t t = calib->seq_len, rows = 0;
+    size_t t = calib->seq_len, rows = 0, chunk = mem ? QUANT_CHUNK_THERE : QUANT_CHUNK;
     dr_status st = DR_OK;
 
-    *s = (quant_stream){.site = site, .calib = calib, .cfg = c};
+    *s = (quant_stream){.site = site, .calib = calib, .cfg = c, .mem = mem};
     if (calib->count == 0 || t == 0)
         DR_FAIL(DR_EUSAGE, "calibration: expected sequences of tokens, found %zu of %zu",
                 calib->count, t);
     if (!dr_mul(&rows, calib->count, t))
         DR_FAIL(DR_EUSAGE, "calibration: %zu sequences of %zu tokens are too many",
                 calib->count, t);
-    s->step = t < QUANT_CHUNK ? QUANT_CHUNK / t : 1;
-    DR_TRY(nn_decoder_open(&s->dec, site->dev, site->in, 0));
-    DR_TRY(quant_floats(&s->x, rows, (size_t)c->hidden, "calibration inputs"));
+    s->step = t < chunk ? chunk / t : 1;
+    DR_TRY(quant_decoder_open(&s->dec, site->dev, mem, site->in));
+    DR_TRY(quant_floats_at(mem, &s->x, rows, (size_t)c->hidden, "calibration inputs"));
     DR_TRY(quant_stream_embed(s, s->dec, s->x));
     if (site->table != NULL)
-        embed_rounded(s);
+        DR_TRY(embed_rounded(s));
 done:
     if (st != DR_OK)
         quant_stream_close(s);
@@ -104,7 +139,7 @@ done:
 void quant_stream_close(quant_stream *s)
 {
     nn_decoder_close(s->dec);
-    dr_big_free(s->x);
+    nn_mem_free(s->mem, s->x);
     *s = (quant_stream){0};
 }
 
@@ -202,15 +237,21 @@ done:
     return st;
 }
 
-dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot, float *w)
+dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot, float *w,
+                             float *stage)
 {
     size_t count = 0;
     const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++) {
-        if (quant_is_plain(site, &l[i]))
-            DR_TRY(read_linear(site, &l[i], w + l[i].row0 * l[i].n_in));
+        float *to = stage != NULL ? stage : w + l[i].row0 * l[i].n_in;
+        if (!quant_is_plain(site, &l[i]))
+            continue;
+        DR_TRY(read_linear(site, &l[i], to));
+        if (stage != NULL)
+            DR_TRY(nn_copy(site->dev, w + l[i].row0 * l[i].n_in, stage,
+                           l[i].n_out * l[i].n_in * sizeof(*w)));
     }
 done:
     return st;

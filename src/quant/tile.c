@@ -62,7 +62,7 @@ void quant_tile_codes(float *restrict codes, const quant_rule *rule, const quant
 
     for (size_t c = 0; c < n; c++) {
         for (int l = 0; l < L; l++)
-            codes[c * L + l] = lane_code(tile[c * L + l], g->scale[l], g->zero[l], top);
+            codes[c * L + l] = nn_grid_code(tile[c * L + l], g->scale[l], g->zero[l], top);
     }
 }
 
@@ -84,7 +84,7 @@ void quant_tile_error(float *restrict err, const quant_rule *rule, const quant_l
     for (size_t c = 0; c < n; c++) {
         for (int l = 0; l < L; l++) {
             float w = tile[c * L + l];
-            float code = lane_code(w, g->scale[l], g->zero[l], top);
+            float code = nn_grid_code(w, g->scale[l], g->zero[l], top);
             err[c * L + l] = (code - g->zero[l]) * g->scale[l] - w;
         }
     }

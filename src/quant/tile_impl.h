@@ -1,6 +1,6 @@
 /*
- * tile_impl.h - arithmetic on one lane that every vectorised loop of the room inlines, and
- * the attribute that compiles such a loop for wider vectors too.
+ * tile_impl.h - the attribute that compiles a loop over lanes for wider vectors too; what
+ * it does to one lane is in nn_grid.h.
  *
  * The clones compute the same bytes: the build forbids contraction of a*b+c, and no loop
  * here sums across lanes.
@@ -28,25 +28,5 @@
 #    define QUANT_CLONES
 #endif
 #define QUANT_INLINE static inline __attribute__((always_inline))
-
-/* Half to even, as torch.round: adding 1.5 * 2^23 leaves no bits behind the point.
- * Exact for |x| < 2^22; beyond it is clamped, far outside any code. */
-QUANT_INLINE float lane_round(float x)
-{
-    const float far = 65536.0f, magic = 0x1.8p23f;
-
-    x = x > -far ? x : -far;
-    x = x < far ? x : far;
-    return (x + magic) - magic;
-}
-
-/* The code of one weight. */
-QUANT_INLINE float lane_code(float w, float scale, float zero, float top)
-{
-    float c = lane_round(w / scale) + zero;
-
-    c = c > 0.0f ? c : 0.0f;
-    return c < top ? c : top;
-}
 
 #endif

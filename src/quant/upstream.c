@@ -40,9 +40,9 @@ static dr_status double_stream(quant_upstream *u, quant_stream *s, size_t floats
     float *both = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(quant_floats(&both, 2, floats, "the original's inputs"));
-    memcpy(both, s->x, floats * sizeof(*both));
-    dr_big_free(s->x);
+    DR_TRY(quant_floats_at(s->mem, &both, 2, floats, "the original's inputs"));
+    DR_TRY(nn_copy(s->site->dev, both, s->x, floats * sizeof(*both)));
+    nn_mem_free(s->mem, s->x);
     s->x = both;
     u->x = both + floats;
     DR_TRY(quant_stream_embed(s, u->dec, u->x));
@@ -57,6 +57,7 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
     size_t t = s->calib->seq_len, tokens = s->calib->count * t, m = s->step * t;
     size_t d = (size_t)c->hidden;
     const quant_widest widest = quant_widest_slot(c);
+    nn_device *mem = s->mem;
     dr_status st = DR_OK;
 
     *u = (quant_upstream){0};
@@ -65,20 +66,21 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
     u->s = s;
     u->share = share;
     m = m < tokens ? m : tokens;
-    DR_TRY(nn_decoder_open(&u->dec, s->site->dev, original, 0));
+    DR_TRY(quant_decoder_open(&u->dec, s->site->dev, mem, original));
     DR_TRY(double_stream(u, s, tokens * d));
-    DR_TRY(quant_floats(&u->attn, tokens, hf_slot_in(c, HF_SLOT_O), "attention outputs"));
-    DR_TRY(quant_floats(&u->h, m, d, "norm outputs"));
-    DR_TRY(quant_floats(&u->wide, m, widest.out, "activations"));
-    DR_TRY(quant_floats(&u->act, m, (size_t)c->intermediate, "activations"));
-    DR_TRY(quant_floats(&u->turned, widest.in, m, "inputs by columns"));
-    DR_TRY(quant_floats(&u->in, nn_i8_packed_bytes(widest.in, m) / sizeof(float), 1,
-                        "packed inputs"));
-    DR_TRY(quant_floats(&u->cross, widest.in, widest.in, "sums of differences"));
-    DR_TRY(quant_floats(&u->drift, d, widest.in, "sums of differences"));
-    DR_TRY(quant_floats(&u->factor, widest.in, widest.in, "factor of the Hessian"));
-    DR_TRY(quant_floats(&u->rhs, widest.weights, 1, "a slot's correction"));
-    DR_TRY(quant_packed_slots(u->packed, c));
+    DR_TRY(quant_floats_at(mem, &u->attn, tokens, hf_slot_in(c, HF_SLOT_O),
+                           "attention outputs"));
+    DR_TRY(quant_floats_at(mem, &u->h, m, d, "norm outputs"));
+    DR_TRY(quant_floats_at(mem, &u->wide, m, widest.out, "activations"));
+    DR_TRY(quant_floats_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
+    DR_TRY(quant_floats_at(mem, &u->turned, widest.in, m, "inputs by columns"));
+    DR_TRY(quant_floats_at(mem, &u->in, nn_i8_packed_bytes(widest.in, m) / sizeof(float), 1,
+                           "packed inputs"));
+    DR_TRY(quant_floats_at(mem, &u->cross, widest.in, widest.in, "sums of differences"));
+    DR_TRY(quant_floats_at(mem, &u->drift, d, widest.in, "sums of differences"));
+    DR_TRY(quant_floats_at(mem, &u->factor, widest.in, widest.in, "factor of the Hessian"));
+    DR_TRY(quant_floats_at(mem, &u->rhs, widest.weights, 1, "a slot's correction"));
+    DR_TRY(quant_packed_slots(u->packed, mem, c));
 done:
     return st;
 }
@@ -88,10 +90,12 @@ void quant_upstream_close(quant_upstream *u)
     float *all[] = {u->attn, u->h,     u->wide,  u->act,    u->turned,
                     u->in,   u->cross, u->drift, u->factor, u->rhs};
 
+    nn_device *mem = u->s != NULL ? u->s->mem : NULL;
+
     for (size_t i = 0; i < DR_COUNT(all); i++)
-        dr_big_free(all[i]);
+        nn_mem_free(mem, all[i]);
     for (int i = 0; i < HF_SLOT_COUNT; i++)
-        dr_big_free(u->packed[i]);
+        nn_mem_free(mem, u->packed[i]);
     nn_decoder_close(u->dec);
     *u = (quant_upstream){0};
 }
@@ -196,6 +200,8 @@ static dr_status turn_columns(void *ctx, size_t task, int worker)
 static dr_status turn(quant_upstream *u, const float *a, const float *b, const float *scale,
                       size_t m, size_t n)
 {
+    if (u->s->mem != NULL)
+        return nn_turn_columns(u->s->mem, u->turned, a, b, scale, m, n);
     return dr_pool_run(nn_device_pool(u->s->site->dev), (n + SIDE - 1) / SIDE, turn_columns,
                        &(turn_job){u->turned, a, b, scale, m, n});
 }
@@ -264,13 +270,13 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
         goto done;
     }
     DR_TRY(nn_matmul_nn(dev, u->rhs, w, u->cross, n, k, k, k, false));
-    for (size_t i = 0; adds_plainly(u, slot) && i < n * k; i++)
-        u->rhs[i] += u->drift[i];
+    if (adds_plainly(u, slot))
+        DR_TRY(nn_add(dev, u->rhs, u->drift, n * k));
     DR_TRY(quant_chol_solve(dev, u->rhs, n, k, u->factor));
     double part = 1 - (double)k / (double)(u->s->calib->count * u->s->calib->seq_len);
     float share = (float)(part > 0 ? u->share * part : 0);
-    for (size_t i = 0; i < n * k; i++)
-        w[i] += share * u->rhs[i];
+    DR_TRY(nn_residual(dev, u->rhs, w, n * k, share));
+    DR_TRY(nn_copy(dev, w, u->rhs, n * k * sizeof(*w)));
 done:
     return st;
 }

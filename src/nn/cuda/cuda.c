@@ -77,6 +77,7 @@ static dr_status open_as(nn_device *dev, bool bf16)
     dev->state = c;
     DR_TRY(cu_check((int)cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
                     "making a stream"));
+    DR_TRY(cu_mem_open(c));
     DR_TRY(cu_lt_open(&c->lt));
 done:
     return st;
@@ -102,6 +103,8 @@ static void close_gpu(nn_device *dev)
         (void)cudaStreamSynchronize(c->stream);
     cu_lt_close(c->lt);
     cu_mem_close(c);
+    if (c->pool != NULL)
+        (void)cudaMemPoolDestroy(c->pool);
     if (c->stream != NULL)
         (void)cudaStreamDestroy(c->stream);
     free(c);
@@ -116,6 +119,7 @@ static const nn_backend exact = {
     .open = open_float,
     MEMBERS,
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 };
 static const nn_backend fast = {
     .name = "cuda:bf16",
@@ -123,6 +127,7 @@ static const nn_backend fast = {
     .rounds = true,
     MEMBERS,
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 };
 #undef NN_OP
 #undef MEMBERS

@@ -43,6 +43,7 @@ typedef struct cu_lt cu_lt;
 
 typedef struct {
     cu_stream stream; /* owned */
+    struct CUmemPoolHandle_st *pool; /* owned: of blocks */
     bool bf16;        /* operands of products are rounded to it */
     cu_block *blocks; /* owned, by address */
     size_t block_count, block_room;
@@ -68,6 +69,7 @@ size_t cu_mem_room(nn_device *dev);
 dr_status cu_mem_new(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,
                      const char *what);
 void cu_mem_free(nn_device *dev, void *p);
+DR_MUST_USE dr_status cu_mem_open(cu_state *c);
 void cu_mem_close(cu_state *c);
 dr_status cu_copy(nn_device *dev, void *dst, const void *src, size_t bytes);
 dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
@@ -142,6 +144,7 @@ DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 
 #define NN_OP(op, params, args) dr_status cuda_##op params;
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 #undef NN_OP
 
 #endif

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nn/nn_grid.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -123,6 +125,64 @@ int cu_code_product(cu_stream s, float *y, const cu_codes *a, const cu_codes *b,
                     const float *bias, size_t ldy, bool acc);
 /* The strips of nn_i8_gram. */
 int cu_code_gram(cu_stream s, float *strips, const cu_codes *a, bool first);
+
+/* ---- search.cu: what nn_quant.h says; parts and tops: room ---- */
+
+enum { CU_COLUMN_PARTS = 64, CU_GRAM_PARTS = 16 };
+
+/* tops[N][K/block], parts[CU_COLUMN_PARTS][K] */
+int cu_weight_means(cu_stream s, float *means, float *tops, double *parts, const float *w,
+                    const nn_groups *g);
+int cu_column_sums(cu_stream s, double *sum, double *parts, const float *x, size_t m,
+                   size_t k, bool magnitudes, bool first);
+/* parts[CU_GRAM_PARTS][N][block] */
+int cu_gram_blocks(cu_stream s, float *grams, float *parts, const float *x, size_t m,
+                   size_t n, size_t ldx, size_t block, bool first);
+int cu_round_scaled(cu_stream s, float *out, const float *w, const nn_groups *g,
+                    const nn_rule *rule, const float *scale);
+/* parts[cu_rank_parts][count] */
+size_t cu_rank_parts(const nn_groups *g);
+int cu_rank_scales(cu_stream s, double *loss, double *parts, const float *w,
+                   const nn_groups *g, const nn_rule *rule, const float *scales,
+                   size_t count, uint32_t wanted, const float *grams);
+int cu_choose_grids(cu_stream s, float *scales, float *zeros, float *limits, const float *w,
+                    const nn_groups *g, const nn_rule *rule, const nn_shrink *shrink,
+                    const float *grams);
+int cu_clamp_groups(cu_stream s, float *w, const nn_groups *g, const float *limits);
+int cu_pack_codes(cu_stream s, uint8_t *codes, const float *w, const nn_groups *g,
+                  const float *scales, const float *zeros, int bits, int stored);
+/* parts[CU_SQUARES] */
+int cu_difference(cu_stream s, double *sum, double *parts, const float *a, const float *b,
+                  size_t count);
+int cu_scale_matrix(cu_stream s, float *out, const float *a, size_t rows, size_t cols,
+                    const float *col, const float *row, bool divide);
+int cu_copy_matrix(cu_stream s, float *dst, size_t ldd, const float *src, size_t lds,
+                   size_t rows, size_t cols, float factor);
+int cu_subtract(cu_stream s, float *out, const float *a, const float *b, size_t count,
+                float factor);
+int cu_turn_columns(cu_stream s, float *out, const float *a, const float *b,
+                    const float *scale, size_t m, size_t n);
+int cu_row_dots(cu_stream s, double *out, const float *a, const float *b, size_t rows,
+                size_t cols);
+int cu_choose_rows(cu_stream s, float *dst, const float *src, size_t rows, size_t cols,
+                   const uint32_t *pick, uint32_t which);
+
+/* ---- gptq.cu ---- */
+
+int cu_expand_gram(cu_stream s, float *h, const float *strips, size_t n, float rest);
+int cu_cut_blocks(cu_stream s, float *out, const float *h, const uint32_t *order, size_t n,
+                  size_t m);
+int cu_gather_columns(cu_stream s, float *out, const float *w, const uint32_t *order,
+                      const float *live, size_t rows, size_t n);
+int cu_fill_factor(cu_stream s, float *factor, const float *h, const uint32_t *order,
+                   size_t n, double mean, double add);
+int cu_factor_diagonal(cu_stream s, float *l, size_t ldl, const float *a, size_t ld,
+                       size_t nb, float *inv, bool turned);
+int cu_cut_factor(cu_stream s, float *within, float *pivot, float *spread,
+                  const float *factor, size_t n, size_t p0, size_t nb);
+/* The pointers in it are the device's. */
+int cu_sweep_group(cu_stream s, const nn_sweep *g);
+int cu_descend_group(cu_stream s, const nn_descent *g);
 
 #ifdef __cplusplus
 }

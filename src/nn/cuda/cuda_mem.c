@@ -2,9 +2,10 @@
  * cuda_mem.c - the GPU's memory: blocks that are given out, copies, and staging of what the
  * host owns.
  *
- * Plain cudaMalloc.  Managed memory would let host code read a block as it likes, but a
- * page that both sides want is moved at each turn, and asking for more than the GPU has
- * can hang it; here a host that touches a device's block faults at once.
+ * Blocks come from a pool that keeps what is freed, in the stream's order: quantizers make
+ * and free some for each weight.  Managed memory would let host code read a block as it
+ * likes, but a page that both sides want is moved at each turn, and asking for more than
+ * the GPU has can hang it; here a host that touches a device's block faults at once.
  *
  * A block of floats is given out under the GPU's own address.  One of NN_MEM_BF16 has half
  * the bytes, so its address is a range of the host's that nothing can be read from: places
@@ -53,10 +54,15 @@ void *cu_place(const cu_block *b, const void *p)
 
 size_t cu_mem_room(nn_device *dev)
 {
+    cu_state *c = cu_of(dev);
     size_t room = 0, all = 0;
+    uint64_t held = 0, used = 0;
 
-    (void)dev;
-    return cudaMemGetInfo(&room, &all) == cudaSuccess ? room : 0;
+    if (cudaMemGetInfo(&room, &all) != cudaSuccess)
+        return 0;
+    (void)cudaMemPoolGetAttribute(c->pool, cudaMemPoolAttrReservedMemCurrent, &held);
+    (void)cudaMemPoolGetAttribute(c->pool, cudaMemPoolAttrUsedMemCurrent, &used);
+    return room + (size_t)(held - used);
 }
 
 static void keep_block(cu_state *c, const cu_block *b)
@@ -99,14 +105,14 @@ dr_status cu_mem_new(nn_device *dev, float **out, size_t floats, nn_mem_kind kin
     *out = NULL;
     if (kind == NN_MEM_BF16)
         own = bytes / 2;
-    if (cudaMalloc(&p, own) != cudaSuccess)
+    if (cudaMallocFromPoolAsync(&p, own, c->pool, c->stream) != cudaSuccess)
         return no_memory(what, own, dev);
     address = p;
     if (kind == NN_MEM_BF16) {
         address = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                        -1, 0);
         if (address == MAP_FAILED) {
-            (void)cudaFree(p);
+            (void)cudaFreeAsync(p, c->stream);
             return dr_fail(DR_ENOMEM, "%s: no %zu bytes of addresses are left", what,
                            bytes);
         }
@@ -123,9 +129,9 @@ done:
     return st;
 }
 
-static void release(const cu_block *b)
+static void release(const cu_state *c, const cu_block *b)
 {
-    (void)cudaFree(b->p);
+    (void)cudaFreeAsync(b->p, c->stream);
     if (b->kind == NN_MEM_BF16) {
         union {
             uintptr_t number;
@@ -144,16 +150,30 @@ void cu_mem_free(nn_device *dev, void *p)
         return;
     DR_BUG_IF(b == NULL || b->at != (uintptr_t)p);
     size_t i = (size_t)(b - c->blocks);
-    (void)cudaStreamSynchronize(c->stream);
-    release(b);
+    release(c, b);
     c->block_count--;
     memmove(c->blocks + i, c->blocks + i + 1, (c->block_count - i) * sizeof(*b));
+}
+
+dr_status cu_mem_open(cu_state *c)
+{
+    const struct cudaMemPoolProps props = {.allocType = cudaMemAllocationTypePinned,
+                                           .location = {.type = cudaMemLocationTypeDevice}};
+    uint64_t all = UINT64_MAX;
+    dr_status st = DR_OK;
+
+    DR_TRY(cu_check((int)cudaMemPoolCreate(&c->pool, &props), "making a pool of memory"));
+    DR_TRY(cu_check(
+        (int)cudaMemPoolSetAttribute(c->pool, cudaMemPoolAttrReleaseThreshold, &all),
+        "making a pool of memory"));
+done:
+    return st;
 }
 
 void cu_mem_close(cu_state *c)
 {
     for (size_t i = 0; i < c->block_count; i++)
-        release(&c->blocks[i]);
+        release(c, &c->blocks[i]);
     free(c->blocks);
     for (size_t i = 0; i < c->slab_count; i++)
         (void)cudaFree(c->slabs[i].p);

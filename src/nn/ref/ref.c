@@ -437,5 +437,6 @@ const nn_backend nn_backend_ref = {
     .open = open_ref,
     .close = close_ref,
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 };
 #undef NN_OP

@@ -8,6 +8,7 @@
 
 #define NN_OP(op, params, args) dr_status ref_##op params;
 #include "nn/ops.def"
+#include "nn/quant_ops.def"
 #undef NN_OP
 
 #endif

@@ -208,7 +208,7 @@ static void check_slot_clips(fixture *f, int layer, hf_slot s)
     if (s == HF_SLOT_QKV || s == HF_SLOT_GATE_UP)
         quant_row_scale(row_scale, f->run.s.cfg, s,
                         f->run.slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
-    awq_scale_grams(slot);
+    awq_scale_grams(slot->grams, slot);
     CHECK_OK(
         dr_qtensor_new(&q, f->grid.bits, (int)slot->block, n, slot->k, f->grid.symmetric));
     awq_rounding job = {.q = &q,
@@ -262,7 +262,7 @@ static void check_folder(const char *dir)
 
     if (fixture_open(&f, dir) &&
         CHECK_OK(awq_run_open(&f.run, &(quant_site){.dev = f.dev, .in = f.m}, &f.grid,
-                              &f.calib, &f.o))) {
+                              &f.calib, &f.o, NULL))) {
         json_object_foreach(f.g.header, key, value)
         {
             if (strstr(key, ".scale.") != NULL) {

@@ -5,7 +5,8 @@
  *     quant_tool MODEL QUANTIZED compare IDS.bin
  *
  * IDS.bin: int32 count, int32 seq_len, then count * seq_len ids.  Options: bits, group,
- * sym, threads, clip, duo, desc, static, prescale, minmax, damp, sweeps, verbose.
+ * sym, threads, clip, duo, desc, static, prescale, minmax, damp, sweeps, upstream, device,
+ * verbose.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ typedef struct {
     quant_awq_options awq;
     quant_gptq_options gptq;
     int threads, verbose;
+    const char *device;
 } tool;
 
 static const char *value_of(int argc, char **argv, const char *name, const char *dflt)
@@ -103,7 +105,7 @@ static dr_status run(tool *t)
     struct rusage usage;
     dr_status st = DR_OK;
 
-    DR_TRY(nn_device_open(&dev, "cpu", t->threads));
+    DR_TRY(nn_device_open(&dev, t->device, t->threads));
     DR_TRY(hf_model_open(&m, t->model));
     int group = t->grid.group_size;
     DR_TRY(quant_fit_group(&t->grid.group_size, m, group));
@@ -149,7 +151,9 @@ int main(int argc, char **argv)
                         .static_groups = int_of(argc, argv, "static", "0") != 0,
                         .prescale = int_of(argc, argv, "prescale", "1") != 0,
                         .minmax = int_of(argc, argv, "minmax", "0") != 0,
-                        .sweeps = int_of(argc, argv, "sweeps", "3")},
+                        .sweeps = int_of(argc, argv, "sweeps", "3"),
+                        .upstream = strtod(value_of(argc, argv, "upstream", "0"), NULL)},
+               .device = value_of(argc, argv, "device", "cpu"),
                .threads = int_of(argc, argv, "threads", "0")};
     if (int_of(argc, argv, "verbose", "0") != 0)
         dr_log_level(DR_DEBUG);

@@ -294,7 +294,7 @@ static void grams(nn_device *dev)
         float *h = dr_calloc(n * n, sizeof(*h)), worst = 0;
         CHECK_OK(nn_i8_gram(dev, strips, x, 60, n, true));
         CHECK_OK(nn_i8_gram(dev, strips, x + 60 * n, m - 60, n, false));
-        CHECK_OK(quant_gram_expand(nn_device_pool(dev), h, strips, n));
+        CHECK_OK(quant_gram_expand(dev, h, strips, n, 1.0f));
         for (size_t i = 0; i < n * n; i++) {
             size_t a = i / n, b = i % n;
             float size = sqrtf(want[a * n + a] * want[b * n + b]);

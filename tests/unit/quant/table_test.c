@@ -53,7 +53,7 @@ static void check_stream(const quant_site *site, const quant_calib *calib,
     float row[D];
 
     own.table = table;
-    CHECK_OK(quant_stream_open(&s, &own, calib));
+    CHECK_OK(quant_stream_open(&s, &own, calib, NULL));
     for (size_t i = 0; i < M; i++) {
         dr_qtensor_to_f32(row, table, (size_t)calib->ids[i], 1);
         CHECK(memcmp(row, s.x + i * D, sizeof(row)) == 0);

@@ -109,7 +109,7 @@ static void check_layers(nn_device *dev, const hf_model *m, const quant_calib *c
     nn_acts acts = {0};
     float *x = dr_calloc((size_t)M * D, sizeof(*x));
 
-    CHECK_OK(quant_stream_open(&s, &site, calib));
+    CHECK_OK(quant_stream_open(&s, &site, calib, NULL));
     s.step = step;
     CHECK_OK(quant_upstream_open(&u, &s, s.site->in, share));
     CHECK_OK(nn_decoder_open(&dec, dev, m, 0));

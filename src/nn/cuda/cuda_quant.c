@@ -1,0 +1,374 @@
+/*
+ * cuda_quant.c - the operations of quantizers (nn_quant.h): operands into the GPU's memory,
+ * a launch, results back.
+ */
+#include "nn/cuda/cuda_impl.h"
+
+static const float *in_weight(cu_call *k, const float *w, const nn_groups *g)
+{
+    return cu_in(k, w, (g->n - 1) * g->ldw + g->k);
+}
+
+/* Numbers of groups: rows of K/block, ldg apart. */
+static size_t grid_floats(const nn_groups *g)
+{
+    return (g->n - 1) * g->ldg + g->k / g->block;
+}
+
+dr_status cuda_weight_means(nn_device *dev, float *means, const float *w,
+                            const nn_groups *g)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = in_weight(&k, w, g);
+    float *tops = cu_temp(&k, g->n * (g->k / g->block) * sizeof(*tops));
+    double *parts = cu_temp(&k, CU_COLUMN_PARTS * g->k * sizeof(*parts));
+    float *means_ = cu_out(&k, means, g->k);
+    CU_LAUNCH(&k, cu_weight_means(k.c->stream, means_, tops, parts, w_, g));
+    return cu_end(&k);
+}
+
+dr_status cuda_column_sums(nn_device *dev, double *sum, const float *x, size_t m, size_t k,
+                           bool magnitudes, bool first)
+{
+    size_t ld = k;
+    cu_call call;
+
+    cu_begin(&call, dev);
+    const float *x_ = cu_in(&call, x, m * k);
+    double *parts = cu_temp(&call, CU_COLUMN_PARTS * k * sizeof(*parts));
+    double *sum_ = cu_rows(&call, sum, 1, k, &ld, sizeof(*sum), !first);
+    CU_LAUNCH(&call,
+              cu_column_sums(call.c->stream, sum_, parts, x_, m, k, magnitudes, first));
+    return cu_end(&call);
+}
+
+dr_status cuda_gram_blocks(nn_device *dev, float *grams, const float *x, size_t m, size_t n,
+                           size_t ldx, size_t block, bool first)
+{
+    cu_call k;
+
+    if (m == 0)
+        return first ? cu_zero(dev, grams, n * block * sizeof(*grams)) : DR_OK;
+    cu_begin(&k, dev);
+    const float *x_ = cu_in(&k, x, (m - 1) * ldx + n);
+    float *parts = cu_temp(&k, CU_GRAM_PARTS * n * block * sizeof(*parts));
+    float *grams_ = first ? cu_out(&k, grams, n * block) : cu_inout(&k, grams, n * block);
+    CU_LAUNCH(&k, cu_gram_blocks(k.c->stream, grams_, parts, x_, m, n, ldx, block, first));
+    return cu_end(&k);
+}
+
+dr_status cuda_round_scaled(nn_device *dev, float *out, const float *w, const nn_groups *g,
+                            const nn_rule *rule, const float *scale)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = in_weight(&k, w, g), *scale_ = cu_in(&k, scale, g->k);
+    float *out_ = cu_out(&k, out, g->n * g->k);
+    CU_LAUNCH(&k, cu_round_scaled(k.c->stream, out_, w_, g, rule, scale_));
+    return cu_end(&k);
+}
+
+dr_status cuda_rank_scales(nn_device *dev, double *loss, const float *w, const nn_groups *g,
+                           const nn_rule *rule, const float *scales, size_t count,
+                           uint32_t wanted, const float *grams)
+{
+    size_t ld = count;
+    cu_call k;
+
+    DR_BUG_IF(count > NN_RANK_MAX || g->gram > NN_GRAM_MAX);
+    cu_begin(&k, dev);
+    const float *w_ = in_weight(&k, w, g), *scales_ = cu_in(&k, scales, count * g->k);
+    const float *grams_ = cu_in(&k, grams, g->k * g->gram);
+    double *parts = cu_temp(&k, cu_rank_parts(g) * count * sizeof(*parts));
+    double *loss_ = cu_rows(&k, loss, 1, count, &ld, sizeof(*loss), true);
+    CU_LAUNCH(&k, cu_rank_scales(k.c->stream, loss_, parts, w_, g, rule, scales_, count,
+                                 wanted, grams_));
+    return cu_end(&k);
+}
+
+dr_status cuda_choose_grids(nn_device *dev, float *scales, float *zeros, float *limits,
+                            const float *w, const nn_groups *g, const nn_rule *rule,
+                            const nn_shrink *shrink, const float *grams)
+{
+    size_t ld = g->ldg, per = g->k / g->block;
+    nn_groups own = *g;
+    cu_call k;
+
+    DR_BUG_IF(shrink != NULL && (shrink->count > NN_RANK_MAX || g->gram > NN_GRAM_MAX));
+    cu_begin(&k, dev);
+    const float *w_ = in_weight(&k, w, g);
+    const float *grams_ = shrink != NULL ? cu_in(&k, grams, g->k * g->gram) : NULL;
+    float *scales_ = cu_rows(&k, scales, g->n, per, &own.ldg, sizeof(*scales), false);
+    float *zeros_ = cu_rows(&k, zeros, g->n, per, &ld, sizeof(*zeros), false);
+    DR_BUG_IF(ld != own.ldg); /* both of one side */
+    ld = g->ldg;
+    float *limits_ = cu_rows(&k, limits, g->n, per, &ld, sizeof(*limits), false);
+    DR_BUG_IF(limits_ != NULL && ld != own.ldg);
+    CU_LAUNCH(&k, cu_choose_grids(k.c->stream, scales_, zeros_, limits_, w_, &own, rule,
+                                  shrink, grams_));
+    return cu_end(&k);
+}
+
+dr_status cuda_clamp_groups(nn_device *dev, float *w, const nn_groups *g,
+                            const float *limits)
+{
+    nn_groups own = *g;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *limits_ = cu_in(&k, limits, grid_floats(g));
+    float *w_ = cu_rows(&k, w, g->n, g->k, &own.ldw, sizeof(*w), true);
+    CU_LAUNCH(&k, cu_clamp_groups(k.c->stream, w_, &own, limits_));
+    return cu_end(&k);
+}
+
+dr_status cuda_pack_codes(nn_device *dev, uint8_t *codes, const float *w,
+                          const nn_groups *g, const float *scales, const float *zeros,
+                          int bits, int stored)
+{
+    size_t bytes = g->n * g->k * (size_t)stored / 8, ld = bytes;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = in_weight(&k, w, g), *scales_ = cu_in(&k, scales, grid_floats(g));
+    const float *zeros_ = cu_in(&k, zeros, grid_floats(g));
+    uint8_t *codes_ = cu_rows(&k, codes, 1, bytes, &ld, 1, false);
+    CU_LAUNCH(&k, cu_pack_codes(k.c->stream, codes_, w_, g, scales_, zeros_, bits, stored));
+    return cu_end(&k);
+}
+
+dr_status cuda_difference(nn_device *dev, double *sum, const float *a, const float *b,
+                          size_t count)
+{
+    size_t ld = 1;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, count), *b_ = cu_in(&k, b, count);
+    double *parts = cu_temp(&k, CU_SQUARES * sizeof(*parts));
+    double *sum_ = cu_rows(&k, sum, 1, 1, &ld, sizeof(*sum), false);
+    CU_LAUNCH(&k, cu_difference(k.c->stream, sum_, parts, a_, b_, count));
+    return cu_end(&k);
+}
+
+/* ---- matrices ---- */
+
+dr_status cuda_scale_matrix(nn_device *dev, float *out, const float *a, size_t rows,
+                            size_t cols, const float *col, const float *row, bool divide)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, rows * cols), *col_ = cu_in(&k, col, cols);
+    const float *row_ = cu_in(&k, row, rows);
+    float *out_ = cu_out(&k, out, rows * cols);
+    CU_LAUNCH(&k, cu_scale_matrix(k.c->stream, out_, a_, rows, cols, col_, row_, divide));
+    return cu_end(&k);
+}
+
+dr_status cuda_copy_matrix(nn_device *dev, float *dst, size_t ldd, const float *src,
+                           size_t lds, size_t rows, size_t cols, float factor)
+{
+    cu_call k;
+
+    if (rows == 0 || cols == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *src_ = cu_in(&k, src, (rows - 1) * lds + cols);
+    float *dst_ = cu_rows(&k, dst, rows, cols, &ldd, sizeof(*dst), false);
+    CU_LAUNCH(&k, cu_copy_matrix(k.c->stream, dst_, ldd, src_, lds, rows, cols, factor));
+    return cu_end(&k);
+}
+
+dr_status cuda_subtract(nn_device *dev, float *out, const float *a, const float *b,
+                        size_t count, float factor)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, count), *b_ = cu_in(&k, b, count);
+    float *out_ = cu_out(&k, out, count);
+    CU_LAUNCH(&k, cu_subtract(k.c->stream, out_, a_, b_, count, factor));
+    return cu_end(&k);
+}
+
+dr_status cuda_turn_columns(nn_device *dev, float *out, const float *a, const float *b,
+                            const float *scale, size_t m, size_t n)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, m * n), *b_ = cu_in(&k, b, m * n);
+    const float *scale_ = cu_in(&k, scale, n);
+    float *out_ = cu_out(&k, out, m * n);
+    CU_LAUNCH(&k, cu_turn_columns(k.c->stream, out_, a_, b_, scale_, m, n));
+    return cu_end(&k);
+}
+
+dr_status cuda_row_dots(nn_device *dev, double *out, const float *a, const float *b,
+                        size_t rows, size_t cols)
+{
+    size_t ld = rows;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, rows * cols), *b_ = cu_in(&k, b, rows * cols);
+    double *out_ = cu_rows(&k, out, 1, rows, &ld, sizeof(*out), false);
+    CU_LAUNCH(&k, cu_row_dots(k.c->stream, out_, a_, b_, rows, cols));
+    return cu_end(&k);
+}
+
+dr_status cuda_choose_rows(nn_device *dev, float *dst, const float *src, size_t rows,
+                           size_t cols, const uint32_t *pick, uint32_t which)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *src_ = cu_in(&k, src, rows * cols);
+    const uint32_t *pick_ = cu_in_bytes(&k, pick, rows * sizeof(*pick));
+    float *dst_ = cu_inout(&k, dst, rows * cols);
+    CU_LAUNCH(&k, cu_choose_rows(k.c->stream, dst_, src_, rows, cols, pick_, which));
+    return cu_end(&k);
+}
+
+/* ---- GPTQ ---- */
+
+static size_t strips_floats(size_t n)
+{
+    size_t floats = 0;
+
+    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
+        size_t end = n - r < NN_GRAM_STRIP ? n : r + NN_GRAM_STRIP;
+        floats += (end - r) * end;
+    }
+    return floats;
+}
+
+dr_status cuda_expand_gram(nn_device *dev, float *h, const float *strips, size_t n,
+                           float rest)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *strips_ = cu_in(&k, strips, strips_floats(n));
+    float *h_ = cu_out(&k, h, n * n);
+    CU_LAUNCH(&k, cu_expand_gram(k.c->stream, h_, strips_, n, rest));
+    return cu_end(&k);
+}
+
+static const uint32_t *in_order(cu_call *k, const uint32_t *order, size_t n)
+{
+    return cu_in_bytes(k, order, n * sizeof(*order));
+}
+
+dr_status cuda_cut_blocks(nn_device *dev, float *out, const float *h, const uint32_t *order,
+                          size_t n, size_t m)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *h_ = cu_in(&k, h, n * n);
+    const uint32_t *order_ = in_order(&k, order, n);
+    float *out_ = cu_out(&k, out, n * m);
+    CU_LAUNCH(&k, cu_cut_blocks(k.c->stream, out_, h_, order_, n, m));
+    return cu_end(&k);
+}
+
+dr_status cuda_gather_columns(nn_device *dev, float *out, const float *w,
+                              const uint32_t *order, const float *live, size_t rows,
+                              size_t n)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = cu_in(&k, w, rows * n), *live_ = cu_in(&k, live, n);
+    const uint32_t *order_ = in_order(&k, order, n);
+    float *out_ = cu_out(&k, out, rows * n);
+    CU_LAUNCH(&k, cu_gather_columns(k.c->stream, out_, w_, order_, live_, rows, n));
+    return cu_end(&k);
+}
+
+dr_status cuda_fill_factor(nn_device *dev, float *factor, const float *h,
+                           const uint32_t *order, size_t n, double mean, double add)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *h_ = cu_in(&k, h, n * n);
+    const uint32_t *order_ = in_order(&k, order, n);
+    float *factor_ = cu_inout(&k, factor, n * n);
+    CU_LAUNCH(&k, cu_fill_factor(k.c->stream, factor_, h_, order_, n, mean, add));
+    return cu_end(&k);
+}
+
+dr_status cuda_factor_diagonal(nn_device *dev, float *l, const float *a, size_t ld,
+                               size_t nb, float *inv, bool turned)
+{
+    size_t to = ld;
+    cu_call k;
+
+    DR_BUG_IF(nb > NN_FACTOR_MAX);
+    cu_begin(&k, dev);
+    float *inv_ = cu_out(&k, inv, nb * nb);
+    float *l_ = cu_rows(&k, l, nb, nb, &to, sizeof(*l), true);
+    const float *a_ = cu_in(&k, a, (nb - 1) * ld + nb);
+    CU_LAUNCH(&k, cu_factor_diagonal(k.c->stream, l_, to, a_, ld, nb, inv_, turned));
+    return cu_end(&k);
+}
+
+dr_status cuda_cut_factor(nn_device *dev, float *within, float *pivot, float *spread,
+                          const float *factor, size_t n, size_t p0, size_t nb)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *factor_ = cu_in(&k, factor, n * n);
+    float *within_ = cu_out(&k, within, nb * nb), *pivot_ = cu_out(&k, pivot, nb);
+    float *spread_ = cu_out(&k, spread, (n - p0 - nb) * nb);
+    CU_LAUNCH(&k, cu_cut_factor(k.c->stream, within_, pivot_, spread_, factor_, n, p0, nb));
+    return cu_end(&k);
+}
+
+dr_status cuda_sweep_group(nn_device *dev, const nn_sweep *s)
+{
+    size_t ld = s->rows, wide = s->to != NULL ? s->ldv : s->nb;
+    nn_sweep own = *s;
+    cu_call k;
+
+    DR_BUG_IF(s->nb > NN_FACTOR_MAX);
+    cu_begin(&k, dev);
+    own.adj = cu_in(&k, s->adj, (s->rows - 1) * s->ld + s->nb);
+    own.orig = cu_in(&k, s->orig, (s->rows - 1) * s->ld + s->nb);
+    own.to = in_order(&k, s->to, s->nb);
+    own.within = cu_in(&k, s->within, s->nb * s->nb);
+    own.pivot = cu_in(&k, s->pivot, s->nb);
+    own.scales = cu_in(&k, s->scales, (s->rows - 1) * s->ldg + 1);
+    own.zeros = cu_in(&k, s->zeros, (s->rows - 1) * s->ldg + 1);
+    own.values = cu_rows(&k, s->values, s->rows, wide, &own.ldv, sizeof(float), true);
+    own.delta = cu_out(&k, s->delta, s->rows * s->nb);
+    own.loss = cu_rows(&k, s->loss, 1, s->rows, &ld, sizeof(double), true);
+    CU_LAUNCH(&k, cu_sweep_group(k.c->stream, &own));
+    return cu_end(&k);
+}
+
+dr_status cuda_descend_group(nn_device *dev, const nn_descent *s)
+{
+    size_t ldg = s->ldg;
+    nn_descent own = *s;
+    cu_call k;
+
+    DR_BUG_IF(s->nb > NN_FACTOR_MAX);
+    cu_begin(&k, dev);
+    own.grad = cu_in(&k, s->grad, (s->rows - 1) * s->ld + s->nb);
+    own.h = cu_in(&k, s->h, (s->nb - 1) * s->ldh + s->nb);
+    own.scales = cu_rows(&k, s->scales, s->rows, 1, &own.ldg, sizeof(float), true);
+    own.zeros = cu_rows(&k, s->zeros, s->rows, 1, &ldg, sizeof(float), true);
+    DR_BUG_IF(ldg != own.ldg);
+    own.delta = cu_out(&k, s->delta, s->rows * s->nb);
+    own.values = cu_rows(&k, s->values, s->rows, s->nb, &own.ldv, sizeof(float), true);
+    CU_LAUNCH(&k, cu_descend_group(k.c->stream, &own));
+    return cu_end(&k);
+}
