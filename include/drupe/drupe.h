@@ -130,6 +130,7 @@ DRUPE_API drupe_status drupe_list_passes(drupe_result **out);
 /* Olive's form, JSON or YAML: passes in order, or a search among candidates. */
 typedef struct {
     const char *config;
+    const char *text; /* what the file holds, as JSON: config is its name; NULL: read it */
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise */
     int threads;                /* 0: all */
@@ -166,6 +167,22 @@ typedef struct {
     int threads;                   /* 0: all */
 } drupe_evaluation;
 DRUPE_API drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e);
+
+/* How good a model is on files of questions (as task above), how fast beside another one,
+ * how large in memory and on the disk. */
+typedef struct {
+    const char *model, *reference, *adapter; /* as above */
+    const char *tasks;                       /* "a.jsonl,b.jsonl"; NULL: none */
+    double limit; /* questions of each: 1 and above so many, below 1 a share; 0: all */
+    int max_length;      /* tokens that are seen of a question; 0: the model's */
+    const char *backend; /* "auto", "ort" (no times) or "ortgenai"; NULL: "auto" */
+    const char *device;  /* as above */
+    int prompt_tokens, new_tokens; /* of what is timed; 0: 64 and 16 */
+    int warmup, repeats;           /* warmup as it is; repeats 0: 20 */
+    int threads;                   /* 0: all */
+} drupe_benchmark_options;
+DRUPE_API drupe_status drupe_benchmark(drupe_result **out,
+                                       const drupe_benchmark_options *o);
 
 /* ---- adapters ---- */
 

@@ -4,10 +4,12 @@
 #include <stdlib.h>
 
 #include "api/drupe_impl.h"
+#include "core/param.h"
 
 drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
 {
     const flow_workflow_options o = {.config = w->config != NULL ? w->config : "",
+                                     .text = w->text,
                                      .model = w->model,
                                      .output = w->output,
                                      .cache_dir = w->cache_dir,
@@ -53,7 +55,7 @@ drupe_status drupe_cache(drupe_result **out, const drupe_cache_look *c)
     *out = NULL;
     dr_trail_clear();
     if (c->max_size != NULL)
-        DR_TRY(flow_parse_size(&o.max_bytes, c->max_size, "max_size"));
+        DR_TRY(dr_parse_size(&o.max_bytes, c->max_size, "max_size"));
     DR_TRY(flow_look_at_cache(&made, &o));
 done:
     return api_result_taken(out, &made, st);

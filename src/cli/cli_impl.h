@@ -225,6 +225,55 @@ DR_MUST_USE dr_status cli_quantizer_config(json_t **out, const char **pass,
 DR_MUST_USE dr_status cli_quantizer_between(json_t *config, const cli_quantizer *q,
                                             bool rows);
 
+/* ---- a search that auto-opt makes (auto_search.c) ---- */
+
+/* What is asked for; 0 or NULL: nothing. */
+typedef struct {
+    double target_latency, target_throughput, max_degradation;
+    const char *max_size, *max_memory;
+    int enable_search; /* of cli_searches; -1: tpe */
+    int seed, search_samples, max_time;
+    const char *cache_dir;
+} cli_targets;
+extern const char *const cli_searches[];
+
+#define CLI_TARGETS(s)                                                                     \
+    CLI_ROW(s, targets.target_latency, "target_latency", DR_PARAM_FLOAT, .dflt = "0",      \
+            .max = 1e9,                                                                    \
+            .help = "search for a model that has its first token in so many ms, at the "   \
+                    "median"),                                                             \
+        CLI_ROW(s, targets.target_throughput, "target_throughput", DR_PARAM_FLOAT,         \
+                .dflt = "0", .max = 1e9,                                                   \
+                .help = "likewise: that writes so many tokens per second"),                \
+        CLI_ROW(s, targets.max_degradation, "max_degradation", DR_PARAM_FLOAT,             \
+                .dflt = "0", .max = 1e6,                                                   \
+                .help = "likewise: whose perplexity is so many percent worse at most"),    \
+        CLI_ROW(s, targets.max_size, "max_size", DR_PARAM_STR,                             \
+                .help = "likewise: of so many bytes at most, such as 90M"),                \
+        CLI_ROW(s, targets.max_memory, "max_memory", DR_PARAM_STR,                         \
+                .help = "likewise: that adds so much to a process at most"),               \
+        CLI_ROW(s, targets.enable_search, "enable_search", DR_PARAM_CHOICE,                \
+                .dflt = "null", .choices = cli_searches,                                   \
+                .help = "search without a target, too (with one: tpe)"),                   \
+        CLI_ROW(s, targets.seed, "seed", DR_PARAM_INT, .dflt = "1", .max = INT_MAX,        \
+                .help = "of the search"),                                                  \
+        CLI_ROW(s, targets.search_samples, "search_samples", DR_PARAM_INT, .dflt = "0",    \
+                .max = 100000, .help = "candidates of the search; 0: 16, exhaustive all"), \
+        CLI_ROW(s, targets.max_time, "max_time", DR_PARAM_INT, .dflt = "0",                \
+                .max = 1 << 30, .help = "seconds after which none is begun; 0: no limit"), \
+        CLI_ROW(s, targets.cache_dir, "cache_dir", DR_PARAM_STR,                           \
+                .help = "of the search (default: .drupe-cache)")
+
+bool cli_is_search(const cli_targets *t);
+/*
+ * Runs it and prints the best with the evidence: passes are the quantizer (NULL: those
+ * there are, by bits; 0: 4 and 8) and ModelBuilder with export.  Configs are taken over.
+ * DR_EUNSUPPORTED: no candidate meets all targets; the best of the others is kept.
+ */
+DR_MUST_USE dr_status cli_search(const cli_common *c, const cli_targets *t,
+                                 const cli_model *m, const char *quantizer,
+                                 json_t *quantizer_config, int bits, json_t *export);
+
 /* ---- the frame ---- */
 
 drupe_data cli_data_of(const cli_data *d);

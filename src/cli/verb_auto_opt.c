@@ -41,6 +41,7 @@ typedef struct {
     cli_quantizer quantizer;
     cli_data data;
     bool no_evaluate;
+    cli_targets targets;
 } options;
 
 static const char *const devices[] = {"cpu", "gpu", "npu", NULL};
@@ -137,6 +138,7 @@ static const dr_param auto_opt_params[] = {
     CLI_NO_SPLITS,
     DR_BOOL(options, no_evaluate, .dflt = "false",
             .help = "do not measure the quantizer's result against the original"),
+    CLI_TARGETS(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
     BUILDER_REFUSED,
@@ -146,8 +148,6 @@ static const dr_param auto_opt_params[] = {
     DR_REFUSED("cost_model", "model splitting comes later", NULL),
     DR_REFUSED("mixed_precision_overrides_config", "one type for all values",
                "activation_type"),
-    DR_REFUSED("enable_search", "search comes with the workflow engine", NULL),
-    DR_REFUSED("seed", "search comes with the workflow engine", NULL),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
     CLI_MODEL_REFUSED,
 };
@@ -345,6 +345,46 @@ done:
     return st;
 }
 
+/* ---- a search ---- */
+
+/* Only a search has these. */
+static const char *const only_search[] = {"seed", "search_samples", "max_time",
+                                          "cache_dir"};
+/* And these it has not: it judges every candidate, on the CPU, by its own text. */
+static const char *const not_searched[] = {
+    "adapter_path",     "no_check",           "no_evaluate",
+    "save_config_file", "provider",           "device",
+    "data_name",        "data_files",         "text_field",
+    "text_template",    "max_seq_len",        "use_chat_template",
+    "max_samples",      "add_special_tokens", "exclude_embeds",
+    "exclude_lm_head",  "adapter_precision"};
+
+static dr_status search(const options *o, const unsigned char *given)
+{
+    static const int bits_of[] = {-1, -1, -1, 8, 4, -1}; /* of precisions */
+    const int bits = o->precision >= 0 ? bits_of[o->precision] : 0;
+    json_t *export = NULL, *first = NULL;
+    const char *quantizer = NULL;
+    dr_status st = DR_OK;
+
+    cli_model_notes(&o->model);
+    if (bits < 0)
+        DR_FAIL(DR_EUSAGE, "--precision %s: a search is among int4 and int8",
+                precisions[o->precision]);
+    DR_TRY(cli_refuse_given(auto_opt_params, DR_COUNT(auto_opt_params), given, not_searched,
+                            DR_COUNT(not_searched), "on a search"));
+    DR_TRY(cli_refuse_given(auto_opt_params, DR_COUNT(auto_opt_params), given, only_fixed,
+                            DR_COUNT(only_fixed), CLI_NOT_FIXED));
+    DR_TRY(quantizer_step(&first, &quantizer, o, given, NULL));
+    DR_TRY(cli_pass_config(&export, auto_opt_params, DR_COUNT(auto_opt_params), o, given,
+                           auto_opt_keys, DR_COUNT(auto_opt_keys)));
+    json_object_del(export, "precision"); /* the quantizer's bits are it */
+    json_object_del(first, "max_size");   /* here it is the search's */
+    st = cli_search(&o->common, &o->targets, &o->model, quantizer, first, bits, export);
+done:
+    return st;
+}
+
 /* ---- the run ---- */
 
 static dr_status run(const options *o, const unsigned char *given, const dr_param *params,
@@ -384,6 +424,15 @@ done:
 
 static dr_status run_auto_opt(const void *cfg, const unsigned char *given)
 {
+    const options *o = cfg;
+    dr_status st = DR_OK;
+
+    if (cli_is_search(&o->targets))
+        return search(o, given);
+    st = cli_refuse_given(auto_opt_params, DR_COUNT(auto_opt_params), given, only_search,
+                          DR_COUNT(only_search), "without a search");
+    if (st != DR_OK)
+        return st;
     return run(cfg, given, auto_opt_params, DR_COUNT(auto_opt_params), auto_opt_keys,
                DR_COUNT(auto_opt_keys));
 }

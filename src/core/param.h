@@ -24,6 +24,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/arena.h"
 #include "core/buf.h"
@@ -84,6 +85,10 @@ void dr_params_defaults(const dr_param *params, size_t n, void *cfg);
 
 /* The row of that name (- and _ are the same), NULL when there is none. */
 const dr_param *dr_param_find(const dr_param *params, size_t n, const char *name);
+
+/* "4G", "300MB", "12" as bytes (K, M and G are powers of 1024).
+ * DR_EUSAGE: it is no such size; label names it. */
+DR_MUST_USE dr_status dr_parse_size(uint64_t *out, const char *text, const char *label);
 
 /* Whether the row of that name was set: given as dr_params_parse_argv leaves it, NULL:
  * nothing was; false, too, where there is no such row. */

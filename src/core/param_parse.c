@@ -203,3 +203,24 @@ done:
     free(seen);
     return st;
 }
+
+dr_status dr_parse_size(uint64_t *out, const char *text, const char *label)
+{
+    char *end = NULL;
+    int shift = 0;
+
+    double v = strtod(text, &end);
+    if (*end == 'K' || *end == 'k')
+        shift = 10;
+    else if (*end == 'M' || *end == 'm')
+        shift = 20;
+    else if (*end == 'G' || *end == 'g')
+        shift = 30;
+    const char *rest = end + (shift > 0);
+    rest += shift > 0 && (*rest == 'B' || *rest == 'b');
+    if (end == text || *rest != '\0' || !(v > 0) || v > 1e9 * (1 << (30 - shift)))
+        return dr_fail(DR_EUSAGE, "%s: expected a size such as 4G, found \"%s\"", label,
+                       text);
+    *out = (uint64_t)(v * (double)(1ull << shift));
+    return DR_OK;
+}

@@ -255,6 +255,7 @@ static dr_status write_artifacts(run *r, const run_outcome *o, const char *dir, 
         DR_TRY(write_json(dir, "input_model_metrics.json", metrics_json(r, &r->input)));
     DR_TRY(history(&b, r));
     DR_TRY(dr_write_file(dr_path_join(&a, dir, "run_history.txt"), b.data, b.len));
+    DR_TRY(run_report(r, o, front, dir));
 done:
     free(front);
     dr_buf_release(&b);

@@ -168,7 +168,7 @@ static dr_status check_data(const plan *p, const flow_spec *spec)
         DR_FAIL(DR_EUSAGE, "strategy packing: %s does not keep rows apart in a block",
                 p->steps[0].def->name);
     if (spec->memory != NULL)
-        DR_TRY(flow_parse_size(&bytes, spec->memory, "memory"));
+        DR_TRY(dr_parse_size(&bytes, spec->memory, "memory"));
     if (spec->eval != NULL)
         DR_TRYF(data_check(spec->eval), "evaluation data");
 done:
@@ -212,7 +212,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                               spec->output));
     DR_TRY(flow_limits(&memory, &disk, tmp));
     if (spec->memory != NULL) {
-        DR_TRY(flow_parse_size(&given, spec->memory, "memory"));
+        DR_TRY(dr_parse_size(&given, spec->memory, "memory"));
         memory = memory == 0 || given < memory ? given : memory;
     }
     const pass_job job = {.def = s->def,

@@ -65,6 +65,7 @@ DR_MUST_USE dr_status flow_run(flow_result *out, const flow_spec *spec);
 
 typedef struct {
     const char *config;         /* the file: .json, else YAML */
+    const char *text;           /* NULL, or what the file would hold, as JSON */
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise; neither: .drupe-cache */
     int threads;
@@ -79,10 +80,6 @@ typedef struct {
  * another one works.
  */
 DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_options *o);
-
-/* "4G", "300MB", "12" as bytes (K, M and G are powers of 1024). 
- * DR_EUSAGE: it is no such size; label names it. */
-DR_MUST_USE dr_status flow_parse_size(uint64_t *out, const char *text, const char *label);
 
 typedef struct {
     const char *dir;
@@ -122,6 +119,20 @@ typedef struct {
 
 /* Errors of hf_resolve and pass_evaluate.  Nothing is written. */
 DR_MUST_USE dr_status flow_evaluate(flow_result *out, const flow_evaluation *e);
+
+typedef struct {
+    const char *model, *adapter, *reference; /* as in flow_evaluation */
+    const char *tasks;   /* "a.jsonl,b.jsonl"; NULL: none */
+    double limit;        /* questions of each: 1 or more so many, below 1 a share; 0: all */
+    int max_length;      /* tokens that are seen of a question; 0: the model's */
+    const char *backend; /* "auto", "ort" (no times) or "ortgenai"; NULL: "auto" */
+    const char *device;  /* of flow_compute; NULL: "cpu" */
+    int prompt_tokens, new_tokens, warmup, repeats;
+    int threads;
+} flow_benchmark_options;
+
+/* Tasks, times beside the reference where both are of ORT GenAI, bytes, memory. */
+DR_MUST_USE dr_status flow_benchmark(flow_result *out, const flow_benchmark_options *o);
 
 /* Splits "NAME=PATH,..." (a path alone has no name).  DR_EUSAGE: an empty or double name, a
  * name that cannot be a file's, several paths without names. */

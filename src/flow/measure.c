@@ -127,7 +127,7 @@ done:
     return st;
 }
 
-static dr_status measure_size(double *value, const run_model *model)
+dr_status run_bytes(double *value, const run_model *model)
 {
     dr_arena a = {0};
     const char *own = dr_path_join(&a, model->path, "model");
@@ -223,7 +223,7 @@ done:
 }
 
 /* What one run with it adds to a process. */
-static dr_status measure_memory(double *value, const run_model *model)
+dr_status run_peak_bytes(double *value, const run_model *model)
 {
     ort_check_result got = {0};
     dr_arena a = {0};
@@ -329,10 +329,10 @@ dr_status run_measure(run_value *values, const run *r, const wf_metric *m,
             DR_TRY(measure_times(values, r, m, model, beside, own));
             goto done;
         case WF_SIZE:
-            DR_TRY(measure_size(exact, model));
+            DR_TRY(run_bytes(exact, model));
             break;
         case WF_MEMORY:
-            DR_TRY(measure_memory(exact, model));
+            DR_TRY(run_peak_bytes(exact, model));
             break;
         case WF_CUSTOM:
             DR_TRY(measure_command(exact, r, m, model));

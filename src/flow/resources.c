@@ -9,28 +9,8 @@
 
 #include "core/file.h"
 #include "core/log.h"
+#include "core/param.h"
 #include "flow/flow_impl.h"
-
-dr_status flow_parse_size(uint64_t *out, const char *text, const char *label)
-{
-    char *end = NULL;
-    int shift = 0;
-
-    double v = strtod(text, &end);
-    if (*end == 'K' || *end == 'k')
-        shift = 10;
-    else if (*end == 'M' || *end == 'm')
-        shift = 20;
-    else if (*end == 'G' || *end == 'g')
-        shift = 30;
-    const char *rest = end + (shift > 0);
-    rest += shift > 0 && (*rest == 'B' || *rest == 'b');
-    if (end == text || *rest != '\0' || !(v > 0) || v > 1e9 * (1 << (30 - shift)))
-        return dr_fail(DR_EUSAGE, "%s: expected a size such as 4G, found \"%s\"", label,
-                       text);
-    *out = (uint64_t)(v * (double)(1ull << shift));
-    return DR_OK;
-}
 
 /* Of a variable; 0 when it is not set. */
 static dr_status limit(uint64_t *out, const char *variable)
@@ -38,7 +18,7 @@ static dr_status limit(uint64_t *out, const char *variable)
     const char *text = getenv(variable);
 
     *out = 0;
-    return text != NULL && *text != '\0' ? flow_parse_size(out, text, variable) : DR_OK;
+    return text != NULL && *text != '\0' ? dr_parse_size(out, text, variable) : DR_OK;
 }
 
 /* The first number in a file of the system; false: no such file, or no number in it. */

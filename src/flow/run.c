@@ -168,7 +168,8 @@ static dr_status run_it(run *r, flow_result *out)
     bool known = false;
     dr_status st = DR_OK;
 
-    DR_TRY(workflow_read(&r->w, r->o->config, r->o->model, r->o->output));
+    DR_TRY(workflow_read(&r->w, r->o->config, r->o->text, r->o->model,
+                         r->o->output));
     if (r->w.log_level >= 0 && !r->o->own_log_level)
         dr_log_level((dr_level)r->w.log_level);
     r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);

@@ -57,6 +57,9 @@ bool run_is_timed(const wf_metric *m);
 DR_MUST_USE dr_status run_measure(run_value *values, const run *r, const wf_metric *m,
                                   const run_model *model, const run_model *beside,
                                   const run_value *own);
+/* Of a model's files; what loading it and one step add to a process. */
+DR_MUST_USE dr_status run_bytes(double *value, const run_model *model);
+DR_MUST_USE dr_status run_peak_bytes(double *value, const run_model *model);
 /* The folder with its genai_config.json, if it has one. */
 const char *run_graph_folder(dr_arena *a, const run_model *model);
 
@@ -134,6 +137,9 @@ DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
 
 /* plan_need.c: memory and time of each pass on the model that goes in, which is here. */
 DR_MUST_USE dr_status run_tell_need(const run *r, flow_result *out);
+/* report.c: report.html in dir. */
+DR_MUST_USE dr_status run_report(const run *r, const run_outcome *o, const bool *front,
+                                 const char *dir);
 
 /* ---- artifacts.c ---- */
 

@@ -176,13 +176,16 @@ static void read_engine(workflow *w, const char *output)
     w->log_level = (int)wf_num(wf_engine(&w->doc, "log_severity_level"), -1);
 }
 
-dr_status workflow_read(workflow *w, const char *path, const char *model,
-                        const char *output)
+dr_status workflow_read(workflow *w, const char *path, const char *text,
+                        const char *model, const char *output)
 {
     dr_status st = DR_OK;
 
     *w = (workflow){.owned = json_array()};
-    DR_TRY(dr_doc_read(&w->doc, path));
+    if (text != NULL)
+        DR_TRY(dr_doc_parse(&w->doc, text, strlen(text), path));
+    else
+        DR_TRY(dr_doc_read(&w->doc, path));
     DR_TRY(wf_check(&w->doc));
     DR_TRY(read_model(w, model));
     read_engine(w, output);

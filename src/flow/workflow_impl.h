@@ -173,9 +173,10 @@ typedef struct {
     double max_time_s; /* 0: none */
 } workflow;
 
-/* Everything of the file; model and output, where not NULL, stand in for the file's. */
-DR_MUST_USE dr_status workflow_read(workflow *out, const char *path, const char *model,
-                                    const char *output);
+/* Everything of the file, or of text where that is not NULL; model and output, where not
+ * NULL, stand in for the file's. */
+DR_MUST_USE dr_status workflow_read(workflow *out, const char *path, const char *text,
+                                    const char *model, const char *output);
 void workflow_release(workflow *w);
 
 /* By its key, or by its "name" in a list; NULL: none. */

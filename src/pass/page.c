@@ -1,5 +1,5 @@
 /*
- * page.c - HTML and SVG by hand; see page_impl.h.
+ * page.c - HTML and SVG by hand; see pass_page.h.
  *
  * Charts are drawn in units of a viewBox and as wide as the page; colours are CSS
  * variables, so that one drawing serves light and dark.  A bar's value is its <title>,
@@ -13,7 +13,14 @@
 
 #include "core/file.h"
 
-enum { WIDTH = 720, PANEL = 350, TALL = 120, LINE_TALL = 200, LEFT = 46, COLOURS = 6 };
+enum {
+    WIDTH = PAGE_WIDTH,
+    PANEL = 350,
+    TALL = 120,
+    LINE_TALL = 200,
+    LEFT = 46,
+    COLOURS = 6
+};
 
 static const char style[] =
     ":root{color-scheme:light dark;--paper:#fff;--ink:#1a1c20;--soft:#5d636e;"
@@ -31,7 +38,9 @@ static const char style[] =
     "th:first-child,td:first-child{text-align:left}th{font-weight:600}\n"
     "svg{width:100%;height:auto;display:block}text{fill:var(--soft);font-size:11px}"
     ".t{fill:var(--ink);font-size:12px}.g{stroke:var(--grid)}"
-    ".l{fill:none;stroke-width:2}\n"
+    ".l{fill:none;stroke-width:2}.r{fill:none;stroke-width:1.5}"
+    "pre{overflow-x:auto;border:1px solid var(--grid);padding:.6em;font-size:13px}"
+    ".w{overflow-x:auto}\n"
     ".c0{fill:var(--c0)}.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}"
     ".c4{fill:var(--c4)}.c5{fill:var(--c5)}"
     ".s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}"
@@ -39,7 +48,7 @@ static const char style[] =
 
 /* ---- text ---- */
 
-static dr_status add_text(dr_buf *b, const char *text)
+dr_status page_text(dr_buf *b, const char *text)
 {
     dr_status st = DR_OK;
 
@@ -69,7 +78,7 @@ static dr_status element(dr_buf *b, const char *name, const char *attributes,
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(b, "<%s%s%s>", name, *attributes != '\0' ? " " : "", attributes));
-    DR_TRY(add_text(b, text));
+    DR_TRY(page_text(b, text));
     DR_TRY(dr_buf_addf(b, "</%s>\n", name));
 done:
     return st;
@@ -184,24 +193,24 @@ static double scale_top(const page_series *series, size_t count)
     return 10 * unit;
 }
 
-static dr_status label(dr_buf *b, double x, double y, const char *anchor, const char *text)
+dr_status page_label(dr_buf *b, double x, double y, const char *anchor, const char *text)
 {
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(b, "<text x=\"%.2f\" y=\"%.2f\" text-anchor=\"%s\">", x, y, anchor));
-    DR_TRY(add_text(b, text));
+    DR_TRY(page_text(b, text));
     DR_TRY(dr_buf_adds(b, "</text>\n"));
 done:
     return st;
 }
 
-static dr_status svg_begin(dr_buf *b, double height, const char *what)
+dr_status page_svg_begin(dr_buf *b, double height, const char *what)
 {
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(b, "<svg viewBox=\"0 0 %d %.0f\" role=\"img\" aria-label=\"",
                        (int)WIDTH, height));
-    DR_TRY(add_text(b, what));
+    DR_TRY(page_text(b, what));
     DR_TRY(dr_buf_adds(b, "\">\n"));
 done:
     return st;
@@ -224,7 +233,7 @@ static dr_status axes(dr_buf *b, double x, double y, double width, double height
                            x - 4, at + 4, top * i / 2));
     }
     DR_TRY(dr_buf_addf(b, "<text x=\"%.2f\" y=\"%.2f\">", x, y + height + 14));
-    DR_TRY(add_text(b, what));
+    DR_TRY(page_text(b, what));
     DR_TRY(dr_buf_addf(b,
                        " 0</text>\n<text x=\"%.2f\" y=\"%.2f\" text-anchor=\"end\">"
                        "%zu</text>\n",
@@ -240,7 +249,7 @@ static dr_status panel(dr_buf *b, const page_series *s, double x, double y, doub
     dr_status st = DR_OK;
 
     DR_TRY(dr_buf_addf(b, "<text class=\"t\" x=\"%.2f\" y=\"%.2f\">", x, y - 6));
-    DR_TRY(add_text(b, s->name));
+    DR_TRY(page_text(b, s->name));
     DR_TRY(dr_buf_adds(b, "</text>\n"));
     DR_TRY(axes(b, x, y, width, TALL, top, s->count, what));
     for (size_t i = 0; i < s->count; i++) {
@@ -252,7 +261,7 @@ static dr_status panel(dr_buf *b, const page_series *s, double x, double y, doub
                            "height=\"%.2f\"><title>",
                            colour % COLOURS, x + (double)i * step + step * 0.1,
                            y + TALL - tall, step * 0.8, tall));
-        DR_TRY(add_text(b, what));
+        DR_TRY(page_text(b, what));
         DR_TRY(dr_buf_addf(b, " %zu: %.4g</title></rect>\n", i, v));
     }
 done:
@@ -264,7 +273,8 @@ dr_status page_bars(dr_buf *b, const page_series *series, size_t count, const ch
     const double top = scale_top(series, count), row = TALL + 50;
     dr_status st = DR_OK;
 
-    DR_TRY(svg_begin(b, row * (double)((count + 1) / 2), "bars, one panel for each name"));
+    DR_TRY(page_svg_begin(b, row * (double)((count + 1) / 2),
+                          "bars, one panel for each name"));
     for (size_t i = 0; i < count; i++)
         DR_TRY(panel(b, &series[i], (double)(i % 2) * (WIDTH - PANEL) + LEFT,
                      (double)(i / 2) * row + 22, top, i, x));
@@ -305,7 +315,8 @@ dr_status page_lines(dr_buf *b, const page_series *series, size_t count, const c
 
     for (size_t i = 0; i < count; i++)
         longest = series[i].count > longest ? series[i].count : longest;
-    DR_TRY(svg_begin(b, LINE_TALL + 44 + 16 * (double)count, "lines over their number"));
+    DR_TRY(
+        page_svg_begin(b, LINE_TALL + 44 + 16 * (double)count, "lines over their number"));
     DR_TRY(axes(b, LEFT, 22, WIDTH - LEFT, LINE_TALL, top, longest, x));
     for (size_t i = 0; i < count; i++) {
         double y = LINE_TALL + 52 + 16 * (double)i;
@@ -314,7 +325,7 @@ dr_status page_lines(dr_buf *b, const page_series *series, size_t count, const c
                            "<rect class=\"c%zu\" x=\"%d\" y=\"%.2f\" width=\"10\" "
                            "height=\"10\"/>\n",
                            i % COLOURS, (int)LEFT, y - 9));
-        DR_TRY(label(b, LEFT + 16, y, "start", series[i].name));
+        DR_TRY(page_label(b, LEFT + 16, y, "start", series[i].name));
     }
     DR_TRY(dr_buf_adds(b, "</svg>\n"));
 done:
@@ -331,17 +342,17 @@ dr_status page_pairs(dr_buf *b, const page_pair *pairs, size_t count,
     for (size_t i = 0; i < count; i++)
         most = fmax(most, fmax(pairs[i].values[0], pairs[i].values[1]));
     most = most > 0 ? most : 1;
-    DR_TRY(svg_begin(b, ROW * (double)count + 24, "bars, two for each name"));
+    DR_TRY(page_svg_begin(b, ROW * (double)count + 24, "bars, two for each name"));
     for (size_t i = 0; i < 2; i++) {
         DR_TRY(dr_buf_addf(b,
                            "<rect class=\"c%zu\" x=\"%zu\" y=\"2\" width=\"10\" "
                            "height=\"10\"/>\n",
                            i == 0 ? (size_t)5 : 0, NAME + i * 90));
-        DR_TRY(label(b, (double)NAME + 14 + 90 * (double)i, 11, "start", names[i]));
+        DR_TRY(page_label(b, (double)NAME + 14 + 90 * (double)i, 11, "start", names[i]));
     }
     for (size_t i = 0; i < count; i++) {
         double y = 22 + ROW * (double)i;
-        DR_TRY(label(b, NAME - 6, y + 16, "end", pairs[i].name));
+        DR_TRY(page_label(b, NAME - 6, y + 16, "end", pairs[i].name));
         for (size_t k = 0; k < 2; k++) {
             double wide = (WIDTH - NAME - NUMBER) * pairs[i].values[k] / most;
             DR_TRY(dr_buf_addf(b,
@@ -351,7 +362,7 @@ dr_status page_pairs(dr_buf *b, const page_pair *pairs, size_t count,
                                wide));
             DR_TRY(dr_buf_addf(b, "<text x=\"%.2f\" y=\"%.2f\">%.4g", NAME + wide + 5,
                                y + 10 + 13 * (double)k, pairs[i].values[k]));
-            DR_TRY(add_text(b, unit));
+            DR_TRY(page_text(b, unit));
             DR_TRY(dr_buf_adds(b, "</text>\n"));
         }
     }

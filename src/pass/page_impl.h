@@ -1,29 +1,14 @@
 /*
- * page_impl.h - a page for people: one HTML file with tables and charts in it, for a
- * browser and nothing else.  No script, no font, no picture from elsewhere; light or dark
- * as the reader's system is.  Every element is closed, so that it is XML as well.
- *
- * Text is escaped; the same calls give the same bytes.
+ * page_impl.h - a pass's own page, and what the charts' files share; pages are in
+ * pass_page.h.
  */
 #ifndef DRUPE_PASS_PAGE_IMPL_H
 #define DRUPE_PASS_PAGE_IMPL_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
-#include "core/buf.h"
-#include "core/status.h"
 #include "pass/pass.h"
 
-DR_MUST_USE dr_status page_begin(dr_buf *b, const char *title);
-DR_MUST_USE dr_status page_end(dr_buf *b);
 /* The end, and the page as report.html beside the job's result. */
 DR_MUST_USE dr_status page_write(dr_buf *b, const pass_job *job);
-/* A heading, with a sentence below it (NULL: none). */
-DR_MUST_USE dr_status page_section(dr_buf *b, const char *title, const char *text);
-/* cells[rows][columns], the first row being the head; NULL is an empty cell. */
-DR_MUST_USE dr_status page_table(dr_buf *b, const char *const *cells, size_t rows,
-                                 size_t columns);
 
 /* The section of what was asked for: n rows of two cells that are there already, then the
  * pass's parameters; cells has room for PAGE_SETTINGS_MAX rows. */
@@ -31,26 +16,9 @@ enum { PAGE_SETTINGS_MAX = 96 };
 DR_MUST_USE dr_status page_settings(dr_buf *b, dr_arena *a, const char **cells, size_t n,
                                     const pass_job *job);
 
-/* Values over 0, 1, 2, ...; stride in doubles.  What is not finite leaves a gap. */
-typedef struct {
-    const char *name;
-    const double *values; /* borrowed */
-    size_t count, stride;
-} page_series;
-
-/* A panel of bars for each series, all of one scale; x: what is counted ("layer"). */
-DR_MUST_USE dr_status page_bars(dr_buf *b, const page_series *series, size_t count,
-                                const char *x);
-/* One chart with a line for each series (6 at most have a colour of their own). */
-DR_MUST_USE dr_status page_lines(dr_buf *b, const page_series *series, size_t count,
-                                 const char *x);
-
-/* Bars from the left, two to a label; unit is behind the numbers. */
-typedef struct {
-    const char *name;
-    double values[2];
-} page_pair;
-DR_MUST_USE dr_status page_pairs(dr_buf *b, const page_pair *pairs, size_t count,
-                                 const char *const names[2], const char *unit);
+enum { PAGE_WIDTH = 720 };
+DR_MUST_USE dr_status page_svg_begin(dr_buf *b, double height, const char *what);
+DR_MUST_USE dr_status page_label(dr_buf *b, double x, double y, const char *anchor,
+                                 const char *text);
 
 #endif

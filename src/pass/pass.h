@@ -135,4 +135,6 @@ DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need
 const pass_def *pass_find(const char *name);
 const pass_def *const *pass_list(size_t *count);
 
+#include "pass/pass_page.h" /* a part of this door */
+
 #endif
