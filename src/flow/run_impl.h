@@ -137,6 +137,7 @@ DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
 
 /* plan_need.c: memory and time of each pass on the model that goes in, which is here. */
 DR_MUST_USE dr_status run_tell_need(const run *r, flow_result *out);
+
 /* report.c: report.html in dir. */
 DR_MUST_USE dr_status run_report(const run *r, const run_outcome *o, const bool *front,
                                  const char *dir);
