@@ -113,17 +113,25 @@ char *dr_arena_strdup(dr_arena *a, const char *s)
     return dr_arena_strndup(a, s, strlen(s));
 }
 
+char *dr_arena_vprintf(dr_arena *a, const char *fmt, va_list args)
+{
+    va_list again;
+
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    DR_BUG_IF(n < 0);
+    char *p = dr_arena_alloc(a, (size_t)n + 1, 1);
+    (void)vsnprintf(p, (size_t)n + 1, fmt, args);
+    return p;
+}
+
 char *dr_arena_printf(dr_arena *a, const char *fmt, ...)
 {
     va_list va;
 
     va_start(va, fmt);
-    int n = vsnprintf(NULL, 0, fmt, va);
-    va_end(va);
-    DR_BUG_IF(n < 0);
-    char *p = dr_arena_alloc(a, (size_t)n + 1, 1);
-    va_start(va, fmt);
-    (void)vsnprintf(p, (size_t)n + 1, fmt, va);
+    char *p = dr_arena_vprintf(a, fmt, va);
     va_end(va);
     return p;
 }

@@ -8,6 +8,7 @@
 #ifndef DRUPE_CORE_ARENA_H
 #define DRUPE_CORE_ARENA_H
 
+#include <stdarg.h>
 #include <stddef.h>
 
 #include "core/status.h"
@@ -31,6 +32,7 @@ void *dr_arena_alloc(dr_arena *a, size_t count, size_t size);
 char *dr_arena_strdup(dr_arena *a, const char *s);
 char *dr_arena_strndup(dr_arena *a, const char *s, size_t n);
 char *dr_arena_printf(dr_arena *a, const char *fmt, ...) DR_PRINTF(2, 3);
+char *dr_arena_vprintf(dr_arena *a, const char *fmt, va_list args) DR_PRINTF(2, 0);
 
 /* The same for blocks sized by a model: DR_ENOMEM names `what` and the bytes. */
 DR_MUST_USE dr_status dr_arena_big(dr_arena *a, void **out, size_t count, size_t size,

@@ -57,7 +57,7 @@ static Onnx__ValueInfoProto *copy_value(const copier *c, const Onnx__ValueInfoPr
 {
     Onnx__ValueInfoProto *to = COPY(c->a, v);
 
-    if (v->type == NULL || v->type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
+    if (onnx_tensor_of(v) == NULL)
         return to;
     to->type = COPY(c->a, v->type);
     Onnx__TypeProto__Tensor *t = to->type->tensor_type = COPY(c->a, v->type->tensor_type);
@@ -329,6 +329,13 @@ int64_t onnx_edit_int(const Onnx__NodeProto *n, const char *name, int64_t otherw
     return a != NULL && a->has_i ? a->i : otherwise;
 }
 
+float onnx_edit_float(const Onnx__NodeProto *n, const char *name, float otherwise)
+{
+    const Onnx__AttributeProto *a = onnx_edit_attr(n, name);
+
+    return a != NULL ? a->f : otherwise;
+}
+
 const Onnx__TensorProto *onnx_edit_constant(const onnx_edit *e, const char *name)
 {
     const Onnx__TensorProto *t = onnx_edit_init(e, name);
@@ -416,7 +423,7 @@ static Onnx__TensorShapeProto__Dimension *new_dim(dr_arena *a, int64_t size, cha
     return d;
 }
 
-static Onnx__ValueInfoProto *new_value(dr_arena *a, char *name, int32_t type, size_t rank)
+Onnx__ValueInfoProto *onnx_edit_value(dr_arena *a, char *name, int32_t type, size_t rank)
 {
     static const Onnx__ValueInfoProto value = ONNX__VALUE_INFO_PROTO__INIT;
     static const Onnx__TypeProto kind = ONNX__TYPE_PROTO__INIT;
@@ -445,7 +452,7 @@ void onnx_edit_add_optional(onnx_edit *e, const char *name, int32_t type,
     dr_arena *a = &e->arena;
     Onnx__GraphProto *g = e->graph;
     char *copy = dr_arena_strdup(a, name);
-    Onnx__ValueInfoProto *v = new_value(a, copy, type, rank);
+    Onnx__ValueInfoProto *v = onnx_edit_value(a, copy, type, rank);
     Onnx__TensorProto *t = COPY(a, &tensor);
 
     t->name = copy;

@@ -20,6 +20,7 @@
 struct Onnx__AttributeProto; /* onnx.pb-c.h */
 struct Onnx__GraphProto;
 struct Onnx__NodeProto;
+struct Onnx__TypeProto__Tensor;
 struct Onnx__ValueInfoProto;
 
 struct onnx_edit {
@@ -54,6 +55,7 @@ struct Onnx__NodeProto *onnx_edit_maker(const onnx_edit *e, const char *name);
 const struct Onnx__AttributeProto *onnx_edit_attr(const struct Onnx__NodeProto *n,
                                                   const char *name);
 int64_t onnx_edit_int(const struct Onnx__NodeProto *n, const char *name, int64_t otherwise);
+float onnx_edit_float(const struct Onnx__NodeProto *n, const char *name, float otherwise);
 
 /* The initializer, or the constant, that a value is; NULL: it is computed. */
 const struct Onnx__TensorProto *onnx_edit_constant(const onnx_edit *e, const char *name);
@@ -81,8 +83,8 @@ void *onnx_edit_list(dr_arena *a, const void *from, size_t count);
 void *onnx_edit_room(dr_arena *a, void *list, size_t count);
 
 bool onnx_is(const struct Onnx__NodeProto *n, const char *op);
-/* A name that nothing in the graph has: base, or base_2, ... */
-char *onnx_edit_unused(onnx_edit *e, const char *base);
+/* A name that nothing in the graph has: what the format makes, or that and _2, ... */
+char *onnx_edit_unused(onnx_edit *e, const char *format, ...) DR_PRINTF(2, 3);
 /* A node at the end of the graph (onnx_edit_sort puts it where it belongs), its inputs up
  * to the first NULL, and one output of that name; domain NULL: the standard one. */
 struct Onnx__NodeProto *onnx_edit_node(onnx_edit *e, const char *domain, const char *op,
@@ -125,10 +127,22 @@ bool onnx_edit_is_input(const onnx_edit *e, const char *name);
 bool onnx_edit_bypass(onnx_edit *e, struct Onnx__NodeProto *n, const char *by);
 /* Takes out nodes, initializers and descriptions that no output needs. */
 void onnx_edit_drop_dead(onnx_edit *e);
-/* Nodes before those that read them, else in the order they have. */
 /* Of nodes that do the same with the same, one is left. */
 void onnx_edit_join_doubles(onnx_edit *e);
+/* Nodes before those that read them, else in the order they have. */
 DR_MUST_USE dr_status onnx_edit_sort(onnx_edit *e);
+/* The last node of that name; NULL: none. */
+struct Onnx__NodeProto *onnx_edit_called(const onnx_edit *e, const char *name);
+/* maker (NULL: nobody) gives the value under another name. */
+void onnx_edit_rename_output(struct Onnx__NodeProto *maker, const char *from, char *to);
+/* The description of that name in a list; what it says of a tensor; NULL: none. */
+struct Onnx__ValueInfoProto *onnx_edit_in(struct Onnx__ValueInfoProto **list, size_t n,
+                                          const char *name);
+struct Onnx__TypeProto__Tensor *onnx_tensor_of(const struct Onnx__ValueInfoProto *v);
+/* Of a tensor with `rank` sizes, which are still to be set; name: the arena's. */
+struct Onnx__ValueInfoProto *onnx_edit_value(dr_arena *a, char *name, int32_t type,
+                                             size_t rank);
+void onnx_edit_add_output(onnx_edit *e, struct Onnx__ValueInfoProto *v);
 /* The description of a value that the graph has (input, output or between); NULL: none. */
 struct Onnx__ValueInfoProto *onnx_edit_info(const onnx_edit *e, const char *name);
 void onnx_edit_drop_info(onnx_edit *e, const char *name);
@@ -136,6 +150,8 @@ void onnx_edit_drop_info(onnx_edit *e, const char *name);
 int64_t onnx_edit_opset(const onnx_edit *e, const char *domain);
 /* That version at least. */
 void onnx_edit_need_opset(onnx_edit *e, const char *domain, int64_t version);
+/* onnx_raise_opset to that version, or to the newer one that the graph has. */
+DR_MUST_USE dr_status onnx_edit_raise_opset(onnx_edit *e, int64_t least);
 /* DR_EUNSUPPORTED: a node holds graphs, or the model functions; what names the rewrite. */
 DR_MUST_USE dr_status onnx_edit_flat(const onnx_edit *e, const char *what);
 

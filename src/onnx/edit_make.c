@@ -7,6 +7,7 @@
  * in memory at a time.  Once there are some, the old external files are not used any more,
  * and all other weights are copied behind them.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,20 +28,18 @@ bool onnx_is(const Onnx__NodeProto *n, const char *op)
 
 static bool taken(const onnx_edit *e, const char *name)
 {
-    const Onnx__GraphProto *g = e->graph;
-
-    for (size_t i = 0; i < g->n_node; i++) {
-        if (strcmp(onnx_text(g->node[i]->name), name) == 0)
-            return true;
-    }
-    return onnx_edit_maker(e, name) != NULL || onnx_edit_init(e, name) != NULL ||
-           onnx_edit_is_input(e, name);
+    return onnx_edit_called(e, name) != NULL || onnx_edit_maker(e, name) != NULL ||
+           onnx_edit_init(e, name) != NULL || onnx_edit_is_input(e, name);
 }
 
-char *onnx_edit_unused(onnx_edit *e, const char *base)
+char *onnx_edit_unused(onnx_edit *e, const char *format, ...)
 {
-    char *name = dr_arena_strdup(&e->arena, base);
+    va_list args;
 
+    va_start(args, format);
+    const char *base = dr_arena_vprintf(&e->arena, format, args);
+    va_end(args);
+    char *name = dr_arena_strdup(&e->arena, base);
     for (int i = 2; taken(e, name); i++)
         name = dr_arena_printf(&e->arena, "%s_%d", base, i);
     return name;
@@ -291,22 +290,48 @@ done:
 
 /* ---- who reads what ---- */
 
+Onnx__ValueInfoProto *onnx_edit_in(Onnx__ValueInfoProto **list, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(onnx_text(list[i]->name), name) == 0)
+            return list[i];
+    }
+    return NULL;
+}
+
 bool onnx_edit_is_output(const onnx_edit *e, const char *name)
 {
-    for (size_t i = 0; i < e->graph->n_output; i++) {
-        if (strcmp(onnx_text(e->graph->output[i]->name), name) == 0)
-            return true;
-    }
-    return false;
+    return onnx_edit_in(e->graph->output, e->graph->n_output, name) != NULL;
 }
 
 bool onnx_edit_is_input(const onnx_edit *e, const char *name)
 {
-    for (size_t i = 0; i < e->graph->n_input; i++) {
-        if (strcmp(onnx_text(e->graph->input[i]->name), name) == 0)
-            return true;
+    return onnx_edit_in(e->graph->input, e->graph->n_input, name) != NULL;
+}
+
+void onnx_edit_add_output(onnx_edit *e, Onnx__ValueInfoProto *v)
+{
+    Onnx__GraphProto *g = e->graph;
+
+    g->output = onnx_edit_room(&e->arena, g->output, g->n_output);
+    g->output[g->n_output++] = v;
+}
+
+Onnx__NodeProto *onnx_edit_called(const onnx_edit *e, const char *name)
+{
+    for (size_t i = e->graph->n_node; i-- > 0;) {
+        if (strcmp(onnx_text(e->graph->node[i]->name), name) == 0)
+            return e->graph->node[i];
     }
-    return false;
+    return NULL;
+}
+
+void onnx_edit_rename_output(Onnx__NodeProto *maker, const char *from, char *to)
+{
+    for (size_t i = 0; maker != NULL && i < maker->n_output; i++) {
+        if (strcmp(onnx_text(maker->output[i]), from) == 0)
+            maker->output[i] = to;
+    }
 }
 
 static size_t each_reader(Onnx__GraphProto *g, const char *from, char *to)
@@ -364,10 +389,7 @@ bool onnx_edit_bypass(onnx_edit *e, Onnx__NodeProto *n, const char *by)
         if (maker == NULL || maker == n || onnx_edit_is_output(e, old))
             return false;
         remove_node(e, n);
-        for (size_t i = 0; i < maker->n_output; i++) {
-            if (strcmp(onnx_text(maker->output[i]), old) == 0)
-                maker->output[i] = out;
-        }
+        onnx_edit_rename_output(maker, old, out);
         onnx_edit_drop_info(e, old);
         (void)onnx_edit_redirect(e, old, out);
     } else {
@@ -496,23 +518,21 @@ dr_status onnx_edit_sort(onnx_edit *e)
 
 /* ---- what is said of values and versions ---- */
 
-static Onnx__ValueInfoProto *in_list(Onnx__ValueInfoProto **list, size_t n,
-                                     const char *name)
+Onnx__TypeProto__Tensor *onnx_tensor_of(const Onnx__ValueInfoProto *v)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(onnx_text(list[i]->name), name) == 0)
-            return list[i];
-    }
-    return NULL;
+    return v != NULL && v->type != NULL &&
+                   v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE
+               ? v->type->tensor_type
+               : NULL;
 }
 
 Onnx__ValueInfoProto *onnx_edit_info(const onnx_edit *e, const char *name)
 {
     const Onnx__GraphProto *g = e->graph;
-    Onnx__ValueInfoProto *v = in_list(g->input, g->n_input, name);
+    Onnx__ValueInfoProto *v = onnx_edit_in(g->input, g->n_input, name);
 
-    v = v != NULL ? v : in_list(g->output, g->n_output, name);
-    return v != NULL ? v : in_list(g->value_info, g->n_value_info, name);
+    v = v != NULL ? v : onnx_edit_in(g->output, g->n_output, name);
+    return v != NULL ? v : onnx_edit_in(g->value_info, g->n_value_info, name);
 }
 
 void onnx_edit_drop_info(onnx_edit *e, const char *name)
@@ -600,14 +620,10 @@ dr_status onnx_edit_nodes_there(const onnx_edit *e, const char *what, onnx_names
 
     for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
         const char *first = "";
-        bool found = false;
-        for (size_t k = 0; k < g->n_node && !found; k++) {
-            const char *name = onnx_text(g->node[k]->name);
-            found = strcmp(name, list[i]) == 0;
-            first = *first != '\0' ? first : name;
-        }
-        if (found)
+        if (onnx_edit_called(e, list[i]) != NULL)
             continue;
+        for (size_t k = 0; k < g->n_node && *first == '\0'; k++)
+            first = onnx_text(g->node[k]->name);
         dr_status st =
             dr_fail(DR_EUSAGE, "%s: %s has no node called %s", what, e->path, list[i]);
         dr_hint("the first of its nodes is %s", first);

@@ -90,12 +90,9 @@ int32_t onnx_type_of(const onnx_types *t, const char *name)
 
 static int32_t declared(const Onnx__ValueInfoProto *v)
 {
-    const Onnx__TypeProto *t = v->type;
+    const Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
 
-    return t != NULL && t->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE &&
-                   t->tensor_type->has_elem_type
-               ? t->tensor_type->elem_type
-               : 0;
+    return t != NULL && t->has_elem_type ? t->elem_type : 0;
 }
 
 /* What a Constant or ConstantOfShape holds. */

@@ -122,14 +122,14 @@ static dr_status add_packed(onnx_edit *e, const char *names[3], const dr_qtensor
     const int64_t scales[] = {n, kb}, zeros[] = {n, (int64_t)dr_qtensor_zero_bytes(q)};
     dr_status st = DR_OK;
 
-    names[0] = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_Q%d", base, q->bits));
+    names[0] = onnx_edit_unused(e, "%s_Q%d", base, q->bits);
     DR_TRY(onnx_edit_add_init(e, names[0], ONNX_UINT8, flat ? table : codes, flat ? 2 : 3,
                               q->codes, q->rows * row));
-    names[1] = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_scales", base));
+    names[1] = onnx_edit_unused(e, "%s_scales", base);
     DR_TRY(add_floats(e, names[1], w->type, scales, 2, q->scales, q->rows * blocks));
     names[2] = NULL;
     if (q->zeros != NULL) {
-        names[2] = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_zero_points", base));
+        names[2] = onnx_edit_unused(e, "%s_zero_points", base);
         DR_TRY(onnx_edit_add_init(e, names[2], ONNX_UINT8, zeros, 2, q->zeros,
                                   q->rows * dr_qtensor_zero_bytes(q)));
     }
@@ -140,7 +140,7 @@ done:
 static void rename_node(onnx_edit *e, Onnx__NodeProto *n, const char *end)
 {
     if (onnx_text(n->name)[0] != '\0')
-        n->name = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_%s", n->name, end));
+        n->name = onnx_edit_unused(e, "%s_%s", n->name, end);
 }
 
 static dr_status pack_matmul(onnx_edit *e, const onnx_blocks_options *o, weight *w)
@@ -265,9 +265,9 @@ static dr_status pack_bnb4(onnx_edit *e, const onnx_bnb4_options *o, weight *w)
     DR_TRY(read_weight(e, &a, w, true));
     hf_bnb_pack(&p, w->values, w->rows * w->cols, &grid);
     const int64_t bytes = (int64_t)(w->rows * w->cols + 1) / 2, blocks = (int64_t)p.blocks;
-    char *codes = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_Bnb4", base));
+    char *codes = onnx_edit_unused(e, "%s_Bnb4", base);
     DR_TRY(onnx_edit_add_init(e, codes, ONNX_UINT8, &bytes, 1, p.codes, (size_t)bytes));
-    char *scales = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_absmax", base));
+    char *scales = onnx_edit_unused(e, "%s_absmax", base);
     DR_TRY(add_floats(e, scales, w->type, &blocks, 1, p.absmax, p.blocks));
     onnx_edit_set_input(e, n, 1, codes);
     onnx_edit_set_input(e, n, 2, scales);

@@ -176,9 +176,8 @@ static void cast_inputs(halving *h, Onnx__NodeProto *n, bool half)
             continue;
         if (h->cast[half][at] == NULL) {
             const char *in[] = {n->input[k], NULL};
-            const char *base = dr_arena_printf(&h->e->arena, "%s_cast_%s", n->input[k],
-                                               half ? "fp16" : "fp32");
-            const char *out = onnx_edit_unused(h->e, base);
+            const char *out =
+                onnx_edit_unused(h->e, "%s_cast_%s", n->input[k], half ? "fp16" : "fp32");
             Onnx__NodeProto *c = onnx_edit_node(h->e, NULL, "Cast", out, in, out);
             onnx_edit_set_int(h->e, c, "to", half ? ONNX_FLOAT16 : ONNX_FLOAT);
             h->cast[half][at] = out;
@@ -214,8 +213,10 @@ done:
 
 static void retype(Onnx__ValueInfoProto *v)
 {
-    if (v->type != NULL && v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
-        v->type->tensor_type->elem_type = ONNX_FLOAT16;
+    Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
+
+    if (t != NULL)
+        t->elem_type = ONNX_FLOAT16;
 }
 
 /* Outputs that stay float32 though their maker gives float16, and the reverse. */
@@ -236,16 +237,11 @@ static void settle_outputs(halving *h)
         Onnx__NodeProto *maker = onnx_edit_maker(h->e, name);
         if (maker == NULL)
             continue;
-        char *inner = onnx_edit_unused(
-            h->e, dr_arena_printf(&h->e->arena, "%s_%s", name, want ? "fp32" : "fp16"));
+        char *inner = onnx_edit_unused(h->e, "%s_%s", name, want ? "fp32" : "fp16");
         (void)onnx_edit_redirect(h->e, name, inner);
-        for (size_t k = 0; k < maker->n_output; k++) {
-            if (strcmp(onnx_text(maker->output[k]), name) == 0)
-                maker->output[k] = inner;
-        }
+        onnx_edit_rename_output(maker, name, inner);
         const char *in[] = {inner, NULL};
-        const char *cast =
-            onnx_edit_unused(h->e, dr_arena_printf(&h->e->arena, "%s_cast", name));
+        const char *cast = onnx_edit_unused(h->e, "%s_cast", name);
         Onnx__NodeProto *c = onnx_edit_node(h->e, NULL, "Cast", cast, in, name);
         onnx_edit_set_int(h->e, c, "to", want ? ONNX_FLOAT16 : ONNX_FLOAT);
     }

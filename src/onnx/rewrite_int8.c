@@ -23,6 +23,8 @@
 #include "onnx/edit_impl.h"
 #include "onnx/graph_impl.h"
 
+enum { ONNX_INT16 = 5 };
+
 /* ---- weights ---- */
 
 typedef struct {
@@ -86,7 +88,7 @@ static dr_status add_bytes(onnx_edit *e, bytes_weight *out, const Onnx__TensorPr
     const code_range r = range_of(o);
     const int32_t type = o->is_signed ? ONNX_INT8_VALUE : ONNX_UINT8;
     const char *base = onnx_text(t->name);
-    dr_arena *ea = &e->arena, a = {0};
+    dr_arena a = {0};
     void *floats = NULL, *codes = NULL;
     int64_t dims[DR_TENSOR_DIMS];
     dr_tensor v = {0};
@@ -118,9 +120,9 @@ static dr_status add_bytes(onnx_edit *e, bytes_weight *out, const Onnx__TensorPr
         dims[turn ? v.ndim - 1 - d : d] = v.dims[d];
     const int64_t count = (int64_t)channels;
     out->per_channel = o->per_channel;
-    out->codes = onnx_edit_unused(e, dr_arena_printf(ea, "%s_quantized", base));
-    out->scale = onnx_edit_unused(e, dr_arena_printf(ea, "%s_scale", base));
-    out->zero = onnx_edit_unused(e, dr_arena_printf(ea, "%s_zero_point", base));
+    out->codes = onnx_edit_unused(e, "%s_quantized", base);
+    out->scale = onnx_edit_unused(e, "%s_scale", base);
+    out->zero = onnx_edit_unused(e, "%s_zero_point", base);
     DR_TRY(onnx_edit_add_init(e, out->codes, type, dims, (size_t)v.ndim, codes, n));
     DR_TRY(onnx_edit_add_init(e, out->scale, ONNX_FLOAT, &count, o->per_channel, scales,
                               channels * sizeof(float)));
@@ -180,10 +182,10 @@ static const rounded *round_input(rounding *r, const char *x)
     rounded *d = &r->done[r->done_count++];
     const char *in[] = {x, NULL};
     d->x = dr_arena_strdup(a, x);
-    d->codes = onnx_edit_unused(e, dr_arena_printf(a, "%s_quantized", x));
-    d->scale = onnx_edit_unused(e, dr_arena_printf(a, "%s_scale", x));
-    d->zero = onnx_edit_unused(e, dr_arena_printf(a, "%s_zero_point", x));
-    const char *name = onnx_edit_unused(e, dr_arena_printf(a, "%s_QuantizeLinear", x));
+    d->codes = onnx_edit_unused(e, "%s_quantized", x);
+    d->scale = onnx_edit_unused(e, "%s_scale", x);
+    d->zero = onnx_edit_unused(e, "%s_zero_point", x);
+    const char *name = onnx_edit_unused(e, "%s_QuantizeLinear", x);
     Onnx__NodeProto *n =
         onnx_edit_node(e, NULL, "DynamicQuantizeLinear", name, in, d->codes);
     n->output = onnx_edit_room(a, n->output, 1);
@@ -198,7 +200,6 @@ static dr_status dynamic_product(rounding *r, Onnx__NodeProto *n,
                                  const Onnx__TensorProto *t)
 {
     onnx_edit *e = r->e;
-    dr_arena *a = &e->arena;
     const bool gemm = onnx_is(n, "Gemm"), turn = gemm && onnx_edit_int(n, "transB", 0) != 0;
     const char *out = n->output[0], *base = onnx_text(n->name);
     const char *bias =
@@ -210,21 +211,20 @@ static dr_status dynamic_product(rounding *r, Onnx__NodeProto *n,
     DR_TRY(add_bytes(e, &w, t, r->o, turn ? 0 : t->n_dims - 1, turn));
     const rounded *x = round_input(r, n->input[0]);
     const char *in[] = {x->codes, w.codes, x->zero, w.zero, NULL};
-    char *whole = onnx_edit_unused(e, dr_arena_printf(a, "%s_output_quantized", out));
-    (void)onnx_edit_node(e, NULL, "MatMulInteger",
-                         onnx_edit_unused(e, dr_arena_printf(a, "%s_quant", base)), in,
-                         whole);
+    char *whole = onnx_edit_unused(e, "%s_output_quantized", out);
+    (void)onnx_edit_node(e, NULL, "MatMulInteger", onnx_edit_unused(e, "%s_quant", base),
+                         in, whole);
     const char *cast_in[] = {whole, NULL};
-    char *cast = onnx_edit_unused(e, dr_arena_printf(a, "%s_cast", whole));
+    char *cast = onnx_edit_unused(e, "%s_cast", whole);
     onnx_edit_set_int(e, onnx_edit_node(e, NULL, "Cast", cast, cast_in, cast), "to",
                       ONNX_FLOAT);
     const char *scale_in[] = {x->scale, w.scale, NULL};
-    char *scale = onnx_edit_unused(e, dr_arena_printf(a, "%s_quant_scales_mul", base));
+    char *scale = onnx_edit_unused(e, "%s_quant_scales_mul", base);
     (void)onnx_edit_node(e, NULL, "Mul", scale, scale_in, scale);
     const char *product = cast;
     if (bias != NULL) {
         const char *mul_in[] = {cast, scale, NULL};
-        product = onnx_edit_unused(e, dr_arena_printf(a, "%s_quant_product", base));
+        product = onnx_edit_unused(e, "%s_quant_product", base);
         (void)onnx_edit_node(e, NULL, "Mul", product, mul_in, product);
     }
     onnx_edit_set_op(e, n, NULL, bias != NULL ? "Add" : "Mul");
@@ -248,14 +248,12 @@ static dr_status dynamic_gather(rounding *r, Onnx__NodeProto *n, const Onnx__Ten
 
     o.per_channel = false;
     DR_TRY(add_bytes(e, &w, t, &o, 0, false));
-    char *bytes = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_quantized", out));
+    char *bytes = onnx_edit_unused(e, "%s_quantized", out);
     onnx_edit_set_input(e, n, 0, w.codes);
     n->output[0] = bytes;
     const char *in[] = {bytes, w.scale, w.zero, NULL};
-    (void)onnx_edit_node(
-        e, NULL, "DequantizeLinear",
-        onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_DequantizeLinear", out)), in,
-        out);
+    (void)onnx_edit_node(e, NULL, "DequantizeLinear",
+                         onnx_edit_unused(e, "%s_DequantizeLinear", out), in, out);
     e->changes++;
 done:
     return st;
@@ -264,11 +262,8 @@ done:
 /* A Gemm that is a product and a bias. */
 static bool plain_gemm(const Onnx__NodeProto *n)
 {
-    const Onnx__AttributeProto *alpha = onnx_edit_attr(n, "alpha");
-    const Onnx__AttributeProto *beta = onnx_edit_attr(n, "beta");
-
-    return onnx_edit_int(n, "transA", 0) == 0 && (alpha == NULL || alpha->f == 1.0f) &&
-           (beta == NULL || beta->f == 1.0f);
+    return onnx_edit_int(n, "transA", 0) == 0 && onnx_edit_float(n, "alpha", 1) == 1.0f &&
+           onnx_edit_float(n, "beta", 1) == 1.0f;
 }
 
 static dr_status check_lists(const onnx_edit *e, const onnx_int8_options *o)
@@ -374,11 +369,6 @@ done:
 
 dr_status onnx_add_ranges(onnx_edit *e, const char *const *names, size_t count)
 {
-    static const Onnx__ValueInfoProto value = ONNX__VALUE_INFO_PROTO__INIT;
-    static const Onnx__TypeProto kind = ONNX__TYPE_PROTO__INIT;
-    static const Onnx__TypeProto__Tensor tensor = ONNX__TYPE_PROTO__TENSOR__INIT;
-    static const Onnx__TensorShapeProto shape = ONNX__TENSOR_SHAPE_PROTO__INIT;
-    Onnx__GraphProto *g = e->graph;
     dr_arena *a = &e->arena;
 
     for (size_t i = 0; i < 2 * count; i++) {
@@ -386,21 +376,8 @@ dr_status onnx_add_ranges(onnx_edit *e, const char *const *names, size_t count)
         const char *in[] = {names[i / 2], NULL};
         Onnx__NodeProto *n =
             onnx_edit_node(e, NULL, i % 2 ? "ReduceMax" : "ReduceMin", out, in, out);
-        Onnx__ValueInfoProto *v = dr_arena_alloc(a, 1, sizeof(*v));
-        *v = value;
-        v->name = dr_arena_strdup(a, out);
-        v->type = dr_arena_alloc(a, 1, sizeof(*v->type));
-        *v->type = kind;
-        v->type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
-        v->type->tensor_type = dr_arena_alloc(a, 1, sizeof(tensor));
-        *v->type->tensor_type = tensor;
-        v->type->tensor_type->has_elem_type = 1;
-        v->type->tensor_type->elem_type = ONNX_FLOAT;
-        v->type->tensor_type->shape = dr_arena_alloc(a, 1, sizeof(shape));
-        *v->type->tensor_type->shape = shape;
         onnx_edit_set_int(e, n, "keepdims", 0);
-        g->output = onnx_edit_room(a, g->output, g->n_output);
-        g->output[g->n_output++] = v;
+        onnx_edit_add_output(e, onnx_edit_value(a, dr_arena_strdup(a, out), ONNX_FLOAT, 0));
     }
     return DR_OK;
 }
@@ -431,10 +408,9 @@ static dr_status add_grid(fixing *f, const onnx_seen *v, const char *grid[2])
     const onnx_activation *o = f->act;
     const int steps = (1 << o->bits) - 1, half = 1 << (o->bits - 1);
     const int least = o->is_signed ? -half : 0;
-    const int32_t type = o->bits == 16 ? (o->is_signed ? 5 : ONNX_UINT16)
+    const int32_t type = o->bits == 16 ? (o->is_signed ? ONNX_INT16 : ONNX_UINT16)
                                        : (o->is_signed ? ONNX_INT8_VALUE : ONNX_UINT8);
     double lo = fmin(0, (double)v->least), hi = fmax(0, (double)v->largest);
-    dr_arena *a = &f->e->arena;
     dr_status st = DR_OK;
 
     if (o->min_range > 0 && hi - lo < o->min_range)
@@ -449,8 +425,8 @@ static dr_status add_grid(fixing *f, const onnx_seen *v, const char *grid[2])
                                 : (int32_t)rint(least - lo / (double)scale);
     unsigned char bytes[2] = {(unsigned char)(zero & 255),
                               (unsigned char)(zero >> 8 & 255)};
-    grid[0] = onnx_edit_unused(f->e, dr_arena_printf(a, "%s_scale", v->name));
-    grid[1] = onnx_edit_unused(f->e, dr_arena_printf(a, "%s_zero_point", v->name));
+    grid[0] = onnx_edit_unused(f->e, "%s_scale", v->name);
+    grid[1] = onnx_edit_unused(f->e, "%s_zero_point", v->name);
     DR_TRY(onnx_edit_add_number(f->e, grid[0], ONNX_FLOAT, 0, (double)scale));
     DR_TRY(onnx_edit_add_init(f->e, grid[1], type, NULL, 0, bytes, o->bits == 16 ? 2 : 1));
 done:
@@ -477,10 +453,10 @@ static dr_status through_qdq(fixing *f, const char **out, const char *name)
         return DR_OK;
     DR_TRY(add_grid(f, v, grid));
     const char *q_in[] = {name, grid[0], grid[1], NULL};
-    char *q = onnx_edit_unused(e, dr_arena_printf(a, "%s_QuantizeLinear_Output", name));
+    char *q = onnx_edit_unused(e, "%s_QuantizeLinear_Output", name);
     f->q[f->done] = onnx_edit_node(e, NULL, "QuantizeLinear", q, q_in, q);
     const char *dq_in[] = {q, grid[0], grid[1], NULL};
-    *out = onnx_edit_unused(e, dr_arena_printf(a, "%s_DequantizeLinear_Output", name));
+    *out = onnx_edit_unused(e, "%s_DequantizeLinear_Output", name);
     (void)onnx_edit_node(e, NULL, "DequantizeLinear", *out, dq_in, *out);
     f->from[f->done] = dr_arena_strdup(a, name);
     f->to[f->done++] = *out;
@@ -498,9 +474,7 @@ static dr_status weight_qdq(fixing *f, Onnx__NodeProto *n, const Onnx__TensorPro
 
     DR_TRY(add_bytes(e, &w, t, f->o, axis, false));
     const char *in[] = {w.codes, w.scale, w.zero, NULL};
-    const char *base =
-        dr_arena_printf(&e->arena, "%s_DequantizeLinear_Output", onnx_text(t->name));
-    char *out = onnx_edit_unused(e, base);
+    char *out = onnx_edit_unused(e, "%s_DequantizeLinear_Output", onnx_text(t->name));
     Onnx__NodeProto *dq = onnx_edit_node(e, NULL, "DequantizeLinear", out, in, out);
     if (w.per_channel)
         onnx_edit_set_int(e, dq, "axis", (int64_t)axis);
@@ -561,8 +535,7 @@ dr_status onnx_static_int8(onnx_edit *e, const onnx_int8_options *o,
             DR_TRY(output_qdq(&f, n));
     }
     if (act->bits == 16)
-        DR_TRY(
-            onnx_raise_opset(e, onnx_edit_opset(e, "") > 21 ? onnx_edit_opset(e, "") : 21));
+        DR_TRY(onnx_edit_raise_opset(e, 21));
     onnx_edit_drop_dead(e);
 done:
     return st;

@@ -10,17 +10,10 @@
 #include "onnx/edit_impl.h"
 #include "onnx/graph_impl.h"
 
-static Onnx__TypeProto__Tensor *tensor_of(const Onnx__ValueInfoProto *v)
-{
-    return v->type != NULL && v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE
-               ? v->type->tensor_type
-               : NULL;
-}
-
 /* A node between a port of the graph and the rest: the inner name of the value. */
 static char *behind(onnx_edit *e, const char *port)
 {
-    return onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_converted", port));
+    return onnx_edit_unused(e, "%s_converted", port);
 }
 
 static Onnx__NodeProto *after_input(onnx_edit *e, const char *op, const char *input)
@@ -36,13 +29,9 @@ static Onnx__NodeProto *before_output(onnx_edit *e, const char *op, const char *
 {
     char *inner = behind(e, output);
     const char *in[] = {inner, NULL};
-    Onnx__NodeProto *maker = onnx_edit_maker(e, output);
 
     (void)onnx_edit_redirect(e, output, inner);
-    for (size_t i = 0; maker != NULL && i < maker->n_output; i++) {
-        if (strcmp(onnx_text(maker->output[i]), output) == 0)
-            maker->output[i] = inner;
-    }
+    onnx_edit_rename_output(onnx_edit_maker(e, output), output, inner);
     return onnx_edit_node(e, NULL, op, inner, in, output);
 }
 
@@ -71,7 +60,7 @@ dr_status onnx_io_types(onnx_edit *e, const char *pattern, int from, int to)
         DR_FAIL(DR_EUSAGE, "name_pattern: \"%s\" is no regular expression", pattern);
     compiled = !all;
     for (size_t i = 0; i < g->n_input; i++) {
-        Onnx__TypeProto__Tensor *t = tensor_of(g->input[i]);
+        Onnx__TypeProto__Tensor *t = onnx_tensor_of(g->input[i]);
         const char *name = onnx_text(g->input[i]->name);
         if (t == NULL || t->elem_type != from || onnx_edit_init(e, name) != NULL ||
             (!all && regexec(&re, name, 0, NULL, 0) != 0))
@@ -81,7 +70,7 @@ dr_status onnx_io_types(onnx_edit *e, const char *pattern, int from, int to)
         e->changes++;
     }
     for (size_t i = 0; i < g->n_output; i++) {
-        Onnx__TypeProto__Tensor *t = tensor_of(g->output[i]);
+        Onnx__TypeProto__Tensor *t = onnx_tensor_of(g->output[i]);
         const char *name = onnx_text(g->output[i]->name);
         if (t == NULL || t->elem_type != from ||
             (!all && regexec(&re, name, 0, NULL, 0) != 0))
@@ -115,7 +104,7 @@ static size_t fix_in(Onnx__ValueInfoProto **list, size_t n, const char *name, in
     size_t found = 0;
 
     for (size_t i = 0; i < n; i++) {
-        const Onnx__TypeProto__Tensor *t = tensor_of(list[i]);
+        const Onnx__TypeProto__Tensor *t = onnx_tensor_of(list[i]);
         for (size_t d = 0; t != NULL && t->shape != NULL && d < t->shape->n_dim; d++) {
             Onnx__TensorShapeProto__Dimension *dim = t->shape->dim[d];
             if (dim->value_case != ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM ||
@@ -135,7 +124,7 @@ static dr_status no_dim(const onnx_edit *e, const char *name)
     const char *there = NULL;
 
     for (size_t i = 0; i < g->n_input; i++) {
-        const Onnx__TypeProto__Tensor *t = tensor_of(g->input[i]);
+        const Onnx__TypeProto__Tensor *t = onnx_tensor_of(g->input[i]);
         for (size_t d = 0; t != NULL && t->shape != NULL && d < t->shape->n_dim; d++) {
             const char *symbol = onnx_text(t->shape->dim[d]->dim_param);
             if (t->shape->dim[d]->value_case !=
@@ -172,15 +161,6 @@ dr_status onnx_fix_dim(onnx_edit *e, const char *name, int64_t size)
     return found > 0 ? DR_OK : no_dim(e, name);
 }
 
-static Onnx__ValueInfoProto *port(Onnx__ValueInfoProto **list, size_t n, const char *name)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(onnx_text(list[i]->name), name) == 0)
-            return list[i];
-    }
-    return NULL;
-}
-
 static dr_status no_input(const onnx_edit *e, const char *name)
 {
     const Onnx__GraphProto *g = e->graph;
@@ -194,8 +174,8 @@ static dr_status no_input(const onnx_edit *e, const char *name)
 dr_status onnx_fix_input(onnx_edit *e, const char *input, const int64_t *dims, size_t rank)
 {
     Onnx__GraphProto *g = e->graph;
-    Onnx__ValueInfoProto *v = port(g->input, g->n_input, input);
-    Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+    Onnx__ValueInfoProto *v = onnx_edit_in(g->input, g->n_input, input);
+    Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
 
     if (t == NULL)
         return no_input(e, input);
@@ -221,8 +201,8 @@ dr_status onnx_fix_input(onnx_edit *e, const char *input, const int64_t *dims, s
 void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size_t rank)
 {
     const Onnx__GraphProto *g = e->graph;
-    const Onnx__ValueInfoProto *v = port(g->output, g->n_output, output);
-    const Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+    const Onnx__ValueInfoProto *v = onnx_edit_in(g->output, g->n_output, output);
+    const Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
 
     for (size_t d = 0; t != NULL && t->shape != NULL && t->shape->n_dim == rank && d < rank;
          d++) {
@@ -240,8 +220,8 @@ dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs)
     dr_status st = DR_OK;
 
     for (size_t i = 0; inputs[i] != NULL; i++) {
-        Onnx__ValueInfoProto *v = port(g->input, g->n_input, inputs[i]);
-        Onnx__TypeProto__Tensor *t = v != NULL ? tensor_of(v) : NULL;
+        Onnx__ValueInfoProto *v = onnx_edit_in(g->input, g->n_input, inputs[i]);
+        Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
         if (t == NULL)
             DR_TRY(no_input(e, inputs[i]));
         if (t->shape == NULL || t->shape->n_dim != 4)

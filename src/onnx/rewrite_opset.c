@@ -22,8 +22,7 @@ static dr_status attr_to_input(onnx_edit *e, Onnx__NodeProto *n, const char *att
     if (a == NULL)
         return DR_OK;
     int64_t count = (int64_t)a->n_ints;
-    char *name = onnx_edit_unused(
-        e, dr_arena_printf(&e->arena, "%s_%s", onnx_text(n->output[0]), attr));
+    char *name = onnx_edit_unused(e, "%s_%s", onnx_text(n->output[0]), attr);
     DR_TRY(onnx_edit_add_init(e, name, ONNX_INT64, &count, 1, a->ints,
                               a->n_ints * sizeof(int64_t)));
     onnx_edit_set_input(e, n, i, name);
@@ -55,10 +54,9 @@ static dr_status count_outputs(onnx_edit *e, Onnx__NodeProto *n)
 static dr_status softmax_axis(onnx_edit *e, Onnx__NodeProto *n)
 {
     const Onnx__AttributeProto *a = onnx_edit_attr(n, "axis");
-    const Onnx__ValueInfoProto *v = onnx_edit_info(e, onnx_text(n->input[0]));
-    int64_t axis = a != NULL ? a->i : 1;
     const Onnx__TypeProto__Tensor *t =
-        v != NULL && v->type != NULL ? v->type->tensor_type : NULL;
+        onnx_tensor_of(onnx_edit_info(e, onnx_text(n->input[0])));
+    int64_t axis = a != NULL ? a->i : 1;
     bool last = axis == -1 ||
                 (t != NULL && t->shape != NULL && axis == (int64_t)t->shape->n_dim - 1);
 
@@ -167,4 +165,11 @@ dr_status onnx_raise_opset(onnx_edit *e, int64_t version)
     e->changes++;
 done:
     return st;
+}
+
+dr_status onnx_edit_raise_opset(onnx_edit *e, int64_t least)
+{
+    int64_t version = onnx_edit_opset(e, "");
+
+    return onnx_raise_opset(e, version > least ? version : least);
 }

@@ -99,11 +99,11 @@ static bool all_middle(const unpacking *u)
 static dr_status add_weight(unpacking *u, const char *names[4])
 {
     size_t rows = u->q.rows, cols = u->q.cols;
-    dr_arena *ea = &u->e->arena, a = {0};
+    dr_arena a = {0};
     void *block = NULL;
     dr_status st = DR_OK;
 
-    names[0] = onnx_edit_unused(u->e, dr_arena_printf(ea, "%s.qweight", u->base));
+    names[0] = onnx_edit_unused(u->e, "%s.qweight", u->base);
     DR_TRY(dr_arena_big(&a, &block, rows * cols + rows * u->blocks, 1, names[0]));
     uint8_t *codes = block, *zeros = codes + rows * cols;
     for (size_t r = 0; r < rows; r++) {
@@ -113,11 +113,11 @@ static dr_status add_weight(unpacking *u, const char *names[4])
             zeros[r * u->blocks + b] = (uint8_t)dr_qtensor_zero(&u->q, r, b);
     }
     DR_TRY(add_codes(u, names[0], codes, rows, cols, false));
-    names[1] = onnx_edit_unused(u->e, dr_arena_printf(ea, "%s.scales", u->base));
+    names[1] = onnx_edit_unused(u->e, "%s.scales", u->base);
     DR_TRY(add_scales(u, names[1]));
     names[2] = names[3] = NULL;
     if (u->o->add_zero_point || !u->o->is_signed || !all_middle(u)) {
-        names[2] = onnx_edit_unused(u->e, dr_arena_printf(ea, "%s.qzeros", u->base));
+        names[2] = onnx_edit_unused(u->e, "%s.qzeros", u->base);
         DR_TRY(add_codes(u, names[2], zeros, rows, u->blocks, u->blocks == 1));
     }
 done:
@@ -207,16 +207,16 @@ static dr_status unpack_node(unpacking *u)
     const bool blocked = u->blocks > 1;
     dr_status st = DR_OK;
 
-    u->base = onnx_edit_unused(e, base_name(&e->arena, n));
+    u->base = onnx_edit_unused(e, "%s", base_name(&e->arena, n));
     DR_TRY(add_weight(u, names));
-    char *w = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s/output_0", u->base));
+    char *w = onnx_edit_unused(e, "%s/output_0", u->base);
     Onnx__NodeProto *dq = onnx_edit_node(e, NULL, "DequantizeLinear", u->base, names, w);
     onnx_edit_set_int(e, dq, "axis", (u->o->transpose ? 1 : 0) ^ (blocked ? 0 : 1));
     if (blocked)
         onnx_edit_set_int(e, dq, "block_size", u->q.block);
     if (u->o->transpose) {
         const char *in[] = {w, NULL};
-        w = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s/turned", u->base));
+        w = onnx_edit_unused(e, "%s/turned", u->base);
         onnx_edit_set_ints(e, onnx_edit_node(e, NULL, "Transpose", w, in, w), "perm",
                            turned, 2);
     }
@@ -228,7 +228,7 @@ static dr_status unpack_node(unpacking *u)
     n->n_input = 2;
     onnx_edit_set_input(e, n, 1, w);
     if (bias != NULL) {
-        char *product = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s/product", out));
+        char *product = onnx_edit_unused(e, "%s/product", out);
         const char *in[] = {product, bias, NULL};
         n->output[0] = product;
         (void)onnx_edit_node(e, NULL, "Add", product, in, out);
@@ -263,7 +263,7 @@ dr_status onnx_blocks_to_qdq(onnx_edit *e, const onnx_qdq_options *o)
     if (e->changes == 0)
         DR_FAIL(DR_EUSAGE, "%s: none of its %zu MatMulNBits can be unpacked", e->path,
                 there);
-    DR_TRY(onnx_raise_opset(e, onnx_edit_opset(e, "") > 21 ? onnx_edit_opset(e, "") : 21));
+    DR_TRY(onnx_edit_raise_opset(e, 21));
     onnx_edit_drop_dead(e);
 done:
     return st;

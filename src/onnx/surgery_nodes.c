@@ -28,7 +28,7 @@ static char *op(onnx_edit *e, const char *type, const char *base, const char *en
                 const char *a, const char *b)
 {
     const char *in[] = {a, b, NULL};
-    char *name = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_%s", base, end));
+    char *name = onnx_edit_unused(e, "%s_%s", base, end);
 
     (void)onnx_edit_node(e, NULL, type, name, in, name);
     return name;
@@ -37,7 +37,7 @@ static char *op(onnx_edit *e, const char *type, const char *base, const char *en
 static dr_status number(onnx_edit *e, char **out, const char *base, const char *end,
                         int32_t type, double value)
 {
-    *out = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_%s", base, end));
+    *out = onnx_edit_unused(e, "%s_%s", base, end);
     return onnx_edit_add_number(e, *out, type, 0, value);
 }
 
@@ -73,7 +73,6 @@ dr_status surgery_zero_input(onnx_edit *e, const surgery_args *a)
 {
     const char *name = NULL;
     int64_t index = 0;
-    Onnx__NodeProto *n = NULL;
     dr_arena scratch = {0};
     void *zeros = NULL;
     int64_t dims[DR_TENSOR_DIMS];
@@ -83,10 +82,7 @@ dr_status surgery_zero_input(onnx_edit *e, const surgery_args *a)
 
     DR_TRY(surgery_text(a, "node_name", &name));
     DR_TRY(surgery_int(a, "input_idx", &index));
-    for (size_t i = 0; i < e->graph->n_node; i++) {
-        if (strcmp(onnx_text(e->graph->node[i]->name), name) == 0)
-            n = e->graph->node[i];
-    }
+    Onnx__NodeProto *n = onnx_edit_called(e, name);
     if (n == NULL)
         DR_FAIL(DR_EUSAGE, "%s: %s has no node called %s", a->name, e->path, name);
     if ((size_t)index >= n->n_input)
@@ -94,14 +90,11 @@ dr_status surgery_zero_input(onnx_edit *e, const surgery_args *a)
                 n->n_input, (long long)index);
     const char *value = onnx_text(n->input[index]);
     const Onnx__TensorProto *t = onnx_edit_init(e, value);
-    const Onnx__ValueInfoProto *v = onnx_edit_info(e, value);
-    const Onnx__TensorShapeProto *shape = NULL;
-    if (t == NULL && v != NULL && v->type != NULL &&
-        v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
-        shape = v->type->tensor_type->shape;
+    const Onnx__TypeProto__Tensor *v = onnx_tensor_of(onnx_edit_info(e, value));
+    const Onnx__TensorShapeProto *shape = t == NULL && v != NULL ? v->shape : NULL;
     if (t == NULL && shape == NULL)
         DR_FAIL(DR_EUSAGE, "%s: the shape of %s is not known", a->name, value);
-    type = t != NULL ? t->data_type : v->type->tensor_type->elem_type;
+    type = t != NULL ? t->data_type : v->elem_type;
     rank = t != NULL ? t->n_dims : shape->n_dim;
     if (rank > DR_TENSOR_DIMS || onnx_type_bytes((onnx_type)type) == 0)
         DR_FAIL(DR_EUNSUPPORTED, "%s: %s has %zu dimensions of type %d", a->name, value,
@@ -113,7 +106,7 @@ dr_status surgery_zero_input(onnx_edit *e, const surgery_args *a)
     }
     size_t size = onnx_type_bytes((onnx_type)type);
     DR_TRY(dr_arena_big(&scratch, &zeros, count, size, "zeros"));
-    char *out = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_zero_output_0", name));
+    char *out = onnx_edit_unused(e, "%s_zero_output_0", name);
     DR_TRY(onnx_edit_add_init(e, out, type, dims, rank, zeros, count * size));
     onnx_edit_set_input(e, n, (size_t)index, out);
     e->changes++;
@@ -132,10 +125,9 @@ dr_status surgery_quick_gelu(onnx_edit *e, const surgery_args *a)
     (void)a;
     DR_TRY(onnx_edit_types(e, &types));
     for (size_t i = 0; (n = next_of(e, "QuickGelu", &i)) != NULL;) {
-        const Onnx__AttributeProto *at = onnx_edit_attr(n, "alpha");
         const char *x = n->input[0];
         DR_TRY(number(e, &alpha, base_of(n), "alpha", float_type(&types, x),
-                      at != NULL ? (double)at->f : 1.702));
+                      (double)onnx_edit_float(n, "alpha", 1.702f)));
         char *by = op(e, "Mul", base_of(n), "scaled", x, alpha);
         char *gate = op(e, "Sigmoid", base_of(n), "gate", by, NULL);
         onnx_edit_set_op(e, n, NULL, "Mul");
@@ -154,7 +146,6 @@ static dr_status lower_norm(onnx_edit *e, Onnx__NodeProto *n, const onnx_types *
     static const int64_t last[] = {-1};
     const char *base = base_of(n), *x = n->input[0];
     const char *gamma = n->input[skip ? 2 : 1];
-    const Onnx__AttributeProto *eps = onnx_edit_attr(n, "epsilon");
     int32_t type = float_type(types, x);
     const int64_t one = 1;
     char *epsilon = NULL, *two = NULL, *axes = NULL;
@@ -168,8 +159,7 @@ static dr_status lower_norm(onnx_edit *e, Onnx__NodeProto *n, const onnx_types *
             if (i == 3 && onnx_text(n->output[i])[0] != '\0') {
                 if (onnx_edit_is_output(e, n->output[i])) {
                     const char *in[] = {sum, NULL};
-                    char *name =
-                        onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_sum", base));
+                    char *name = onnx_edit_unused(e, "%s_sum", base);
                     (void)onnx_edit_node(e, NULL, "Identity", name, in, n->output[i]);
                 } else {
                     (void)onnx_edit_redirect(e, n->output[i], sum);
@@ -181,13 +171,14 @@ static dr_status lower_norm(onnx_edit *e, Onnx__NodeProto *n, const onnx_types *
     }
     n->n_output = 1;
     DR_TRY(number(e, &two, base, "two", type, 2));
-    DR_TRY(number(e, &epsilon, base, "epsilon", type, eps != NULL ? (double)eps->f : 1e-5));
+    DR_TRY(number(e, &epsilon, base, "epsilon", type,
+                  (double)onnx_edit_float(n, "epsilon", 1e-5f)));
     char *square = op(e, "Pow", base, "Pow", x, two);
     char *mean = op(e, "ReduceMean", base, "ReduceMean", square, NULL);
     Onnx__NodeProto *reduce = onnx_edit_maker(e, mean);
     onnx_edit_set_int(e, reduce, "keepdims", 1);
     if (onnx_edit_opset(e, "") >= 18) {
-        axes = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_axes", base));
+        axes = onnx_edit_unused(e, "%s_axes", base);
         DR_TRY(onnx_edit_add_init(e, axes, ONNX_INT64, &one, 1, last, sizeof(last)));
         onnx_edit_set_input(e, reduce, 1, axes);
     } else {
@@ -224,13 +215,6 @@ done:
 
 /* ---- Gemm ---- */
 
-static float attr_float(const Onnx__NodeProto *n, const char *name, float otherwise)
-{
-    const Onnx__AttributeProto *a = onnx_edit_attr(n, name);
-
-    return a != NULL ? a->f : otherwise;
-}
-
 dr_status surgery_gemm_to_matmul(onnx_edit *e, const surgery_args *a)
 {
     static const int64_t turned[] = {1, 0};
@@ -244,7 +228,8 @@ dr_status surgery_gemm_to_matmul(onnx_edit *e, const surgery_args *a)
         const char *base = base_of(n), *part[2] = {n->input[0], n->input[1]};
         const char *bias = n->n_input > 2 && onnx_text(n->input[2])[0] ? n->input[2] : NULL;
         int32_t type = float_type(&types, n->input[0]);
-        const float factor[] = {attr_float(n, "alpha", 1), attr_float(n, "beta", 1)};
+        const float factor[] = {onnx_edit_float(n, "alpha", 1),
+                                onnx_edit_float(n, "beta", 1)};
         for (int k = 0; k < 2; k++) {
             if (onnx_edit_int(n, k == 0 ? "transA" : "transB", 0) == 0)
                 continue;
@@ -277,15 +262,11 @@ done:
 static size_t rank_of(const onnx_edit *e, const char *name)
 {
     const Onnx__TensorProto *t = onnx_edit_init(e, name);
-    const Onnx__ValueInfoProto *v = onnx_edit_info(e, name);
+    const Onnx__TypeProto__Tensor *v = onnx_tensor_of(onnx_edit_info(e, name));
 
     if (t != NULL)
         return t->n_dims;
-    return v != NULL && v->type != NULL &&
-                   v->type->value_case == ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE &&
-                   v->type->tensor_type->shape != NULL
-               ? v->type->tensor_type->shape->n_dim
-               : 0;
+    return v != NULL && v->shape != NULL ? v->shape->n_dim : 0;
 }
 
 /* Of matrices, whose bias is a row. */

@@ -46,10 +46,7 @@ static dr_status rename_value(onnx_edit *e, const char *from, const char *to)
     if (onnx_edit_maker(e, to) != NULL || onnx_edit_init(e, to) != NULL ||
         onnx_edit_is_input(e, to))
         return dr_fail(DR_EUSAGE, "%s: %s is called so already", e->path, to);
-    for (size_t i = 0; maker != NULL && i < maker->n_output; i++) {
-        if (strcmp(onnx_text(maker->output[i]), from) == 0)
-            maker->output[i] = name;
-    }
+    onnx_edit_rename_output(maker, from, name);
     if (t != NULL)
         t->name = name;
     (void)onnx_edit_redirect(e, from, name);
@@ -111,11 +108,10 @@ dr_status surgery_remove_value_shapes(onnx_edit *e, const surgery_args *a)
 {
     (void)a;
     for (size_t i = 0; i < e->graph->n_value_info; i++) {
-        Onnx__TypeProto *t = e->graph->value_info[i]->type;
-        if (t == NULL || t->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE ||
-            t->tensor_type->shape == NULL)
+        Onnx__TypeProto__Tensor *t = onnx_tensor_of(e->graph->value_info[i]);
+        if (t == NULL || t->shape == NULL)
             continue;
-        t->tensor_type->shape = NULL;
+        t->shape = NULL;
         e->changes++;
     }
     return DR_OK;
@@ -203,28 +199,15 @@ done:
 /* An output of that value, with what is known of it. */
 static void add_output(onnx_edit *e, const onnx_types *types, char *name)
 {
-    static const Onnx__ValueInfoProto value = ONNX__VALUE_INFO_PROTO__INIT;
-    static const Onnx__TypeProto kind = ONNX__TYPE_PROTO__INIT;
-    static const Onnx__TypeProto__Tensor tensor = ONNX__TYPE_PROTO__TENSOR__INIT;
-    Onnx__GraphProto *g = e->graph;
     Onnx__ValueInfoProto *v = onnx_edit_info(e, name);
 
     if (onnx_edit_is_output(e, name))
         return;
     if (v == NULL) {
-        v = dr_arena_alloc(&e->arena, 1, sizeof(*v));
-        *v = value;
-        v->name = name;
-        v->type = dr_arena_alloc(&e->arena, 1, sizeof(kind));
-        *v->type = kind;
-        v->type->value_case = ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE;
-        v->type->tensor_type = dr_arena_alloc(&e->arena, 1, sizeof(tensor));
-        *v->type->tensor_type = tensor;
-        v->type->tensor_type->has_elem_type = 1;
-        v->type->tensor_type->elem_type = onnx_type_of(types, name);
+        v = onnx_edit_value(&e->arena, name, onnx_type_of(types, name), 0);
+        v->type->tensor_type->shape = NULL;
     }
-    g->output = onnx_edit_room(&e->arena, g->output, g->n_output);
-    g->output[g->n_output++] = v;
+    onnx_edit_add_output(e, v);
     onnx_edit_drop_info(e, name);
     e->changes++;
 }
@@ -239,11 +222,7 @@ dr_status surgery_expose_outputs(onnx_edit *e, const surgery_args *a)
     DR_TRY(onnx_edit_types(e, &types));
     for (size_t i = 0; i < json_array_size(names); i++) {
         const char *name = json_string_value(json_array_get(names, i));
-        Onnx__NodeProto *found = NULL;
-        for (size_t k = 0; name != NULL && k < e->graph->n_node; k++) {
-            if (strcmp(onnx_text(e->graph->node[k]->name), name) == 0)
-                found = e->graph->node[k];
-        }
+        const Onnx__NodeProto *found = name != NULL ? onnx_edit_called(e, name) : NULL;
         if (found == NULL || found->n_output == 0)
             DR_FAIL(DR_EUSAGE, "%s: %s has no node called %s", a->name, e->path,
                     name != NULL ? name : "(no string)");
@@ -288,12 +267,11 @@ static dr_status rename_dim(onnx_edit *e, const surgery_args *a, const ports *p,
     DR_TRY(surgery_int(a, "dim_idx", &dim));
     if (at >= p->count)
         DR_FAIL(DR_EUSAGE, "%s: %s_idx %zu: there are %zu", a->name, p->kind, at, p->count);
-    const Onnx__TypeProto *t = p->list[at]->type;
-    if (t == NULL || t->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE ||
-        t->tensor_type->shape == NULL || (size_t)dim >= t->tensor_type->shape->n_dim)
+    const Onnx__TypeProto__Tensor *t = onnx_tensor_of(p->list[at]);
+    if (t == NULL || t->shape == NULL || (size_t)dim >= t->shape->n_dim)
         DR_FAIL(DR_EUSAGE, "%s: %s has no dimension %lld", a->name,
                 onnx_text(p->list[at]->name), (long long)dim);
-    Onnx__TensorShapeProto__Dimension *d = t->tensor_type->shape->dim[dim];
+    Onnx__TensorShapeProto__Dimension *d = t->shape->dim[dim];
     d->value_case = ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM;
     d->dim_param = dr_arena_strdup(&e->arena, name);
     e->changes++;

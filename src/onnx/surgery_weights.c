@@ -130,9 +130,9 @@ static dr_status to_clip(onnx_edit *e, Onnx__NodeProto *dq, const Onnx__NodeProt
     if (!*done_)
         goto done;
     const char *base = onnx_text(dq->output[0]);
-    char *min = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_min", base));
+    char *min = onnx_edit_unused(e, "%s_min", base);
     DR_TRY(onnx_edit_add_number(e, min, ONNX_FLOAT, 0, lo));
-    char *max = onnx_edit_unused(e, dr_arena_printf(&e->arena, "%s_max", base));
+    char *max = onnx_edit_unused(e, "%s_max", base);
     DR_TRY(onnx_edit_add_number(e, max, ONNX_FLOAT, 0, hi));
     onnx_edit_set_op(e, dq, NULL, "Clip");
     dq->n_attribute = 0;
