@@ -43,15 +43,23 @@ const char *const pass_activations[] = {"int8", "uint8", "int16", "uint16", NULL
 const char *const pass_methods[] = {"MinMax", "Entropy", "Percentile", NULL};
 const char *const pass_formats[] = {"QDQ", "QOperator", NULL};
 
-dr_status pass_static_validate(const pass_static *c)
+dr_status pass_static_validate(const void *config, const unsigned char *given)
 {
-    if (c->calibrate_method != 0)
-        return dr_fail(DR_EUNSUPPORTED, "calibrate_method %s: the nearest is MinMax",
-                       pass_methods[c->calibrate_method]);
-    if (c->quant_format != 0)
-        return dr_fail(DR_EUNSUPPORTED, "quant_format QOperator: the nearest is QDQ, which "
-                                        "the runtime fuses to the same operators");
-    return DR_OK;
+    const pass_ranged_int8 *c = config;
+    dr_status st = DR_OK;
+
+    if (c->dynamic && c->fixed.activation_symmetric)
+        DR_FAIL(DR_EUSAGE, "activation_symmetric: DynamicQuantizeLinear has zero points");
+    DR_TRY(pass_int8_validate(&c->int8, given));
+    if (c->fixed.calibrate_method != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "calibrate_method %s: the nearest is MinMax",
+                pass_methods[c->fixed.calibrate_method]);
+    if (c->fixed.quant_format != 0)
+        DR_FAIL(DR_EUNSUPPORTED, "quant_format QOperator: the nearest is QDQ, which the "
+                                 "runtime fuses to the same operators");
+    DR_TRY(pass_external_validate(config, given));
+done:
+    return st;
 }
 
 /* The job's text in blocks, by the tokenizer beside the graph. */
@@ -116,10 +124,11 @@ done:
     return st;
 }
 
-dr_status pass_static_change(onnx_edit *e, const pass_job *job, const pass_model *in,
-                             const pass_int8 *int8, const pass_static *fixed)
+static dr_status change(onnx_edit *e, const pass_job *job, const pass_model *in)
 {
-    const onnx_int8_options o = pass_int8_options(job->arena, int8);
+    const pass_ranged_int8 *c = job->config;
+    const pass_static *fixed = &c->fixed;
+    const onnx_int8_options o = pass_int8_options(job->arena, &c->int8);
     const onnx_activation act = {.bits = fixed->activation_type < 2 ? 8 : 16,
                                  .is_signed = fixed->activation_type % 2 == 0,
                                  .symmetric = fixed->activation_symmetric,
@@ -130,6 +139,8 @@ dr_status pass_static_change(onnx_edit *e, const pass_job *job, const pass_model
     size_t count = 0;
     dr_status st = DR_OK;
 
+    if (c->dynamic)
+        return onnx_dynamic_int8(e, &o);
     DR_TRY(onnx_static_values(e, &o, &names, &count));
     DR_TRY(calibration(&blocks, job, in->path));
     DR_TRY(measure(job, &seen, names, count, onnx_rewrite_path(e), &blocks));
@@ -139,4 +150,12 @@ dr_status pass_static_change(onnx_edit *e, const pass_job *job, const pass_model
 done:
     data_blocks_release(&blocks);
     return st;
+}
+
+dr_status pass_static_run(const pass_job *job, pass_model *out, const pass_model *in)
+{
+    const pass_ranged_int8 *c = job->config;
+
+    return pass_optimized(job, out, in, c->int8.quant_preprocess ? ORT_LEVEL_BASIC : -1,
+                          change);
 }

@@ -90,10 +90,16 @@ extern const char *const pass_formats[];     /* QDQ, QOperator */
                    "give",                                                                 \
                    NULL)
 
-DR_MUST_USE dr_status pass_static_validate(const pass_static *c);
-/* Calibrates in the runtime on the job's data set, and rounds. */
-DR_MUST_USE dr_status pass_static_change(onnx_edit *e, const pass_job *job,
-                                         const pass_model *in, const pass_int8 *int8,
-                                         const pass_static *fixed);
+/* The config of a pass with activations by ranges: calibrates in the runtime on the job's
+ * data set, and rounds; dynamic: without ranges, as OnnxDynamicQuantization. */
+typedef struct {
+    pass_external external;
+    pass_int8 int8;
+    pass_static fixed;
+    int dynamic;
+} pass_ranged_int8;
+DR_MUST_USE dr_status pass_static_validate(const void *config, const unsigned char *given);
+DR_MUST_USE dr_status pass_static_run(const pass_job *job, pass_model *out,
+                                      const pass_model *in);
 
 #endif
