@@ -33,6 +33,17 @@ DR_MUST_USE dr_status nn_i8_pack(nn_device *dev, void *packed, const float *w, s
 DR_MUST_USE dr_status nn_i8_matmul(nn_device *dev, float *y, const float *x,
                                    const void *packed, const float *bias, size_t m,
                                    size_t n, size_t k, size_t ldy, bool acc);
+/* Floats of nn_i8_gram's strips. */
+static inline size_t nn_gram_floats(size_t n)
+{
+    size_t floats = 0;
+
+    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
+        size_t end = n - r < NN_GRAM_STRIP ? n : r + NN_GRAM_STRIP;
+        floats += (end - r) * end;
+    }
+    return floats;
+}
 /*
  * X[M][N]^T X[M][N], summed over M: the lower triangle in strips of NN_GRAM_STRIP rows, one
  * after another, each as wide as the triangle needs there (the strip of rows r .. r+95 has

@@ -129,7 +129,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     r->sum = (double *)(void *)sum;
     if (mem != NULL)
         DR_TRY(quant_floats(&r->stage, widest.weights, 1, "a slot's weights"));
-    DR_TRY(quant_floats_at(mem, &r->strips, quant_gram_floats(widest.in), 1, "Hessian"));
+    DR_TRY(quant_floats_at(mem, &r->strips, nn_gram_floats(widest.in), 1, "Hessian"));
     DR_TRY(quant_floats_at(mem, &r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));

@@ -28,7 +28,7 @@ static dr_status sum_hessian(float *h, const quant_stream *s)
     dr_status st = DR_OK;
 
     DR_TRY(quant_floats_at(s->mem, &y, s->step * t, d, "norm outputs"));
-    DR_TRY(quant_floats_at(s->mem, &strips, quant_gram_floats(d), 1, "Hessian"));
+    DR_TRY(quant_floats_at(s->mem, &strips, nn_gram_floats(d), 1, "Hessian"));
     for (size_t i = 0; i < s->calib->count; i += s->step) {
         size_t m = quant_stream_count(s, i) * t;
         DR_TRY(dr_cancelled_check());

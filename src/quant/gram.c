@@ -21,15 +21,6 @@ static size_t strip_rows(size_t n, size_t r)
     return n - r < STRIP ? n - r : STRIP;
 }
 
-size_t quant_gram_floats(size_t n)
-{
-    size_t sum = 0;
-
-    for (size_t r = 0; r < n; r += STRIP)
-        sum += strip_rows(n, r) * strip_cols(n, r);
-    return sum;
-}
-
 typedef struct {
     float *h;
     const float *strips;

@@ -43,11 +43,7 @@ void quant_learner_close(quant_learner *s)
 
 static dr_status floats(quant_learner *s, float **out, size_t a, size_t b, const char *what)
 {
-    size_t n = 0;
-
-    if (!dr_mul(&n, a, b))
-        return dr_fail(DR_ENOMEM, "%s: %zu x %zu floats are too many", what, a, b);
-    return nn_mem_new(s->dev, out, n, NN_MEM_FLOAT, what);
+    return quant_floats_at(s->dev, out, a, b, what);
 }
 
 /* ---- packed linears ---- */

@@ -58,7 +58,7 @@ static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_packed_slots(r->packed, NULL, c));
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t k = hf_slot_in(c, (hf_slot)i);
-        DR_TRY(quant_floats(&r->strips[i], quant_gram_floats(k), 1, "Hessian"));
+        DR_TRY(quant_floats(&r->strips[i], nn_gram_floats(k), 1, "Hessian"));
     }
     DR_TRY(quant_floats(&r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->zero, widest.weights, 1, "a slot's weights"));

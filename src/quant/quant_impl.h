@@ -167,9 +167,7 @@ typedef struct {
 } quant_widest;
 quant_widest quant_widest_slot(const hf_config *c);
 
-/* nn_i8_gram's strips are quant_gram_floats(n) in all; expand makes h[n][n] of them, what
- * is off the diagonal times rest. */
-size_t quant_gram_floats(size_t n);
+/* h[n][n] of nn_i8_gram's strips, what is off the diagonal times rest. */
 DR_MUST_USE dr_status quant_gram_expand(nn_device *dev, float *h, const float *strips,
                                         size_t n, float rest);
 /* A decoder of the model with its layers in mem, as floats. */

@@ -306,13 +306,9 @@ dr_status cuda_i8_matmul(nn_device *dev, float *y, const float *x, const void *p
 dr_status cuda_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
                        bool first)
 {
-    size_t floats = 0;
+    size_t floats = nn_gram_floats(n);
     cu_call call;
 
-    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
-        size_t end = n - r < NN_GRAM_STRIP ? n : r + NN_GRAM_STRIP;
-        floats += (end - r) * end;
-    }
     if (n == 0)
         return DR_OK;
     cu_begin(&call, dev);

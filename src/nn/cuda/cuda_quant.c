@@ -236,24 +236,13 @@ dr_status cuda_choose_rows(nn_device *dev, float *dst, const float *src, size_t 
 
 /* ---- GPTQ ---- */
 
-static size_t strips_floats(size_t n)
-{
-    size_t floats = 0;
-
-    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
-        size_t end = n - r < NN_GRAM_STRIP ? n : r + NN_GRAM_STRIP;
-        floats += (end - r) * end;
-    }
-    return floats;
-}
-
 dr_status cuda_expand_gram(nn_device *dev, float *h, const float *strips, size_t n,
                            float rest)
 {
     cu_call k;
 
     cu_begin(&k, dev);
-    const float *strips_ = cu_in(&k, strips, strips_floats(n));
+    const float *strips_ = cu_in(&k, strips, nn_gram_floats(n));
     float *h_ = cu_out(&k, h, n * n);
     CU_LAUNCH(&k, cu_expand_gram(k.c->stream, h_, strips_, n, rest));
     return cu_end(&k);

@@ -307,25 +307,32 @@ template <bool RANK> static int any_search(cu_stream s, const search_args *a)
                                  : launch_search<4, RANK>(s, a);
 }
 
+/* Of all threads, in the first one. */
+__device__ static double block_sum(double sum)
+{
+    __shared__ double room[WARPS];
+
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    for (int i = 1; threadIdx.x == 0 && i < WARPS; i++)
+        sum += room[i];
+    return sum;
+}
+
 __global__ static void add_parts(double *loss, const double *parts, size_t count,
                                  size_t parts_count, uint32_t wanted)
 {
-    __shared__ double room[WARPS];
     double sum = 0;
 
     if (!(wanted >> blockIdx.x & 1))
         return;
     for (size_t i = threadIdx.x; i < parts_count; i += THREADS)
         sum += parts[i * count + blockIdx.x];
-    sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0)
-        room[threadIdx.x / WARP] = sum;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int i = 1; i < WARPS; i++)
-            room[0] += room[i];
-        loss[blockIdx.x] = room[0];
-    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        loss[blockIdx.x] = sum;
 }
 
 size_t cu_rank_parts(const nn_groups *g)
@@ -507,7 +514,6 @@ template <int HOW>
 __global__ static void element_parts(double *parts, const float *a, const float *b,
                                      size_t count, size_t each)
 {
-    __shared__ double room[WARPS];
     size_t from = blockIdx.x * each, to = from + each < count ? from + each : count;
     double sum = 0;
 
@@ -515,15 +521,9 @@ __global__ static void element_parts(double *parts, const float *a, const float 
         double x = (double)a[i], y = (double)b[i];
         sum += HOW == SQUARED ? (x - y) * (x - y) : x * y;
     }
-    sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0)
-        room[threadIdx.x / WARP] = sum;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int i = 1; i < WARPS; i++)
-            room[0] += room[i];
-        parts[blockIdx.x] = room[0];
-    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        parts[blockIdx.x] = sum;
 }
 
 int cu_difference(cu_stream s, double *sum, double *parts, const float *a, const float *b,

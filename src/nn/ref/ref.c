@@ -311,32 +311,6 @@ dr_status ref_dropout(nn_device *dev, float *y, const float *x, size_t count,
     return DR_OK;
 }
 
-dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
-                   size_t m, size_t v, float grad_scale, float cap, float smoothing)
-{
-    double most = 1.0 - (double)smoothing, least = (double)smoothing / (double)v;
-
-    (void)dev;
-    for (size_t r = 0; r < m; r++) {
-        float *x = logits + r * v;
-        double top = (double)x[0], sum = 0.0, all = 0.0;
-        for (size_t i = 1; i < v; i++)
-            top = fmax(top, (double)x[i]);
-        for (size_t i = 0; i < v; i++) {
-            sum += exp((double)x[i] - top);
-            all += (double)x[i];
-        }
-        loss[r] = log(sum) + top - most * (double)x[targets[r]] - least * all;
-        for (size_t i = 0; grad_scale != 0.0f && i < v; i++) {
-            double p = exp((double)x[i] - top) / sum - least -
-                       (i == (size_t)targets[r] ? most : 0.0);
-            double t = cap != 0.0f ? (double)x[i] / (double)cap : 0.0;
-            x[i] = (float)((double)grad_scale * p * (1.0 - t * t));
-        }
-    }
-    return DR_OK;
-}
-
 /* The sum of exp(x - top), top the largest. */
 static double sum_exp(const float *x, size_t v, double *top)
 {
@@ -348,6 +322,28 @@ static double sum_exp(const float *x, size_t v, double *top)
     for (size_t i = 0; i < v; i++)
         sum += exp((double)x[i] - *top);
     return sum;
+}
+
+dr_status ref_xent(nn_device *dev, double *loss, float *logits, const int32_t *targets,
+                   size_t m, size_t v, float grad_scale, float cap, float smoothing)
+{
+    double most = 1.0 - (double)smoothing, least = (double)smoothing / (double)v;
+
+    (void)dev;
+    for (size_t r = 0; r < m; r++) {
+        float *x = logits + r * v;
+        double top = 0.0, sum = sum_exp(x, v, &top), all = 0.0;
+        for (size_t i = 0; i < v; i++)
+            all += (double)x[i];
+        loss[r] = log(sum) + top - most * (double)x[targets[r]] - least * all;
+        for (size_t i = 0; grad_scale != 0.0f && i < v; i++) {
+            double p = exp((double)x[i] - top) / sum - least -
+                       (i == (size_t)targets[r] ? most : 0.0);
+            double t = cap != 0.0f ? (double)x[i] / (double)cap : 0.0;
+            x[i] = (float)((double)grad_scale * p * (1.0 - t * t));
+        }
+    }
+    return DR_OK;
 }
 
 dr_status ref_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m, size_t v,

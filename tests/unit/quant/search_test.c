@@ -290,7 +290,7 @@ static void grams(nn_device *dev)
     for (size_t k = 0; k < DR_COUNT(sizes); k++) {
         size_t n = sizes[k], m = 100;
         float *x = fix_inputs(m, n, 60), *want = fix_gram(x, m, n);
-        float *strips = dr_calloc(quant_gram_floats(n), sizeof(*strips));
+        float *strips = dr_calloc(nn_gram_floats(n), sizeof(*strips));
         float *h = dr_calloc(n * n, sizeof(*h)), worst = 0;
         CHECK_OK(nn_i8_gram(dev, strips, x, 60, n, true));
         CHECK_OK(nn_i8_gram(dev, strips, x + 60 * n, m - 60, n, false));
