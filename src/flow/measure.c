@@ -306,9 +306,14 @@ done:
 
 /* ---- all of it ---- */
 
+bool run_is_clocked(const wf_metric *m)
+{
+    return m->kind == WF_LATENCY || m->kind == WF_THROUGHPUT;
+}
+
 bool run_is_timed(const wf_metric *m)
 {
-    return m->kind == WF_LATENCY || m->kind == WF_THROUGHPUT || m->kind == WF_MEMORY;
+    return run_is_clocked(m) || m->kind == WF_MEMORY;
 }
 
 dr_status run_measure(run_value *values, const run *r, const wf_metric *m,

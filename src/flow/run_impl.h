@@ -52,6 +52,7 @@ typedef struct {
 
 /* It needs an ONNX model. */
 bool run_is_timed(const wf_metric *m);
+bool run_is_clocked(const wf_metric *m); /* seconds are counted */
 /* values: [figure_count of m].  beside: the model that times are taken beside, whose own
  * figures are in `own`; NULL: by itself. */
 DR_MUST_USE dr_status run_measure(run_value *values, const run *r, const wf_metric *m,

@@ -169,7 +169,7 @@ done:
 static json_t *figures_parts(const run *r, const wf_metric *metric, const run_model *m,
                              const run_model *beside)
 {
-    const bool timed = metric->kind == WF_LATENCY || metric->kind == WF_THROUGHPUT;
+    const bool timed = run_is_clocked(metric);
     json_t *parts =
         json_pack("{s:s, s:s, s:s, s:O}", "drupe", DRUPE_VERSION, "model", m->id,
                   "reference", timed ? "" : r->input.id, "metric", metric->canonical);
@@ -212,7 +212,7 @@ static json_t *value_json(run_value v)
 static dr_status judge_metric(run *r, run_value *values, const wf_metric *metric,
                               const run_model *m)
 {
-    const bool timed = metric->kind == WF_LATENCY || metric->kind == WF_THROUGHPUT;
+    const bool timed = run_is_clocked(metric);
     const run_model *beside = NULL;
     run_value *own = NULL;
     json_t *parts = NULL, *kept = NULL;

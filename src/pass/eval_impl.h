@@ -97,6 +97,8 @@ typedef struct {
 
 /* Bytes of text without the white space at its end. */
 size_t eval_without_end(const char *text, size_t n);
+/* The text up to the first of these characters, without white space around it. */
+const char *eval_trimmed(dr_arena *a, const char *text, const char *ends);
 
 /* The rows of the file, all of one kind; arena.  DR_EFORMAT: file, line, what is wrong with
  * it. */

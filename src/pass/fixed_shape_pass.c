@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "ort/ort.h"
 #include "pass/rewrite_impl.h"
+#include "pass/shared_impl.h"
 
 typedef struct {
     pass_external external;
@@ -46,14 +47,12 @@ static dr_status validate(const void *config, const unsigned char *given)
 
 static dr_status fix_dims(onnx_edit *e, dr_arena *a, const fixed_shape *c)
 {
-    onnx_names names = pass_names(a, c->dim_param);
-    const int64_t *sizes = NULL;
     size_t count = 0, n = 0;
+    const char **names = pass_words(&n, a, c->dim_param, ",");
+    const int64_t *sizes = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(pass_integers(a, &sizes, &count, c->dim_value, "dim_value"));
-    while (names != NULL && names[n] != NULL)
-        n++;
     if (n != count)
         DR_FAIL(DR_EUSAGE, "dim_param has %zu names, dim_value %zu sizes", n, count);
     for (size_t i = 0; i < n; i++) {
@@ -84,14 +83,12 @@ static dr_status fix_input(onnx_edit *e, const char *name, const json_t *shape)
 
 static dr_status fix_inputs(onnx_edit *e, dr_arena *a, const fixed_shape *c)
 {
-    onnx_names names = pass_names(a, c->input_name);
-    json_t *shapes = NULL;
     size_t n = 0;
+    const char **names = pass_words(&n, a, c->input_name, ",");
+    json_t *shapes = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(dr_json_parse(&shapes, c->input_shape, strlen(c->input_shape), "input_shape"));
-    while (names != NULL && names[n] != NULL)
-        n++;
     if (json_array_size(shapes) != n)
         DR_FAIL(DR_EUSAGE, "input_name has %zu names, input_shape %zu shapes", n,
                 json_array_size(shapes));

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "pass/export_impl.h"
 #include "pass/optimized_impl.h"
+#include "pass/shared_impl.h"
 
 dr_status pass_external_validate(const void *config, const unsigned char *given)
 {
@@ -28,34 +29,20 @@ dr_status pass_external_validate(const void *config, const unsigned char *given)
 
 onnx_names pass_names(dr_arena *a, const char *list)
 {
-    size_t n = 0, max = 2;
+    size_t count = 0;
 
-    if (list == NULL || *list == '\0')
-        return NULL;
-    for (const char *p = list; *p; p++)
-        max += *p == ',';
-    const char **names = dr_arena_alloc(a, max, sizeof(*names));
-    for (char *p = dr_arena_strdup(a, list), *next; p != NULL; p = next) {
-        next = strchr(p, ',');
-        if (next != NULL)
-            *next++ = '\0';
-        if (*p != '\0')
-            names[n++] = p;
-    }
-    return names;
+    return list != NULL && *list != '\0' ? pass_words(&count, a, list, ",") : NULL;
 }
 
 dr_status pass_integers(dr_arena *a, const int64_t **out, size_t *count, const char *list,
                         const char *label)
 {
-    onnx_names words = pass_names(a, list);
-    int64_t *numbers = NULL;
+    const char **words = pass_words(count, a, list, ",");
+    int64_t *numbers = dr_arena_alloc(a, *count + 1, sizeof(*numbers));
 
-    for (*count = 0; words != NULL && words[*count] != NULL;)
-        ++*count;
+    *out = numbers;
     if (*count == 0)
         return dr_fail(DR_EUSAGE, "%s: expected integers with commas between", label);
-    *out = numbers = dr_arena_alloc(a, *count, sizeof(*numbers));
     for (size_t i = 0; i < *count; i++) {
         char *end = NULL;
         numbers[i] = strtoll(words[i], &end, 10);

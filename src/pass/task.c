@@ -42,6 +42,8 @@ typedef struct {
     double out[ROWS];
 } rows_job;
 
+static const char blanks[] = " \t\r\n\v\f";
+
 static size_t characters(const char *text)
 {
     size_t n = 0;
@@ -51,9 +53,15 @@ static size_t characters(const char *text)
     return n;
 }
 
+const char *eval_trimmed(dr_arena *a, const char *text, const char *ends)
+{
+    text += strspn(text, blanks);
+    return dr_arena_strndup(a, text, eval_without_end(text, strcspn(text, ends)));
+}
+
 size_t eval_without_end(const char *text, size_t n)
 {
-    while (n > 0 && memchr(" \t\r\n\v\f", text[n - 1], 6) != NULL)
+    while (n > 0 && memchr(blanks, text[n - 1], 6) != NULL)
         n--;
     return n;
 }

@@ -151,8 +151,7 @@ static dr_status read_targets(eval_question *q, dr_arena *a, const json_t *row,
         const char *text = NULL;
         DR_TRY(whole_text(&text, a, json_is_array(v) ? json_array_get(v, i) : v, "target",
                           where));
-        text += strspn(text, " \t\r\n\v\f");
-        q->targets[i] = dr_arena_strndup(a, text, eval_without_end(text, strlen(text)));
+        q->targets[i] = eval_trimmed(a, text, "");
         if (q->targets[i][0] == '\0')
             DR_FAIL(DR_EFORMAT, "%s: target: an empty text", where);
         if (strchr(q->targets[i], '\n') != NULL)

@@ -64,9 +64,7 @@ static dr_status text_of(const char **out, dr_arena *a, const tok_tokenizer *tok
             count = i;
     dr_buf_init(&b, 1 << 24);
     DR_TRY(tok_decode(tok, &b, ids, count, true));
-    const char *text = b.len > 0 ? b.data : "";
-    text += strspn(text, " \t\r\n\v\f");
-    *out = dr_arena_strndup(a, text, eval_without_end(text, strcspn(text, "\n")));
+    *out = eval_trimmed(a, b.len > 0 ? b.data : "", "\n");
 done:
     dr_buf_release(&b);
     return st;
