@@ -17,7 +17,7 @@
 
 enum { SHORT_ID = 16, TEXT_BYTES = 16 << 20 };
 
-static const char *short_id(dr_arena *a, const run_model *m)
+const char *run_short_id(dr_arena *a, const run_model *m)
 {
     return m != NULL ? dr_arena_strndup(a, m->id, SHORT_ID) : "";
 }
@@ -65,7 +65,7 @@ static json_t *figure_json(const run *r, size_t i, const run_model *m)
     return j;
 }
 
-static json_t *metrics_json(const run *r, const run_model *m)
+json_t *run_metrics_json(const run *r, const run_model *m)
 {
     json_t *j = json_object();
 
@@ -97,9 +97,10 @@ static json_t *node_json(const run *r, const run_model *m, bool front)
     dr_arena a = {0};
     const char *type = m->kind == PASS_MODEL_HF ? "HfModel" : "ONNXModel";
     json_t *j = json_pack(
-        "{s:s, s:o, s:{s:s, s:{s:s}}, s:o, s:o, s:b, s:o}", "model_id", short_id(&a, m),
-        "parent_model_id", m->parent ? json_string(short_id(&a, m->parent)) : json_null(),
-        "model_config", "type", type, "config", "model_path", m->path, "from_pass",
+        "{s:s, s:o, s:{s:s, s:{s:s}}, s:o, s:o, s:b, s:o}", "model_id", run_short_id(&a, m),
+        "parent_model_id",
+        m->parent ? json_string(run_short_id(&a, m->parent)) : json_null(), "model_config",
+        "type", type, "config", "model_path", m->path, "from_pass",
         m->def ? json_string(m->def->name) : json_null(), "pass_run_config",
         m->config ? json_incref(m->config) : json_null(), "is_pareto_frontier", front,
         "metrics", m->figures ? footprint_metrics(r, m) : json_null());
@@ -124,14 +125,15 @@ static json_t *footprint(const run *r, const run_outcome *o, const bool *front, 
     json_t *j = json_object();
     dr_arena a = {0};
 
-    json_object_set_new(j, short_id(&a, &r->input), node_json(r, &r->input, false));
+    json_object_set_new(j, run_short_id(&a, &r->input), node_json(r, &r->input, false));
     for (size_t i = 0; i < r->model_count; i++) {
         const run_model *m = r->models[i];
         bool wanted = kept == 0;
         for (size_t k = 0; k < kept; k++)
             wanted = wanted || o->list[o->order[k]].model == m;
         if (wanted)
-            json_object_set_new(j, short_id(&a, m), node_json(r, m, in_front(o, front, m)));
+            json_object_set_new(j, run_short_id(&a, m),
+                                node_json(r, m, in_front(o, front, m)));
     }
     dr_arena_release(&a);
     return j;
@@ -177,8 +179,8 @@ static const char *figures_text(dr_arena *a, const run *r, const run_model *m)
 
 static void history_row(const char **cells, dr_arena *a, const run *r, const run_model *m)
 {
-    cells[0] = short_id(a, m);
-    cells[1] = short_id(a, m->parent);
+    cells[0] = run_short_id(a, m);
+    cells[1] = run_short_id(a, m->parent);
     cells[2] = m->def != NULL ? m->def->name : "";
     cells[3] = m->def == NULL ? ""
                : m->cached    ? "cached"
@@ -250,9 +252,9 @@ static dr_status write_artifacts(run *r, const run_outcome *o, const char *dir, 
     DR_TRY(write_json(dir, "footprint.json", footprint(r, o, front, 0)));
     DR_TRY(write_json(dir, "output_footprint.json", footprint(r, o, front, kept)));
     if (best->figures != NULL)
-        DR_TRY(write_json(dir, "metrics.json", metrics_json(r, best)));
+        DR_TRY(write_json(dir, "metrics.json", run_metrics_json(r, best)));
     if (r->input.figures != NULL)
-        DR_TRY(write_json(dir, "input_model_metrics.json", metrics_json(r, &r->input)));
+        DR_TRY(write_json(dir, "input_model_metrics.json", run_metrics_json(r, &r->input)));
     DR_TRY(history(&b, r));
     DR_TRY(dr_write_file(dr_path_join(&a, dir, "run_history.txt"), b.data, b.len));
     DR_TRY(run_report(r, o, front, dir));
@@ -303,6 +305,9 @@ dr_status run_write(run *r, flow_result *out, const run_outcome *o)
                      o->list[o->order[i]].model));
     if (!r->w.no_artifacts)
         DR_TRY(write_artifacts(r, o, tmp, kept));
+    for (size_t i = 0; i < r->w.package_count; i++)
+        DR_TRYF(run_package(r, o, kept, tmp, &r->w.packages[i]), "packing %s",
+                r->w.packages[i].name);
     DR_TRYF(dr_outdir_commit(dir), "committing %s", r->w.output_dir);
     out->model_path = dr_path_join(a, r->w.output_dir, "model");
     const char *adapter = dr_path_join(a, r->w.output_dir, "adapter");
@@ -323,10 +328,10 @@ static json_t *candidate_json(const run *r, const run_candidate *c)
         json_object_set_new(figures, r->figures[i]->key,
                             isfinite(c->values[i].value) ? json_real(c->values[i].value)
                                                          : json_null());
-    json_t *j =
-        json_pack("{s:O, s:o, s:o, s:o}", "choices", c->choices, "figures", figures,
-                  "model_id", c->model ? json_string(short_id(&a, c->model)) : json_null(),
-                  "error", c->error ? json_string(c->error) : json_null());
+    json_t *j = json_pack("{s:O, s:o, s:o, s:o}", "choices", c->choices, "figures", figures,
+                          "model_id",
+                          c->model ? json_string(run_short_id(&a, c->model)) : json_null(),
+                          "error", c->error ? json_string(c->error) : json_null());
     if (c->model != NULL && json_object_size(c->model->bounds) > 0)
         json_object_set(j, "confidence_95", c->model->bounds);
     if (c->model != NULL && c->model->unmeasured != NULL)
@@ -354,6 +359,26 @@ static dr_status tell_candidate(dr_buf *text, const run *r, const run_candidate 
         DR_TRY(dr_buf_addf(text, "    %s\n", c->model->unmeasured));
 done:
     free(choices);
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status run_tell_packages(const run *r, flow_result *out)
+{
+    json_t *list = json_array();
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < r->w.package_count; i++) {
+        const char *path = dr_path_join(&a, r->w.output_dir, r->w.packages[i].name);
+        path = dr_arena_printf(&a, "%s.zip", path);
+        json_array_append_new(list, json_string(path));
+        DR_TRY(dr_buf_addf(&out->text, "package        %s\n", path));
+    }
+    if (r->w.package_count > 0)
+        json_object_set(out->report, "packages", list);
+done:
+    json_decref(list);
     dr_arena_release(&a);
     return st;
 }
@@ -400,6 +425,7 @@ dr_status run_tell(run *r, flow_result *out, const run_outcome *o)
     json_object_set_new(out->report, "steps", json_integer((json_int_t)r->model_count));
     json_object_set_new(out->report, "steps_cached", json_integer((json_int_t)steps));
     json_object_set_new(out->report, "model_path", json_string(out->model_path));
+    DR_TRY(run_tell_packages(r, out));
 done:
     free(front);
     dr_arena_release(&a);

@@ -362,6 +362,7 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
     for (size_t i = 0; i < r->w.pass_count; i++)
         DR_TRY(tell_pass(&out->text, &r->w.passes[i]));
     DR_TRY(dr_buf_addf(&out->text, "output         %s\n", r->w.output_dir));
+    DR_TRY(run_tell_packages(r, out));
     size_t tried = r->w.sampler.max_samples;
     tried = tried == 0 || tried > points ? points : tried;
     DR_TRY(dr_buf_addf(&out->text, "search space   %zu point%s\n", points,

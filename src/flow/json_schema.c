@@ -58,6 +58,8 @@ static json_t *row_schema(const wf_row *row)
         return with_range(type_of("number"), row->min, row->max);
     case WF_BOOL:
         return type_of("boolean");
+    case WF_OFF:
+        return json_pack("{s:b}", "const", 0);
     case WF_WORD:
         return words_schema(row->words);
     case WF_ANY:
@@ -66,6 +68,8 @@ static json_t *row_schema(const wf_row *row)
         return object_schema(row->of);
     case WF_LIST:
         return list_of(object_schema(row->of));
+    case WF_SOME:
+        return either(object_schema(row->of), list_of(object_schema(row->of)));
     case WF_MAP:
         return map_of(object_schema(row->of));
     case WF_MAPS:

@@ -148,5 +148,14 @@ DR_MUST_USE dr_status run_report(const run *r, const run_outcome *o, const bool 
 /* The best candidates as folders, with footprints and tables. */
 DR_MUST_USE dr_status run_write(run *r, flow_result *out, const run_outcome *o);
 DR_MUST_USE dr_status run_tell(run *r, flow_result *out, const run_outcome *o);
+DR_MUST_USE dr_status run_tell_packages(const run *r, flow_result *out);
+/* The name of a model in files; "" of NULL. */
+const char *run_short_id(dr_arena *a, const run_model *m);
+/* Its figures as Olive writes them; new. */
+json_t *run_metrics_json(const run *r, const run_model *m);
+
+/* package.c: dir/NAME.zip of the `kept` best candidates. */
+DR_MUST_USE dr_status run_package(const run *r, const run_outcome *o, size_t kept,
+                                  const char *dir, const wf_package *p);
 
 #endif

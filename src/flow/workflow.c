@@ -176,8 +176,43 @@ static void read_engine(workflow *w, const char *output)
     w->log_level = (int)wf_num(wf_engine(&w->doc, "log_severity_level"), -1);
 }
 
-dr_status workflow_read(workflow *w, const char *path, const char *text,
-                        const char *model, const char *output)
+/* A file's name in the output folder. */
+static dr_status read_package(wf_package *out, const workflow *w, const dr_node *n)
+{
+    const dr_node *name = wf_get(n, "name");
+    const char *text = wf_str(name);
+
+    *out = (wf_package){text != NULL ? text : "OutputModels"};
+    if (text != NULL && (*text == '\0' || *text == '.' || strchr(text, '/') != NULL))
+        return dr_node_fail(&w->doc, name, "\"%s\" is no name of a file", text);
+    return DR_OK;
+}
+
+static dr_status read_packages(workflow *w)
+{
+    const dr_node *n = wf_engine(&w->doc, "packaging_config");
+    dr_status st = DR_OK;
+
+    if (n == NULL || json_is_null(n->value))
+        return DR_OK;
+    const bool list = json_is_array(n->value);
+    size_t count = list ? json_array_size(n->value) : 1;
+    wf_package *packages = dr_arena_alloc(&w->arena, count + 1, sizeof(*packages));
+    for (const dr_node *i = list ? n->first : n; i != NULL; i = list ? i->next : NULL) {
+        DR_TRY(read_package(&packages[w->package_count], w, i));
+        for (size_t k = 0; k < w->package_count; k++)
+            if (strcmp(packages[k].name, packages[w->package_count].name) == 0)
+                DR_TRY(dr_node_fail(&w->doc, i, "two packages are called %s",
+                                    packages[k].name));
+        w->package_count++;
+    }
+    w->packages = packages;
+done:
+    return st;
+}
+
+dr_status workflow_read(workflow *w, const char *path, const char *text, const char *model,
+                        const char *output)
 {
     dr_status st = DR_OK;
 
@@ -193,6 +228,7 @@ dr_status workflow_read(workflow *w, const char *path, const char *text,
         DR_TRY(dr_node_fail(&w->doc, w->doc.top, "no output_dir, and none was named"));
     DR_TRY(read_target(w));
     DR_TRY(read_search(w));
+    DR_TRY(read_packages(w));
     DR_TRY(wf_read_passes(w));
     DR_TRY(wf_read_evaluator(w));
     DR_TRY(check_search(w));

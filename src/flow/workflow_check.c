@@ -113,6 +113,18 @@ static dr_status check_number(const dr_doc *d, const dr_node *n, const wf_row *r
     return DR_OK;
 }
 
+/* "key is not supported: why" */
+static dr_status refuse(const dr_doc *d, const dr_node *n, const char *what,
+                        const char *why)
+{
+    dr_arena a = {0};
+    dr_status st = dr_fail(DR_EUSAGE, "%s: %s is not supported: %s",
+                           dr_node_place(&a, d, n), what, why);
+
+    dr_arena_release(&a);
+    return st;
+}
+
 static dr_status check_word(const dr_doc *d, const dr_node *n, const wf_row *row)
 {
     const char *found = json_string_value(n->value);
@@ -121,6 +133,9 @@ static dr_status check_word(const dr_doc *d, const dr_node *n, const wf_row *row
 
     if (found == NULL)
         return expected(d, n, "a string");
+    for (const wf_refusal *r = row->refused; r != NULL && r->word != NULL; r++)
+        if (strcasecmp(r->word, found) == 0)
+            return refuse(d, n, r->word, r->why);
     for (; row->words[count] != NULL; count++) {
         if (strcasecmp(row->words[count], found) == 0)
             return DR_OK;
@@ -171,16 +186,6 @@ done:
     return st;
 }
 
-static dr_status refuse(const dr_doc *d, const dr_node *n, const wf_row *row)
-{
-    dr_arena a = {0};
-    dr_status st = dr_fail(DR_EUSAGE, "%s: %s is not supported: %s",
-                           dr_node_place(&a, d, n), row->key, row->help);
-
-    dr_arena_release(&a);
-    return st;
-}
-
 static dr_status check_value(const dr_doc *d, const dr_node *n, const wf_row *row)
 {
     const json_t *v = n->value;
@@ -197,6 +202,12 @@ static dr_status check_value(const dr_doc *d, const dr_node *n, const wf_row *ro
         return check_number(d, n, row);
     case WF_BOOL:
         return json_is_boolean(v) ? DR_OK : expected(d, n, "true or false");
+    case WF_OFF:
+        if (json_is_false(v))
+            return DR_OK;
+        if (!json_is_true(v))
+            return expected(d, n, "false");
+        break;
     case WF_WORD:
         return check_word(d, n, row);
     case WF_ANY:
@@ -206,6 +217,9 @@ static dr_status check_value(const dr_doc *d, const dr_node *n, const wf_row *ro
     case WF_LIST:
         return json_is_array(v) ? check_items(d, n, row->of, false)
                                 : expected(d, n, "a list");
+    case WF_SOME:
+        return json_is_array(v) ? check_items(d, n, row->of, false)
+                                : check_object(d, n, row->of);
     case WF_MAP:
     case WF_MAPS:
         return json_is_object(v) ? check_items(d, n, row->of, row->kind == WF_MAPS)
@@ -221,7 +235,7 @@ static dr_status check_value(const dr_doc *d, const dr_node *n, const wf_row *ro
     case WF_REFUSED:
         break;
     }
-    return refuse(d, n, row);
+    return refuse(d, n, row->key, row->help);
 }
 
 static dr_status check_keys(const dr_doc *d, const dr_node *n, const wf_object *o)

@@ -21,10 +21,12 @@ typedef enum {
     WF_INT,
     WF_NUM,
     WF_BOOL,
+    WF_OFF,    /* false, or nothing; true is refused, and help says why */
     WF_WORD,   /* one of words, in any case */
     WF_ANY,    /* read by somebody else: a pass's own table, a program */
     WF_OBJECT, /* of */
     WF_LIST,   /* of objects */
+    WF_SOME,   /* an object or a list of them */
     WF_MAP,    /* names to objects */
     WF_MAPS,   /* names to objects or lists of them */
     WF_NAMED,  /* a list of objects with names, or a map of them */
@@ -35,13 +37,19 @@ typedef enum {
 
 typedef struct wf_object wf_object;
 
+/* A word of Olive's that drupe cannot honour. */
+typedef struct {
+    const char *word, *why;
+} wf_refusal;
+
 typedef struct {
     const char *key;
     wf_kind kind;
     const wf_object *of;
-    const char *const *words; /* ends with NULL */
-    double min, max;          /* both 0: any */
-    const char *help;         /* of a refused one: why */
+    const char *const *words;  /* ends with NULL */
+    const wf_refusal *refused; /* words, too; ends with NULL; NULL: none */
+    double min, max;           /* both 0: any */
+    const char *help;          /* of a refused one: why */
     bool required;
 } wf_row;
 
@@ -152,6 +160,11 @@ typedef struct {
     size_t count;
 } wf_evaluator;
 
+/* An archive beside the result. */
+typedef struct {
+    const char *name; /* of the file, without .zip */
+} wf_package;
+
 typedef struct {
     dr_doc doc;
     dr_arena arena;
@@ -171,6 +184,8 @@ typedef struct {
     search_options sampler;
     size_t output_models;
     double max_time_s; /* 0: none */
+    const wf_package *packages;
+    size_t package_count;
 } workflow;
 
 /* Everything of the file, or of text where that is not NULL; model and output, where not

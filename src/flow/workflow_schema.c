@@ -148,9 +148,16 @@ static const wf_row accelerator_rows[] = {
 };
 OBJECT(accelerator, "accelerator");
 
+static const char no_other[] = "passes run on this machine, in this program";
+static const wf_refusal system_types[] = {{"AzureML", no_other},
+                                          {"Docker", no_other},
+                                          {"PythonEnvironment", no_other},
+                                          {"IsolatedORT", no_other},
+                                          {NULL, NULL}};
+
 static const wf_row machine_rows[] = {
     {"type", WF_WORD, .required = true, .words = (const char *const[]){"LocalSystem", NULL},
-     .help = "this machine"},
+     .refused = system_types, .help = "this machine"},
     {"accelerators", WF_LIST, .of = &accelerator, .help = "one"},
     REFUSED("hf_token", "set HF_TOKEN"),
 };
@@ -286,6 +293,26 @@ OBJECT(strategy, "search_strategy");
 
 /* ---- the engine and the file ---- */
 
+static const char no_azure[] = "nothing is sent to AzureML; take the Zipfile";
+
+static const wf_refusal package_types[] = {
+    {"AzureMLModels", no_azure},
+    {"AzureMLData", no_azure},
+    {"AzureMLDeployment", no_azure},
+    {"Dockerfile", "an image begins with one of a registry; take the Zipfile"},
+    {NULL, NULL}};
+static const char no_mlflow[] = "MLflow's own package writes that form";
+
+static const wf_row package_rows[] = {
+    {"type", WF_WORD, .words = (const char *const[]){"Zipfile", NULL},
+     .refused = package_types, .help = "an archive beside the result"},
+    {"name", WF_STR, .help = "of the archive, without .zip (OutputModels)"},
+    {"export_in_mlflow_format", WF_OFF, .help = no_mlflow},
+    {"include_runtime_packages", WF_OFF, .help = "they would come from the net"},
+    REFUSED("include_sample_code", "Olive has none any more"),
+};
+NESTED(package, "packaging_config");
+
 static const wf_row cache_rows[] = {
     {"cache_dir", WF_STR, .help = "folder"},
     {"clean_cache", WF_BOOL, .help = "empty it first"},
@@ -313,7 +340,8 @@ OBJECT(cache, "cache_config");
         {"no_artifacts", WF_BOOL, .help = "no footprints and tables in output_dir"},       \
         {"log_severity_level", WF_INT, .min = 0, .max = 4,                                 \
          .help = "0 debug to 4 critical"},                                                 \
-        REFUSED("packaging_config", "packages come later"),                                \
+        {"packaging_config", WF_SOME, .of = &package,                                      \
+         .help = "archives of the best models"},                                           \
         REFUSED("plot_pareto_frontier", "the table says it"),                              \
         REFUSED("enable_shared_cache", "the cache is a folder, which runs may share"),     \
         REFUSED("ort_log_severity_level", "the runtime is quiet"),                         \

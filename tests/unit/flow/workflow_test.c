@@ -81,14 +81,25 @@ static void test_refused(void)
             "a search needs an evaluator with a figure that has a priority");
     refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: {max_samples: -1}\n",
             "expected 0 to 1000000, found -1");
-    refused("a.yaml", "passes: {q: {type: Rtn}}\npackaging_config: {type: Zipfile}\n",
-            "packaging_config is not supported: packages come later");
+#define PACK(text) "passes: {q: {type: Rtn}}\npackaging_config: " text "\n"
+    refused("a.yaml", PACK("{type: AzureMLData}"), "AzureMLData is not supported: nothing");
+    refused("a.yaml", PACK("{type: Dockerfile}"), "Dockerfile is not supported: an image");
+    refused("a.yaml", PACK("{type: Zipfiles}"), "expected Zipfile, found \"Zipfiles\"");
+    refused("a.yaml", PACK("{config: {export_in_mlflow_format: true}}"),
+            "packaging_config.config.export_in_mlflow_format: export_in_mlflow_format is "
+            "not supported");
+    refused("a.yaml", PACK("{include_runtime_packages: 1}"),
+            "expected false, found an int");
+    refused("a.yaml", PACK("{name: a/b}"), "\"a/b\" is no name of a file");
+    refused("a.yaml", PACK("{name: ''}"), "\"\" is no name of a file");
+    refused("a.yaml", PACK("[{name: a}, {type: zipfile, name: a}]"),
+            "yaml:2:32: packaging_config[1]: two packages are called a");
     refused("a.yaml",
             "passes: {q: {type: Rtn}}\nsystems: {s: {type: LocalSystem}}\ntarget: t\n",
             "no system is called \"t\"");
     refused("a.yaml",
             "passes: {q: {type: Rtn}}\nsystems: {s: {type: AzureML}}\ntarget: s\n",
-            "expected LocalSystem, found \"AzureML\"");
+            "systems.s.type: AzureML is not supported: passes run on this machine");
 }
 
 static void test_refused_metrics(void)
@@ -252,7 +263,7 @@ static void test_schema(void)
     const json_t *rows = json_object_get(j, "properties");
 
     CHECK(json_is_object(json_object_get(rows, "passes")));
-    CHECK(json_object_get(rows, "packaging_config") == NULL); /* refused */
+    CHECK(json_object_get(rows, "plot_pareto_frontier") == NULL); /* refused */
     CHECK_STR(json_string_value(json_array_get(json_object_get(j, "required"), 0)),
               "passes");
     json_decref(j);

@@ -59,7 +59,7 @@ int main(void)
         {"m.lora_B.quant.scale", DR_DTYPE_F32, 1, {6}, a, sizeof(a)},
         {"m.lora_B.quant.weight", DR_DTYPE_U8, 3, {2, 1, 2}, codes, sizeof(codes)},
         {"half", DR_DTYPE_F16, 1, {2}, codes, sizeof(codes)}};
-    dr_tensor bf16 = {"b", DR_DTYPE_BF16, 1, {2}, codes, sizeof(codes)};
+    const dr_tensor bf16 = {"b", DR_DTYPE_BF16, 1, {2}, codes, sizeof(codes)};
     const char *path = dr_path_join(&arena, check_tmp(), "a.npz");
 
     if (CHECK_OK(onnx_adapter_save(path, list, DR_COUNT(list), ONNX_ADAPTER_NPZ)) &&
@@ -84,10 +84,6 @@ int main(void)
     dr_map_close(&file);
     CHECK_STATUS(onnx_adapter_save(path, &bf16, 1, ONNX_ADAPTER_NPZ), DR_EUNSUPPORTED);
     CHECK_TRAIL("NumPy has no type for BF16");
-    bf16.dtype = DR_DTYPE_F32;
-    bf16.bytes = (size_t)5 << 30;
-    CHECK_STATUS(onnx_adapter_save(path, &bf16, 1, ONNX_ADAPTER_NPZ), DR_EUNSUPPORTED);
-    CHECK_TRAIL("4 GiB");
     dr_arena_release(&arena);
     return check_done();
 }
