@@ -2,7 +2,7 @@
  * zip_writer.h - zip archives, written from front to back: entries are stored, not
  * compressed, so that they can be mapped where they lie.  Model weights do not shrink.
  *
- * The same entries give the same bytes: the date is zip's first day, 1980-01-01.  The fields
+ * The same entries give the same bytes: the date is zip's first day, 1980-01-01.  Fields
  * of zip64 are there past 4 GiB or 65534 entries, and nowhere else.
  */
 #ifndef DRUPE_CORE_ZIP_WRITER_H

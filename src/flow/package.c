@@ -4,11 +4,11 @@
  *     models_rank.json                                   model_info.json of all, best first
  *     CandidateModels/cpu-cpu/BestCandidateModel_1/      its files, and
  *         inference_config.json    how sessions are to be made, or {}
- *         configurations.json      of each pass from the input on, by the model's id
+ *         configurations.json      of each pass from the input on, by model
  *         metrics.json             of the input and of this model, if they were judged
  *         model_info.json          rank, model_config with paths in the archive, metrics
  *
- * Unlike Olive, Hugging Face models are packed, too (an adapter in adapter/), and files keep
+ * Unlike Olive, Hugging Face models are packed too (an adapter in adapter/), and files keep
  * their names, because genai_config.json knows them.
  */
 #include <ctype.h>
