@@ -67,8 +67,8 @@ typedef struct {
             .help = "threads to use; 0: all")
 
 /* Where drupe itself computes (--device is what a graph is made for). */
-#define CLI_COMPUTE(s, usual)                                                              \
-    CLI_ROW(s, common.compute, "compute", DR_PARAM_CHOICE, .dflt = usual,                  \
+#define CLI_COMPUTE(s)                                                                     \
+    CLI_ROW(s, common.compute, "compute", DR_PARAM_CHOICE, .dflt = "auto",                 \
             .choices = cli_computes,                                                       \
             .help = "where drupe computes; auto: on an Nvidia GPU that can be used")
 extern const char *const cli_computes[];

@@ -35,7 +35,7 @@ static const dr_param params[] = {
              .help = "exit 1 when KL to the reference is above; 0: no limit"),
     DR_FLOAT(options, max_perplexity, .dflt = "0", .max = 1e9,
              .help = "exit 1 when the model's perplexity is above; 0: no limit"),
-    CLI_COMPUTE(options, "auto"),
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
 };

@@ -224,7 +224,7 @@ static const dr_param params[] = {
                    "is free)"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
               .help = "of the operands of products; bfloat16: on a GPU"),
-    CLI_COMPUTE(options, "auto"),
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "in Olive it changes nothing here",

@@ -72,7 +72,7 @@ static const dr_param params[] = {
     DR_FLOAT(options, max_kl, .dflt = "0", .max = 1000,
              .help = "exit 1 when KL to the original is above, the result being kept; "
                      "0: no limit"),
-    CLI_COMPUTE(options, "cpu"), /* searches are the host's: it is faster */
+    CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),

@@ -9,6 +9,7 @@
 #include "core/mem.h"
 #include "flow/flow_impl.h"
 #include "hf/hf.h"
+#include "nn/nn.h"
 
 dr_status flow_onnx_graph(dr_arena *a, const char **file, const char *folder)
 {
@@ -158,13 +159,15 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
                          .arena = &out->arena,
                          .text = &out->text};
     uint64_t memory = 0, disk = 0;
+    pass_device device = {0};
     pass_need need = {0};
     dr_status st = DR_OK;
 
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     p.report = out->report;
-    DR_TRY(flow_compute(&p.device, e->device));
+    p.device = &device;
+    DR_TRY(flow_compute(&device, e->device, e->threads));
     DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
     DR_TRY(find_adapter(&p.model, &out->arena, e->adapter));
     if (e->reference != NULL)
@@ -175,5 +178,6 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
     DR_TRY(flow_check_resources(&need, ".", memory, disk));
     DR_TRYF(pass_evaluate(&p), "evaluating %s", e->model);
 done:
+    nn_device_close(device.dev);
     return st;
 }

@@ -193,7 +193,8 @@ static const char *device_for(dr_arena *a, const plan *p, size_t count, const ch
 
 /* Runs one pass into its folder: the last one's is the output itself. */
 static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_result *out,
-                          const char *tmp, const char *final, pass_model *model)
+                          pass_device *device, const char *tmp, const char *final,
+                          pass_model *model)
 {
     const flow_planned *s = &p->steps[i];
     bool last = i + 1 == spec->step_count;
@@ -225,7 +226,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
                           .checkpoints =
                               dr_arena_printf(&out->arena, "%s.checkpoints", final),
                           .resume = spec->resume,
-                          .device = spec->device ? spec->device : "cpu",
+                          .device = device,
                           .threads = spec->threads,
                           .memory_bytes = memory,
                           .memory_given = given > 0,
@@ -361,6 +362,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     dr_outdir *dir = NULL;
     plan p = {0};
     pass_model model = {0};
+    pass_device device = {0};
     char hash[65];
     dr_status st = DR_OK;
 
@@ -376,8 +378,10 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
         DR_TRY(tell_plan(out, spec, &p));
         goto done;
     }
-    DR_TRY(flow_compute(&resolved.device,
-                        device_for(&out->arena, &p, spec->step_count, asked->device)));
+    DR_TRY(flow_compute(&device,
+                        device_for(&out->arena, &p, spec->step_count, asked->device),
+                        spec->threads));
+    resolved.device = device.kind;
     if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)
@@ -392,7 +396,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     DR_TRY(dr_remove_tree(dr_arena_printf(&out->arena, "%s.checkpoints.tmp", final)));
     const char *tmp = dr_outdir_tmp(dir);
     for (size_t i = 0; i < spec->step_count; i++) {
-        DR_TRY(run_step(&p, i, spec, out, tmp, final, &model));
+        DR_TRY(run_step(&p, i, spec, out, &device, tmp, final, &model));
         DR_TRY(dr_cancelled_check());
     }
     DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
@@ -401,6 +405,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
 done:
     json_decref(p.json);
     dr_outdir_close(dir);
+    nn_device_close(device.dev);
     return st;
 }
 

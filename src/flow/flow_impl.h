@@ -87,9 +87,10 @@ DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spe
 /* Olive's model_config.json beside an ONNX result in dir/model. */
 DR_MUST_USE dr_status flow_write_onnx_config(const char *dir);
 
-/* Which kind of nn_device is meant: "auto" is "cuda" where that can be opened (said in one
- * line) and else "cpu"; ":bf16" behind it, or behind "cuda", wants a GPU.  NULL: "cpu".
+/* Which device is meant: "auto" is "cuda" where that can be opened (said in one line) and
+ * else "cpu"; ":bf16" behind it, or behind "cuda", wants a GPU.  NULL: "cpu".  to->dev: the
+ * caller's to close; a GPU is open, a cpu not yet.
  * DR_EUNSUPPORTED: "cuda" cannot be opened, with what is missing. */
-DR_MUST_USE dr_status flow_compute(const char **kind, const char *asked);
+DR_MUST_USE dr_status flow_compute(pass_device *to, const char *asked, int threads);
 
 #endif

@@ -40,7 +40,6 @@ static dr_status need_of(pass_need *need, dr_arena *a, const run *r, const pass_
                           .given = given,
                           .data = &alt->data,
                           .eval = alt->has_eval ? &alt->eval : NULL,
-                          .device = "cpu",
                           .threads = r->o->threads,
                           .arena = a};
     DR_TRY(alt->def->estimate(&job, in, need));

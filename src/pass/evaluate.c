@@ -14,7 +14,7 @@ enum { SEQ_LEN = 512, BLOCKS = 16, MEMORY_BASE = 64 << 20, HIDDEN_BYTES = 128 <<
 typedef struct {
     eval_model reference, model;
     const tok_tokenizer *tok; /* of either */
-    nn_device *dev;           /* owned */
+    nn_device *dev;           /* borrowed */
     data_blocks blocks;       /* owned */
     const char *source;       /* of the text */
 } pair;
@@ -40,7 +40,7 @@ static dr_status open_pair(pair *p, const pass_evaluation *e)
     if (p->tok == NULL)
         DR_FAIL(DR_EUSAGE, "%s has no tokenizer.json%s", e->model.name,
                 e->reference.name != NULL ? ", and neither has the reference" : "");
-    DR_TRY(nn_device_open(&p->dev, e->device, e->threads));
+    DR_TRY(pass_open_device(&p->dev, e->device));
 done:
     return st;
 }
@@ -49,7 +49,6 @@ static void close_pair(pair *p)
 {
     eval_close(&p->model);
     eval_close(&p->reference);
-    nn_device_close(p->dev);
     data_blocks_release(&p->blocks);
 }
 

@@ -138,7 +138,7 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
         DR_TRY(pass_check_plain(b.m, job->def->name));
     DR_TRY(pass_lora_options(&o, job, in, b.m, kind));
     DR_TRY(pass_training_blocks(job, &blocks, &eval, b.m));
-    DR_TRY(nn_device_open(&dev, job->device, job->threads));
+    DR_TRY(pass_open_device(&dev, job->device));
     DR_TRY(place_base(job, &b, model_dir, &o, kind, dev));
     DR_TRY(dr_make_dirs(adapter_dir));
 
@@ -166,7 +166,6 @@ done:
     json_decref(settings);
     data_blocks_release(&blocks);
     data_blocks_release(&eval);
-    nn_device_close(dev);
     base_release(&b);
     return st;
 }

@@ -49,6 +49,15 @@ typedef struct {
 
 typedef struct pass_def pass_def;
 struct pass_quant_plan; /* quantize_impl.h */
+struct nn_device;
+
+/* Where a run computes: opened by the first pass that asks for it (or by who filled this
+ * in), closed by who made it. */
+typedef struct {
+    const char *kind;      /* of nn_device_open: "cpu", "ref", "cuda", ... */
+    int threads;           /* 0: all */
+    struct nn_device *dev; /* owned; NULL: not opened yet */
+} pass_device;
 
 typedef struct {
     const pass_def *def;        /* the pass that runs */
@@ -61,7 +70,7 @@ typedef struct {
     const data_options *eval; /* what a training is judged on; NULL: nothing */
     const char *checkpoints;  /* the folder for those of a training */
     const char *resume;       /* "true", or one to go on from; NULL: from the start */
-    const char *device;       /* "cpu" or "ref" */
+    pass_device *device;      /* where the run computes */
     int threads;              /* 0: all */
     uint64_t memory_bytes;    /* what this run may use; 0: unknown */
     bool memory_given;        /* the user said so */
@@ -116,10 +125,10 @@ typedef struct {
 typedef struct {
     pass_judged model, reference;
     const data_options *data; /* no name: the built-in text's half that judges */
-    const char *task; /* JSON lines of questions, instead of a text; NULL: a text */
-    int max_new_tokens; /* of a written answer; 0: 32 */
+    const char *task;         /* JSON lines of questions, instead of a text; NULL: a text */
+    int max_new_tokens;       /* of a written answer; 0: 32 */
     double max_kl, max_perplexity; /* 0: no limit */
-    const char *device;
+    pass_device *device;
     int threads;
     dr_arena *arena;
     dr_buf *text;   /* the result for people */

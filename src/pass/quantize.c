@@ -276,7 +276,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(check_input(job, in, m));
     DR_TRY(fit_group(&grid, m));
     DR_TRY(pass_choose_modules(&chosen, job->arena, m, &grid, plan->modules));
-    DR_TRY(nn_device_open(&dev, job->device, job->threads));
+    DR_TRY(pass_open_device(&dev, job->device));
     if (plan->calib_samples > 0 || job->evaluate)
         DR_TRYF(pass_open_tokenizer(&tok, m,
                                     "a model without tokenizer: --algorithm rtn "
@@ -309,7 +309,6 @@ done:
     free(found.errors);
     data_blocks_release(&blocks);
     tok_close(tok);
-    nn_device_close(dev);
     hf_model_close(made);
     hf_model_close(m);
     return st;

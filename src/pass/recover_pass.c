@@ -40,7 +40,7 @@ static const dr_param params[] = {
 typedef struct {
     hf_model *m, *original; /* owned */
     tok_tokenizer *tok;     /* owned */
-    nn_device *dev;         /* owned */
+    nn_device *dev;         /* borrowed */
     data_blocks blocks;     /* owned */
     hf_adapter adapter;     /* owned */
 } work;
@@ -49,7 +49,6 @@ static void work_release(work *w)
 {
     hf_adapter_release(&w->adapter);
     data_blocks_release(&w->blocks);
-    nn_device_close(w->dev);
     tok_close(w->tok);
     hf_model_close(w->original);
     hf_model_close(w->m);
@@ -215,7 +214,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
     dr_status st = DR_OK;
 
     DR_TRY(open_models(&w, job, in));
-    DR_TRY(nn_device_open(&w.dev, job->device, job->threads));
+    DR_TRY(pass_open_device(&w.dev, job->device));
     DR_TRYF(pass_open_tokenizer(&w.tok, w.m, "the text to recover on needs one"),
             "reading the tokenizer");
     const data_options data = pass_calibration_options(job, w.m, SAMPLES, SEQ_LEN);

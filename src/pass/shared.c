@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/pool.h"
+#include "nn/nn.h"
 
 /* Float operations a second of one thread in large products, with some of the time lost to
  * reading weights: between what AVX2 and what AVX-512 machines reach. */
@@ -32,6 +33,17 @@ double pass_seconds(const pass_job *job, double flops)
     int threads = job->threads > 0 ? job->threads : dr_cpu_count();
 
     return flops / (thread_rate * threads);
+}
+
+dr_status pass_open_device(nn_device **dev, pass_device *where)
+{
+    dr_status st = DR_OK;
+
+    if (where->dev == NULL)
+        DR_TRY(nn_device_open(&where->dev, where->kind, where->threads));
+    *dev = where->dev;
+done:
+    return st;
 }
 
 size_t pass_at_most_context(size_t tokens, const hf_model *m)

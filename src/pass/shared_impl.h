@@ -6,6 +6,7 @@
 #define DRUPE_PASS_SHARED_IMPL_H
 
 #include "hf/hf.h"
+#include "nn/nn.h"
 #include "pass/pass.h"
 #include "tok/tok.h"
 
@@ -19,6 +20,9 @@ uint64_t pass_embed_elements(const hf_config *c);
 /* Seconds for so many floating-point operations on the job's threads.  Rough: a few times
  * off either way, which is enough to tell minutes from hours. */
 double pass_seconds(const pass_job *job, double flops);
+
+/* *dev: the run's, borrowed.  Errors of nn_device_open. */
+DR_MUST_USE dr_status pass_open_device(nn_device **dev, pass_device *where);
 
 /* tokens, or the model's context where that is shorter. */
 size_t pass_at_most_context(size_t tokens, const hf_model *m);

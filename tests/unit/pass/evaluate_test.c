@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "nn/nn.h"
 #include "pass/pass.h"
 
 #define GOLDEN DRUPE_SOURCE_DIR "/tests/golden/"
@@ -58,6 +59,7 @@ static const char *write_lines(const char *name, const json_t *list)
 /* The report of a run; NULL when it fails, with *st. */
 static json_t *run(dr_status *st, pass_evaluation e)
 {
+    pass_device device = {.kind = "cpu", .threads = 2};
     json_t *report = json_object();
     dr_buf text;
 
@@ -65,9 +67,10 @@ static json_t *run(dr_status *st, pass_evaluation e)
     e.arena = &arena;
     e.text = &text;
     e.report = report;
-    e.device = "cpu";
+    e.device = &device;
     e.threads = 2;
     *st = pass_evaluate(&e);
+    nn_device_close(device.dev);
     dr_buf_release(&text);
     if (*st != DR_OK) {
         json_decref(report);
