@@ -15,15 +15,24 @@ enum { PLAN_POINTS = 4096, DIMS_MAX = 1024 };
 
 /* What dimension d of the space decides. */
 typedef struct {
-    size_t pass, alternative; /* of the workflow */
-    const wf_choice *choice;  /* NULL: which alternative */
+    const wf_pass *pass; /* NULL: which flow */
+    size_t flow, alternative;
+    const wf_choice *choice; /* NULL: which alternative */
 } meaning;
 
 typedef struct {
     search_space space;
     const meaning *what;
-    size_t first, count; /* passes */
+    const wf_flow *flows;
+    size_t flow_count;
 } ways;
+
+/* A space that is being made. */
+typedef struct {
+    search_dim *dims;
+    meaning *what;
+    size_t count;
+} ways_draft;
 
 static bool is_ordered(const json_t *values)
 {
@@ -40,48 +49,72 @@ static bool is_ordered(const json_t *values)
     return true;
 }
 
-static dr_status ways_of(ways *out, run *r, size_t first, size_t count)
+static dr_status add_dim(ways_draft *w, search_dim dim, meaning what)
 {
-    search_dim *dims = dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*dims));
-    meaning *what = dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*what));
-    size_t n = 0;
-
-    for (size_t p = first; p < first + count; p++) {
-        const wf_pass *pass = &r->w.passes[p];
-        int parent = -1;
-        if (n + pass->count + 1 >= DIMS_MAX)
-            return dr_fail(DR_EUSAGE, "more than %d choices", DIMS_MAX);
-        if (pass->count > 1) {
-            parent = (int)n;
-            what[n] = (meaning){p, 0, NULL};
-            dims[n++] = (search_dim){(int)pass->count, false, -1, 0};
-        }
-        for (size_t k = 0; k < pass->count; k++) {
-            const wf_alternative *alt = &pass->alternatives[k];
-            if (n + alt->choice_count >= DIMS_MAX)
-                return dr_fail(DR_EUSAGE, "more than %d choices", DIMS_MAX);
-            for (size_t c = 0; c < alt->choice_count; c++) {
-                const json_t *values = alt->choices[c].values;
-                what[n] = (meaning){p, k, &alt->choices[c]};
-                dims[n++] = (search_dim){(int)json_array_size(values), is_ordered(values),
-                                         parent, parent >= 0 ? (int)k : 0};
-            }
-        }
-    }
-    *out = (ways){{dims, n}, what, first, count};
+    if (w->count >= DIMS_MAX)
+        return dr_fail(DR_EUSAGE, "more than %d choices", DIMS_MAX);
+    w->dims[w->count] = dim;
+    w->what[w->count++] = what;
     return DR_OK;
 }
 
+/* Choices of a pass, which are there where dimension `parent` has the value `flow`. */
+static dr_status add_pass(ways_draft *w, const wf_pass *p, int parent, size_t flow)
+{
+    int value = parent >= 0 ? (int)flow : 0;
+    dr_status st = DR_OK;
+
+    if (p->count > 1) {
+        int at = (int)w->count;
+        DR_TRY(add_dim(w, (search_dim){(int)p->count, false, parent, value},
+                       (meaning){p, flow, 0, NULL}));
+        parent = at;
+    }
+    for (size_t k = 0; k < p->count; k++) {
+        const wf_alternative *alt = &p->alternatives[k];
+        for (size_t c = 0; c < alt->choice_count; c++) {
+            const json_t *values = alt->choices[c].values;
+            DR_TRY(add_dim(w,
+                           (search_dim){(int)json_array_size(values), is_ordered(values),
+                                        parent, p->count > 1 ? (int)k : value},
+                           (meaning){p, flow, k, &alt->choices[c]}));
+        }
+    }
+done:
+    return st;
+}
+
+static dr_status ways_of(ways *out, run *r, const wf_flow *flows, size_t count)
+{
+    ways_draft w = {dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*w.dims)),
+                    dr_arena_alloc(&r->arena, DIMS_MAX, sizeof(*w.what)), 0};
+    dr_status st = DR_OK;
+
+    if (count > 1)
+        DR_TRY(add_dim(&w, (search_dim){(int)count, false, -1, 0}, (meaning){0}));
+    for (size_t f = 0; f < count; f++)
+        for (size_t i = 0; i < flows[f].count; i++)
+            DR_TRY(add_pass(&w, flows[f].passes[i], count > 1 ? 0 : -1, f));
+    *out = (ways){{w.dims, w.count}, w.what, flows, count};
+done:
+    return st;
+}
+
+static const wf_flow *flow_at(const ways *w, const int *point)
+{
+    return &w->flows[w->flow_count > 1 ? point[0] : 0];
+}
+
 /* The alternative of a pass and its config at a point; r keeps the config. */
-static const wf_alternative *at_point(run *r, json_t **config, const ways *w, size_t pass,
-                                      const int *point)
+static const wf_alternative *at_point(run *r, json_t **config, const ways *w,
+                                      const wf_pass *pass, const int *point)
 {
     size_t chosen = 0;
 
     for (size_t d = 0; d < w->space.count; d++)
-        if (w->what[d].pass == pass && w->what[d].choice == NULL)
+        if (w->what[d].pass == pass && w->what[d].choice == NULL && point[d] >= 0)
             chosen = (size_t)point[d];
-    const wf_alternative *alt = &r->w.passes[pass].alternatives[chosen];
+    const wf_alternative *alt = &pass->alternatives[chosen];
     *config = json_copy(alt->fixed);
     json_array_append_new(r->owned, *config);
     for (size_t d = 0; d < w->space.count; d++)
@@ -92,6 +125,16 @@ static const wf_alternative *at_point(run *r, json_t **config, const ways *w, si
     return alt;
 }
 
+/* "a, b" */
+static const char *flow_text(dr_arena *a, const wf_flow *f)
+{
+    const char *text = f->passes[0]->name;
+
+    for (size_t i = 1; i < f->count; i++)
+        text = dr_arena_printf(a, "%s, %s", text, f->passes[i]->name);
+    return text;
+}
+
 /* "q.type": "Gptq", "q.bits": 4: what a point is, in the order of the file. */
 static json_t *choices_of(run *r, const ways *w, const int *point)
 {
@@ -100,9 +143,11 @@ static json_t *choices_of(run *r, const ways *w, const int *point)
     json_array_append_new(r->owned, j);
     for (size_t d = 0; d < w->space.count; d++) {
         const meaning *m = &w->what[d];
-        const wf_pass *p = &r->w.passes[m->pass];
+        const wf_pass *p = m->pass;
         dr_arena a = {0};
-        if (point[d] >= 0 && m->choice == NULL)
+        if (p == NULL)
+            json_object_set_new(j, "flow", json_string(flow_text(&a, flow_at(w, point))));
+        else if (point[d] >= 0 && m->choice == NULL)
             json_object_set_new(j, dr_arena_printf(&a, "%s.type", p->name),
                                 json_string(p->alternatives[point[d]].def->name));
         else if (point[d] >= 0)
@@ -132,10 +177,12 @@ static dr_status walk(run *r, run_candidate *c, const run_model *in, const ways 
     json_t *config = NULL;
     dr_status st = DR_OK;
 
+    const wf_flow *flow = flow_at(w, point);
     c->choices = choices_of(r, w, point);
-    for (size_t p = w->first; p < w->first + w->count; p++) {
-        const wf_alternative *alt = at_point(r, &config, w, p, point);
-        DR_TRYF(run_step_cached(r, &next, at, alt, config), "pass %s", r->w.passes[p].name);
+    for (size_t i = 0; i < flow->count; i++) {
+        const wf_alternative *alt = at_point(r, &config, w, flow->passes[i], point);
+        DR_TRYF(run_step_cached(r, &next, at, alt, config), "pass %s",
+                flow->passes[i]->name);
         DR_TRY(dr_cancelled_check());
         at = next;
     }
@@ -247,8 +294,8 @@ static void order_all(run *r, run_outcome *out, bool judge)
         }
 }
 
-dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t first,
-                         size_t count, bool judge)
+dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
+                         const wf_flow *flows, size_t count, bool judge)
 {
     ways w = {0};
     search *s = NULL;
@@ -257,7 +304,7 @@ dr_status run_candidates(run *r, run_outcome *out, const run_model *in, size_t f
     dr_status st = DR_OK, failed = DR_OK;
 
     *out = (run_outcome){0};
-    DR_TRY(ways_of(&w, r, first, count));
+    DR_TRY(ways_of(&w, r, flows, count));
     out->space = search_space_size(&w.space);
     size_t most = r->w.sampler.max_samples > 0 && r->w.sampler.max_samples < out->space
                       ? r->w.sampler.max_samples
@@ -307,9 +354,10 @@ static dr_status cover(run *r, coverage *c, const ways *w, const int *point)
     bool all = true;
     dr_status st = DR_OK;
 
+    const wf_flow *flow = flow_at(w, point);
     memcpy(at, r->input.id, sizeof(at));
-    for (size_t p = w->first; p < w->first + w->count; p++) {
-        const wf_alternative *alt = at_point(r, &config, w, p, point);
+    for (size_t i = 0; i < flow->count; i++) {
+        const wf_alternative *alt = at_point(r, &config, w, flow->passes[i], point);
         if (run_step_key(key, r, at, alt, config) != DR_OK) {
             dr_trail_clear(); /* a point whose parameters contradict each other */
             return DR_OK;
@@ -356,11 +404,16 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
     ways w = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(ways_of(&w, r, 0, r->w.pass_count));
+    DR_TRY(ways_of(&w, r, r->w.flows, r->w.flow_count));
     size_t points = search_space_size(&w.space);
     DR_TRY(dr_buf_addf(&out->text, "model          %s\n", r->input.path));
-    for (size_t i = 0; i < r->w.pass_count; i++)
-        DR_TRY(tell_pass(&out->text, &r->w.passes[i]));
+    for (size_t f = 0; f < r->w.flow_count; f++) {
+        const wf_flow *flow = &r->w.flows[f];
+        if (r->w.flow_count > 1)
+            DR_TRY(dr_buf_addf(&out->text, "flow           %zu\n", f + 1));
+        for (size_t i = 0; i < flow->count; i++)
+            DR_TRY(tell_pass(&out->text, flow->passes[i]));
+    }
     DR_TRY(dr_buf_addf(&out->text, "output         %s\n", r->w.output_dir));
     DR_TRY(run_tell_packages(r, out));
     size_t tried = r->w.sampler.max_samples;

@@ -29,6 +29,9 @@ DR_MUST_USE dr_status flow_read_model_config(dr_arena *a, const char *folder,
                                              const char **type, const char **adapter);
 /* Whether that names an ONNX model. */
 bool flow_is_onnx_type(const char *type);
+/* Whether a model as typed is one; type: what a file calls it, or NULL. */
+DR_MUST_USE dr_status flow_is_onnx_model(bool *onnx, dr_arena *a, const char *model,
+                                         const char *type);
 
 /* DR_EUSAGE: the output folder holds the model, an adapter or a data file, which the result
  * would replace. */

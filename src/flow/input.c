@@ -186,6 +186,18 @@ static bool is_onnx(dr_arena *a, const char *model, const char *type)
            dr_exists(dr_path_join(a, model, "model.onnx"));
 }
 
+dr_status flow_is_onnx_model(bool *onnx, dr_arena *a, const char *model, const char *type)
+{
+    const char *own = NULL;
+    dr_status st = DR_OK;
+
+    if (type == NULL && dr_is_dir(model))
+        DR_TRY(flow_read_model_config(a, model, &type, &own));
+    *onnx = type != NULL && !flow_is_onnx_type(type) ? false : is_onnx(a, model, type);
+done:
+    return st;
+}
+
 static dr_status refuse_onnx(const char *model)
 {
     dr_status st = dr_fail(DR_EUNSUPPORTED,

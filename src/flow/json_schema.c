@@ -74,6 +74,8 @@ static json_t *row_schema(const wf_row *row)
         return map_of(object_schema(row->of));
     case WF_MAPS:
         return map_of(either(object_schema(row->of), list_of(object_schema(row->of))));
+    case WF_FLOWS:
+        return list_of(list_of(type_of("string")));
     case WF_NAMED:
         return either(list_of(object_schema(row->of)), map_of(object_schema(row->of)));
     case WF_REF:
@@ -158,5 +160,8 @@ json_t *wf_json_schema(void)
     json_object_set_new(j, "$schema",
                         json_string("https://json-schema.org/draft/2020-12/schema"));
     json_object_set_new(j, "title", json_string("a workflow of drupe run"));
+    json_object_set_new(j, "oneOf",
+                        json_pack("[{s:[s]}, {s:[s]}]", "required", "passes", "required",
+                                  "auto_optimizer_config"));
     return j;
 }

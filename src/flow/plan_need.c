@@ -48,6 +48,39 @@ done:
     return st;
 }
 
+/* The estimates of a pass's alternatives, where it has not been told in another flow. */
+static dr_status tell_pass(flow_result *out, json_t *list, dr_arena *a, const run *r,
+                           const pass_model *in, const wf_pass *p)
+{
+    dr_status st = DR_OK;
+
+    for (size_t k = 0; k < p->count; k++) {
+        const wf_alternative *alt = &p->alternatives[k];
+        pass_need need;
+        if (alt->def->estimate == NULL || alt->def->takes != PASS_MODEL_HF)
+            continue;
+        DR_TRYF(need_of(&need, a, r, in, alt), "estimating %s", alt->def->name);
+        DR_TRY(dr_buf_addf(&out->text, "estimate       %s: %.0f MB of memory, %.1f s\n",
+                           alt->def->name, (double)need.memory / 1e6, need.seconds));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:f}", "pass", p->name, "type",
+                                        alt->def->name, "memory_bytes",
+                                        (json_int_t)need.memory, "seconds", need.seconds));
+    }
+done:
+    return st;
+}
+
+/* Whether an earlier flow than f has it. */
+static bool is_told(const workflow *w, size_t f, const wf_pass *p)
+{
+    for (size_t i = 0; i < f; i++)
+        for (size_t k = 0; k < w->flows[i].count; k++)
+            if (w->flows[i].passes[k] == p)
+                return true;
+    return false;
+}
+
 dr_status run_tell_need(const run *r, flow_result *out)
 {
     const flow_spec spec = {.model = r->input.path, .adapters = r->input.adapters};
@@ -56,25 +89,14 @@ dr_status run_tell_need(const run *r, flow_result *out)
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    if (r->w.passes[0].alternatives[0].def->takes != PASS_MODEL_HF)
+    if (run_first_pass(r)->takes != PASS_MODEL_HF)
         goto done;
     DR_TRY(flow_open_input(&in, &a, &spec, PASS_MODEL_HF));
     DR_TRY(hf_resolve(&a, &in.path, spec.model));
-    for (size_t i = 0; i < r->w.pass_count; i++) {
-        for (size_t k = 0; k < r->w.passes[i].count; k++) {
-            const wf_alternative *alt = &r->w.passes[i].alternatives[k];
-            pass_need need;
-            if (alt->def->estimate == NULL || alt->def->takes != PASS_MODEL_HF)
-                continue;
-            DR_TRYF(need_of(&need, &a, r, &in, alt), "estimating %s", alt->def->name);
-            DR_TRY(dr_buf_addf(&out->text, "estimate       %s: %.0f MB of memory, %.1f s\n",
-                               alt->def->name, (double)need.memory / 1e6, need.seconds));
-            json_array_append_new(
-                list, json_pack("{s:s, s:s, s:I, s:f}", "pass", r->w.passes[i].name, "type",
-                                alt->def->name, "memory_bytes", (json_int_t)need.memory,
-                                "seconds", need.seconds));
-        }
-    }
+    for (size_t f = 0; f < r->w.flow_count; f++)
+        for (size_t i = 0; i < r->w.flows[f].count; i++)
+            if (!is_told(&r->w, f, r->w.flows[f].passes[i]))
+                DR_TRY(tell_pass(out, list, &a, r, &in, r->w.flows[f].passes[i]));
     json_object_set(out->report, "estimates", list);
 done:
     json_decref(list);

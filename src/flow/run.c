@@ -16,22 +16,29 @@
 #include "flow/run_impl.h"
 #include "hf/hf.h"
 
+const pass_def *run_first_pass(const run *r)
+{
+    return r->w.flows[0].passes[0]->alternatives[0].def;
+}
+
 /* A figure that nothing of this workflow can have. */
 static dr_status check_metric(const run *r, const wf_metric *m)
 {
     const workflow *w = &r->w;
-    pass_kind takes = w->passes[0].alternatives[0].def->takes;
     dr_status st = DR_OK;
 
     if (!run_is_timed(m))
         return DR_OK;
-    for (size_t i = 0; i < w->pass_count; i++) {
-        bool judged = i + 1 == w->pass_count || w->pass_by_pass;
-        if (judged && w->passes[i].alternatives[0].def->gives != PASS_MODEL_ONNX)
-            return dr_node_fail(&w->doc, m->node,
-                                "ONNX models are timed, and the pass %s gives another one",
-                                w->passes[i].name);
-    }
+    for (size_t f = 0; f < w->flow_count; f++)
+        for (size_t i = 0; i < w->flows[f].count; i++) {
+            const wf_pass *p = w->flows[f].passes[i];
+            bool judged = i + 1 == w->flows[f].count || w->pass_by_pass;
+            if (judged && p->alternatives[0].def->gives != PASS_MODEL_ONNX)
+                DR_TRY(dr_node_fail(
+                    &w->doc, m->node,
+                    "ONNX models are timed, and the pass %s gives another one", p->name));
+        }
+    pass_kind takes = run_first_pass(r)->takes;
     for (size_t k = 0; k < m->figure_count; k++)
         if (search_goal_needs_baseline(m->figures[k].goal) && takes != PASS_MODEL_ONNX)
             DR_TRY(dr_node_fail(&w->doc, m->figures[k].node,
@@ -68,7 +75,7 @@ done:
 /* The model where it is, and its contents; not *known: a dry run, and it is on the net. */
 static dr_status find_input(run *r, bool *known)
 {
-    const pass_kind kind = r->w.passes[0].alternatives[0].def->takes;
+    const pass_kind kind = run_first_pass(r)->takes;
     const flow_spec spec = {.model = r->w.model.path,
                             .adapters = r->w.model.adapter,
                             .output = r->w.output_dir};
@@ -78,8 +85,7 @@ static dr_status find_input(run *r, bool *known)
 
     if (type != NULL && (kind == PASS_MODEL_ONNX) != flow_is_onnx_type(type))
         DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
-                            r->w.passes[0].alternatives[0].def->name, flow_kind_text(kind),
-                            type));
+                            run_first_pass(r)->name, flow_kind_text(kind), type));
     DR_TRY(flow_open_input(&in, &r->arena, &spec, kind));
     DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
     r->input = (run_model){.path = in.path, .adapters = r->w.model.adapter, .kind = kind};
@@ -123,13 +129,15 @@ done:
 /* Each pass on the best model of the one before it. */
 static dr_status pass_by_pass(run *r, run_outcome *out)
 {
+    const wf_flow *all = &r->w.flows[0];
     const run_model *at = &r->input;
     size_t space = 0;
     dr_status st = DR_OK;
 
-    for (size_t p = 0; p < r->w.pass_count; p++) {
-        DR_TRYF(run_candidates(r, out, at, p, 1, r->figure_count > 0), "pass %s",
-                r->w.passes[p].name);
+    for (size_t p = 0; p < all->count; p++) {
+        const wf_flow one = {all->passes + p, 1};
+        DR_TRYF(run_candidates(r, out, at, &one, 1, r->figure_count > 0), "pass %s",
+                all->passes[p]->name);
         at = out->list[out->order[0]].model;
         space += out->space;
     }
@@ -168,8 +176,7 @@ static dr_status run_it(run *r, flow_result *out)
     bool known = false;
     dr_status st = DR_OK;
 
-    DR_TRY(workflow_read(&r->w, r->o->config, r->o->text, r->o->model,
-                         r->o->output));
+    DR_TRY(workflow_read(&r->w, r->o->config, r->o->text, r->o->model, r->o->output));
     if (r->w.log_level >= 0 && !r->o->own_log_level)
         dr_log_level((dr_level)r->w.log_level);
     r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);
@@ -194,7 +201,7 @@ static dr_status run_it(run *r, flow_result *out)
     if (r->w.pass_by_pass)
         DR_TRY(pass_by_pass(r, &outcome));
     else
-        DR_TRY(run_candidates(r, &outcome, &r->input, 0, r->w.pass_count,
+        DR_TRY(run_candidates(r, &outcome, &r->input, r->w.flows, r->w.flow_count,
                               r->figure_count > 0));
     DR_TRY(run_write(r, out, &outcome));
     DR_TRY(run_tell(r, out, &outcome));

@@ -48,6 +48,9 @@ typedef struct {
     double began_s;
 } run;
 
+/* run.c: the first one of all; the other flows' first ones take the same kind of model. */
+const pass_def *run_first_pass(const run *r);
+
 /* ---- measure.c ---- */
 
 /* It needs an ONNX model. */
@@ -111,7 +114,7 @@ DR_MUST_USE dr_status run_judge(run *r, run_value *values, run_model *m, bool ma
 
 /* ---- candidates.c ---- */
 
-/* One way through passes first..first+count, a point of their space. */
+/* One way through the passes of a flow, a point of their space. */
 typedef struct {
     const run_model *model; /* NULL: it failed */
     run_value *values;      /* [figure_count] */
@@ -130,9 +133,9 @@ typedef struct {
 /* Of the candidates; values and slack are in a. */
 search_table run_table(dr_arena *a, const run *r, const run_outcome *o);
 
-/* All candidates of these passes on a model, judged where `judge` says. */
+/* All candidates of these flows on a model, judged where `judge` says. */
 DR_MUST_USE dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
-                                     size_t first, size_t count, bool judge);
+                                     const wf_flow *flows, size_t count, bool judge);
 /* What would be run: points, steps, those in the cache. */
 DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
 

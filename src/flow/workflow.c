@@ -229,8 +229,8 @@ dr_status workflow_read(workflow *w, const char *path, const char *text, const c
     DR_TRY(read_target(w));
     DR_TRY(read_search(w));
     DR_TRY(read_packages(w));
-    DR_TRY(wf_read_passes(w));
     DR_TRY(wf_read_evaluator(w));
+    DR_TRY(wf_read_passes(w));
     DR_TRY(check_search(w));
 done:
     return st;
@@ -239,6 +239,7 @@ done:
 void workflow_release(workflow *w)
 {
     json_decref(w->owned);
+    dr_doc_release(&w->auto_doc);
     dr_doc_release(&w->doc);
     dr_arena_release(&w->arena);
     *w = (workflow){0};

@@ -166,6 +166,22 @@ done:
     return st;
 }
 
+/* At least one item, each a list of names. */
+static dr_status check_flows(const dr_doc *d, const dr_node *n)
+{
+    dr_status st = DR_OK;
+
+    if (!json_is_array(n->value) || n->first == NULL)
+        return expected(d, n, "a list of lists of passes");
+    for (const dr_node *i = n->first; i != NULL; i = i->next) {
+        if (!json_is_array(i->value) || i->first == NULL)
+            DR_TRY(expected(d, i, "a list of passes"));
+        DR_TRY(check_strings(d, i));
+    }
+done:
+    return st;
+}
+
 /* Every item is an object of that kind; lists: or a list of them. */
 static dr_status check_items(const dr_doc *d, const dr_node *n, const wf_object *o,
                              bool lists)
@@ -224,6 +240,8 @@ static dr_status check_value(const dr_doc *d, const dr_node *n, const wf_row *ro
     case WF_MAPS:
         return json_is_object(v) ? check_items(d, n, row->of, row->kind == WF_MAPS)
                                  : expected(d, n, "an object of names");
+    case WF_FLOWS:
+        return check_flows(d, n);
     case WF_NAMED:
         return json_is_object(v) || json_is_array(v)
                    ? check_items(d, n, row->of, false)

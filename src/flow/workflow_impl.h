@@ -29,6 +29,7 @@ typedef enum {
     WF_SOME,   /* an object or a list of them */
     WF_MAP,    /* names to objects */
     WF_MAPS,   /* names to objects or lists of them */
+    WF_FLOWS,  /* a list of lists of names */
     WF_NAMED,  /* a list of objects with names, or a map of them */
     WF_REF,    /* a name, or the object itself */
     WF_SEARCH, /* the object, true or false */
@@ -112,6 +113,12 @@ typedef struct {
     size_t count;
 } wf_pass;
 
+/* Passes, one after the other. */
+typedef struct {
+    const wf_pass *const *passes;
+    size_t count;
+} wf_flow;
+
 typedef struct {
     const char *path, *adapter;
     const char *type; /* NULL: not given */
@@ -171,8 +178,10 @@ typedef struct {
     json_t *owned;  /* array: values that are not the document's */
     const char *id; /* NULL: the file has no name for it */
     wf_model model;
-    const wf_pass *passes;
-    size_t pass_count;
+    dr_doc auto_doc; /* passes that no file has: of auto_optimizer_config */
+    const wf_flow
+        *flows; /* one; several: of pass_flows.  All take the same kind of model */
+    size_t flow_count;
     wf_evaluator evaluator; /* count 0: none */
     bool evaluate_input;
     const char *output_dir, *cache_dir;
@@ -200,6 +209,11 @@ const dr_node *wf_named(const dr_node *all, const char *name);
 DR_MUST_USE dr_status wf_data(data_options *out, workflow *w, const dr_node *n);
 /* workflow_passes.c */
 DR_MUST_USE dr_status wf_read_passes(workflow *w);
+/* One entry of "passes". */
+DR_MUST_USE dr_status wf_read_pass(workflow *w, wf_pass *p, const dr_node *n);
+/* workflow_auto.c: the passes and flows that auto_optimizer_config stands for, as JSON:
+ * {"passes": {...}, "pass_flows": [[...], ...]}; *out is owned by w. */
+DR_MUST_USE dr_status wf_auto_passes(json_t **out, workflow *w, const dr_node *n);
 /* workflow_metrics.c */
 DR_MUST_USE dr_status wf_read_evaluator(workflow *w);
 

@@ -6,10 +6,12 @@
  * candidate of a long search is the first to learn that a value is out of range.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "core/json.h"
+#include "core/log.h"
 #include "flow/workflow_impl.h"
 
 enum { NAMES_MAX = 96, POINTS_TRIED = 1024 };
@@ -320,7 +322,7 @@ done:
     return st;
 }
 
-static dr_status read_pass(workflow *w, wf_pass *p, const dr_node *n)
+dr_status wf_read_pass(workflow *w, wf_pass *p, const dr_node *n)
 {
     bool list = json_is_array(n->value);
     size_t count = list ? json_array_size(n->value) : 1;
@@ -340,50 +342,175 @@ done:
 }
 
 /* Every alternative of a step takes what every one before it gives. */
-static dr_status check_chain(const workflow *w)
+static dr_status check_step(const workflow *w, const wf_flow *f, size_t i)
 {
+    const wf_pass *p = f->passes[i];
+    const pass_def *first = p->alternatives[0].def;
+    const pass_def *before = i > 0 ? f->passes[i - 1]->alternatives[0].def : NULL;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < w->pass_count; i++) {
-        const pass_def *first = w->passes[i].alternatives[0].def;
-        for (size_t k = 0; k < w->passes[i].count; k++) {
-            const wf_alternative *alt = &w->passes[i].alternatives[k];
-            if (alt->def->takes != first->takes || alt->def->gives != first->gives)
-                DR_TRY(dr_node_fail(
-                    &w->doc, alt->node, "%s cannot stand for %s: it takes %s and gives %s",
-                    alt->def->name, first->name, flow_kind_text(alt->def->takes),
-                    flow_kind_text(alt->def->gives)));
-        }
-        if (first->chooses && (i + 1 == w->pass_count || w->pass_by_pass))
-            DR_TRY(dr_node_fail(&w->doc, w->passes[i].alternatives[0].node,
-                                "%s writes nothing: a quantizer comes after it, in one "
-                                "search",
-                                first->name));
-        const pass_def *before = i > 0 ? w->passes[i - 1].alternatives[0].def : NULL;
-        if (before != NULL && before->gives != first->takes)
-            DR_TRY(dr_node_fail(&w->doc, w->passes[i].alternatives[0].node,
-                                "%s takes %s, and %s before it gives %s", first->name,
-                                flow_kind_text(first->takes), before->name,
-                                flow_kind_text(before->gives)));
+    for (size_t k = 0; k < p->count; k++) {
+        const wf_alternative *alt = &p->alternatives[k];
+        if (alt->def->takes != first->takes || alt->def->gives != first->gives)
+            DR_TRY(dr_node_fail(
+                &w->doc, alt->node, "%s cannot stand for %s: it takes %s and gives %s",
+                alt->def->name, first->name, flow_kind_text(alt->def->takes),
+                flow_kind_text(alt->def->gives)));
+    }
+    if (first->chooses && (i + 1 == f->count || w->pass_by_pass))
+        DR_TRY(dr_node_fail(&w->doc, p->alternatives[0].node,
+                            "%s writes nothing: a quantizer comes after it, in one search",
+                            first->name));
+    if (before != NULL && before->gives != first->takes)
+        DR_TRY(dr_node_fail(&w->doc, p->alternatives[0].node,
+                            "%s takes %s, and %s before it gives %s", first->name,
+                            flow_kind_text(first->takes), before->name,
+                            flow_kind_text(before->gives)));
+done:
+    return st;
+}
+
+static dr_status check_flows(const workflow *w)
+{
+    const wf_alternative *one = &w->flows[0].passes[0]->alternatives[0];
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < w->flow_count; i++) {
+        const wf_alternative *other = &w->flows[i].passes[0]->alternatives[0];
+        for (size_t k = 0; k < w->flows[i].count; k++)
+            DR_TRY(check_step(w, &w->flows[i], k));
+        if (other->def->takes != one->def->takes)
+            DR_TRY(dr_node_fail(&w->doc, other->node,
+                                "%s takes %s, and %s, which begins another flow, takes %s",
+                                other->def->name, flow_kind_text(other->def->takes),
+                                one->def->name, flow_kind_text(one->def->takes)));
     }
 done:
     return st;
 }
 
-dr_status wf_read_passes(workflow *w)
+static const wf_pass *pass_named(const wf_pass *passes, size_t count, const char *name)
 {
-    const dr_node *all = dr_node_get(w->doc.top, "passes");
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(passes[i].name, name) == 0)
+            return &passes[i];
+    return NULL;
+}
+
+static dr_status read_flow(const wf_pass **list, const workflow *w, const wf_pass *passes,
+                           size_t count, const dr_node *n)
+{
+    const char *names[NAMES_MAX];
+    size_t have = 0;
+    dr_status st = DR_OK;
+
+    for (const dr_node *i = n->first; i != NULL; i = i->next) {
+        const wf_pass *p = pass_named(passes, count, wf_str(i));
+        for (size_t k = 0; k < count && k < NAMES_MAX; k++)
+            names[k] = passes[k].name;
+        if (p == NULL)
+            DR_TRY(wf_unknown(&w->doc, i, "pass of this file", wf_str(i), names,
+                              count < NAMES_MAX ? count : NAMES_MAX));
+        for (size_t k = 0; k < have; k++)
+            if (list[k] == p)
+                DR_TRY(dr_node_fail(&w->doc, i, "%s is in this flow twice", p->name));
+        list[have++] = p;
+    }
+done:
+    return st;
+}
+
+/* Ways through the passes; n NULL: one, through all in order. */
+static dr_status read_flows(workflow *w, const wf_pass *passes, size_t count,
+                            const dr_node *n)
+{
+    size_t flows = n != NULL ? json_array_size(n->value) : 1;
+    wf_flow *list = dr_arena_alloc(&w->arena, flows, sizeof(*list));
+    const dr_node *at = n != NULL ? n->first : NULL;
+    dr_status st = DR_OK;
+
+    if (flows > 1 && (!w->search || w->pass_by_pass))
+        DR_TRY(dr_node_fail(&w->doc, n, "several flows need a search_strategy%s",
+                            w->search ? " with execution_order joint" : ""));
+    w->flows = list;
+    w->flow_count = flows;
+    for (size_t i = 0; i < flows; i++) {
+        size_t steps = at != NULL ? json_array_size(at->value) : count;
+        const wf_pass **own = dr_arena_alloc(&w->arena, steps + 1, sizeof(*own));
+        for (size_t k = 0; k < steps && at == NULL; k++)
+            own[k] = &passes[k];
+        if (at != NULL)
+            DR_TRY(read_flow(own, w, passes, count, at));
+        list[i] = (wf_flow){own, steps};
+        at = at != NULL ? at->next : NULL;
+    }
+    DR_TRY(check_flows(w));
+done:
+    return st;
+}
+
+static bool is_used(const workflow *w, const wf_pass *p)
+{
+    for (size_t i = 0; i < w->flow_count; i++)
+        for (size_t k = 0; k < w->flows[i].count; k++)
+            if (w->flows[i].passes[k] == p)
+                return true;
+    return false;
+}
+
+static dr_status read_all(workflow *w, const dr_node *all, const dr_node *flows)
+{
     size_t count = json_object_size(all->value), i = 0;
     wf_pass *passes = dr_arena_alloc(&w->arena, count + 1, sizeof(*passes));
     dr_status st = DR_OK;
 
     if (count == 0)
         DR_TRY(dr_node_fail(&w->doc, all, "a workflow has one pass at least"));
-    w->passes = passes;
-    w->pass_count = count;
     for (const dr_node *n = all->first; n != NULL; n = n->next, i++)
-        DR_TRY(read_pass(w, &passes[i], n));
-    DR_TRY(check_chain(w));
+        DR_TRY(wf_read_pass(w, &passes[i], n));
+    DR_TRY(read_flows(w, passes, count, flows));
+    for (i = 0; i < count; i++)
+        if (!is_used(w, &passes[i]))
+            dr_log(DR_WARNING, "%s: the pass %s is in no flow and does not run",
+                   w->doc.name, passes[i].name);
 done:
     return st;
+}
+
+/* Passes that the file stands for: read as a file of their own. */
+static dr_status read_auto(workflow *w, const dr_node *n)
+{
+    const dr_doc file = w->doc;
+    const char *name = dr_arena_printf(&w->arena, "%s (auto_optimizer_config)", file.name);
+    json_t *made = NULL;
+    char *text = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(wf_auto_passes(&made, w, n));
+    text = json_dumps(made, JSON_INDENT(2));
+    DR_TRY(dr_doc_parse(&w->auto_doc, text, strlen(text), name));
+    w->doc = w->auto_doc; /* for messages */
+    st = read_all(w, dr_node_get(w->auto_doc.top, "passes"),
+                  dr_node_get(w->auto_doc.top, "pass_flows"));
+    w->doc = file;
+done:
+    free(text);
+    return st;
+}
+
+dr_status wf_read_passes(workflow *w)
+{
+    const dr_node *all = dr_node_get(w->doc.top, "passes");
+    const dr_node *flows = dr_node_get(w->doc.top, "pass_flows");
+    const dr_node *chosen = dr_node_get(w->doc.top, "auto_optimizer_config");
+
+    if (all != NULL && chosen != NULL)
+        return dr_node_fail(&w->doc, chosen,
+                            "passes are named; auto_optimizer_config is for files without");
+    if (all == NULL && flows != NULL)
+        return dr_node_fail(&w->doc, flows, "flows of passes, and there are no passes");
+    if (all == NULL && chosen == NULL)
+        return dr_node_fail(&w->doc, w->doc.top,
+                            "workflow needs \"passes\" or \"auto_optimizer_config\"");
+    return chosen != NULL ? read_auto(w, chosen) : read_all(w, all, flows);
 }

@@ -324,6 +324,14 @@ static const wf_row cache_rows[] = {
 };
 OBJECT(cache, "cache_config");
 
+static const wf_row automatic_rows[] = {
+    {"opt_level", WF_INT, .help = "there is one: 0"},
+    {"precisions", WF_STRS, .help = "fp32, fp16, int8, int4: what the result may be of"},
+    {"excluded_passes", WF_STRS, .help = "passes that are not tried"},
+    {"disable_auto_optimizer", WF_OFF, .help = "a workflow has one pass at least"},
+};
+OBJECT(automatic, "auto_optimizer_config");
+
 /* They may stand at the top or in "engine". */
 #define ENGINE_ROWS                                                                        \
     {"search_strategy", WF_SEARCH, .of = &strategy,                                        \
@@ -357,11 +365,12 @@ static const wf_row workflow_rows[] = {
     {"systems", WF_MAP, .of = &machine, .help = "machines by name"},
     {"data_configs", WF_NAMED, .of = &data, .help = "data sets by name"},
     {"evaluators", WF_NAMED, .of = &evaluator, .help = "evaluators by name"},
-    {"passes", WF_MAPS, .required = true, .of = &pass_, .help = "steps, in order"},
+    {"passes", WF_MAPS, .of = &pass_, .help = "steps, in order"},
+    {"pass_flows", WF_FLOWS, .help = "several ways through passes, by their names"},
+    {"auto_optimizer_config", WF_OBJECT, .of = &automatic,
+     .help = "passes by device, provider and precision, where none are named"},
     {"engine", WF_OBJECT, .of = &engine, .help = "the keys below, in older files"},
     ENGINE_ROWS,
-    REFUSED("auto_optimizer_config", "name the passes"),
-    REFUSED("pass_flows", "a value in passes may be a list of alternatives"),
     REFUSED("data_root", "name files by their paths"),
     REFUSED("azureml_client", "nothing is run on AzureML"),
     REFUSED("workflow_host", "nothing is run elsewhere"),

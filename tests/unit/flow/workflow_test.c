@@ -102,6 +102,37 @@ static void test_refused(void)
             "systems.s.type: AzureML is not supported: passes run on this machine");
 }
 
+static void test_refused_flows(void)
+{
+#define TWO "passes: {a: {type: Rtn}, b: {type: ModelBuilder}}\n"
+    refused("a.yaml", TWO "pass_flows: [[a], [c]]\nsearch_strategy: true\n",
+            "yaml:2:20: pass_flows[1][0]: no pass of this file is called \"c\"");
+    refused("a.yaml", TWO "pass_flows: [[a], [a, b]]\n",
+            "several flows need a search_strategy");
+    refused("a.yaml", TWO "pass_flows: [[b, a]]\n", "Rtn takes a Hugging Face model, and");
+    refused("a.yaml", TWO "pass_flows: [[a, a]]\n", "a is in this flow twice");
+    refused("a.yaml", TWO "pass_flows: []\n", "expected a list of lists of passes");
+    refused("a.yaml", TWO "pass_flows: [a]\n", "pass_flows[0]: expected a list of passes");
+    refused("a.yaml", "pass_flows: [[a]]\n", "flows of passes, and there are no passes");
+    refused("a.yaml", TWO "auto_optimizer_config: {}\n", "passes are named; auto_opt");
+    refused("a.yaml", "auto_optimizer_config: {opt_level: 1}\n", "there is one level: 0");
+    refused("a.yaml", "auto_optimizer_config: {precisions: [fp32, int9]}\n",
+            "precisions[1]: no precision is called \"int9\"");
+    refused("a.yaml", "auto_optimizer_config: {excluded_passes: ModelBuildr}\n",
+            "did you mean \"ModelBuilder\"?");
+    refused("a.yaml", "auto_optimizer_config: {excluded_passes: ModelBuilder}\n",
+            "no pass makes such a model for cpu on cpu");
+    refused("a.yaml", "auto_optimizer_config: {precisions: fp16}\n",
+            "no pass makes such a model for cpu on cpu");
+    refused("a.yaml", "auto_optimizer_config: {disable_auto_optimizer: true}\n",
+            "disable_auto_optimizer is not supported: a workflow has one pass at least");
+    refused("a.yaml", "auto_optimizer_config: {precisions: [fp32, int4]}\n",
+            "(auto_optimizer_config):");
+    CHECK_TRAIL("several flows need a search_strategy");
+    refused("a.yaml", "auto_optimizer_config: {}\ndata_configs: [{name: a}, {name: b}]\n",
+            "one data set at most");
+}
+
 static void test_refused_metrics(void)
 {
 #define EV(text)                                                                           \
@@ -263,9 +294,8 @@ static void test_schema(void)
     const json_t *rows = json_object_get(j, "properties");
 
     CHECK(json_is_object(json_object_get(rows, "passes")));
-    CHECK(json_object_get(rows, "plot_pareto_frontier") == NULL); /* refused */
-    CHECK_STR(json_string_value(json_array_get(json_object_get(j, "required"), 0)),
-              "passes");
+    CHECK(json_object_get(rows, "plot_pareto_frontier") == NULL);  /* refused */
+    CHECK_EQ_INT(json_array_size(json_object_get(j, "oneOf")), 2); /* passes, or auto */
     json_decref(j);
 }
 
@@ -557,6 +587,7 @@ int main(void)
 {
     test_tools();
     test_refused();
+    test_refused_flows();
     test_refused_metrics();
     test_forms();
     test_training_forms();
