@@ -8,9 +8,14 @@
 #include "core/hash.h"
 
 #include <nettle/sha2.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "core/mem.h"
+#include "core/pool.h"
+
+enum { PART_BYTES = 4 << 20 };
 
 static void to_hex(char *hex, const uint8_t digest[SHA256_DIGEST_SIZE])
 {
@@ -46,6 +51,8 @@ done:
     return st;
 }
 
+/* ---- a checksum ---- */
+
 enum { LANES = 8 };
 
 static uint64_t mix(uint64_t lane, uint64_t word)
@@ -74,4 +81,81 @@ uint64_t dr_checksum(const void *data, size_t n)
     for (int i = 0; i < LANES; i++)
         sum = mix(sum, lane[i]);
     return sum ^ sum >> 32;
+}
+
+/* ---- in parts ---- */
+
+typedef struct {
+    const dr_map *file;
+    uint8_t *digests; /* [parts][SHA256_DIGEST_SIZE]; NULL: sums */
+    uint64_t *sums;   /* [parts] */
+} parts;
+
+static dr_status one_part(void *ctx, size_t i, int worker)
+{
+    const parts *p = ctx;
+    const uint8_t *data = p->file->data + i * PART_BYTES;
+    const size_t left = p->file->size - i * PART_BYTES;
+    const size_t n = left < PART_BYTES ? left : PART_BYTES;
+    struct sha256_ctx c;
+
+    (void)worker;
+    if (p->digests == NULL) {
+        p->sums[i] = dr_checksum(data, n);
+        return DR_OK;
+    }
+    sha256_init(&c);
+    sha256_update(&c, n, data);
+    sha256_digest(&c, SHA256_DIGEST_SIZE, p->digests + i * SHA256_DIGEST_SIZE);
+    return DR_OK;
+}
+
+static size_t part_count(const dr_map *file)
+{
+    return (file->size + PART_BYTES - 1) / PART_BYTES;
+}
+
+static dr_status each_part(parts *p)
+{
+    const size_t count = part_count(p->file);
+    dr_pool *pool = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_pool_open(&pool, count > 1 ? 0 : 1));
+    DR_TRY(dr_pool_run(pool, count, one_part, p));
+done:
+    dr_pool_close(pool);
+    return st;
+}
+
+dr_status dr_sha256_parts(char hex[DR_SHA256_HEX], const char *path)
+{
+    dr_map map = {0};
+    parts p = {&map, NULL, NULL};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_map_open(&map, path));
+    p.digests = dr_calloc(part_count(&map) + 1, SHA256_DIGEST_SIZE);
+    DR_TRY(each_part(&p));
+    dr_sha256(hex, p.digests, part_count(&map) * SHA256_DIGEST_SIZE);
+done:
+    free(p.digests);
+    dr_map_close(&map);
+    return st;
+}
+
+dr_status dr_checksum_parts(uint64_t *sum, const char *path)
+{
+    dr_map map = {0};
+    parts p = {&map, NULL, NULL};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_map_open(&map, path));
+    p.sums = dr_calloc(part_count(&map) + 1, sizeof(*p.sums));
+    DR_TRY(each_part(&p));
+    *sum = dr_checksum(p.sums, part_count(&map) * sizeof(*p.sums));
+done:
+    free(p.sums);
+    dr_map_close(&map);
+    return st;
 }

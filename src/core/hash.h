@@ -14,9 +14,14 @@ enum { DR_SHA256_HEX = 65 };
 void dr_sha256(char hex[DR_SHA256_HEX], const void *data, size_t n);
 /* Of a whole file, read through; DR_EIO names the file. */
 DR_MUST_USE dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path);
+/* Of the SHA-256 of a file's parts of 4 MiB, which all processors take: another value than
+ * the one of the whole file, the same for any number of processors. */
+DR_MUST_USE dr_status dr_sha256_parts(char hex[DR_SHA256_HEX], const char *path);
 
 /* For what was written badly, not for what was changed on purpose.  Two blocks of one size
  * that differ in one aligned word of 8 bytes never have the same. */
 uint64_t dr_checksum(const void *data, size_t n);
+/* Of the checksums of a file's parts, likewise. */
+DR_MUST_USE dr_status dr_checksum_parts(uint64_t *sum, const char *path);
 
 #endif

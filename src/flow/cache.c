@@ -124,7 +124,7 @@ static int64_t nanoseconds(struct timespec t)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* A file's SHA-256, remembered while its size and times are the same. */
+/* A file's SHA-256 in parts, remembered while its size and times are the same. */
 static dr_status content(char hex[DR_SHA256_HEX], const flow_cache *c, const char *path)
 {
     dr_arena a = {0};
@@ -135,7 +135,7 @@ static dr_status content(char hex[DR_SHA256_HEX], const flow_cache *c, const cha
     dr_buf_init(&old, 4096);
     dr_buf_init(&now, 4096);
     if (c->dir == NULL) {
-        st = dr_sha256_file(hex, path);
+        st = dr_sha256_parts(hex, path);
         goto done;
     }
     if (stat(path, &s) != 0)
@@ -151,7 +151,7 @@ static dr_status content(char hex[DR_SHA256_HEX], const flow_cache *c, const cha
         memcpy(hex, old.data + now.len, DR_SHA256_HEX);
         goto done;
     }
-    DR_TRY(dr_sha256_file(hex, path));
+    DR_TRY(dr_sha256_parts(hex, path));
     DR_TRY(dr_buf_adds(&now, hex));
     DR_TRY(dr_write_file(memo, now.data, now.len));
 done:
@@ -210,11 +210,12 @@ done:
 
 /* ---- entries ---- */
 
-/* All files below dir, as {"name", "bytes", "mtime_ns", "sha256"}. */
+/* All files below dir, as {"name", "bytes", "mtime_ns", "checksum"}. */
 static dr_status list_files(json_t *list, const char *dir, const char *below)
 {
-    char **names = NULL, hex[DR_SHA256_HEX];
+    char **names = NULL;
     size_t count = 0;
+    uint64_t sum = 0;
     struct stat s;
     dr_arena a = {0};
     dr_status st = DR_OK;
@@ -227,13 +228,13 @@ static dr_status list_files(json_t *list, const char *dir, const char *below)
             DR_TRY(list_files(list, path, dr_arena_printf(&a, "%s/", name)));
             continue;
         }
-        DR_TRY(dr_sha256_file(hex, path));
+        DR_TRY(dr_checksum_parts(&sum, path));
         if (stat(path, &s) != 0)
             DR_FAIL(DR_EIO, "%s: %s", path, strerror(errno));
-        json_array_append_new(list,
-                              json_pack("{s:s, s:I, s:I, s:s}", "name", name, "bytes",
-                                        (json_int_t)s.st_size, "mtime_ns",
-                                        (json_int_t)nanoseconds(s.st_mtim), "sha256", hex));
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", name, "bytes",
+                                              (json_int_t)s.st_size, "mtime_ns",
+                                              (json_int_t)nanoseconds(s.st_mtim),
+                                              "checksum", (json_int_t)sum));
     }
 done:
     dr_arena_release(&a);

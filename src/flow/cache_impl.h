@@ -3,10 +3,10 @@
  *
  *     DIR/drupe-cache          says what the folder is
  *     DIR/runs/KEY/            a step's result, a folder like any other
- *     DIR/runs/KEY.json        its files with sizes, times and SHA-256: written when the
+ *     DIR/runs/KEY.json        its files with sizes, times and checksums: written when the
  *                              folder is whole, so that without it there is no entry
  *     DIR/evaluations/KEY.json figures of a model
- *     DIR/hashes/DEV-INODE     a file's SHA-256, while size and times are the same
+ *     DIR/hashes/DEV-INODE     a file's SHA-256 in parts, while size and times are the same
  *     DIR/locks/KEY            held while the entry is made or taken away
  *
  * A key is the SHA-256 of everything that decides the bytes: drupe's and the pass's

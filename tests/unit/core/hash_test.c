@@ -40,6 +40,35 @@ static void checksums(void)
     CHECK(dr_checksum(block, N) != first);
 }
 
+/* By hashlib: SHA-256 of the digests of all 4 MiB, of bytes (131 i + (i >> 12)) mod 256. */
+static void in_parts(dr_arena *a)
+{
+    const size_t n = ((size_t)9 << 20) + 3;
+    const char *path = dr_path_join(a, check_tmp(), "parts");
+    unsigned char *data = malloc(n);
+    char hex[DR_SHA256_HEX];
+    uint64_t sum = 0, sums[3];
+
+    for (size_t i = 0; i < n; i++)
+        data[i] = (unsigned char)(i * 131 + (i >> 12));
+    CHECK_OK(dr_write_file(path, data, n));
+    CHECK_OK(dr_sha256_parts(hex, path));
+    CHECK_STR(hex, "f1a5b0eededabb86252595c154d4b2063c59c858f95c4edd851c657f37598f39");
+    CHECK_OK(dr_checksum_parts(&sum, path));
+    for (size_t i = 0; i < 3; i++)
+        sums[i] = dr_checksum(data + (i << 22), i < 2 ? 1 << 22 : n - ((size_t)2 << 22));
+    CHECK(sum == dr_checksum(sums, sizeof(sums)));
+    CHECK_OK(dr_write_file(path, "abc", 3));
+    CHECK_OK(dr_sha256_parts(hex, path));
+    CHECK_STR(hex, "4f8b42c22dd3729b519ba6f68d2da7cc5b2d606d05daed5ad5128cc03e6c6358");
+    CHECK_OK(dr_write_file(path, "", 0));
+    CHECK_OK(dr_sha256_parts(hex, path));
+    CHECK_STR(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK_STATUS(dr_sha256_parts(hex, dr_path_join(a, check_tmp(), "none")), DR_EIO);
+    CHECK_STATUS(dr_checksum_parts(&sum, dr_path_join(a, check_tmp(), "none")), DR_EIO);
+    free(data);
+}
+
 int main(void)
 {
     static const struct {
@@ -74,6 +103,7 @@ int main(void)
     CHECK_TRAIL("none");
     free(million);
     checksums();
+    in_parts(&a);
     dr_arena_release(&a);
     return check_done();
 }
