@@ -55,7 +55,7 @@ dr_status cache_open(flow_cache *c, const char *dir)
     const char *sign = dr_path_join(&a, dir, mark);
     dr_status st = DR_OK;
 
-    c->dir = dir;
+    *c = (flow_cache){.dir = dir};
     if (dr_exists(dir) && !dr_is_file(sign)) {
         DR_TRY(dr_list_dir(&a, dir, &names, &count));
         size_t own = 0;
@@ -99,6 +99,76 @@ dr_status cache_lock(int *fd, const flow_cache *c, const char *key, bool wait)
 done:
     dr_arena_release(&a);
     return st;
+}
+
+/* ---- use ---- */
+
+/* A lock of one byte in DIR/locks/in-use, which a run holds for each entry that it has
+ * found: one descriptor for all of them.  Of two keys with the same byte one keeps the
+ * other. */
+static dr_status lock_byte(bool *busy, int fd, const char *path, const char *key,
+                           short kind)
+{
+    struct flock l = {.l_type = kind, .l_whence = SEEK_SET, .l_len = 1};
+    char digits[16] = "";
+
+    memcpy(digits, key, sizeof(digits) - 1);
+    l.l_start = (off_t)strtoll(digits, NULL, 16);
+    *busy = false;
+    if (fcntl(fd, F_OFD_SETLK, &l) == 0)
+        return DR_OK;
+    *busy = errno == EAGAIN || errno == EACCES;
+    return *busy ? DR_OK : dr_fail(DR_EIO, "%s: %s", path, strerror(errno));
+}
+
+static dr_status open_in_use(int *fd, const char **path, dr_arena *a, const flow_cache *c)
+{
+    *path = path_of(a, c, "locks", "in-use", "");
+    *fd = open(*path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    return *fd < 0 ? dr_fail(DR_EIO, "%s: %s", *path, strerror(errno)) : DR_OK;
+}
+
+dr_status cache_use(flow_cache *c, const char *key)
+{
+    dr_arena a = {0};
+    const char *path = path_of(&a, c, "locks", "in-use", "");
+    bool busy = false;
+    dr_status st = DR_OK;
+
+    if (c->in_use <= 0)
+        DR_TRY(open_in_use(&c->in_use, &path, &a, c));
+    DR_TRY(lock_byte(&busy, c->in_use, path, key, F_RDLCK));
+    while (busy) { /* another key's byte, which is being taken away */
+        (void)usleep(1000);
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(lock_byte(&busy, c->in_use, path, key, F_RDLCK));
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status cache_is_used(bool *used, const flow_cache *c, const char *key)
+{
+    dr_arena a = {0};
+    const char *path = NULL;
+    int fd = -1;
+    dr_status st = DR_OK;
+
+    DR_TRY(open_in_use(&fd, &path, &a, c));
+    DR_TRY(lock_byte(used, fd, path, key, F_WRLCK));
+done:
+    if (fd >= 0)
+        (void)close(fd);
+    dr_arena_release(&a);
+    return st;
+}
+
+void cache_close(flow_cache *c)
+{
+    if (c->in_use > 0)
+        (void)close(c->in_use);
+    *c = (flow_cache){0};
 }
 
 /* ---- contents ---- */
@@ -308,24 +378,6 @@ dr_status cache_keep_figures(const flow_cache *c, const char *key, const json_t 
     dr_arena a = {0};
     dr_status st = dr_json_write(path_of(&a, c, "evaluations", key, ".json"), figures);
 
-    dr_arena_release(&a);
-    return st;
-}
-
-dr_status cache_clear(const flow_cache *c, bool results, bool figures)
-{
-    const bool wanted[] = {results, figures}; /* in the order of folders */
-    dr_arena a = {0};
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < DR_COUNT(wanted); i++) {
-        const char *dir = dr_path_join(&a, c->dir, folders[i]);
-        if (!wanted[i])
-            continue;
-        DR_TRY(dr_remove_tree(dir));
-        DR_TRY(dr_make_dirs(dir));
-    }
-done:
     dr_arena_release(&a);
     return st;
 }

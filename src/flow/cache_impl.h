@@ -8,6 +8,7 @@
  *     DIR/evaluations/KEY.json figures of a model
  *     DIR/hashes/DEV-INODE     a file's SHA-256 in parts, while size and times are the same
  *     DIR/locks/KEY            held while the entry is made or taken away
+ *     DIR/locks/in-use         byte KEY of it is held by every run that has found the entry
  *
  * A key is the SHA-256 of everything that decides the bytes: drupe's and the pass's
  * version, the canonical config, the input's contents or key, the data's contents, the
@@ -23,11 +24,13 @@
 
 typedef struct {
     const char *dir; /* borrowed */
+    int in_use;      /* a descriptor; below 1: none */
 } flow_cache;
 
 /* Makes the folder.  DR_EUSAGE: it is there, holds something and is no cache. */
 DR_MUST_USE dr_status cache_open(flow_cache *c, const char *dir);
-/* Forgets all results, or all figures. */
+void cache_close(flow_cache *c);
+/* Forgets all results, or all figures, but for entries that another process uses. */
 DR_MUST_USE dr_status cache_clear(const flow_cache *c, bool results, bool figures);
 
 /* Of a model's files and its adapters'; c->dir NULL: no hash is remembered. */
@@ -40,6 +43,10 @@ const char *cache_folder(dr_arena *a, const flow_cache *c, const char *key);
 /* Held until the descriptor is closed.  Waits for another process, or does not, and *fd is
  * -1 then. */
 DR_MUST_USE dr_status cache_lock(int *fd, const flow_cache *c, const char *key, bool wait);
+/* The entry, whose lock is held, stays until cache_close: nobody takes it away. */
+DR_MUST_USE dr_status cache_use(flow_cache *c, const char *key);
+/* Whether another process uses the entry, whose lock is held. */
+DR_MUST_USE dr_status cache_is_used(bool *used, const flow_cache *c, const char *key);
 bool cache_has(const flow_cache *c, const char *key);
 /* The folder is whole: from now on it is an entry.  info: what `drupe cache` shows. */
 DR_MUST_USE dr_status cache_seal(const flow_cache *c, const char *key, const json_t *info);

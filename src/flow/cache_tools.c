@@ -3,7 +3,7 @@
  * it is brought below a size.
  *
  * An entry is taken away under its lock: its KEY.json first, so that a kill leaves none.
- * One that another process holds is left alone.
+ * One that another process makes or uses is left alone.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -71,6 +71,32 @@ static void read_entry(entry *e, dr_arena *a, const flow_cache *c, const char *n
     json_decref(j);
 }
 
+static bool is_key(const char *name)
+{
+    return strspn(name, "0123456789abcdef") == DR_SHA256_HEX - 1;
+}
+
+/* Verified under its lock; one that another process makes or takes away is not. */
+static dr_status read_one(entry *list, size_t *count, dr_arena *a, const flow_cache *c,
+                          const char *name, bool verify)
+{
+    char key[DR_SHA256_HEX] = "";
+    int fd = -1;
+    dr_status st = DR_OK;
+
+    memcpy(key, name, sizeof(key) - 1);
+    if (verify)
+        DR_TRY(cache_lock(&fd, c, key, false));
+    list[*count] = (entry){0};
+    read_entry(&list[*count], a, c, name, fd >= 0);
+    if (dr_is_file(dr_arena_printf(a, "%s.json", cache_folder(a, c, key))))
+        (*count)++; /* else it has just gone */
+done:
+    if (fd >= 0)
+        (void)close(fd);
+    return st;
+}
+
 static dr_status read_entries(entry **list, size_t *count, dr_arena *a, const flow_cache *c,
                               bool verify)
 {
@@ -81,23 +107,31 @@ static dr_status read_entries(entry **list, size_t *count, dr_arena *a, const fl
     DR_TRY(dr_list_dir(a, dr_path_join(a, c->dir, "runs"), &names, &n));
     *list = dr_arena_alloc(a, n + 1, sizeof(**list));
     for (size_t i = 0; i < n; i++)
-        if (strlen(names[i]) == DR_SHA256_HEX - 1 + 5 && dr_ends_with(names[i], ".json"))
-            read_entry(&(*list)[(*count)++], a, c, names[i], verify);
+        if (is_key(names[i]) && strcmp(names[i] + DR_SHA256_HEX - 1, ".json") == 0)
+            DR_TRY(read_one(*list, count, a, c, names[i], verify));
 done:
     return st;
 }
 
-/* *gone false: another process holds it. */
-static dr_status take_away(bool *gone, dr_arena *a, const flow_cache *c, const char *key)
+/* *gone false: another process makes or uses it, or it is `broken` no more. */
+static dr_status take_away(bool *gone, dr_arena *a, const flow_cache *c, const char *key,
+                           bool broken)
 {
     const char *dir = cache_folder(a, c, key);
     const char *says = dr_arena_printf(a, "%s.json", dir);
+    entry now = {.broken = true};
+    bool used = false;
     int fd = -1;
     dr_status st = DR_OK;
 
     *gone = false;
     DR_TRY(cache_lock(&fd, c, key, false));
     if (fd < 0)
+        goto done;
+    DR_TRY(cache_is_used(&used, c, key));
+    if (broken) /* it may have been made anew since */
+        read_entry(&now, a, c, dr_arena_printf(a, "%s.json", key), true);
+    if (used || !now.broken)
         goto done;
     if (unlink(says) != 0 && errno != ENOENT)
         DR_FAIL(DR_EIO, "%s: %s", says, strerror(errno));
@@ -107,6 +141,35 @@ static dr_status take_away(bool *gone, dr_arena *a, const flow_cache *c, const c
 done:
     if (fd >= 0)
         (void)close(fd);
+    return st;
+}
+
+dr_status cache_clear(const flow_cache *c, bool results, bool figures)
+{
+    const char *runs = NULL, *kept = NULL;
+    char **names = NULL, key[DR_SHA256_HEX] = "";
+    size_t n = 0;
+    bool gone = false;
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    runs = dr_path_join(&a, c->dir, "runs");
+    kept = dr_path_join(&a, c->dir, "evaluations");
+    if (results)
+        DR_TRY(dr_list_dir(&a, runs, &names, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (!is_key(names[i]) || memcmp(key, names[i], sizeof(key) - 1) == 0)
+            continue; /* KEY, KEY.json, KEY.tmp follow each other */
+        memcpy(key, names[i], sizeof(key) - 1);
+        DR_TRY(take_away(&gone, &a, c, key, false));
+    }
+    n = 0;
+    if (figures)
+        DR_TRY(dr_list_dir(&a, kept, &names, &n));
+    for (size_t i = 0; i < n; i++) /* one by one: others may write there */
+        DR_TRY(dr_remove_tree(dr_path_join(&a, kept, names[i])));
+done:
+    dr_arena_release(&a);
     return st;
 }
 
@@ -132,12 +195,12 @@ static dr_status drop_halves(size_t *count, dr_arena *a, const flow_cache *c)
     DR_TRY(dr_list_dir(a, dr_path_join(a, c->dir, "runs"), &names, &n));
     for (size_t i = 0; i < n; i++) {
         const char *path = dr_arena_printf(a, "%s/runs/%s", c->dir, names[i]);
-        if (!dr_is_dir(path) || strlen(names[i]) < DR_SHA256_HEX - 1)
+        if (!dr_is_dir(path) || !is_key(names[i]))
             continue;
         memcpy(key, names[i], DR_SHA256_HEX - 1);
         if (dr_is_file(dr_arena_printf(a, "%s.json", cache_folder(a, c, key))))
             continue;
-        DR_TRY(take_away(&gone, a, c, key));
+        DR_TRY(take_away(&gone, a, c, key, true));
         *count += gone;
     }
 done:
@@ -186,7 +249,7 @@ static dr_status shrink(flow_result *out, const flow_cache *c, entry *list, size
     for (size_t i = 0; i < *count; i++) {
         bool gone = false;
         if (list[i].broken || (o->max_bytes > 0 && sum > (double)o->max_bytes))
-            DR_TRY(take_away(&gone, &a, c, list[i].key));
+            DR_TRY(take_away(&gone, &a, c, list[i].key, list[i].broken));
         if (!gone) {
             list[kept++] = list[i];
             continue;
@@ -228,6 +291,7 @@ dr_status flow_look_at_cache(flow_result *out, const flow_cache_options *o)
         DR_TRY(shrink(out, &c, list, &count, o));
     DR_TRY(tell(out, list, count));
 done:
+    cache_close(&c);
     dr_arena_release(&a);
     return st;
 }

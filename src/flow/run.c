@@ -217,6 +217,7 @@ dr_status flow_workflow(flow_result *out, const flow_workflow_options *o)
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     st = run_it(&r, out);
+    cache_close(&r.cache);
     json_decref(r.owned);
     workflow_release(&r.w);
     dr_arena_release(&r.arena);

@@ -116,6 +116,7 @@ static dr_status make(run *r, run_model *m, const wf_alternative *alt)
     json_t *info = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(dr_remove_tree(m->path)); /* what a kill left: no entry */
     m->start_s = wall_s();
     dr_log(DR_INFO, "%s on %s", alt->def->name,
            m->parent->parent != NULL ? m->parent->def->name : m->parent->path);
@@ -156,6 +157,7 @@ dr_status run_step_cached(run *r, run_model **out, const run_model *in,
         DR_TRY(make(r, &m, alt));
     else
         dr_log(DR_INFO, "%s: in the cache", alt->def->name);
+    DR_TRY(cache_use(&r->cache, m.id));
     *out = add_model(r, &m);
 done:
     if (lock >= 0)
