@@ -7,11 +7,6 @@
 #include "api/drupe_impl.h"
 #include "pass/pass.h"
 
-static const char *kind_of(pass_kind kind)
-{
-    return kind == PASS_MODEL_HF ? "HfModel" : "ONNXModel";
-}
-
 static const char *type_of(const dr_param *p)
 {
     switch (p->type) {
@@ -70,8 +65,8 @@ static json_t *pass_json(const pass_def *d)
         json_array_append_new(params, param_json(&d->params[i]));
     return json_pack("{s:s, s:i, s:s, s:s, s:s, s:[s], s:b, s:o}", "name", d->name,
                      "version", d->version, "summary", d->summary, "takes",
-                     kind_of(d->takes), "gives", kind_of(d->gives), "devices", "cpu",
-                     "needs_data", d->needs_data, "parameters", params);
+                     pass_kind_type(d->takes), "gives", pass_kind_type(d->gives), "devices",
+                     "cpu", "needs_data", d->needs_data, "parameters", params);
 }
 
 drupe_status drupe_list_passes(drupe_result **out)
@@ -88,8 +83,8 @@ drupe_status drupe_list_passes(drupe_result **out)
     for (size_t i = 0; i < n; i++) {
         const pass_def *d = passes[i];
         json_array_append_new(list, pass_json(d));
-        DR_TRY(dr_buf_addf(&r->text, "%-24s %-9s to %-9s  %s\n", d->name, kind_of(d->takes),
-                           kind_of(d->gives), d->summary));
+        DR_TRY(dr_buf_addf(&r->text, "%-24s %-9s to %-9s  %s\n", d->name,
+                           pass_kind_type(d->takes), pass_kind_type(d->gives), d->summary));
     }
     api_result_seal(r);
 done:

@@ -95,12 +95,11 @@ static json_t *footprint_metrics(const run *r, const run_model *m)
 static json_t *node_json(const run *r, const run_model *m, bool front)
 {
     dr_arena a = {0};
-    const char *type = m->kind == PASS_MODEL_HF ? "HfModel" : "ONNXModel";
     json_t *j = json_pack(
         "{s:s, s:o, s:{s:s, s:{s:s}}, s:o, s:o, s:b, s:o}", "model_id", run_short_id(&a, m),
         "parent_model_id",
         m->parent ? json_string(run_short_id(&a, m->parent)) : json_null(), "model_config",
-        "type", type, "config", "model_path", m->path, "from_pass",
+        "type", pass_kind_type(m->kind), "config", "model_path", m->path, "from_pass",
         m->def ? json_string(m->def->name) : json_null(), "pass_run_config",
         m->config ? json_incref(m->config) : json_null(), "is_pareto_frontier", front,
         "metrics", m->figures ? footprint_metrics(r, m) : json_null());

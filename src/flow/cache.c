@@ -267,6 +267,8 @@ dr_status cache_model_id(char id[DR_SHA256_HEX], const flow_cache *c, const pass
 
     dr_buf_init(&b, LIST_BYTES);
     DR_TRY(add_contents(&b, c, m->path, m->file != NULL ? m->file : "model"));
+    if (m->attributes != NULL)
+        DR_TRY(dr_buf_addf(&b, "attributes %s\n", m->attributes));
     for (size_t i = 0; i < m->adapter_count; i++)
         DR_TRYF(add_contents(&b, c, m->adapters[i].path,
                              m->adapters[i].name ? m->adapters[i].name : "adapter"),

@@ -34,7 +34,10 @@ typedef struct {
 
 const char *flow_kind_text(pass_kind kind)
 {
-    return kind == PASS_MODEL_HF ? "a Hugging Face model" : "an ONNX model";
+    static const char *const texts[] = {"a Hugging Face model", "an ONNX model",
+                                        "an ONNX model in parts"};
+
+    return texts[kind];
 }
 
 void flow_result_release(flow_result *r)
@@ -243,6 +246,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
     }
     DR_TRYF(s->def->run(&job, &made, model), "%s on %s", s->def->name, spec->model);
     made.spent = made.spent != NULL ? made.spent : model->spent;
+    made.attributes = made.attributes != NULL ? made.attributes : model->attributes;
     *model = made;
 done:
     dr_resume_close(resume);
@@ -323,6 +327,7 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
                                      out->adapter_path ? "adapter" : NULL));
     else
         DR_TRY(flow_write_onnx_config(tmp));
+    DR_TRY(flow_write_settings(tmp, made));
     if (spec->save_config)
         DR_TRY(save_workflow(tmp, spec, p));
     DR_TRY(flow_write_footprint(tmp, spec, hash, p->json, p->reads_data));

@@ -27,6 +27,9 @@ DR_MUST_USE dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_sp
 /* A folder's model_config.json: *type and *adapter stay NULL when it says nothing. */
 DR_MUST_USE dr_status flow_read_model_config(dr_arena *a, const char *folder,
                                              const char **type, const char **adapter);
+/* Its model_attributes as JSON; *attributes stays NULL where there are none. */
+DR_MUST_USE dr_status flow_read_attributes(dr_arena *a, const char **attributes,
+                                           const char *folder);
 /* Whether that names an ONNX model. */
 bool flow_is_onnx_type(const char *type);
 /* Whether a model as typed is one; type: what a file calls it, or NULL. */
@@ -89,6 +92,11 @@ DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spe
 
 /* Olive's model_config.json beside an ONNX result in dir/model. */
 DR_MUST_USE dr_status flow_write_onnx_config(const char *dir);
+/* What the model has besides its files, into the model_config.json of dir. */
+DR_MUST_USE dr_status flow_write_settings(const char *dir, const pass_model *m);
+/* The graphs of a folder, split_2.onnx before split_10.onnx; ends with NULL. */
+DR_MUST_USE dr_status flow_list_graphs(dr_arena *a, const char *const **files,
+                                       size_t *count, const char *folder);
 
 /* Which device is meant: "auto" is "cuda" where that can be opened (said in one line) and
  * else "cpu"; ":bf16" behind it, or behind "cuda", wants a GPU.  NULL: "cpu".  to->dev: the

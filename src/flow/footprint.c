@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/json.h"
+#include "core/mem.h"
 #include "flow/flow_impl.h"
 
 enum { WHOLE_BYTES = 1 << 20, SAMPLE_BYTES = 4096, SAMPLES = 64 };
@@ -101,6 +102,8 @@ static dr_status fingerprint(char hex[65], const pass_model *in, const data_opti
 
     dr_buf_init(&b, (size_t)16 << 20);
     DR_TRY(add_path(&b, in->path, "model", times));
+    if (in->attributes != NULL)
+        DR_TRY(dr_buf_addf(&b, "attributes %s\n", in->attributes));
     for (size_t i = 0; i < in->adapter_count; i++) {
         const char *name = in->adapters[i].name;
         const char *label = dr_arena_printf(&arena, "adapter %s", name ? name : "");
@@ -231,6 +234,62 @@ done:
     return st;
 }
 
+/* Digits as numbers, the rest by byte. */
+static int by_number(const void *a, const void *b)
+{
+    static const char digits[] = "0123456789";
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+
+    for (; *x != '\0' && *x == *y && strchr(digits, *x) == NULL; x++)
+        y++;
+    const size_t n = strspn(x, digits), m = strspn(y, digits);
+    return n > 0 && m > 0 && n != m ? (n < m ? -1 : 1) : strcmp(x, y);
+}
+
+dr_status flow_list_graphs(dr_arena *a, const char *const **files, size_t *count,
+                           const char *folder)
+{
+    char **all = NULL;
+    size_t n = 0;
+    dr_status st = DR_OK;
+
+    *count = 0;
+    DR_TRY(dr_list_dir(a, folder, &all, &n));
+    const char **list = dr_arena_alloc(a, n + 1, sizeof(*list));
+    for (size_t i = 0; i < n; i++)
+        if (dr_ends_with(all[i], ".onnx"))
+            list[(*count)++] = all[i];
+    qsort(list, *count, sizeof(*list), by_number);
+    *files = list;
+done:
+    return st;
+}
+
+dr_status flow_write_settings(const char *dir, const pass_model *m)
+{
+    const char *const keys[] = {"model_attributes", "inference_settings"};
+    const char *const texts[] = {m->attributes, m->settings};
+    dr_arena a = {0};
+    const char *path = dr_path_join(&a, dir, "model_config.json");
+    json_t *j = NULL, *value = NULL;
+    dr_status st = DR_OK;
+
+    if (m->attributes == NULL && m->settings == NULL)
+        return DR_OK;
+    DR_TRY(dr_json_read(&j, path));
+    for (size_t i = 0; i < DR_COUNT(keys); i++) {
+        if (texts[i] == NULL)
+            continue;
+        DR_TRY(dr_json_parse(&value, texts[i], strlen(texts[i]), keys[i]));
+        json_object_set_new(json_object_get(j, "config"), keys[i], value);
+    }
+    DR_TRY(dr_json_write(path, j));
+done:
+    json_decref(j);
+    dr_arena_release(&a);
+    return st;
+}
+
 static json_t *onnx_config(const char *file)
 {
     return json_pack("{s:s, s:{s:s, s:s}}", "type", "ONNXModel", "config", "model_path",
@@ -242,17 +301,19 @@ static json_t *onnx_config(const char *file)
 static dr_status composite(json_t **out, dr_arena *a, const char *model)
 {
     json_t *parts = json_array(), *names = json_array();
-    char **files = NULL;
+    const char *const *files = NULL;
     size_t count = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(dr_list_dir(a, model, &files, &count));
+    DR_TRY(flow_list_graphs(a, &files, &count, model));
     for (size_t i = 0; i < count; i++) {
-        const char *dot = strrchr(files[i], '.');
-        if (dot == NULL || strcmp(dot, ".onnx") != 0)
-            continue;
+        const size_t word = strcspn(files[i], "_."), all = strcspn(files[i], ".");
+        bool alike = false; /* split_0, split_1: by their whole names */
+        for (size_t k = 0; k < count; k++)
+            alike = alike || (k != i && strncmp(files[k], files[i], word) == 0 &&
+                              strcspn(files[k], "_.") == word);
         json_array_append_new(parts, onnx_config(dr_arena_printf(a, "model/%s", files[i])));
-        json_array_append_new(names, json_stringn(files[i], strcspn(files[i], "_.")));
+        json_array_append_new(names, json_stringn(files[i], alike ? all : word));
     }
     if (json_array_size(parts) == 1)
         *out = json_incref(json_array_get(parts, 0));

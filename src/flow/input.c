@@ -95,6 +95,27 @@ done:
     return st;
 }
 
+dr_status flow_read_attributes(dr_arena *a, const char **attributes, const char *folder)
+{
+    const char *path = dr_path_join(a, folder, "model_config.json");
+    json_t *j = NULL;
+    char *text = NULL;
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(path))
+        return DR_OK;
+    DR_TRY(dr_json_read(&j, path));
+    const json_t *found = dr_json_get(dr_json_get(j, "config"), "model_attributes");
+    if (json_object_size(found) > 0)
+        text = json_dumps(found, JSON_COMPACT | JSON_SORT_KEYS);
+    if (text != NULL)
+        *attributes = dr_arena_strdup(a, text);
+done:
+    free(text);
+    json_decref(j);
+    return st;
+}
+
 static bool is_peft(dr_arena *a, const char *folder)
 {
     return dr_is_file(dr_path_join(a, folder, "adapter_config.json"));
@@ -232,15 +253,31 @@ done:
     return st;
 }
 
-dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
-                          pass_kind kind)
+/* A folder with several graphs, or that of an earlier result. */
+static dr_status open_parts(pass_model *in, dr_arena *a, const char *model)
+{
+    const char *inside = dr_path_join(a, model, "model");
+    const char *folder = dr_is_dir(inside) ? inside : model;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    *in = (pass_model){.kind = PASS_MODEL_PARTS, .path = folder, .name = model};
+    if (!dr_is_dir(folder))
+        DR_FAIL(DR_EUSAGE, "%s: no such folder", model);
+    DR_TRY(flow_list_graphs(a, &in->parts, &count, folder));
+    if (count < 2)
+        DR_FAIL(DR_EUSAGE, "%s: a model in parts has two graphs at least, found %zu",
+                folder, count);
+done:
+    return st;
+}
+
+static dr_status open_hf(pass_model *in, dr_arena *a, const flow_spec *spec)
 {
     const char **names = NULL, **paths = NULL, *type = NULL, *own = NULL;
     size_t n = 0;
     dr_status st = DR_OK;
 
-    if (kind == PASS_MODEL_ONNX)
-        return open_onnx(in, a, spec->model);
     if (dr_is_dir(spec->model))
         DR_TRY(flow_read_model_config(a, spec->model, &type, &own));
     if (is_onnx(a, spec->model, type))
@@ -262,6 +299,22 @@ dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
                        .name = spec->model,
                        .adapters = list,
                        .adapter_count = n};
+done:
+    return st;
+}
+
+dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
+                          pass_kind kind)
+{
+    dr_status st = DR_OK;
+
+    if (kind == PASS_MODEL_HF)
+        DR_TRY(open_hf(in, a, spec));
+    else if (kind == PASS_MODEL_ONNX)
+        DR_TRY(open_onnx(in, a, spec->model));
+    else
+        DR_TRY(open_parts(in, a, spec->model));
+    DR_TRY(flow_read_attributes(a, &in->attributes, spec->model));
 done:
     return st;
 }

@@ -83,13 +83,13 @@ static dr_status find_input(run *r, bool *known)
     pass_model in = {0};
     dr_status st = DR_OK;
 
-    if (type != NULL && (kind == PASS_MODEL_ONNX) != flow_is_onnx_type(type))
+    if (type != NULL && (kind != PASS_MODEL_HF) != flow_is_onnx_type(type))
         DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
                             run_first_pass(r)->name, flow_kind_text(kind), type));
     DR_TRY(flow_open_input(&in, &r->arena, &spec, kind));
     DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
     r->input = (run_model){.path = in.path, .adapters = r->w.model.adapter, .kind = kind};
-    *known = kind == PASS_MODEL_ONNX || dr_exists(in.path) || !r->o->dry_run;
+    *known = kind != PASS_MODEL_HF || dr_exists(in.path) || !r->o->dry_run;
     if (!*known)
         goto done;
     if (kind == PASS_MODEL_HF)
@@ -99,7 +99,7 @@ static dr_status find_input(run *r, bool *known)
     r->input.path = in.path;
     if (kind == PASS_MODEL_ONNX && in.file != NULL)
         r->input.path = dr_path_join(&r->arena, in.path, in.file);
-    else if (kind == PASS_MODEL_ONNX || dr_is_dir(r->w.model.path))
+    else if (kind != PASS_MODEL_HF || dr_is_dir(r->w.model.path))
         r->input.path = r->w.model.path; /* an earlier result keeps its model_config */
 done:
     return st;

@@ -100,8 +100,7 @@ dr_status flow_workflow_json(json_t **out, const flow_spec *spec, const flow_pla
         reads_data && (d->data_name != NULL || d->max_seq_len > 0 || d->max_samples > 0 ||
                        d->strategy != DATA_JOIN || d->random_seed > 0 || d->self_written);
     json_t *j = json_object(), *passes = json_object(), *pass = NULL;
-    bool onnx = steps[0].def->takes == PASS_MODEL_ONNX;
-    json_t *model = json_pack("{s:s, s:s}", "type", onnx ? "ONNXModel" : "HfModel",
+    json_t *model = json_pack("{s:s, s:s}", "type", pass_kind_type(steps[0].def->takes),
                               "model_path", spec->model);
     dr_arena a = {0};
     dr_status st = DR_OK;

@@ -103,7 +103,7 @@ OBJECT(data, "data_config");
 
 /* ---- models and systems ---- */
 
-static const char *const model_types[] = {"HfModel", "ONNXModel", NULL};
+static const char *const model_types[] = {"HfModel", "ONNXModel", "CompositeModel", NULL};
 static const char *const model_tasks[] = {"text-generation", "text-generation-with-past",
                                           NULL};
 
@@ -117,7 +117,8 @@ static const wf_row load_kwargs_rows[] = {
 OBJECT(load_kwargs, "load_kwargs");
 
 static const wf_row model_rows[] = {
-    {"type", WF_WORD, .words = model_types, .help = "HfModel or ONNXModel"},
+    {"type", WF_WORD, .words = model_types,
+     .help = "HfModel, ONNXModel, or CompositeModel: a folder of graphs"},
     {"model_path", WF_STR, .required = true,
      .help = "folder, GGUF file, hub id, or an earlier result"},
     {"onnx_file_name", WF_STR, .help = "the graph's file in the folder"},
@@ -125,6 +126,8 @@ static const wf_row model_rows[] = {
     {"task", WF_WORD, .words = model_tasks, .help = "what the model does"},
     {"load_kwargs", WF_OBJECT, .of = &load_kwargs,
      .help = "how transformers would load it"},
+    REFUSED("model_components", "name their folder in model_path"),
+    REFUSED("model_component_names", "they are the files' names"),
     REFUSED("io_config", "inputs and outputs follow from the model"),
     REFUSED("model_attributes", "they follow from the model"),
     REFUSED("generative", "every supported model is one"),

@@ -128,6 +128,8 @@ static dr_status write_model(onnx_builder *b, const char *dir, dr_pool *pool)
     DR_TRY(onnx_build_decoder(b));
     DR_TRY(onnx_choose_check(b));
     DR_TRY(onnx_data_finish(&b->data, &r->data_bytes));
+    if (b->o->splits != NULL)
+        onnx_graph_meta(&b->g, "split_assignments", b->o->splits);
     DR_TRY(onnx_graph_write(&b->g, graph, DATA_NAME, &r->graph_bytes));
     r->nodes = b->g.nodes.count;
     r->initializers = b->g.inits.count;

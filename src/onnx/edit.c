@@ -167,6 +167,22 @@ static size_t find_file(const onnx_edit *e, const char *name)
     return i;
 }
 
+void onnx_edit_add_file(onnx_edit *e, const char *name)
+{
+    if (find_file(e, name) < e->file_count)
+        return;
+    const char **files = dr_arena_alloc(&e->arena, e->file_count + 1, sizeof(*files));
+    dr_map *maps = dr_arena_alloc(&e->arena, e->file_count + 1, sizeof(*maps));
+    if (e->file_count > 0) {
+        memcpy(files, e->files, e->file_count * sizeof(*files));
+        memcpy(maps, e->maps, e->file_count * sizeof(*maps));
+    }
+    files[e->file_count] = dr_arena_strdup(&e->arena, name);
+    e->files = files;
+    e->maps = maps;
+    e->file_count++;
+}
+
 static dr_status list_files(onnx_edit *e)
 {
     const Onnx__GraphProto *g = e->graph;

@@ -59,6 +59,8 @@ float onnx_edit_float(const struct Onnx__NodeProto *n, const char *name, float o
 
 /* The initializer, or the constant, that a value is; NULL: it is computed. */
 const struct Onnx__TensorProto *onnx_edit_constant(const onnx_edit *e, const char *name);
+/* One more external file, which lies where the others do. */
+void onnx_edit_add_file(onnx_edit *e, const char *name);
 /* A view of a tensor's values, wherever they lie; data in the arena or in a mapping.
  * DR_EFORMAT: fewer bytes than its shape asks for; DR_EUNSUPPORTED: its type. */
 DR_MUST_USE dr_status onnx_edit_values(onnx_edit *e, dr_tensor *out,
@@ -129,6 +131,18 @@ bool onnx_edit_bypass(onnx_edit *e, struct Onnx__NodeProto *n, const char *by);
 void onnx_edit_drop_dead(onnx_edit *e);
 /* Of nodes that do the same with the same, one is left. */
 void onnx_edit_join_doubles(onnx_edit *e);
+/* Which node gives a value, by name. */
+typedef struct {
+    const char *name;
+    size_t node; /* its place in the graph */
+} onnx_made;
+typedef struct {
+    onnx_made *list; /* arena, sorted */
+    size_t count;
+} onnx_makers;
+/* DR_EFORMAT: two nodes give one. */
+DR_MUST_USE dr_status onnx_edit_makers(const onnx_edit *e, dr_arena *a, onnx_makers *out);
+const onnx_made *onnx_maker_of(const onnx_makers *m, const char *name); /* NULL: none */
 /* Nodes before those that read them, else in the order they have. */
 DR_MUST_USE dr_status onnx_edit_sort(onnx_edit *e);
 /* The last node of that name; NULL: none. */

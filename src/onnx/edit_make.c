@@ -421,19 +421,44 @@ void onnx_edit_drop_dead(onnx_edit *e)
 
 /* ---- order ---- */
 
-typedef struct {
-    const char *name;
-    size_t node;
-} made;
-
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const made *)a)->name, ((const made *)b)->name);
+    return strcmp(((const onnx_made *)a)->name, ((const onnx_made *)b)->name);
+}
+
+dr_status onnx_edit_makers(const onnx_edit *e, dr_arena *a, onnx_makers *out)
+{
+    const Onnx__GraphProto *g = e->graph;
+    size_t outputs = 0;
+
+    for (size_t i = 0; i < g->n_node; i++)
+        outputs += g->node[i]->n_output;
+    *out = (onnx_makers){dr_arena_alloc(a, outputs + 1, sizeof(*out->list)), 0};
+    for (size_t i = 0; i < g->n_node; i++) {
+        for (size_t k = 0; k < g->node[i]->n_output; k++) {
+            if (onnx_text(g->node[i]->output[k])[0] != '\0')
+                out->list[out->count++] = (onnx_made){g->node[i]->output[k], i};
+        }
+    }
+    qsort(out->list, out->count, sizeof(*out->list), by_name);
+    for (size_t i = 1; i < out->count; i++) {
+        if (strcmp(out->list[i - 1].name, out->list[i].name) == 0)
+            return dr_fail(DR_EFORMAT, "%s: two nodes give %s", e->path, out->list[i].name);
+    }
+    return DR_OK;
+}
+
+const onnx_made *onnx_maker_of(const onnx_makers *m, const char *name)
+{
+    const onnx_made key = {name, 0};
+
+    if (m->count == 0 || name == NULL || *name == '\0')
+        return NULL;
+    return bsearch(&key, m->list, m->count, sizeof(*m->list), by_name);
 }
 
 typedef struct {
-    made *list; /* sorted */
-    size_t count;
+    onnx_makers makers;
     Onnx__NodeProto **in, **out;
     unsigned char *state; /* 1: its makers are looked at, 2: placed */
     size_t placed;
@@ -448,9 +473,7 @@ static bool push_makers(sorting *s, const Onnx__GraphProto *within)
     for (size_t i = 0; i < within->n_node; i++) {
         const Onnx__NodeProto *n = within->node[i];
         for (size_t k = 0; k < n->n_input; k++) {
-            made key = {onnx_text(n->input[k]), 0}, *m = NULL;
-            if (s->count > 0 && key.name[0] != '\0')
-                m = bsearch(&key, s->list, s->count, sizeof(*s->list), by_name);
+            const onnx_made *m = onnx_maker_of(&s->makers, n->input[k]);
             if (m == NULL || s->state[m->node] != 0)
                 continue;
             s->stack[s->depth++] = m->node;
@@ -491,29 +514,17 @@ dr_status onnx_edit_sort(onnx_edit *e)
 {
     Onnx__GraphProto *g = e->graph;
     sorting s = {.in = g->node};
-    size_t outputs = 0;
+    dr_status st = DR_OK;
 
-    for (size_t i = 0; i < g->n_node; i++)
-        outputs += g->node[i]->n_output;
-    s.list = dr_arena_alloc(&e->arena, outputs + 1, sizeof(*s.list));
+    DR_TRY(onnx_edit_makers(e, &e->arena, &s.makers));
     s.out = onnx_edit_list(&e->arena, g->node, g->n_node);
     s.state = dr_arena_alloc(&e->arena, g->n_node + 1, 1);
     s.stack = dr_arena_alloc(&e->arena, g->n_node + 1, sizeof(*s.stack));
-    for (size_t i = 0; i < g->n_node; i++) {
-        for (size_t k = 0; k < g->node[i]->n_output; k++) {
-            if (onnx_text(g->node[i]->output[k])[0] != '\0')
-                s.list[s.count++] = (made){g->node[i]->output[k], i};
-        }
-    }
-    qsort(s.list, s.count, sizeof(*s.list), by_name);
-    for (size_t i = 1; i < s.count; i++) {
-        if (strcmp(s.list[i - 1].name, s.list[i].name) == 0)
-            return dr_fail(DR_EFORMAT, "%s: two nodes give %s", e->path, s.list[i].name);
-    }
     for (size_t i = 0; i < g->n_node; i++)
         place_from(&s, i);
     g->node = s.out;
-    return DR_OK;
+done:
+    return st;
 }
 
 /* ---- what is said of values and versions ---- */
@@ -648,6 +659,12 @@ done:
     if (st != DR_OK)
         free(e);
     return st;
+}
+
+void onnx_rewrite_name(onnx_edit *e, const char *file)
+{
+    e->out = dr_path_join(&e->arena, dr_path_dir(&e->arena, e->out), file);
+    e->new_data = dr_arena_printf(&e->arena, "%s.data", e->out);
 }
 
 dr_status onnx_rewrite_save(onnx_edit *e)

@@ -104,6 +104,7 @@ typedef struct {
     const onnx_named_adapter *adapters;
     size_t adapter_count;
     const onnx_adapter_form *adapter_form; /* NULL: floats of the graph's type */
+    const char *splits; /* "model.layers.0=0;...", for SplitModel; NULL: none */
 } onnx_options;
 
 typedef struct {

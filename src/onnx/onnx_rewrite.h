@@ -31,6 +31,7 @@ DR_MUST_USE dr_status onnx_rewrite_open(onnx_edit **out, const char *model,
                                         const char *dir);
 DR_MUST_USE dr_status onnx_rewrite_save(onnx_edit *e);
 void onnx_rewrite_close(onnx_edit *e);
+void onnx_rewrite_name(onnx_edit *e, const char *file); /* instead of model.onnx */
 /* External file i that the saved model still needs beside it; NULL: no more. */
 const char *onnx_rewrite_file(const onnx_edit *e, size_t i);
 const char *onnx_rewrite_path(const onnx_edit *e); /* of the model that was opened */
@@ -73,6 +74,7 @@ void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size
 DR_MUST_USE dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs);
 
 void onnx_set_metadata(onnx_edit *e, const char *key, const char *value);
+const char *onnx_metadata(const onnx_edit *e, const char *key); /* NULL: none */
 void onnx_set_graph_name(onnx_edit *e, const char *name);
 
 /* ---- structure (rewrite_tidy.c, rewrite_opset.c) ---- */
@@ -93,6 +95,50 @@ DR_MUST_USE dr_status onnx_raise_opset(onnx_edit *e, int64_t version);
 DR_MUST_USE dr_status onnx_surgery(onnx_edit *e, const json_t *surgeon, const char *where);
 /* Names of all surgeons, ends with NULL. */
 const char *const *onnx_surgeons(void);
+
+/* ---- several graphs (split_graph.c, compose_graph.c) ---- */
+
+/* Parts of modules, by their names in nodes' names: "model.layers.0" is part 0. */
+typedef struct {
+    const char *module;
+    size_t part;
+} onnx_assignment;
+typedef struct {
+    onnx_assignment *list; /* arena */
+    size_t count, parts;   /* parts: 1 more than the largest one */
+} onnx_parts;
+/* "NAME=0;NAME2=1".  DR_EUSAGE: no such list, a name twice; what: whose. */
+DR_MUST_USE dr_status onnx_parts_parse(onnx_parts *out, dr_arena *a, const char *text,
+                                       const char *what);
+/* The values between parts of which e does not say how large they are; names in a. */
+DR_MUST_USE dr_status onnx_parts_unknown(onnx_edit *e, const onnx_parts *s, dr_arena *a,
+                                         const char *const **names, size_t *count);
+/* What somebody else says of a value. */
+typedef struct {
+    const char *name;
+    size_t rank;
+    int64_t dims[8]; /* -1: any */
+} onnx_described;
+/*
+ * Leaves what belongs to one part: nodes of its modules, and of those that are of no module
+ * the ones after them, or, before all of them, the ones that they need.  No node is in an
+ * earlier part than what it reads; constants, and DequantizeLinear, are in every part that
+ * reads them.  Values between parts become inputs and outputs, as e or `more` says.
+ * *empty: nothing is left.
+ */
+DR_MUST_USE dr_status onnx_keep_part(onnx_edit *e, const onnx_parts *s, size_t part,
+                                     const onnx_described *more, size_t count,
+                                     bool *empty);
+
+/*
+ * parts[0] becomes all of them, one after the other: an input has the output of that name
+ * before it, and outputs that are read so are none any more.  What two parts have (inputs,
+ * weights, nodes) is there once.  All stay open until parts[0] is saved, and their external
+ * files lie in one folder.
+ * DR_EUSAGE: names that meet and are of other types, sizes or values; an output twice, or
+ * one that an earlier part reads.
+ */
+DR_MUST_USE dr_status onnx_compose(onnx_edit *const *parts, size_t count);
 
 /* ---- weights (rewrite_blocks.c, rewrite_int8.c, rewrite_qdq.c) ---- */
 

@@ -260,6 +260,16 @@ void onnx_set_metadata(onnx_edit *e, const char *key, const char *value)
     m->metadata_props[m->n_metadata_props++] = p;
 }
 
+const char *onnx_metadata(const onnx_edit *e, const char *key)
+{
+    const Onnx__ModelProto *m = e->model;
+
+    for (size_t i = 0; i < m->n_metadata_props; i++)
+        if (strcmp(onnx_text(m->metadata_props[i]->key), key) == 0)
+            return onnx_text(m->metadata_props[i]->value);
+    return NULL;
+}
+
 void onnx_set_graph_name(onnx_edit *e, const char *name)
 {
     e->graph->name = dr_arena_strdup(&e->arena, name);

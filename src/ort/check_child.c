@@ -159,8 +159,47 @@ static dr_status check_finite(const ort_value *v, const char *path)
     return DR_OK;
 }
 
+/* Values of parts that have been run; everything in the arena. */
+typedef struct {
+    dr_arena *a;
+    ort_value *list;
+    size_t count;
+} part_values;
+
+static const ort_value *find_value(const part_values *v, const char *name)
+{
+    for (size_t i = 0; v != NULL && i < v->count; i++)
+        if (strcmp(v->list[i].name, name) == 0)
+            return &v->list[i];
+    return NULL;
+}
+
+static dr_status keep_values(part_values *v, const ort_value *outputs,
+                             const char *const *names, size_t count)
+{
+    ort_value *more = dr_arena_alloc(v->a, v->count + count + 1, sizeof(*more));
+    dr_status st = DR_OK;
+
+    if (v->count > 0)
+        memcpy(more, v->list, v->count * sizeof(*more));
+    v->list = more;
+    for (size_t i = 0; i < count; i++) {
+        ort_value *to = &more[v->count];
+        *to = outputs[i];
+        to->owner = NULL;
+        to->name = dr_arena_strdup(v->a, names[i]);
+        DR_TRY(dr_arena_big(v->a, &to->data, to->bytes, 1, names[i]));
+        if (to->bytes > 0)
+            memcpy(to->data, outputs[i].data, to->bytes);
+        v->count++;
+    }
+done:
+    return st;
+}
+
+/* kept: gets what comes out; NULL: nobody does. */
 static dr_status run_once(dr_arena *a, ort_session *s, const ort_value *inputs,
-                          size_t input_count, const char *path)
+                          size_t input_count, const char *path, part_values *kept)
 {
     const size_t count = ort_session_output_count(s);
     const char **names = dr_arena_alloc(a, count + 1, sizeof(*names));
@@ -172,37 +211,58 @@ static dr_status run_once(dr_arena *a, ort_session *s, const ort_value *inputs,
     DR_TRY(ort_session_run(s, inputs, input_count, names, outputs, count));
     for (size_t i = 0; i < count; i++)
         DR_TRY(check_finite(&outputs[i], path));
+    if (kept != NULL)
+        DR_TRY(keep_values(kept, outputs, names, count));
 done:
     ort_values_release(outputs, count);
     return st;
 }
 
-static dr_status check_session(const ort_check_request *q)
+/* file: in the folder.  Inputs are what parts before gave (NULL: none were), or dummies. */
+static dr_status check_graph(const ort_check_request *q, const char *file,
+                             part_values *given)
 {
     dr_arena a = {0};
     ort_session *s = NULL;
     ort_value *inputs = NULL, declared = {0};
     size_t count = 0;
     bool optional = false;
-    const char *path =
-        dr_path_join(&a, q->dir, q->model_file ? q->model_file : "model.onnx");
+    const char *path = dr_path_join(&a, q->dir, file);
     dr_status st = DR_OK;
 
     DR_TRYF(ort_session_open(&s, path, 0, true), "loading the model");
     inputs = dr_arena_alloc(&a, ort_session_input_count(s) + 1, sizeof(*inputs));
     for (size_t i = 0; i < ort_session_input_count(s); i++) {
         DR_TRY(ort_session_input(s, i, &declared, &optional));
-        if (!optional)
+        const ort_value *before = find_value(given, declared.name);
+        if (before != NULL)
+            inputs[count++] = *before;
+        else if (!optional)
             DR_TRY(make_dummy(&a, &inputs[count++], s, i));
     }
-    DR_TRYF(run_once(&a, s, inputs, count, path), "running without an adapter");
+    DR_TRYF(run_once(&a, s, inputs, count, path, given), "running without an adapter");
     for (size_t i = 0; i < q->adapter_count; i++) {
-        const char *file = q->adapter_files[i];
-        DR_TRY(ort_session_adapter(s, dr_path_join(&a, q->dir, file)));
-        DR_TRYF(run_once(&a, s, inputs, count, path), "running with %s", file);
+        const char *adapter = q->adapter_files[i];
+        DR_TRY(ort_session_adapter(s, dr_path_join(&a, q->dir, adapter)));
+        DR_TRYF(run_once(&a, s, inputs, count, path, NULL), "running with %s", adapter);
     }
 done:
     ort_session_close(s);
+    dr_arena_release(&a);
+    return st;
+}
+
+static dr_status check_session(const ort_check_request *q)
+{
+    dr_arena a = {0};
+    part_values given = {.a = &a};
+    dr_status st = DR_OK;
+
+    if (q->parts == NULL)
+        return check_graph(q, q->model_file ? q->model_file : "model.onnx", NULL);
+    for (size_t i = 0; q->parts[i] != NULL; i++)
+        DR_TRY(check_graph(q, q->parts[i], &given));
+done:
     dr_arena_release(&a);
     return st;
 }

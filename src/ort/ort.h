@@ -233,6 +233,8 @@ typedef struct {
     const char *dir;
     bool genai;
     const char *model_file;           /* inside dir, without genai; NULL: "model.onnx" */
+    const char *const *parts; /* or several, one after the other, each value by its name;
+                                 ends with NULL; NULL: one */
     const char *const *adapter_files; /* names inside dir */
     size_t adapter_count;
     const char *const *texts;  /* probe texts */

@@ -10,6 +10,7 @@
 #include "pass/builder_impl.h"
 #include "pass/export_impl.h"
 #include "pass/shared_impl.h"
+#include "pass/splits_impl.h"
 
 enum { MARGIN_BYTES = 16 << 20 }; /* the graph, side files, buffers */
 
@@ -108,6 +109,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                 head->path, in->name);
     if (!packed && o.precision == ONNX_INT4 && o.mix == ONNX_MIX_LAYERS)
         dr_log(DR_INFO, "the head and the layers that matter most have 8 bits");
+    DR_TRY(pass_read_splits(&o.splits, job->arena, in->attributes));
     o.adapters = named;
     o.adapter_count = in->adapter_count;
     o.adapter_form = c->adapter_precision >= 0 ? &form : NULL;

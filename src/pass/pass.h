@@ -20,7 +20,9 @@
 #include "core/status.h"
 #include "data/data.h"
 
-typedef enum { PASS_MODEL_HF, PASS_MODEL_ONNX } pass_kind;
+/* PARTS: several graphs, which are run one after the other. */
+typedef enum { PASS_MODEL_HF, PASS_MODEL_ONNX, PASS_MODEL_PARTS } pass_kind;
+const char *pass_kind_type(pass_kind kind); /* Olive's: "HfModel", "CompositeModel" */
 
 typedef struct {
     const char *name; /* "travel"; NULL: the user gave none */
@@ -38,12 +40,16 @@ typedef struct {
 /* A model between passes.  Strings live in the job's arena or longer. */
 typedef struct {
     pass_kind kind;
-    const char *path; /* HF: folder or .gguf; ONNX: folder */
-    const char *file; /* ONNX: the graph's file in it; NULL: model.onnx */
-    const char *name; /* as the user typed it, for messages */
+    const char *path;         /* HF: folder or .gguf; ONNX, PARTS: folder */
+    const char *file;         /* ONNX: the graph's file in it; NULL: model.onnx */
+    const char *const *parts; /* PARTS: the graphs' files in it, in order; ends with NULL */
+    const char *name;         /* as the user typed it, for messages */
     const pass_adapter *adapters;
     size_t adapter_count;
     const pass_mix_choice *mix; /* for a quantizer; NULL: its own */
+    /* Olive's model_attributes, which later models have too unless a pass sets its own, and
+     * inference_settings, which are this one's; JSON objects, NULL: none. */
+    const char *attributes, *settings;
     const char *spent; /* a folder that is of no use once this is committed, or NULL */
 } pass_model;
 

@@ -15,6 +15,13 @@ static const pass_def *const passes[] = {
 #undef PASS
 };
 
+const char *pass_kind_type(pass_kind kind)
+{
+    static const char *const types[] = {"HfModel", "ONNXModel", "CompositeModel"};
+
+    return types[kind];
+}
+
 const pass_def *pass_find(const char *name)
 {
     for (size_t i = 0; i < DR_COUNT(passes); i++) {

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "pass/export_impl.h"
 #include "pass/optimized_impl.h"
+#include "pass/parts_impl.h"
 #include "pass/shared_impl.h"
 
 dr_status pass_external_validate(const void *config, const unsigned char *given)
@@ -97,10 +98,12 @@ done:
     return st;
 }
 
-static dr_status check(const pass_job *job, const char *dir)
+/* parts end with NULL; NULL: what GenAI runs, else model.onnx. */
+static dr_status check(const pass_job *job, const char *dir, const char *const *parts)
 {
     const bool genai = dr_is_file(dr_path_join(job->arena, dir, "genai_config.json"));
-    const ort_check_request request = {.dir = dir, .genai = genai};
+    const ort_check_request request = {
+        .dir = dir, .genai = genai && parts == NULL, .parts = parts};
     ort_check_result result = {0};
     dr_status st = DR_OK;
 
@@ -110,6 +113,11 @@ static dr_status check(const pass_job *job, const char *dir)
     DR_TRY(pass_tell_check(job, &result));
 done:
     return st;
+}
+
+dr_status pass_check_parts(const pass_job *job, const char *dir, const char *const *parts)
+{
+    return check(job, dir, parts);
 }
 
 const char *pass_graph_path(const pass_job *job, const pass_model *in)
@@ -131,6 +139,18 @@ static const char *const *files_of(const onnx_edit *e, dr_arena *a)
     return files;
 }
 
+dr_status pass_place_external(const pass_job *job, const char *dir, const char *graph,
+                              const onnx_edit *e)
+{
+    const char *from = dr_path_dir(job->arena, graph);
+    dr_status st = DR_OK;
+
+    for (const char *const *f = files_of(e, job->arena); *f != NULL; f++)
+        DR_TRYF(place(job, dir, from, *f), "placing external weights");
+done:
+    return st;
+}
+
 /* graph: where it lies with its weights; in: whose settings come along. */
 static dr_status rewrite_graph(const pass_job *job, pass_model *out, const pass_model *in,
                                const char *graph, pass_rewrite_fn change)
@@ -145,9 +165,7 @@ static dr_status rewrite_graph(const pass_job *job, pass_model *out, const pass_
     before = onnx_rewrite_nodes(e);
     DR_TRY(change(e, job, in));
     DR_TRY(onnx_rewrite_save(e));
-    const char *from = dr_path_dir(job->arena, graph);
-    for (const char *const *f = files_of(e, job->arena); *f != NULL; f++)
-        DR_TRYF(place(job, dir, from, *f), "placing external weights");
+    DR_TRY(pass_place_external(job, dir, graph, e));
     json_object_set_new(job->report, "changes",
                         json_integer((json_int_t)onnx_rewrite_changes(e)));
     json_object_set_new(job->report, "nodes",
@@ -155,7 +173,7 @@ static dr_status rewrite_graph(const pass_job *job, pass_model *out, const pass_
     DR_TRY(dr_buf_addf(job->text, "graph          %zu changes, %zu nodes (before: %zu)\n",
                        onnx_rewrite_changes(e), onnx_rewrite_nodes(e), before));
     DR_TRY(pass_place_files(job, dir, in->path, NULL));
-    DR_TRY(check(job, dir));
+    DR_TRY(check(job, dir, NULL));
     *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
 done:
     onnx_rewrite_close(e);

@@ -6,7 +6,7 @@
 #include "core/json.h"
 #include "onnx/onnx.h"
 #include "ort/ort.h"
-#include "pass/pass.h"
+#include "pass_fixture.h"
 #include "st_golden.h"
 
 #define REWRITE DRUPE_SOURCE_DIR "/tests/golden/rewrite/"
@@ -19,41 +19,10 @@ static dr_arena arena;
 static dr_status run_pass(const char *name, const json_t *config, const char *from,
                           const char *to)
 {
-    const pass_def *def = pass_find(name);
     const pass_model in = {.kind = PASS_MODEL_ONNX, .path = from, .name = from};
-    pass_model out = {0};
-    dr_buf text;
-    json_t *report = json_object();
-    dr_status st = DR_OK;
+    pass_model out;
 
-    dr_buf_init(&text, 1 << 20);
-    if (def == NULL)
-        DR_FAIL(DR_EUSAGE, "no pass %s", name);
-    void *made = dr_arena_alloc(&arena, 1, def->config_size);
-    unsigned char *given = dr_arena_alloc(&arena, def->params_count, 1);
-    dr_params_defaults(def->params, def->params_count, made);
-    DR_TRY(dr_params_from_json(def->params, def->params_count, made, config, name, given,
-                               &arena));
-    if (def->validate != NULL)
-        DR_TRY(def->validate(made, given));
-    DR_TRY(dr_remove_tree(to));
-    DR_TRY(dr_make_dirs(to));
-    const data_options built_in = {0};
-    const pass_job job = {.def = def,
-                          .data = &built_in,
-                          .config = made,
-                          .given = given,
-                          .out_dir = to,
-                          .final_dir = to,
-                          .threads = 1,
-                          .arena = &arena,
-                          .text = &text,
-                          .report = report};
-    DR_TRY(def->run(&job, &out, &in));
-done:
-    json_decref(report);
-    dr_buf_release(&text);
-    return st;
+    return run_pass_on(&arena, &out, name, config, &in, to);
 }
 
 /* ---- running a graph ---- */
