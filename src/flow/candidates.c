@@ -407,8 +407,14 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
     DR_TRY(ways_of(&w, r, r->w.flows, r->w.flow_count));
     size_t points = search_space_size(&w.space);
     DR_TRY(dr_buf_addf(&out->text, "model          %s\n", r->input.path));
+    json_t *flows = json_array();
+    json_object_set_new(out->report, "flows", flows);
     for (size_t f = 0; f < r->w.flow_count; f++) {
         const wf_flow *flow = &r->w.flows[f];
+        json_t *names = json_array();
+        json_array_append_new(flows, names);
+        for (size_t i = 0; i < flow->count; i++)
+            json_array_append_new(names, json_string(flow->passes[i]->name));
         if (r->w.flow_count > 1)
             DR_TRY(dr_buf_addf(&out->text, "flow           %zu\n", f + 1));
         for (size_t i = 0; i < flow->count; i++)

@@ -52,6 +52,8 @@ dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
     parts = json_pack("{s:s, s:s, s:s, s:i, s:s, s:O, s:O}", "drupe", DRUPE_VERSION,
                       "input", in_id, "pass", alt->def->name, "version", alt->def->version,
                       "isa", r->isa, "config", config, "given", given);
+    if (alt->def->clocked)
+        json_object_set_new(parts, "machine", json_string(r->machine));
     if (alt->def->needs_data) {
         DR_TRY(flow_data_key(&data, &alt->data));
         json_object_set(parts, "data", data);

@@ -10,7 +10,9 @@
  *         int4 on cpu and cuda       OnnxMatMul4Quantizer
  *         fp16 on cuda and dml       OrtMixedPrecision; or the first pass with float16
  *
- * A precision that the provider has none of has no flow, and the same flow is there once.
+ * With a data set OrtSessionParamsTuning comes last, on the CPU, and is a flow of its own
+ * for a graph.  A precision that the provider has none of has no flow, and the same flow is
+ * there once.
  * Without precisions: all four where a figure of accuracy may become worse, else fp32.
  */
 #include <string.h>
@@ -157,6 +159,15 @@ static void keep(const draft *d, json_t *flow, bool possible)
     json_decref(flow);
 }
 
+/* As in Olive: only with data, which it does not need here. */
+static void tune(const draft *d, json_t *flow, bool *possible)
+{
+    static const char last[] = "OrtSessionParamsTuning";
+
+    if (d->data != NULL && strcasecmp(d->provider, "cpu") == 0)
+        step(d, flow, possible, last, last, json_object());
+}
+
 static void build(const draft *d, const char *precision)
 {
     json_t *flow = json_array();
@@ -165,6 +176,7 @@ static void build(const draft *d, const char *precision)
     step(d, flow, &possible, "ModelBuilder",
          dr_arena_printf(d->a, "ModelBuilder_%s", precision),
          json_pack("{s:s}", "precision", precision));
+    tune(d, flow, &possible);
     keep(d, flow, possible);
 }
 
@@ -193,12 +205,24 @@ static void rewrite(const draft *d, const char *precision)
         step(d, flow, &possible, after[i].type, after[i].type, config_of(d, after[i].type));
         half = strcmp(precision, "fp16") == 0;
     }
+    tune(d, flow, &possible);
     keep(d, flow, possible);
     if (!half)
         return;
     flow = json_array();
     step(d, flow, &possible, fusions, "OrtTransformersOptimization_fp16",
          json_pack("{s:b}", "float16", 1));
+    tune(d, flow, &possible);
+    keep(d, flow, possible);
+}
+
+/* The graph as it is, with a session that suits it. */
+static void only_tune(const draft *d)
+{
+    json_t *flow = json_array();
+    bool possible = true;
+
+    tune(d, flow, &possible);
     keep(d, flow, possible);
 }
 
@@ -264,6 +288,8 @@ dr_status wf_auto_passes(json_t **out, workflow *w, const dr_node *n)
         else
             build(&d, *p);
     }
+    if (onnx)
+        only_tune(&d);
     if (json_array_size(d.flows) == 0)
         DR_TRY(dr_node_fail(&w->doc, n, "no pass makes such a model for %s on %s",
                             d.provider, d.device));

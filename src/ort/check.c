@@ -67,6 +67,24 @@ static size_t resident_bytes(void)
     return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+dr_status check_share(void **out, size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    *out = NULL;
+    if (p == MAP_FAILED)
+        return dr_fail(DR_ENOMEM, "no memory to share with a child process: %zu bytes: %s",
+                       bytes, strerror(errno));
+    *out = p;
+    return DR_OK;
+}
+
+void check_unshare(void *p, size_t bytes)
+{
+    if (p != NULL)
+        (void)munmap(p, bytes);
+}
+
 static void write_all(int fd, const void *data, size_t n)
 {
     const char *at = data;

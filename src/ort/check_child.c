@@ -5,9 +5,6 @@
  * adapter and two with each, every logit finite.  Without: one run of the plain session on
  * dummy inputs, again with each adapter, every output finite.
  *
- * Dummy inputs know the names that exporters give to symbolic dims: a batch of 1, a
- * sequence of 4, nothing in the cache; masks and floats are ones, positions count up, other
- * integers are zeros (a valid token).
  */
 #include "ort/check_impl.h"
 
@@ -86,61 +83,6 @@ done:
 }
 
 /* ---- without ---- */
-
-static bool has(const char *text, const char *part)
-{
-    return strstr(text, part) != NULL;
-}
-
-static void fill_ints(ort_value *v, bool count_up, int64_t value)
-{
-    const size_t n = v->bytes / dr_dtype_bytes(v->dtype);
-
-    for (size_t i = 0; i < n; i++) {
-        int64_t x = count_up ? (int64_t)i : value;
-        if (v->dtype == DR_DTYPE_I64)
-            ((int64_t *)v->data)[i] = x;
-        else if (v->dtype == DR_DTYPE_I32)
-            ((int32_t *)v->data)[i] = (int32_t)x;
-        else if (v->dtype == DR_DTYPE_I16)
-            ((int16_t *)v->data)[i] = (int16_t)x;
-        else
-            ((int8_t *)v->data)[i] = (int8_t)x;
-    }
-}
-
-static void fill_floats(ort_value *v)
-{
-    const size_t size = dr_dtype_bytes(v->dtype);
-    const float one = 1.0F;
-    char *at = v->data;
-
-    for (size_t i = 0; i < v->bytes; i += size)
-        dr_from_f32(at + i, &one, v->dtype, 1);
-}
-
-static dr_status make_dummy(dr_arena *a, ort_value *v, const ort_session *s, size_t i)
-{
-    bool optional = false;
-    dr_status st = DR_OK;
-
-    DR_TRY(ort_session_input(s, i, v, &optional));
-    v->bytes = dr_dtype_bytes(v->dtype);
-    for (int d = 0; d < v->ndim; d++) {
-        if (v->dims[d] < 0)
-            v->dims[d] =
-                session_symbol_dim(v->name, session_input_symbol(s, i, d), d, SEQUENCE);
-        if (!dr_mul(&v->bytes, v->bytes, (size_t)v->dims[d]))
-            DR_FAIL(DR_EFORMAT, "input %s: its size overflows", v->name);
-    }
-    DR_TRY(dr_arena_big(a, &v->data, v->bytes, 1, v->name));
-    if (dr_dtype_is_float(v->dtype))
-        fill_floats(v);
-    else
-        fill_ints(v, has(v->name, "position"), has(v->name, "mask"));
-done:
-    return st;
-}
 
 static dr_status check_finite(const ort_value *v, const char *path)
 {
@@ -238,7 +180,7 @@ static dr_status check_graph(const ort_check_request *q, const char *file,
         if (before != NULL)
             inputs[count++] = *before;
         else if (!optional)
-            DR_TRY(make_dummy(&a, &inputs[count++], s, i));
+            DR_TRY(session_dummy(&a, &inputs[count++], s, i, SEQUENCE));
     }
     DR_TRYF(run_once(&a, s, inputs, count, path, given), "running without an adapter");
     for (size_t i = 0; i < q->adapter_count; i++) {

@@ -21,6 +21,10 @@ typedef struct {
 } check_job;
 DR_MUST_USE dr_status check_in_child(ort_check_result *out, const check_job *job);
 
+/* Memory that parent and child share. */
+DR_MUST_USE dr_status check_share(void **out, size_t bytes);
+void check_unshare(void *p, size_t bytes); /* NULL is fine */
+
 /* The same in two steps, for a child that hands over what it finds as it goes. */
 typedef struct {
     pid_t pid; /* 0: it is gone */

@@ -4,33 +4,13 @@
  *
  * What the child finds comes back in memory that parent and child share.
  */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/log.h"
 #include "ort/check_impl.h"
 #include "ort/fixed_impl.h"
-
-static dr_status share(void **out, size_t bytes)
-{
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    *out = NULL;
-    if (p == MAP_FAILED)
-        return dr_fail(DR_ENOMEM, "no memory to share with a child process: %zu bytes: %s",
-                       bytes, strerror(errno));
-    *out = p;
-    return DR_OK;
-}
-
-static void unshare(void *p, size_t bytes)
-{
-    if (p != NULL)
-        (void)munmap(p, bytes);
-}
 
 static check_job child_job(const fixed_job *job)
 {
@@ -48,7 +28,7 @@ dr_status ort_fixed_ranges(float *least, float *largest, const char *const *name
     void *shared = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(share(&shared, bytes));
+    DR_TRY(check_share(&shared, bytes));
     float *found = shared;
     for (size_t i = 0; i < name_count; i++) {
         found[i] = INFINITY;
@@ -74,7 +54,7 @@ dr_status ort_fixed_ranges(float *least, float *largest, const char *const *name
     dr_log(DR_INFO, "%zu values measured on %zu tokens in %.1f s", name_count,
            request->count, result.seconds);
 done:
-    unshare(shared, bytes);
+    check_unshare(shared, bytes);
     return st;
 }
 
@@ -86,7 +66,7 @@ dr_status ort_fixed_compare(ort_fixed_result *out, const ort_fixed_request *requ
     dr_status st = DR_OK;
 
     *out = (ort_fixed_result){0};
-    DR_TRY(share(&shared, sizeof(*out)));
+    DR_TRY(check_share(&shared, sizeof(*out)));
     const fixed_job job = {.request = request, .other = other, .result = shared};
     const check_job child = child_job(&job);
     DR_TRY(check_in_child(&result, &child));
@@ -97,6 +77,6 @@ dr_status ort_fixed_compare(ort_fixed_result *out, const ort_fixed_request *requ
         (void)snprintf(out->why, sizeof(out->why), "%s", result.why);
     }
 done:
-    unshare(shared, sizeof(*out));
+    check_unshare(shared, sizeof(*out));
     return st;
 }

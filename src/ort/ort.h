@@ -54,6 +54,15 @@ typedef struct {
  */
 DR_MUST_USE dr_status ort_session_open(ort_session **out, const char *model_path,
                                        int threads, bool optimize);
+/* How a session runs; start from ORT_SETTINGS_DEFAULTS, which leave it to the runtime. */
+typedef struct {
+    int intra_threads, inter_threads; /* within a node, among nodes; 0: the runtime's */
+    bool parallel;                    /* nodes beside each other */
+    int level;                        /* graph optimizations: 0, 1, 2, 99; -1: all */
+} ort_settings;
+#define ORT_SETTINGS_DEFAULTS ((ort_settings){.level = -1})
+DR_MUST_USE dr_status ort_session_open_set(ort_session **out, const char *model_path,
+                                           const ort_settings *set);
 /*
  * On a provider that comes as a library (plugins.def): *wholly is whether all of the model
  * runs there, or some of it on the CPU.  NULL: the CPU, as above.
@@ -90,6 +99,19 @@ void ort_values_release(ort_value *values, size_t count);
  * dst.data, beside it), with the shapes that it worked out.  DR_EDEVICE as at an open. */
 enum { ORT_LEVEL_NONE = 0, ORT_LEVEL_BASIC = 1, ORT_LEVEL_EXTENDED = 2 };
 DR_MUST_USE dr_status ort_optimize(const char *dst, const char *src, int level);
+
+/*
+ * How long runs take, in a child process, on dummy inputs of so many tokens and an empty
+ * cache.  seconds: [count][2][repeats]: of the defaults, and of list[i], by turns.
+ * DR_EDEVICE: no runtime, or it refuses the model or a setting, or fails.
+ */
+typedef struct {
+    const char *model_path;
+    const ort_settings *list;
+    size_t count;
+    int warmup, repeats, tokens;
+} ort_tune_request;
+DR_MUST_USE dr_status ort_tune(double *seconds, const ort_tune_request *request);
 
 /* ---- generation with a model folder ---- */
 

@@ -129,18 +129,22 @@ done:
 
 /* ---- open and close ---- */
 
-static dr_status make_session(ort_session *s, int threads, bool optimize,
-                              const char *provider, bool strict)
+static dr_status make_session(ort_session *s, const ort_settings *set, const char *provider,
+                              bool strict)
 {
     const ort_api *api = &s->rt.api;
-    const int level = optimize ? ORT_OPTIMIZE_ALL : ORT_OPTIMIZE_NONE;
+    const int level = set->level < 0 ? ORT_OPTIMIZE_ALL : set->level;
     OrtSessionOptions *o = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(ort_result(api, api->CreateSessionOptions(&o), s->path));
     DR_TRY(ort_result(api, api->SetSessionGraphOptimizationLevel(o, level), s->path));
-    if (threads > 0)
-        DR_TRY(ort_result(api, api->SetIntraOpNumThreads(o, threads), s->path));
+    if (set->intra_threads > 0)
+        DR_TRY(ort_result(api, api->SetIntraOpNumThreads(o, set->intra_threads), s->path));
+    if (set->inter_threads > 0)
+        DR_TRY(ort_result(api, api->SetInterOpNumThreads(o, set->inter_threads), s->path));
+    if (set->parallel)
+        DR_TRY(ort_result(api, api->SetSessionExecutionMode(o, 1), s->path));
     if (provider != NULL)
         DR_TRY(plugin_append(&s->rt, o, provider, strict));
     DR_TRY(
@@ -185,26 +189,26 @@ done:
 }
 
 /* All of it on the provider, else what it takes of it. */
-static dr_status make_session_on(ort_session *s, int threads, const char *provider,
-                                 bool *wholly)
+static dr_status make_session_on(ort_session *s, const ort_settings *set,
+                                 const char *provider, bool *wholly)
 {
     dr_status st = DR_OK;
 
     DR_TRY(plugin_register(&s->rt, provider));
-    st = make_session(s, threads, true, provider, true);
+    st = make_session(s, set, provider, true);
     *wholly = st == DR_OK;
     if (st == DR_EDEVICE) {
         dr_log(DR_DEBUG, "%s: not wholly on %s: %s", s->path, provider,
                dr_trail_get()->frames[0].text);
         dr_trail_clear();
-        st = make_session(s, threads, true, provider, false);
+        st = make_session(s, set, provider, false);
     }
 done:
     return st;
 }
 
-static dr_status open_session(ort_session **out, const char *model_path, int threads,
-                              bool optimize, const char *provider, bool *wholly)
+static dr_status open_session(ort_session **out, const char *model_path,
+                              const ort_settings *set, const char *provider, bool *wholly)
 {
     ort_session *s = dr_calloc(1, sizeof(*s));
     const ort_api *api = &s->rt.api;
@@ -216,9 +220,9 @@ static dr_status open_session(ort_session **out, const char *model_path, int thr
         DR_FAIL(DR_EIO, "%s: no such file", model_path);
     DR_TRY(ort_runtime_open(&s->rt));
     if (provider == NULL)
-        DR_TRY(make_session(s, threads, optimize, NULL, false));
+        DR_TRY(make_session(s, set, NULL, false));
     else
-        DR_TRY(make_session_on(s, threads, provider, wholly));
+        DR_TRY(make_session_on(s, set, provider, wholly));
     DR_TRY(ort_result(api, api->CreateCpuMemoryInfo(0, 0, &s->memory), s->path));
     DR_TRY(read_ports(s));
     *out = s;
@@ -231,14 +235,25 @@ done:
 dr_status ort_session_open(ort_session **out, const char *model_path, int threads,
                            bool optimize)
 {
-    return open_session(out, model_path, threads, optimize, NULL, NULL);
+    const ort_settings set = {.intra_threads = threads,
+                              .level = optimize ? ORT_OPTIMIZE_ALL : ORT_OPTIMIZE_NONE};
+
+    return open_session(out, model_path, &set, NULL, NULL);
+}
+
+dr_status ort_session_open_set(ort_session **out, const char *model_path,
+                               const ort_settings *set)
+{
+    return open_session(out, model_path, set, NULL, NULL);
 }
 
 dr_status ort_session_open_on(ort_session **out, const char *model_path, int threads,
                               const char *provider, bool *wholly)
 {
+    const ort_settings set = {.intra_threads = threads, .level = ORT_OPTIMIZE_ALL};
+
     *wholly = true;
-    return open_session(out, model_path, threads, true, provider, wholly);
+    return open_session(out, model_path, &set, provider, wholly);
 }
 
 static void drop_adapter(ort_session *s)

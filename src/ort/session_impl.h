@@ -13,4 +13,8 @@ const char *session_input_symbol(const ort_session *s, size_t i, int d);
  * elsewhere. */
 int64_t session_symbol_dim(const char *input, const char *symbol, int d, int64_t tokens);
 
+/* dummy.c: what input i is fed where it does not matter; data in a. */
+DR_MUST_USE dr_status session_dummy(dr_arena *a, ort_value *v, const ort_session *s,
+                                    size_t i, int64_t tokens);
+
 #endif

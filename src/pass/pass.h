@@ -103,6 +103,7 @@ struct pass_def {
     bool needs_data;
     bool chooses; /* writes nothing: it says something to the quantizer after it */
     bool trains;  /* takes eval and resume */
+    bool clocked; /* what it gives depends on how fast this machine is */
     bool judges;  /* takes evaluate and max_kl, as quantizers do */
     size_t config_size;
     const dr_param *params;

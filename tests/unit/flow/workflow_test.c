@@ -299,6 +299,74 @@ static void test_schema(void)
     json_decref(j);
 }
 
+/* ---- auto_optimizer_config ---- */
+
+#define GRAPH DRUPE_SOURCE_DIR "/tests/golden/rewrite/text"
+
+static bool has_flow(const json_t *flows, const json_t *want)
+{
+    json_t *one;
+    size_t i;
+
+    json_array_foreach((json_t *)(uintptr_t)flows, i, one)
+    {
+        if (json_equal(one, want))
+            return true;
+    }
+    return false;
+}
+
+/* What it stands for is Olive's template (tools/oracle/auto_flows.py). */
+static void check_auto(const json_t *c)
+{
+    const char *text = dr_arena_printf(
+        &arena,
+        "auto_optimizer_config: {precisions: %s}\nsearch_strategy: true\nevaluator: "
+        "{metrics: [{name: s, type: size_on_disk, sub_types: [{name: bytes, priority: "
+        "1}]}]}\ntarget: {type: LocalSystem, accelerators: [{device: %s, "
+        "execution_providers: [%s]}]}\n%s",
+        json_string_value(json_object_get(c, "precision")),
+        json_string_value(json_object_get(c, "device")),
+        json_string_value(json_object_get(c, "provider")),
+        json_is_true(json_object_get(c, "data")) ? "data_configs: [{name: d}]\n" : "");
+    const flow_workflow_options o = {.config = put("auto.yaml", text),
+                                     .model = GRAPH,
+                                     .output = in_tmp(&arena, "auto"),
+                                     .cache_dir = in_tmp(&arena, "cache"),
+                                     .dry_run = true};
+    const json_t *want = json_object_get(c, "flows");
+    flow_result r;
+    json_t *one;
+    size_t i;
+
+    if (CHECK_OK(flow_workflow(&r, &o))) {
+        const json_t *flows = json_object_get(r.report, "flows");
+        CHECK_EQ_INT(json_array_size(flows), json_array_size(want));
+        json_array_foreach(want, i, one)
+        {
+            if (!CHECK(has_flow(flows, one)))
+                (void)printf("  of %s\n", text);
+        }
+    }
+    flow_result_release(&r);
+}
+
+static void test_auto(void)
+{
+    json_t *cases = NULL, *c;
+    size_t i;
+
+    if (!CHECK_OK(
+            dr_json_read(&cases, DRUPE_SOURCE_DIR "/tests/golden/workflows-auto.json")))
+        return;
+    CHECK_EQ_INT(json_array_size(cases), 32);
+    json_array_foreach(cases, i, c)
+    {
+        check_auto(c);
+    }
+    json_decref(cases);
+}
+
 /* ---- runs ---- */
 
 static int64_t reported(const flow_result *r, const char *key)
@@ -589,6 +657,7 @@ int main(void)
     test_refused();
     test_refused_flows();
     test_refused_metrics();
+    test_auto();
     test_forms();
     test_training_forms();
     test_estimates();

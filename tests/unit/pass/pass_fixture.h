@@ -11,6 +11,8 @@
 
 /* Whether results are loaded and run in the runtime, as part of the pass. */
 static bool run_pass_checks;
+/* What programs are told; NULL: it is not kept. */
+static json_t *run_pass_report;
 
 /* On one thread; what is found in out lives in a. */
 static inline dr_status run_pass_on(dr_arena *a, pass_model *out, const char *name,
@@ -20,7 +22,7 @@ static inline dr_status run_pass_on(dr_arena *a, pass_model *out, const char *na
     const pass_def *def = pass_find(name);
     const data_options built_in = {0};
     dr_buf text;
-    json_t *report = json_object();
+    json_t *report = run_pass_report ? json_incref(run_pass_report) : json_object();
     dr_status st = DR_OK;
 
     dr_trail_clear();
