@@ -64,7 +64,7 @@ static const char *const methods[] = {"lora", "qlora", "dora", "loftq",
                                       "loha", "lokr",  NULL};
 static const char *const passes[] = {"LoRA", "QLoRA", "DoRA", "LoftQ", "LoHa", "LoKr"};
 static const char *const inits[] = {"true", "gaussian", "pissa", NULL};
-static const char *const dtypes[] = {"float32", "bfloat16", NULL};
+static const char *const dtypes[] = {"float32", "bfloat16", "int8", NULL};
 static const char *const schedules[] = {"constant",
                                         "linear",
                                         "cosine",
@@ -223,7 +223,8 @@ static const dr_param params[] = {
            .help = "memory to keep to, beside the model's file: 4GB (default: half of what "
                    "is free)"),
     DR_CHOICE(options, torch_dtype, .dflt = "float32", .choices = dtypes,
-              .help = "of the operands of products; bfloat16: on a GPU"),
+              .help = "of the operands of products; bfloat16: on a GPU; int8: on the cpu, "
+                      "products with the base, at twice the speed"),
     CLI_COMPUTE(options),
     CLI_THREADS(options),
     CLI_COMMON(options),

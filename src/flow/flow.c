@@ -178,17 +178,22 @@ done:
     return st;
 }
 
-/* The device that was asked for; with bfloat16 one that rounds operands to it, a GPU. */
+/* The device that was asked for; with bfloat16 one that rounds operands to it, a GPU, with
+ * int8 the cpu. */
 static const char *device_for(dr_arena *a, const plan *p, size_t count, const char *asked)
 {
-    bool rounds = false;
+    bool rounds = false, integers = false;
 
     for (size_t i = 0; i < count; i++) {
         const json_t *config = json_object_get(json_array_get(p->json, i), "config");
         const char *dtype = json_string_value(json_object_get(config, "torch_dtype"));
-        rounds = rounds || (p->steps[i].def->trains && dtype != NULL &&
-                            strcmp(dtype, "bfloat16") == 0);
+        if (!p->steps[i].def->trains || dtype == NULL)
+            continue;
+        rounds = rounds || strcmp(dtype, "bfloat16") == 0;
+        integers = integers || strcmp(dtype, "int8") == 0;
     }
+    if (integers && asked != NULL && strcmp(asked, "auto") == 0)
+        return "cpu";
     if (!rounds || (asked != NULL && strchr(asked, ':') != NULL))
         return asked;
     return dr_arena_printf(a, "%s:bf16", asked != NULL ? asked : "auto");

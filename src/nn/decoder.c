@@ -6,6 +6,8 @@
  * each time it is needed: converting a layer costs about as much as 3 rows of its products,
  * so callers put many rows through a layer once it is loaded.
  *
+ * Integers (nn_decoder_integers) are a layer's block instead of its weights.
+ *
  * In memory of the device's own (nn_decoder_open_there) a layer has two blocks: norms and
  * biases, and weights, in bf16 where that holds all that the file has (or all that the
  * device's products take).
@@ -147,18 +149,26 @@ done:
     return st;
 }
 
-static void plan_memory(nn_decoder *d, size_t keep_bytes)
+/* Bytes of a layer as it is kept. */
+static size_t kept_bytes(const nn_decoder *d)
 {
     const hf_linear *linears = NULL;
-    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float), each = sizeof(float);
 
+    if (d->integers)
+        return nn_layer_packed_bytes(d->c);
     (void)hf_layer_linears(d->m, 0, &linears);
     if (d->mem != NULL &&
         (d->mem->backend->rounds || (d->c->dtype == DR_DTYPE_BF16 && !linears[0].packed)))
-        each = sizeof(uint16_t);
-    d->keep = dr_mul(&layers, d->layer_floats * each, (size_t)d->c->layers) &&
-              layers <= keep_bytes;
-    d->keep_head = head <= (d->keep ? keep_bytes - layers : keep_bytes);
+        return d->layer_floats * sizeof(uint16_t);
+    return d->layer_floats * sizeof(float);
+}
+
+static void plan_memory(nn_decoder *d)
+{
+    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float), keep = d->keep_bytes;
+
+    d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
+    d->keep_head = head <= (d->keep ? keep - layers : keep);
 }
 
 static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
@@ -176,8 +186,9 @@ static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
     DR_TRY(nn_refuse(d->c));
     d->streamed = -1;
     d->layer_floats = place_layer(&measure, d->c, NULL);
-    plan_memory(d, keep_bytes);
-    size_t count = d->keep ? (size_t)d->c->layers : 1;
+    d->keep_bytes = keep_bytes;
+    plan_memory(d);
+    size_t count = (size_t)d->c->layers;
     d->layers = dr_calloc(count, sizeof(*d->layers));
     d->blocks = dr_calloc(count, sizeof(*d->blocks));
     d->weights = dr_calloc(count, sizeof(*d->weights));
@@ -226,7 +237,7 @@ void nn_decoder_close(nn_decoder *d)
 {
     if (d == NULL)
         return;
-    for (size_t i = 0; d->exact != NULL && i < (d->keep ? (size_t)d->c->layers : 1); i++) {
+    for (size_t i = 0; d->exact != NULL && i < (size_t)d->c->layers; i++) {
         nn_mem_free(d->mem, d->blocks[i]);
         nn_mem_free(d->mem, d->weights[i]);
     }
@@ -251,7 +262,9 @@ void nn_decoder_close(nn_decoder *d)
 
 void nn_decoder_integers(nn_decoder *d)
 {
+    DR_BUG_IF(d->streamed != -1);
     d->integers = d->mem == NULL && nn_mem_room(d->dev) == 0;
+    plan_memory(d);
 }
 
 const hf_config *nn_decoder_config(const nn_decoder *d)
@@ -498,6 +511,72 @@ done:
     return st;
 }
 
+/* ---- layers of integers ---- */
+
+size_t nn_layer_packed_bytes(const hf_config *c)
+{
+    size_t bytes = 0;
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(c, s), k = hf_slot_in(c, s);
+        bytes += nn_i8_packed_bytes(n, k) + nn_i8_packed_bytes(k, n);
+    }
+    return bytes;
+}
+
+dr_status nn_layer_pack(nn_device *dev, nn_layer *w, const hf_config *c, float *at,
+                        float *space)
+{
+    dr_status st = DR_OK;
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(c, s), k = hf_slot_in(c, s);
+        float *back = at + nn_i8_packed_bytes(n, k) / sizeof(*at);
+        w->packed[s] = at;
+        w->packed_back[s] = back;
+        if (space != NULL) {
+            DR_TRY(nn_i8_pack(dev, at, w->w[s], n, k));
+            DR_TRY(nn_transpose(dev, space, w->w[s], n, k));
+            DR_TRY(nn_i8_pack(dev, back, space, k, n));
+        }
+        at = back + nn_i8_packed_bytes(k, n) / sizeof(*at);
+    }
+done:
+    return st;
+}
+
+/* Weights become floats on the stage, behind them room to turn one. */
+static dr_status load_integers(nn_decoder *d, size_t at, int layer)
+{
+    nn_layer *w = &d->layers[at], here = {0};
+    nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
+    size_t n = small_parts(small, w, d->c), floats = nn_place(small, n, NULL), widest = 0;
+    size_t packed = nn_layer_packed_bytes(d->c) / sizeof(float);
+    float *stage = NULL;
+    dr_status st = DR_OK;
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t count = hf_slot_out(d->c, s) * hf_slot_in(d->c, s);
+        widest = count > widest ? count : widest;
+    }
+    DR_TRY(nn_stage(d, &stage, d->layer_floats + widest));
+    (void)place_layer(&here, d->c, stage);
+    DR_TRY(load_weights(d, &here, layer));
+    if (d->blocks[at] == NULL)
+        DR_TRY(dr_big_alloc(&d->blocks[at], floats + packed, sizeof(float),
+                            "weights of a layer"));
+    w->index = layer;
+    (void)nn_place(small, n, d->blocks[at]);
+    (void)small_parts(small_here, &here, d->c);
+    DR_TRY(copy_parts(d, small, small_here, n));
+    DR_TRY(nn_layer_pack(d->dev, &here, d->c, (float *)d->blocks[at] + floats,
+                         stage + d->layer_floats));
+    memcpy(w->packed, here.packed, sizeof(w->packed));
+    memcpy(w->packed_back, here.packed_back, sizeof(w->packed_back));
+done:
+    return st;
+}
+
 dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
 {
     dr_status st = DR_OK;
@@ -510,7 +589,9 @@ dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
         return DR_OK;
     }
     d->streamed = -1;
-    DR_TRYF(d->mem != NULL ? load_there(d, at, layer) : load_here(d, at, layer),
+    DR_TRYF(d->mem != NULL ? load_there(d, at, layer)
+            : d->integers  ? load_integers(d, at, layer)
+                           : load_here(d, at, layer),
             "loading layer %d of %d", layer, d->c->layers);
     d->loaded[at] = true;
     d->streamed = layer;

@@ -33,15 +33,16 @@ struct nn_decoder {
     const hf_adapter *merged; /* borrowed; NULL: none */
 
     bool keep;        /* every layer has its own block; else one for all */
-    nn_layer *layers; /* owned: c->layers of them, or one */
+    nn_layer *layers; /* owned: c->layers of them; without keep the first is used */
     void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
     void **weights;   /* owned: with mem, the slots' weights of each of layers */
     bool *loaded;     /* owned: each of layers holds its layer */
     bool *exact;      /* owned: those are bf16, as they are in the file */
     float *stage; /* owned: a layer, rows of the head or embeddings, on the way to mem */
     size_t stage_floats;
-    int streamed; /* without keep: which layer the one block holds; -1: none */
+    int streamed; /* without keep: which layer the first block holds; -1: none */
     size_t layer_floats;
+    size_t keep_bytes;
 
     bool floats; /* weights there are, whatever the file has */
     bool rounds; /* linears, to this grid */

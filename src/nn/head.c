@@ -319,16 +319,17 @@ done:
 static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, float *dx,
                             float grad_scale, float smoothing)
 {
+    const bool rough = d->integers && dx != NULL;
     dr_status st = DR_OK;
 
     DR_TRY(take(d, r, c->x, x));
-    DR_TRY(logits_of(d, c, c->logits, c->x, r->n, false));
+    DR_TRY(logits_of(d, c, c->logits, c->x, r->n, rough));
     DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
                    grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap,
                    smoothing));
     if (dx == NULL)
         return DR_OK;
-    DR_TRY(head_back(d, c, r->n, false));
+    DR_TRY(head_back(d, c, r->n, rough));
     DR_TRY(put(d, r, dx, c->dx));
 done:
     return st;

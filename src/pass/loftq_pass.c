@@ -12,7 +12,7 @@ static const dr_param params[] = {
     DR_INT(pass_lora_config, loftq_iter, .dflt = "1", .search = "[1, 2, 4]", .min = 1,
            .max = 100, .help = "roundings of what the adapter leaves of the weights"),
     PASS_TRAINER_ROWS,
-    DR_REFUSED("compute_dtype", "training is in float32", NULL),
+    DR_REFUSED("compute_dtype", "products are as torch_dtype says", "torch_dtype"),
     PASS_TRAIN_REFUSED,
 };
 

@@ -73,7 +73,7 @@ typedef struct {
     int torch_dtype; /* of pass_train_dtypes; flow chooses the device by it */
 } pass_lora_config;
 extern const char *const pass_quant_types[], *const pass_inits[];
-extern const char *const pass_train_dtypes[]; /* float32, bfloat16 */
+extern const char *const pass_train_dtypes[]; /* float32, bfloat16, int8 */
 
 /* ---- what the Hugging Face Trainer takes beside numbers (trainer_options.c) ---- */
 

@@ -137,6 +137,7 @@ dr_status pass_lora_options(train_options *o, const pass_job *job, const pass_mo
     o->shuffle = c->shuffle;
     o->keep_bytes = (size_t)(job->memory_given ? job->memory_bytes : job->memory_bytes / 2);
     o->strict = job->memory_given;
+    o->integers = strcmp(pass_train_dtypes[c->torch_dtype], "int8") == 0;
     DR_TRY(pass_trainer_options(o, job, c));
     if (in->adapter_count > 1)
         DR_FAIL(DR_EUSAGE, "training starts from one adapter, not from %zu",

@@ -21,7 +21,7 @@ static const dr_param params[] = {
     DR_BOOL(pass_lora_config, save_quant_config, .dflt = "true",
             .help = "model/ is the rounded base; false: the base as it came"),
     PASS_TRAINER_ROWS,
-    DR_REFUSED("compute_dtype", "training is in float32", NULL),
+    DR_REFUSED("compute_dtype", "products are as torch_dtype says", "torch_dtype"),
     PASS_TRAIN_REFUSED,
 };
 

@@ -110,7 +110,8 @@
                .help = "so many checkpoints are kept; 0: all"),                            \
         DR_CHOICE(pass_lora_config, torch_dtype, .dflt = "float32",                        \
                   .choices = pass_train_dtypes,                                            \
-                  .help = "of the operands of products; bfloat16: on a GPU")
+                  .help = "of the operands of products; bfloat16: on a GPU; int8: on the " \
+                          "cpu, products with the base")
 
 #define PASS_TRAIN_REFUSED                                                                 \
     DR_REFUSED("modules_to_save", "modules beside the adapter come later",                 \

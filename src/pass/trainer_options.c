@@ -8,7 +8,7 @@
 #include "core/json.h"
 #include "pass/lora_impl.h"
 
-const char *const pass_train_dtypes[] = {"float32", "bfloat16", NULL};
+const char *const pass_train_dtypes[] = {"float32", "bfloat16", "int8", NULL};
 const char *const pass_trainer_whens[] = {"no", "steps", "epoch", NULL};
 const char *const pass_trainer_metrics[] = {"eval_loss", "loss", NULL};
 

@@ -209,18 +209,6 @@ done:
     return st;
 }
 
-/* Floats of a layer's packs, forwards and backwards. */
-static size_t pack_floats(const hf_config *c)
-{
-    size_t bytes = 0;
-
-    for (hf_slot i = 0; i < HF_SLOT_COUNT; i++) {
-        size_t n = hf_slot_out(c, i), k = hf_slot_in(c, i);
-        bytes += nn_i8_packed_bytes(n, k) + nn_i8_packed_bytes(k, n);
-    }
-    return bytes / sizeof(float);
-}
-
 /* Room for all layers' weights and activations where keep bytes allow, else for one's. */
 static dr_status plan(quant_learner *s, size_t batch, size_t keep, bool integers)
 {
@@ -234,7 +222,8 @@ static dr_status plan(quant_learner *s, size_t batch, size_t keep, bool integers
     s->at_once = s->at_once < batch ? s->at_once : batch;
     const size_t acts = nn_acts_bytes(s->c, s->at_once, t, 0), n = s->at_once * t;
     s->layer_floats = hf_layer_weights(s->c);
-    s->pack_floats = integers && there == 0 ? pack_floats(s->c) : 0;
+    s->pack_floats =
+        integers && there == 0 ? nn_layer_packed_bytes(s->c) / sizeof(float) : 0;
     const size_t each = s->pack_floats > 0 ? s->pack_floats : s->layer_floats;
     bool keep_acts = acts * layers <= keep / 2;
     keep -= keep_acts ? acts * layers : 0;
@@ -380,18 +369,8 @@ static dr_status integer_weights(quant_learner *s, int layer, nn_layer *w)
 
     if (!fresh)
         DR_TRY(float_weights(s, layer, w));
-    for (hf_slot i = 0; i < HF_SLOT_COUNT; i++) {
-        size_t n = hf_slot_out(s->c, i), k = hf_slot_in(s->c, i);
-        float *back = at + nn_i8_packed_bytes(n, k) / sizeof(*at);
-        w->packed[i] = at;
-        w->packed_back[i] = back;
-        if (!fresh) { /* gradients of weights are room here: they come later */
-            DR_TRY(nn_i8_pack(s->dev, at, w->w[i], n, k));
-            DR_TRY(nn_transpose(s->dev, s->dw, w->w[i], n, k));
-            DR_TRY(nn_i8_pack(s->dev, back, s->dw, k, n));
-        }
-        at = back + nn_i8_packed_bytes(k, n) / sizeof(*at);
-    }
+    /* gradients of weights are room here: they come later */
+    DR_TRY(nn_layer_pack(s->dev, w, s->c, at, fresh ? NULL : s->dw));
     s->fresh[layer] = true;
 done:
     return st;

@@ -4,9 +4,10 @@
  * First comes what it cannot do without: the adapter with gradients and moments, one
  * layer's weights and activations, the input of every layer, a chunk of logits.  What is
  * left keeps the activations of as many layers as fit, from the top (a layer whose
- * activations are not kept runs twice: up to a third more work), then the weights as floats
- * (else they are converted for every block).  The file of the model is mapped, not counted:
- * its pages are the system's to take back.  Nothing of this changes a byte of the result.
+ * activations are not kept runs twice: up to a third more work), then the weights, as
+ * floats or integers (else they are converted for every block).  The file of the model is
+ * mapped, not counted: its pages are the system's to take back.  Nothing of this changes a
+ * byte of the result.
  */
 #include "core/log.h"
 #include "train/train_impl.h"
@@ -35,7 +36,7 @@ static size_t layer_bytes(const hf_config *c, size_t seq)
 }
 
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
-                       size_t seq, size_t budget, bool best)
+                       size_t seq, size_t budget, bool best, bool integers)
 {
     size_t layers = (size_t)c->layers, row = seq * (size_t)c->hidden * sizeof(float);
     size_t one = nn_acts_bytes(c, 1, seq, s->max_kept);
@@ -51,5 +52,10 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
     p->bytes = p->least + p->kept * one;
     size_t outer = (size_t)c->vocab * (size_t)c->hidden * sizeof(float);
     size_t all = layers * layer_bytes(c, 0) + outer;
+    if (integers) {
+        outer = nn_i8_packed_bytes((size_t)c->vocab, (size_t)c->hidden) +
+                nn_i8_packed_bytes((size_t)c->hidden, (size_t)c->vocab);
+        all = layers * nn_layer_packed_bytes(c) + outer;
+    }
     p->bytes += all <= left ? all : outer <= left ? outer : 0;
 }

@@ -116,6 +116,9 @@ typedef struct {
     bool shuffle;      /* torch.randperm of each epoch, seeded as the Trainer's */
     size_t keep_bytes; /* memory to use; 0: half of the machine's */
     bool strict;       /* and no more: DR_ENOMEM when it cannot do with that */
+    /* Products with the base are of 8-bit integers (nn_i8.h): of LoRA without DoRA, and on
+     * the cpu; DR_EUSAGE elsewhere. */
+    bool integers;
 
     /* Of TRAIN_STEPS: so many, or below 1 a share of all steps. */
     double logging_steps, eval_steps, save_steps;

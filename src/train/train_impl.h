@@ -137,12 +137,12 @@ void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
 typedef struct {
     size_t least;   /* bytes that it cannot do without */
     size_t kept;    /* layers, from the top, whose activations are kept */
-    size_t weights; /* bytes for weights as floats */
+    size_t weights; /* bytes for weights, unless they are converted for every block */
     size_t bytes;   /* of all that will be used */
 } train_memory;
-/* best: a copy of the parameters, too. */
+/* best: a copy of the parameters, too; integers: weights are such. */
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
-                       size_t seq, size_t budget, bool best);
+                       size_t seq, size_t budget, bool best, bool integers);
 
 /* ---- the trainer ---- */
 

@@ -73,6 +73,23 @@ done:
     return st;
 }
 
+/* What is beside products must not want the weights. */
+static dr_status check_integers(const hf_adapter *a, bool there)
+{
+    static const char *const kinds[] = {"LoRA", "LoHa", "LoKr"};
+    dr_status st = DR_OK;
+
+    if (there) {
+        st = dr_fail(DR_EUSAGE, "torch_dtype int8 is for the cpu");
+        dr_hint("on a GPU the nearest is --torch_dtype bfloat16");
+    } else if (a->dora || a->kind != HF_ADAPTER_LORA) {
+        st = dr_fail(DR_EUSAGE, "torch_dtype int8: %s needs the base's weights as floats",
+                     a->dora ? "DoRA" : kinds[a->kind]);
+        dr_hint("lora, rslora, qlora, loftq and pissa train with it");
+    }
+    return st;
+}
+
 static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
                               const train_blocks *blocks, const train_options *o)
 {
@@ -85,6 +102,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     *t = (trainer){
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
+    if (o->integers)
+        DR_TRY(check_integers(&t->state.adapter, there > 0));
     if (there > 0 && o->teacher == NULL && !t->state.adapter.dora &&
         t->state.adapter.kind == HF_ADAPTER_LORA) {
         t->mem = dev;
@@ -92,7 +111,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         keep = keep > 0 && keep < there ? keep : there / 10 * 9;
     }
     keep = keep > 0 ? keep : default_keep();
-    train_memory_plan(&plan, c, &t->state, seq, keep, best);
+    train_memory_plan(&plan, c, &t->state, seq, keep, best, o->integers);
     if (o->strict && plan.least > keep)
         DR_FAIL(DR_ENOMEM,
                 "memory: %zu MB are needed, %zu MB were given; a shorter "
@@ -118,6 +137,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
     if (o->base_grid != NULL)
         nn_decoder_round(t->dec, o->base_grid);
+    if (o->integers)
+        nn_decoder_integers(t->dec);
     DR_TRY(begin_norms(t));
     DR_TRY(train_delta_open(&t->delta, &t->state, c));
     if (o->teacher != NULL) {

@@ -19,4 +19,7 @@ grep '"device"' auto/drupe.json
 printf '{"text": "the a the b the"}\n' >rows.jsonl
 "$drupe" finetune -m m -d json --data_files rows.jsonl --text_field text --torch_dtype bfloat16 \
     -o none 2>&1
+"$drupe" finetune --method dora -m m -d json --data_files rows.jsonl --text_field text \
+    --max_seq_len 8 --torch_dtype int8 -o none 2>&1
+ls -d none 2>/dev/null
 try quantize -m m --algorithm rtn --compute gpu -o none

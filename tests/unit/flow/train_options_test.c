@@ -55,7 +55,8 @@ static line lines[] = {
     {NULL, "early_stopping_threshold",
      EVERY ", \"eval_steps\": 1, \"max_steps\": 6, \"early_stopping_patience\": 2",
      "\"early_stopping_threshold\": 99", false},
-    {NULL, "torch_dtype", NULL, NULL, false}, /* its other word wants a GPU */
+    {"LoRA", "torch_dtype", "", "\"torch_dtype\": \"int8\"", false},
+    {NULL, "torch_dtype", NULL, NULL, false}, /* not all train by integers */
     {NULL, "init_lora_weights", "", "\"init_lora_weights\": \"pissa\"", false},
     {NULL, "pissa_niter", "\"init_lora_weights\": \"pissa\"", "\"pissa_niter\": 1", false},
     {NULL, "loftq_iter", "", "\"loftq_iter\": 2", false},

@@ -283,7 +283,7 @@ static void test_training_forms(void)
     refused("a.yaml", "passes: {q: {type: LoRA, resume_from_checkpoint: 7}}\n",
             "expected true, or a checkpoint's folder");
     refused("a.yaml", "passes: {q: {type: LoRA, torch_dtype: float16}}\n",
-            "expected float32 or bfloat16");
+            "expected float32, bfloat16 or int8");
     json_decref(config);
     json_decref(j);
 }

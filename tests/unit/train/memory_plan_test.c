@@ -30,7 +30,7 @@ static train_memory plan(size_t budget, bool best)
 {
     train_memory p = {0};
 
-    train_memory_plan(&p, hf_model_config(model), &state, TINY_T, budget, best);
+    train_memory_plan(&p, hf_model_config(model), &state, TINY_T, budget, best, false);
     return p;
 }
 
