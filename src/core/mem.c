@@ -10,8 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/fault.h"
+
+enum { IDLE_BYTES = 1 << 26 }; /* less is not worth its page faults */
 
 bool dr_mul(size_t *out, size_t a, size_t b)
 {
@@ -94,4 +98,19 @@ dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
 void dr_big_free(void *p)
 {
     free(p);
+}
+
+/* Whole pages: what lies beside the block may share its first and last one. */
+void dr_big_idle(void *p, size_t bytes)
+{
+#ifdef MADV_DONTNEED
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t before = (page - (uintptr_t)p % page) % page;
+
+    if (p != NULL && bytes >= IDLE_BYTES)
+        (void)madvise((char *)p + before, (bytes - before) / page * page, MADV_DONTNEED);
+#else
+    (void)p;
+    (void)bytes;
+#endif
 }

@@ -136,6 +136,12 @@ void nn_mem_free(nn_device *dev, void *p)
         dr_big_free(p);
 }
 
+void nn_mem_idle(nn_device *dev, float *p, size_t floats)
+{
+    if (dev == NULL || dev->backend->mem_new == NULL)
+        dr_big_idle(p, floats * sizeof(*p));
+}
+
 dr_status nn_copy(nn_device *dev, void *dst, const void *src, size_t bytes)
 {
     if (dev->backend->copy != NULL)

@@ -32,6 +32,8 @@ DR_MUST_USE dr_status nn_mem_new(nn_device *dev, float **out, size_t floats,
                                  nn_mem_kind kind, const char *what);
 /* p may be NULL; dev is the one of nn_mem_new. */
 void nn_mem_free(nn_device *dev, void *p);
+/* Of the host's memory what p holds is lost, and the system may have it meanwhile. */
+void nn_mem_idle(nn_device *dev, float *p, size_t floats);
 
 /* dst = src, bytes of memory of either kind; a copy from the device waits for it. */
 DR_MUST_USE dr_status nn_copy(nn_device *dev, void *dst, const void *src, size_t bytes);

@@ -18,9 +18,11 @@
  *
  * With o->upstream the original's text runs beside it, slot by slot (upstream.c).
  *
- * Peak memory: x and attention outputs of all tokens, at most KEEP_BYTES more, one slot's
- * weight three times, its Hessian twice.  Products are nn's integer ones: text passes a
- * layer that has been rounded to 4 bits, next to which their 8 are as good as exact.
+ * Peak memory: x and attention outputs of all tokens (or KEEP_BYTES, where that is more),
+ * one slot's weight three times, its Hessian twice; a chunk's activations and the Hessian's
+ * strips are the system's while a slot is solved.  Products are nn's integer ones: text
+ * passes a layer that has been rounded to 4 bits, next to which their 8 are as good as
+ * exact.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +30,7 @@
 #include "core/mem.h"
 #include "quant/gptq_impl.h"
 
-#define KEEP_BYTES       ((size_t)1 << 30)
+#define KEEP_BYTES       ((size_t)1 << 28)
 #define KEEP_BYTES_THERE ((size_t)1 << 33)
 
 typedef struct {
@@ -387,6 +389,7 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(dr_cancelled_check());
     double time = dr_now_s();
     DR_TRY(quant_gram_expand(site->dev, r->full, r->strips, n_in, shrinkage(r, n_in)));
+    nn_mem_idle(r->mem, r->strips, nn_gram_floats(n_in));
     DR_TRY(read_slot(r, layer, slot));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
@@ -555,6 +558,17 @@ done:
     return st;
 }
 
+/* While a slot is solved nothing is in what its text went through. */
+static void idle_chunk(gptq_run *r)
+{
+    const hf_config *c = r->s.cfg;
+    const quant_widest widest = quant_widest_slot(c);
+
+    nn_mem_idle(r->mem, r->h, r->m * (size_t)c->hidden);
+    nn_mem_idle(r->mem, r->wide, r->m * widest.out);
+    nn_mem_idle(r->mem, r->act, r->m * (size_t)c->intermediate);
+}
+
 static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
                           dr_status (*stage)(gptq_run *, size_t, size_t))
 {
@@ -567,6 +581,7 @@ static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
     if (r->mem != NULL) /* so that times are told apart */
         DR_TRY(nn_copy(r->mem, r->scale, r->strips, sizeof(float)));
     quant_tell_time(&time, "text");
+    idle_chunk(r);
     DR_TRY(solve_slot(r, layer, slot));
     quant_tell_time(&time, "solving and writing");
 done:
