@@ -114,6 +114,9 @@ const hf_linear *hf_embed_linear(const hf_model *m);
 /* dst[count][n_in] = rows row0.. of a linear as floats; a packed one is dequantized. */
 DR_MUST_USE dr_status hf_linear_read(const hf_model *m, const hf_linear *l, float *dst,
                                      size_t row0, size_t count);
+/* Its rows as they are in the mapping, [n_out][n_in] of bf16, perhaps unaligned; NULL: they
+ * are stored in another way. */
+const void *hf_linear_bf16(const hf_model *m, const hf_linear *l);
 /* dst[n_out]; zeros when there is no bias. */
 DR_MUST_USE dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst);
 /* A packed linear in drupe's layout; released with dr_qtensor_release. */

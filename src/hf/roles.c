@@ -390,6 +390,16 @@ done:
     return st;
 }
 
+const void *hf_linear_bf16(const hf_model *m, const hf_linear *l)
+{
+    const hf_parts *p = hf_linear_parts(m, l);
+
+    if (p->rows != NULL || l->packed || p->weight->read != hf_read_plain ||
+        p->weight->t.dtype != DR_DTYPE_BF16)
+        return NULL;
+    return p->weight->t.data;
+}
+
 dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst)
 {
     const hf_parts *p = hf_linear_parts(m, l);

@@ -10,7 +10,7 @@ static size_t only(bool has, size_t floats)
 }
 
 static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept,
-                    float *at)
+                    bool lse_apart, float *at)
 {
     const nn_dims s = nn_dims_of(c);
     size_t m = b * t;
@@ -22,7 +22,7 @@ static size_t place(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t l
         {&a->norm1, only(norm1, m * s.d)},
         {&a->qkv, m * s.qkv},
         {&a->attn, m * s.hc},
-        {&a->lse, m * s.h},
+        {&a->lse, only(!lse_apart, m * s.h)},
         {&a->mid, m * s.d},
         {&a->norm2, only(norm2, m * s.d)},
         {&a->gate_up, m * s.gu},
@@ -52,7 +52,18 @@ size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept)
 {
     nn_acts a = {0};
 
-    return place(&a, c, b, t, lora_kept, NULL) * sizeof(float);
+    return place(&a, c, b, t, lora_kept, false, NULL) * sizeof(float);
+}
+
+size_t nn_acts_rounded_bytes(const nn_device *dev, const hf_config *c, size_t b, size_t t,
+                             size_t lora_kept)
+{
+    size_t lse = b * t * (size_t)c->heads * sizeof(float);
+    nn_acts a = {0};
+
+    if (!nn_device_rounds(dev))
+        return nn_acts_bytes(c, b, t, lora_kept);
+    return place(&a, c, b, t, lora_kept, true, NULL) * sizeof(uint16_t) + lse;
 }
 
 dr_status nn_acts_new_there(nn_acts *a, nn_device *dev, const hf_config *c, size_t b,
@@ -61,11 +72,37 @@ dr_status nn_acts_new_there(nn_acts *a, nn_device *dev, const hf_config *c, size
     float *p = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(nn_mem_new(dev, &p, place(a, c, b, t, lora_kept, NULL), NN_MEM_FLOAT,
+    DR_TRY(nn_mem_new(dev, &p, place(a, c, b, t, lora_kept, false, NULL), NN_MEM_FLOAT,
                       "activations of a layer"));
-    (void)place(a, c, b, t, lora_kept, p);
+    (void)place(a, c, b, t, lora_kept, false, p);
+    a->lse_block = NULL;
 done:
     return st;
+}
+
+dr_status nn_acts_new_rounded(nn_acts *a, nn_device *dev, const hf_config *c, size_t b,
+                              size_t t, size_t lora_kept)
+{
+    float *p = NULL;
+    dr_status st = DR_OK;
+
+    if (!nn_device_rounds(dev))
+        return nn_acts_new_there(a, dev, c, b, t, lora_kept);
+    DR_TRY(nn_mem_new(dev, &p, place(a, c, b, t, lora_kept, true, NULL), NN_MEM_BF16,
+                      "activations of a layer"));
+    (void)place(a, c, b, t, lora_kept, true, p);
+    DR_TRY(nn_mem_new(dev, &a->lse_block, b * t * (size_t)c->heads, NN_MEM_FLOAT,
+                      "activations of a layer"));
+    a->lse = a->lse_block;
+done:
+    return st;
+}
+
+void nn_acts_free(nn_acts *a, nn_device *dev)
+{
+    nn_mem_free(dev, a->lse_block);
+    nn_mem_free(dev, a->x);
+    *a = (nn_acts){0};
 }
 
 dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t, size_t lora_kept)

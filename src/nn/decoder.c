@@ -23,7 +23,8 @@ enum {
     LOAD_ELEMENTS = 1 << 18, /* of a weight, converted by one task */
     EMBED_ROWS = 64,
     LOAD_TASKS_MAX = 4096,
-    STREAM_ROWS = 2048 /* activations that go through a layer at once */
+    STREAM_ROWS = 2048, /* activations that go through a layer at once */
+    STORED_PARTS = 16   /* linears of a layer, at most */
 };
 
 nn_dims nn_dims_of(const hf_config *c)
@@ -149,26 +150,62 @@ done:
     return st;
 }
 
-/* Bytes of a layer as it is kept. */
-static size_t kept_bytes(const nn_decoder *d)
+/* Bytes of a weight's value in the memory of mem. */
+static size_t value_bytes(nn_device *mem, const hf_model *m)
 {
     const hf_linear *linears = NULL;
 
+    (void)hf_layer_linears(m, 0, &linears);
+    if (mem == NULL)
+        return sizeof(float);
+    return nn_device_rounds(mem) ||
+                   (hf_model_config(m)->dtype == DR_DTYPE_BF16 && !linears[0].packed)
+               ? sizeof(uint16_t)
+               : sizeof(float);
+}
+
+/* Of the embeddings, where they lie beside the head in mem: bf16, as they are looked up. */
+static size_t table_bytes(nn_device *mem, const hf_model *m)
+{
+    const hf_config *c = hf_model_config(m);
+
+    return nn_device_rounds(mem) && hf_head_linear(m) != NULL
+               ? (size_t)c->vocab * (size_t)c->hidden * sizeof(uint16_t)
+               : 0;
+}
+
+static size_t head_bytes(nn_device *mem, const hf_model *m)
+{
+    const hf_config *c = hf_model_config(m);
+
+    return (size_t)c->vocab * (size_t)c->hidden *
+               (nn_device_rounds(mem) ? sizeof(uint16_t) : sizeof(float)) +
+           table_bytes(mem, m);
+}
+
+/* Bytes of a layer as it is kept. */
+static size_t kept_bytes(const nn_decoder *d)
+{
     if (d->integers)
         return nn_layer_packed_bytes(d->c);
-    (void)hf_layer_linears(d->m, 0, &linears);
-    if (d->mem != NULL &&
-        (d->mem->backend->rounds || (d->c->dtype == DR_DTYPE_BF16 && !linears[0].packed)))
-        return d->layer_floats * sizeof(uint16_t);
-    return d->layer_floats * sizeof(float);
+    return d->layer_floats * value_bytes(d->mem, d->m);
 }
 
 static void plan_memory(nn_decoder *d)
 {
-    size_t layers = 0, head = d->dims.v * d->dims.d * sizeof(float), keep = d->keep_bytes;
+    size_t layers = 0, head = head_bytes(d->mem, d->m), keep = d->keep_bytes;
 
     d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
     d->keep_head = head <= (d->keep ? keep - layers : keep);
+}
+
+size_t nn_decoder_there_bytes(nn_device *dev, const hf_model *m)
+{
+    const hf_config *c = hf_model_config(m);
+    nn_layer measure = {0};
+
+    return place_layer(&measure, c, NULL) * value_bytes(dev, m) * (size_t)c->layers +
+           head_bytes(dev, m);
 }
 
 static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
@@ -252,11 +289,13 @@ void nn_decoder_close(nn_decoder *d)
     free(d->final_bias);
     free(d->head_bias);
     nn_mem_free(d->mem, d->head);
+    nn_mem_free(d->mem, d->table);
     dr_big_free(d->head_packed);
     dr_big_free(d->head_back);
     nn_rope_release(&d->rope);
     nn_rope_release(&d->rope_local);
-    nn_mem_free(d->mem, d->work);
+    nn_mem_free(d->mem, d->work.p);
+    nn_mem_free(d->mem, d->work_rounded.p);
     free(d);
 }
 
@@ -283,21 +322,31 @@ void nn_decoder_documents(nn_decoder *d, const uint32_t *starts, size_t longest)
     d->longest = longest;
 }
 
-dr_status nn_scratch(nn_decoder *d, float **out, size_t floats)
+static dr_status room_of(nn_decoder *d, float **out, nn_work *w, size_t floats,
+                         nn_mem_kind kind)
 {
     dr_status st = DR_OK;
 
-    if (floats > d->work_floats) {
-        nn_mem_free(d->mem, d->work);
-        d->work = NULL;
-        d->work_floats = 0;
-        DR_TRY(
-            nn_mem_new(d->mem, &d->work, floats, NN_MEM_FLOAT, "activations of a layer"));
-        d->work_floats = floats;
+    if (floats > w->floats) {
+        nn_mem_free(d->mem, w->p);
+        *w = (nn_work){0};
+        DR_TRY(nn_mem_new(d->mem, &w->p, floats, kind, "activations of a layer"));
+        w->floats = floats;
     }
-    *out = d->work;
+    *out = w->p;
 done:
     return st;
+}
+
+dr_status nn_scratch(nn_decoder *d, float **out, size_t floats)
+{
+    return room_of(d, out, &d->work, floats, NN_MEM_FLOAT);
+}
+
+dr_status nn_scratch_rounded(nn_decoder *d, float **out, size_t floats)
+{
+    return room_of(d, out, &d->work_rounded, floats,
+                   nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT);
 }
 
 dr_status nn_stage(nn_decoder *d, float **out, size_t floats)
@@ -465,6 +514,75 @@ done:
     return st;
 }
 
+/* The rows of layer's linears as the file has them, if all are bf16 there and nothing is to
+ * be done to them; returns how many, 0: they are not. */
+static size_t stored_parts(const nn_decoder *d, nn_stored *parts, const nn_layer *w,
+                           int layer)
+{
+    const hf_linear *linears = NULL;
+    size_t n = hf_layer_linears(d->m, layer, &linears);
+
+    if (d->floats || d->rounds || d->merged != NULL || n > STORED_PARTS)
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        const hf_linear *l = &linears[i];
+        parts[i].src = hf_linear_bf16(d->m, l);
+        parts[i].count = l->n_out * l->n_in;
+        parts[i].dst = w->w[l->slot] + l->row0 * l->n_in;
+        if (parts[i].src == NULL)
+            return 0;
+    }
+    return n;
+}
+
+/* Norms and biases of a layer, whose weights are there. */
+static dr_status load_small(nn_decoder *d, nn_layer *w, int layer)
+{
+    nn_part parts[SMALL_PARTS], parts_here[SMALL_PARTS];
+    const hf_linear *linears = NULL;
+    nn_layer here = {0};
+    size_t count = hf_layer_linears(d->m, layer, &linears);
+    size_t n = small_parts(parts, w, d->c), floats = nn_place(parts, n, NULL);
+    float *stage = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_stage(d, &stage, floats));
+    (void)small_parts(parts_here, &here, d->c);
+    (void)nn_place(parts_here, n, stage);
+    DR_TRY(load_norms(d, &here, layer));
+    for (size_t i = 0; i < count; i++) {
+        const hf_linear *l = &linears[i];
+        if (here.bias[l->slot] != NULL)
+            DR_TRY(hf_linear_bias(d->m, l, here.bias[l->slot] + l->row0));
+    }
+    DR_TRY(copy_parts(d, parts, parts_here, n));
+done:
+    return st;
+}
+
+/* The layer as the file has it; *done false: it cannot be taken so. */
+static dr_status load_stored(nn_decoder *d, size_t at, int layer, bool *done_)
+{
+    nn_layer *w = &d->layers[at];
+    nn_part small[SMALL_PARTS], weights[HF_SLOT_COUNT];
+    nn_stored parts[STORED_PARTS];
+    size_t n = small_parts(small, w, d->c), count = weight_parts(weights, w, d->c);
+    dr_status st = DR_OK;
+
+    *done_ = d->mem->backend->load != NULL && stored_parts(d, parts, w, layer) > 0;
+    if (!*done_)
+        return DR_OK;
+    DR_TRY(
+        make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL), true));
+    w->index = layer;
+    (void)nn_place(small, n, d->blocks[at]);
+    (void)nn_place(weights, count, d->weights[at]);
+    DR_TRY(load_small(d, w, layer));
+    DR_TRY(d->mem->backend->load(d->mem, parts, stored_parts(d, parts, w, layer)));
+done:
+    return st;
+}
+
 static dr_status load_there(nn_decoder *d, size_t at, int layer)
 {
     const hf_config *c = d->c;
@@ -472,16 +590,19 @@ static dr_status load_there(nn_decoder *d, size_t at, int layer)
     nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
     nn_part weights[HF_SLOT_COUNT], weights_here[HF_SLOT_COUNT];
     size_t n = small_parts(small, w, c), count = weight_parts(weights, w, c);
-    bool exact = !d->floats;
+    bool exact = !d->floats, stored = false;
     float *stage = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(load_stored(d, at, layer, &stored));
+    if (stored)
+        return DR_OK;
     DR_TRY(nn_stage(d, &stage, d->layer_floats));
     (void)place_layer(&here, c, stage);
     DR_TRY(load_weights(d, &here, layer));
     (void)small_parts(small_here, &here, c);
     (void)weight_parts(weights_here, &here, c);
-    for (size_t i = 0; i < count && exact && !d->mem->backend->rounds; i++)
+    for (size_t i = 0; i < count && exact && !nn_device_rounds(d->mem); i++)
         DR_TRY(holds(d, &exact, *weights_here[i].p, weights_here[i].floats));
     DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
                        exact));
@@ -632,20 +753,26 @@ static dr_status embed_task(void *ctx, size_t task, int worker)
     size_t end = (task + 1) * EMBED_ROWS < e->count ? (task + 1) * EMBED_ROWS : e->count;
 
     (void)worker;
-    for (size_t i = task * EMBED_ROWS; i < end; i++) {
-        if (e->ids[i] < 0 || e->ids[i] >= e->d->c->vocab)
-            DR_FAIL(DR_EFORMAT, "token %d is outside of the vocabulary of %d", e->ids[i],
-                    e->d->c->vocab);
+    for (size_t i = task * EMBED_ROWS; i < end; i++)
         DR_TRY(hf_embed_read(e->d->m, e->x + i * e->d->dims.d, (size_t)e->ids[i], 1));
-    }
 done:
     return st;
 }
 
-dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t count)
+static dr_status check_ids(const nn_decoder *d, const int32_t *ids, size_t count)
 {
-    dr_status st = DR_OK;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= d->c->vocab)
+            return dr_fail(DR_EFORMAT, "token %d is outside of the vocabulary of %d",
+                           ids[i], d->c->vocab);
+    return DR_OK;
+}
+
+/* Rows that the host reads, on their way there. */
+static dr_status embed_here(nn_decoder *d, float *x, const int32_t *ids, size_t count)
+{
     embed e = {d, x, ids, count};
+    dr_status st = DR_OK;
 
     if (d->mem != NULL)
         DR_TRY(nn_stage(d, &e.x, count * d->dims.d));
@@ -653,6 +780,21 @@ dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t c
                        embed_task, &e));
     if (d->mem != NULL)
         DR_TRY(nn_copy(d->dev, x, e.x, count * d->dims.d * sizeof(*x)));
+done:
+    return st;
+}
+
+dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids, size_t count)
+{
+    const float *table = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(check_ids(d, ids, count));
+    DR_TRY(nn_embeddings(d, &table));
+    if (table != NULL)
+        DR_TRY(nn_take_rows(d->dev, x, table, ids, count, d->dims.d));
+    else
+        DR_TRY(embed_here(d, x, ids, count));
     if (d->c->embed_scale != 1)
         DR_TRY(nn_scale_cap(d->dev, x, count * d->dims.d, (float)d->c->embed_scale, 0.0f));
 done:
@@ -692,6 +834,6 @@ dr_status nn_decoder_hidden(nn_decoder *d, float *x, const int32_t *ids, size_t 
     for (int layer = 0; layer < d->c->layers; layer++)
         DR_TRY(through_layer(d, layer, x, b, t, step, &acts));
 done:
-    nn_mem_free(d->mem, acts.x);
+    nn_acts_free(&acts, d->mem);
     return st;
 }

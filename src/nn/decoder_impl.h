@@ -23,6 +23,12 @@ typedef struct {
     bool is_long;
 } nn_rope_table;
 
+/* Scratch that grows. */
+typedef struct {
+    float *p; /* owned */
+    size_t floats;
+} nn_work;
+
 struct nn_decoder {
     nn_device *dev;     /* borrowed */
     nn_device *mem;     /* dev: what is owned here lies in its memory; NULL: the host's */
@@ -54,6 +60,7 @@ struct nn_decoder {
     float *final_norm, *final_bias; /* owned [D]; NULL: none */
     float *head_bias;               /* owned [V]; NULL: none */
     float *head;                    /* owned [V][D] when it is kept, else NULL */
+    float *table; /* owned [V][D]: embeddings beside a kept head, in mem, else NULL */
     bool keep_head;
     bool integers; /* of nn_decoder_integers */
     float *head_packed,
@@ -63,8 +70,7 @@ struct nn_decoder {
     const uint32_t *starts; /* borrowed: of nn_decoder_documents */
     size_t longest;
 
-    float *work; /* owned: scratch, grows */
-    size_t work_floats;
+    nn_work work, work_rounded;
 };
 
 nn_dims nn_dims_of(const hf_config *c);
@@ -79,10 +85,17 @@ DR_MUST_USE dr_status nn_refuse(const hf_config *c);
  * nn_scratch. */
 DR_MUST_USE dr_status nn_scratch(nn_decoder *d, float **out, size_t floats);
 
+/* The same, another block: of a layer's activations and their gradients, in bf16 where
+ * d->mem is of a device whose products round to it. */
+DR_MUST_USE dr_status nn_scratch_rounded(nn_decoder *d, float **out, size_t floats);
+
 /* Fills the shape of w's layer for b x t; computes the tables that t tokens need. */
 DR_MUST_USE dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, const nn_layer *w,
                                        size_t b, size_t t);
 void nn_rope_release(nn_rope_table *t);
+
+/* *out = the embeddings [V][D] in d->mem (head.c); NULL: they are not kept there. */
+DR_MUST_USE dr_status nn_embeddings(nn_decoder *d, const float **out);
 
 /* ---- steps of a layer (layer_parts.c) ---- */
 

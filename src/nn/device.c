@@ -108,6 +108,11 @@ bool nn_quant_ops(const nn_device *dev)
 
 /* ---- memory ---- */
 
+bool nn_device_rounds(const nn_device *dev)
+{
+    return dev != NULL && dev->backend->rounds;
+}
+
 size_t nn_mem_room(nn_device *dev)
 {
     return dev != NULL && dev->backend->mem_room != NULL ? dev->backend->mem_room(dev) : 0;

@@ -14,8 +14,17 @@ enum { READ_ROWS = 256, IGNORED = -100 };
 
 /* ---- the weights ---- */
 
+/* The head's linear, or that of the embeddings where they are the head. */
+static const hf_linear *head_of(const nn_decoder *d)
+{
+    const hf_linear *head = hf_head_linear(d->m);
+
+    return head != NULL ? head : hf_embed_linear(d->m);
+}
+
 typedef struct {
     const nn_decoder *d;
+    const hf_linear *l;
     float *dst;
     size_t row0, rows;
 } read_job;
@@ -23,20 +32,17 @@ typedef struct {
 static dr_status read_task(void *ctx, size_t task, int worker)
 {
     const read_job *j = ctx;
-    const hf_linear *head = hf_head_linear(j->d->m);
     size_t at = task * READ_ROWS, n = j->rows - at < READ_ROWS ? j->rows - at : READ_ROWS;
-    float *dst = j->dst + at * j->d->dims.d;
 
     (void)worker;
-    if (head != NULL)
-        return hf_linear_read(j->d->m, head, dst, j->row0 + at, n);
-    return hf_embed_read(j->d->m, dst, j->row0 + at, n);
+    return hf_linear_read(j->d->m, j->l, j->dst + at * j->d->dims.d, j->row0 + at, n);
 }
 
-static dr_status read_here(nn_decoder *d, float *dst, size_t row0, size_t rows)
+static dr_status read_here(nn_decoder *d, const hf_linear *l, float *dst, size_t row0,
+                           size_t rows)
 {
     dr_status st = DR_OK;
-    read_job j = {d, dst, row0, rows};
+    read_job j = {d, l, dst, row0, rows};
 
     DR_TRYF(dr_pool_run(nn_device_pool(d->dev), (rows + READ_ROWS - 1) / READ_ROWS,
                         read_task, &j),
@@ -45,9 +51,8 @@ done:
     return st;
 }
 
-/* Rows that are multiplied in one piece, whether the head is kept or not: so the bytes of
- * the gradient, a sum over pieces, do not depend on it. */
-static size_t piece_rows(const nn_decoder *d)
+/* Rows that are read in one piece. */
+static size_t read_step(const nn_decoder *d)
 {
     size_t rows = NN_HEAD_PIECE / d->dims.d / READ_ROWS * READ_ROWS;
 
@@ -56,20 +61,80 @@ static size_t piece_rows(const nn_decoder *d)
     return rows < d->dims.v ? rows : d->dims.v;
 }
 
-static dr_status read_rows(nn_decoder *d, float *dst, size_t row0, size_t rows)
+/* Is the head kept for products that round? */
+static bool rounded(const nn_decoder *d)
 {
-    size_t step = piece_rows(d), row = d->dims.d;
+    return d->keep_head && nn_device_rounds(d->mem);
+}
+
+/* Rows that are multiplied in one piece, whether the head is kept or not: so the bytes of
+ * the gradient, a sum over pieces, do not depend on it.  Of rounded products all at once:
+ * small pieces would leave most of a GPU idle. */
+static size_t piece_rows(const nn_decoder *d)
+{
+    return rounded(d) ? d->dims.v : read_step(d);
+}
+
+static dr_status read_rows(nn_decoder *d, const hf_linear *l, float *dst, size_t row0,
+                           size_t rows)
+{
+    size_t step = read_step(d), row = d->dims.d;
     float *stage = NULL;
     dr_status st = DR_OK;
 
     if (d->mem == NULL)
-        return read_here(d, dst, row0, rows);
+        return read_here(d, l, dst, row0, rows);
     DR_TRY(nn_stage(d, &stage, step * row));
     for (size_t i = 0; i < rows; i += step) {
         size_t n = rows - i < step ? rows - i : step;
-        DR_TRY(read_here(d, stage, row0 + i, n));
+        DR_TRY(read_here(d, l, stage, row0 + i, n));
         DR_TRY(nn_copy(d->dev, dst + i * row, stage, n * row * sizeof(*dst)));
     }
+done:
+    return st;
+}
+
+/* *kept = all rows of l, the head or the embeddings. */
+static dr_status keep_rows(nn_decoder *d, float **kept, const hf_linear *l)
+{
+    nn_mem_kind kind = nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT;
+    nn_stored stored = {.count = d->dims.v * d->dims.d};
+    float *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_mem_new(d->mem, &p, stored.count, kind, "the head"));
+    stored.dst = p;
+    stored.src = hf_linear_bf16(d->m, l);
+    if (kind == NN_MEM_BF16 && stored.src != NULL && d->mem->backend->load != NULL)
+        st = d->mem->backend->load(d->mem, &stored, 1);
+    else
+        st = read_rows(d, l, p, 0, d->dims.v);
+    if (st != DR_OK)
+        nn_mem_free(d->mem, p);
+    DR_TRY(st);
+    *kept = p;
+done:
+    return st;
+}
+
+static dr_status keep_head(nn_decoder *d)
+{
+    return d->head != NULL ? DR_OK : keep_rows(d, &d->head, head_of(d));
+}
+
+dr_status nn_embeddings(nn_decoder *d, const float **out)
+{
+    bool own = hf_head_linear(d->m) != NULL;
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    if (!rounded(d))
+        return DR_OK;
+    if (!own)
+        DR_TRY(keep_head(d));
+    else if (d->table == NULL)
+        DR_TRY(keep_rows(d, &d->table, hf_embed_linear(d->m)));
+    *out = own ? d->table : d->head;
 done:
     return st;
 }
@@ -79,21 +144,12 @@ static dr_status piece(nn_decoder *d, const float **out, float *space, size_t ro
                        size_t rows)
 {
     dr_status st = DR_OK;
-    float *p = NULL;
 
-    if (d->keep_head && d->head == NULL) {
-        nn_mem_kind kind =
-            d->mem != NULL && d->mem->backend->rounds ? NN_MEM_BF16 : NN_MEM_FLOAT;
-        DR_TRY(nn_mem_new(d->mem, &p, d->dims.v * d->dims.d, kind, "the head"));
-        st = read_rows(d, p, 0, d->dims.v);
-        if (st != DR_OK)
-            nn_mem_free(d->mem, p);
-        DR_TRY(st);
-        d->head = p;
-    }
+    if (d->keep_head)
+        DR_TRY(keep_head(d));
     *out = d->keep_head ? d->head + row0 * d->dims.d : space;
     if (!d->keep_head)
-        DR_TRY(read_rows(d, space, row0, rows));
+        DR_TRY(read_rows(d, head_of(d), space, row0, rows));
 done:
     return st;
 }
@@ -109,7 +165,7 @@ static dr_status integers(nn_decoder *d, const float **out, bool back)
     if (*kept != NULL)
         goto done;
     DR_TRY(nn_mem_new(NULL, &w, v * width, NN_MEM_FLOAT, "the head"));
-    DR_TRY(read_here(d, w, 0, v));
+    DR_TRY(read_here(d, head_of(d), w, 0, v));
     DR_TRY(nn_mem_new(NULL, &packed,
                       (back ? nn_i8_packed_bytes(width, v) : nn_i8_packed_bytes(v, width)) /
                           sizeof(float),
@@ -148,9 +204,10 @@ typedef struct {
 
 static size_t chunk_rows(const nn_decoder *d, size_t count)
 {
-    size_t rows = NN_HEAD_LOGITS / d->dims.v;
+    size_t most = rounded(d) ? NN_HEAD_ROWS_THERE : NN_HEAD_ROWS;
+    size_t rows = (rounded(d) ? NN_HEAD_LOGITS_THERE : NN_HEAD_LOGITS) / d->dims.v;
 
-    rows = rows < 16 ? 16 : rows > NN_HEAD_ROWS ? NN_HEAD_ROWS : rows;
+    rows = rows < 16 ? 16 : rows > most ? most : rows;
     return rows < count ? rows : count;
 }
 
@@ -252,9 +309,9 @@ typedef struct {
     const int32_t *targets;
     size_t count, next; /* next: the first row not looked at yet */
     size_t n;           /* rows of this chunk */
-    size_t places[NN_HEAD_ROWS];
-    int32_t chosen[NN_HEAD_ROWS];
-    double losses[NN_HEAD_ROWS];
+    size_t places[NN_HEAD_ROWS_THERE];
+    int32_t chosen[NN_HEAD_ROWS_THERE];
+    double losses[NN_HEAD_ROWS_THERE];
 } rows;
 
 /* Takes up to `most` rows with a target from r->next on. */
@@ -369,7 +426,7 @@ dr_status nn_head_kl(nn_decoder *d, const float *x, nn_decoder *teacher,
                      float grad_scale)
 {
     size_t step = chunk_rows(d, count), row = d->dims.d, bytes = row * sizeof(*x);
-    double kl[NN_HEAD_ROWS];
+    double kl[NN_HEAD_ROWS_THERE];
     float scale = dx != NULL ? grad_scale * (float)d->c->logit_scale : 0.0f;
     const bool rough = d->integers && dx != NULL;
     chunk c = {0}, tc = {0};

@@ -5,8 +5,8 @@
  *     norm2 = norm(mid)     gate_up = norm2 Wgu^T             x = mid + act Wdown^T
  *
  * What families do otherwise is in hf_config.h and layer_parts.c; a parallel layer's norm2
- * is norm1.  Residuals are added by the products themselves (acc) unless a norm or a
- * multiplier stands between.
+ * is norm1.  The residual stream is x throughout; what the backward needs of it is copied.
+ * Products add to it themselves (acc) unless a norm or a multiplier stands between.
  */
 #include "nn/decoder_impl.h"
 
@@ -21,6 +21,7 @@ typedef struct {
     const nn_lora *loras;
     size_t lora_count;
     nn_lora_work work;
+    float *added; /* [M][D] what a block adds, where its product does not do that itself */
 } pass;
 
 dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot, float *y,
@@ -52,56 +53,78 @@ done:
     return st;
 }
 
-/* y = x + what the slot, O or DOWN, gives for in; raw: room for it before its norm. */
-static dr_status block_end(const pass *p, float *y, const float *x, float *raw,
-                           const float *in, hf_slot slot)
+/* Does the slot's product, O's or DOWN's, add to the residual itself? */
+static bool adds_itself(const pass *p, hf_slot slot)
+{
+    return p->w->norm[nn_norm_behind(slot)] == NULL && p->d->c->residual_scale == 1 &&
+           !nn_dora_on(p->loras, p->lora_count, slot);
+}
+
+/* x += what the slot, O or DOWN, gives for in; raw: room for it before its norm. */
+static dr_status block_end(const pass *p, float *x, float *raw, const float *in,
+                           hf_slot slot)
 {
     dr_status st = DR_OK;
-    const hf_config *c = p->d->c;
     hf_norm behind = nn_norm_behind(slot);
     size_t n = p->m * p->d->dims.d;
-    bool straight = p->w->norm[behind] == NULL && c->residual_scale == 1 &&
-                    !nn_dora_on(p->loras, p->lora_count, slot);
+    float *y = p->added;
 
-    if (straight)
-        DR_TRY(nn_copy(p->d->dev, y, x, n * sizeof(*x)));
-    DR_TRY(linear(p, p->w->norm[behind] != NULL ? raw : y, in, slot, straight));
+    if (adds_itself(p, slot))
+        return linear(p, x, in, slot, true);
+    DR_TRY(linear(p, p->w->norm[behind] != NULL ? raw : y, in, slot, false));
     if (p->w->norm[behind] != NULL)
         DR_TRY(nn_layer_norm(p->d, p->w, behind, y, raw, p->m));
-    if (!straight)
-        DR_TRY(nn_residual(p->d->dev, y, x, n, (float)c->residual_scale));
+    DR_TRY(nn_residual(p->d->dev, y, x, n, (float)p->d->c->residual_scale));
+    DR_TRY(nn_copy(p->d->dev, x, y, n * sizeof(*x)));
 done:
     return st;
 }
 
-/* acts->mid = x + attention of x. */
-static dr_status attn_half(const pass *p, const nn_attn_shape *shape)
+/* x += attention of it. */
+static dr_status attn_half(const pass *p, float *x, const nn_attn_shape *shape)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
 
+    DR_TRY(nn_copy(p->d->dev, a->x, x, p->m * p->d->dims.d * sizeof(*x)));
     if (a->norm1 != a->x)
-        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_ATTN, a->norm1, a->x, p->m));
+        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_ATTN, a->norm1, x, p->m));
     DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
     DR_TRY(nn_qk_forward(p->d, p->w, a->qkv, a->q_raw, a->k_raw, shape));
     DR_TRY(nn_attention(p->d->dev, a->attn, a->lse, a->qkv, shape));
-    DR_TRY(block_end(p, a->mid, a->x, a->attn_raw, a->attn, HF_SLOT_O));
+    DR_TRY(block_end(p, x, a->attn_raw, a->attn, HF_SLOT_O));
 done:
     return st;
 }
 
-/* x = acts->mid + MLP of it, or of norm1. */
+/* x += MLP of it, or of norm1. */
 static dr_status mlp_half(const pass *p, float *x)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
 
+    DR_TRY(nn_copy(p->d->dev, a->mid, x, p->m * p->d->dims.d * sizeof(*x)));
     if (p->w->norm[HF_NORM_MLP] != NULL)
-        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_MLP, a->norm2, a->mid, p->m));
+        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_MLP, a->norm2, x, p->m));
     DR_TRY(linear(p, a->gate_up, a->norm2, HF_SLOT_GATE_UP, false));
     DR_TRY(
         nn_activate(p->d->dev, a->act, a->gate_up, p->m, p->d->dims.i, nn_layer_act(p->d)));
-    DR_TRY(block_end(p, x, a->mid, a->mlp_raw, a->act, HF_SLOT_DOWN));
+    DR_TRY(block_end(p, x, a->mlp_raw, a->act, HF_SLOT_DOWN));
+done:
+    return st;
+}
+
+/* Room for LoRA, and for what blocks add. */
+static dr_status plan(pass *p)
+{
+    bool straight = adds_itself(p, HF_SLOT_O) && adds_itself(p, HF_SLOT_DOWN);
+    size_t lora = nn_lora_place(&p->work, p->m, 0, p->loras, p->lora_count, NULL);
+    float *scratch = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_scratch_rounded(p->d, &scratch, lora + (straight ? 0 : p->m * p->d->dims.d)));
+    (void)nn_lora_place(&p->work, p->m, 0, p->loras, p->lora_count, scratch);
+    p->added = scratch + lora;
 done:
     return st;
 }
@@ -110,17 +133,13 @@ dr_status nn_layer_forward(nn_decoder *d, const nn_layer *w, size_t b, size_t t,
                            nn_acts *acts, const nn_lora *loras, size_t lora_count)
 {
     dr_status st = DR_OK;
-    size_t m = b * t;
-    float *scratch = NULL;
     nn_attn_shape shape;
     pass p = {
-        .d = d, .w = w, .m = m, .acts = acts, .loras = loras, .lora_count = lora_count};
+        .d = d, .w = w, .m = b * t, .acts = acts, .loras = loras, .lora_count = lora_count};
 
     DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
-    DR_TRY(nn_scratch(d, &scratch, nn_lora_place(&p.work, m, 0, loras, lora_count, NULL)));
-    (void)nn_lora_place(&p.work, m, 0, loras, lora_count, scratch);
-    DR_TRY(nn_copy(d->dev, acts->x, x, m * d->dims.d * sizeof(*x)));
-    DR_TRY(attn_half(&p, &shape));
+    DR_TRY(plan(&p));
+    DR_TRY(attn_half(&p, x, &shape));
     DR_TRY(mlp_half(&p, x));
 done:
     return st;

@@ -64,7 +64,7 @@ static dr_status plan(pass *p)
     size_t lora = nn_lora_place(&p->work, p->m, widest, p->loras, p->lora_count, NULL);
     float *scratch = NULL;
 
-    DR_TRY(nn_scratch(p->d, &scratch, own + lora));
+    DR_TRY(nn_scratch_rounded(p->d, &scratch, own + lora));
     (void)nn_place(parts, DR_COUNT(parts), scratch);
     (void)nn_lora_place(&p->work, p->m, widest, p->loras, p->lora_count, scratch + own);
 done:

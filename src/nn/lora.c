@@ -65,26 +65,64 @@ done:
     return st;
 }
 
+/* y = (acc: +=) the rows of x[M][K] masked, sequence by sequence. */
+static dr_status mask_rows(const nn_lora_site *s, float *y, const float *x,
+                           const nn_lora *l, bool acc)
+{
+    size_t sequences = l->sequences > 1 ? l->sequences : 1;
+    size_t count = s->m / sequences * l->n_in;
+    nn_mask mask = mask_of(l);
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(s->m % sequences != 0);
+    for (size_t i = 0; i < sequences; i++, mask.stream += l->stream_step)
+        DR_TRY(nn_dropout(s->dev, y + i * count, x + i * count, count, &mask, acc));
+done:
+    return st;
+}
+
 /* *out = drop(x): x itself without dropout. */
 static dr_status drop(const nn_lora_site *s, const float **out, const float *x,
                       const nn_lora *l)
 {
-    const nn_mask mask = mask_of(l);
-
     *out = x;
     if (l->dropout == 0.0f)
         return DR_OK;
     *out = s->work->dropped;
-    return nn_dropout(s->dev, s->work->dropped, x, s->m * l->n_in, &mask, false);
+    return mask_rows(s, s->work->dropped, x, l, false);
+}
+
+/* A and scale B as products take them. */
+static const float *factor_a(const nn_lora *l)
+{
+    return l->a_rounded != NULL ? l->a_rounded : l->a;
+}
+
+static dr_status factor_b(const nn_lora_site *s, const float **out, const nn_lora *l)
+{
+    *out = l->sb_rounded != NULL ? l->sb_rounded : s->work->sb;
+    if (l->sb_rounded != NULL)
+        return DR_OK;
+    return scaled(s->dev, s->work->sb, l->b, l->n_out * l->r, l->scale);
+}
+
+dr_status nn_lora_round(nn_device *dev, const nn_lora *l)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy(dev, l->a_rounded, l->a, l->r * l->n_in * sizeof(*l->a)));
+    DR_TRY(scaled(dev, l->sb_rounded, l->b, l->n_out * l->r, l->scale));
+done:
+    return st;
 }
 
 /* y of one module; u: its place in what is kept. */
 static dr_status module_forward(const nn_lora_site *s, float *y, const float *bias,
                                 float *u, const float *x, const nn_lora *l)
 {
-    float *to = y + l->row0, *z = u + s->m * l->r, *sb = s->work->sb;
+    float *to = y + l->row0, *z = u + s->m * l->r;
     size_t ld = s->n;
-    const float *in = NULL;
+    const float *in = NULL, *sb = NULL;
     dr_status st = DR_OK;
 
     DR_BUG_IF(l->row0 + l->n_out > s->n || l->r == 0);
@@ -97,8 +135,9 @@ static dr_status module_forward(const nn_lora_site *s, float *y, const float *bi
         to = z;
         ld = l->n_out;
     }
-    DR_TRY(nn_matmul_nt(s->dev, u, in, l->a, NULL, s->m, l->r, l->n_in, l->r, false));
-    DR_TRY(scaled(s->dev, sb, l->b, l->n_out * l->r, l->scale));
+    DR_TRY(
+        nn_matmul_nt(s->dev, u, in, factor_a(l), NULL, s->m, l->r, l->n_in, l->r, false));
+    DR_TRY(factor_b(s, &sb, l));
     DR_TRY(nn_matmul_nt(s->dev, to, u, sb, NULL, s->m, l->n_out, l->r, ld, true));
     if (l->magnitude != NULL)
         DR_TRY(nn_dora_put(s->dev, y + l->row0, s->n, z, s->m, l));
@@ -143,16 +182,16 @@ static dr_status input_grad(const nn_lora_site *s, float *dx, const float *dy,
                             const nn_lora *l)
 {
     dr_status st = DR_OK;
-    const nn_mask mask = mask_of(l);
     bool plain = l->dropout == 0.0f;
     float *wide = plain ? dx : s->work->wide;
 
-    DR_TRY(nn_matmul_nn(s->dev, wide, s->work->du, l->a, s->m, l->n_in, l->r, l->r, plain));
+    DR_TRY(nn_matmul_nn(s->dev, wide, s->work->du, factor_a(l), s->m, l->n_in, l->r, l->r,
+                        plain));
     if (l->magnitude != NULL && nn_dora_masked(s))
         DR_TRY(nn_matmul_nn(s->dev, wide, dy, s->w + l->row0 * l->n_in, s->m, l->n_in,
                             l->n_out, s->n, true));
     if (!plain)
-        DR_TRY(nn_dropout(s->dev, dx, wide, s->m * l->n_in, &mask, true));
+        DR_TRY(mask_rows(s, dx, wide, l, true));
 done:
     return st;
 }
@@ -162,10 +201,11 @@ static dr_status module_backward(const nn_lora_site *s, float *dx, const float *
 {
     dr_status st = DR_OK;
     const float *behind = l->magnitude != NULL ? s->work->dy + l->row0 : dy + l->row0;
+    const float *sb = NULL;
 
-    DR_TRY(scaled(s->dev, s->work->sb, l->b, l->n_out * l->r, l->scale));
-    DR_TRY(nn_matmul_nn(s->dev, s->work->du, behind, s->work->sb, s->m, l->r, l->n_out,
-                        s->n, false));
+    DR_TRY(factor_b(s, &sb, l));
+    DR_TRY(
+        nn_matmul_nn(s->dev, s->work->du, behind, sb, s->m, l->r, l->n_out, s->n, false));
     DR_TRY(grads(s, behind, u, x, l));
     if (l->magnitude != NULL)
         DR_TRY(nn_dora_grads(s, l, dy, u + s->m * l->r));

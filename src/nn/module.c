@@ -78,7 +78,9 @@ static dr_status ask(const nn_module **out, void *lib)
                                         .hint = dr_hint,
                                         .note_at = dr_note_at,
                                         .bug_at = dr_bug_at,
-                                        .calloc_ = dr_calloc};
+                                        .calloc_ = dr_calloc,
+                                        .pool_run = dr_pool_run,
+                                        .pool_threads = dr_pool_threads};
     union {
         void *object;
         nn_module_fn *fn;

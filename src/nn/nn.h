@@ -25,6 +25,7 @@
 #include "core/pool.h"
 #include "core/status.h"
 #include "hf/hf.h"
+#include "nn/nn_acts.h"
 #include "nn/nn_i8.h"
 #include "nn/nn_lora.h"
 #include "nn/nn_mem.h"
@@ -166,6 +167,8 @@ DR_MUST_USE dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf
 DR_MUST_USE dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev,
                                             const hf_model *m, size_t keep_bytes);
 void nn_decoder_close(nn_decoder *d);
+/* keep_bytes that keeps all of m there: layers, head and embeddings. */
+size_t nn_decoder_there_bytes(nn_device *dev, const hf_model *m);
 /* Before the first layer: weights there are floats, for more than products. */
 void nn_decoder_floats(nn_decoder *d);
 /* Before the first layer: the layers' linears are rounded to g when they are loaded. */
@@ -190,36 +193,6 @@ DR_MUST_USE dr_status nn_decoder_norms(nn_decoder *d, int layer, const nn_layer 
 /* x[count][D] = embeddings of ids, times embed_scale. */
 DR_MUST_USE dr_status nn_decoder_embed(nn_decoder *d, float *x, const int32_t *ids,
                                        size_t count);
-
-/*
- * What a layer computed on the way, each [M][...]; every pointer is set by the caller (see
- * nn_acts_new) and filled by nn_layer_forward.  Without a norm before it, a slot's input is
- * what the norm would have read, and the pointers are the same.
- */
-typedef struct {
-    float *x;             /* [M][D]  the layer's input (a copy) */
-    float *norm1;         /* [M][D]  input of QKV */
-    float *qkv;           /* [M][(H+2G)C], normed and rotated */
-    float *q_raw, *k_raw; /* [M][HC], [M][GC] before their norms; NULL: none */
-    float *attn;          /* [M][H*C] input of O */
-    float *lse;           /* [B][H][T] */
-    float *attn_raw;      /* [M][D]  O's output before its norm; NULL: none */
-    float *mid;           /* [M][D]  residual after attention */
-    float *norm2;         /* [M][D]  input of GATE_UP; norm1 in a parallel layer */
-    float *gate_up;       /* [M][2I], or [M][I] without a gate */
-    float *act;           /* [M][I]  input of DOWN */
-    float *mlp_raw;       /* [M][D]  DOWN's output before its norm; NULL: none */
-    float *lora_u;        /* LoRA's drop(x) A^T: [M][R] of each module, one after another,
-                             and behind a DoRA module's what its factor takes: [M][N] */
-} nn_acts;
-
-/* One block for m rows (lora_kept: sum of nn_lora_kept over the layer's modules); freed by
- * dr_big_free(a->x).  nn_acts_bytes says how much that is. */
-size_t nn_acts_bytes(const hf_config *c, size_t b, size_t t, size_t lora_kept);
-DR_MUST_USE dr_status nn_acts_new_there(nn_acts *a, nn_device *dev, const hf_config *c,
-                                        size_t b, size_t t, size_t lora_kept);
-DR_MUST_USE dr_status nn_acts_new(nn_acts *a, const hf_config *c, size_t b, size_t t,
-                                  size_t lora_kept);
 
 /*
  * x[M][D] becomes the layer's output.  w: normally from nn_decoder_layer, or the caller's
@@ -265,6 +238,8 @@ nn_act nn_layer_act(const nn_decoder *d);
 /* What the functions below hold at once: at most so many rows with so many floats of
  * logits, and of a head that is not kept so many floats. */
 enum { NN_HEAD_ROWS = 512, NN_HEAD_LOGITS = 3 << 23, NN_HEAD_PIECE = 1 << 22 };
+/* Of a kept head in the memory of a device whose products round. */
+enum { NN_HEAD_ROWS_THERE = 2048, NN_HEAD_LOGITS_THERE = 1 << 26 };
 
 /* y[M][D] = the final norm of the last layer's output x: what the head multiplies. */
 DR_MUST_USE dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m);

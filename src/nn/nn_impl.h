@@ -36,6 +36,13 @@ typedef struct {
 
 enum { NN_MASK_CHUNK = 128 };
 
+/* Values of a mapped file, stored as bf16, and where they go: a block of NN_MEM_BF16. */
+typedef struct {
+    float *dst;
+    const void *src;
+    size_t count;
+} nn_stored;
+
 typedef struct nn_backend {
     const char *name;
     /* Sets dev->state and what follows the name in dev->text. */
@@ -49,6 +56,9 @@ typedef struct nn_backend {
     void (*mem_free)(nn_device *dev, void *p);
     dr_status (*copy)(nn_device *dev, void *dst, const void *src, size_t bytes);
     dr_status (*zero)(nn_device *dev, void *dst, size_t bytes);
+    /* Of such memory: takes parts over, by many threads, and does not wait for it; NULL:
+     * none.  DR_EDEVICE, DR_ENOMEM. */
+    dr_status (*load)(nn_device *dev, const nn_stored *parts, size_t count);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
 #include "nn/quant_ops.def" /* all of these, or none */

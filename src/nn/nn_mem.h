@@ -18,10 +18,13 @@
 typedef struct nn_device nn_device; /* as in nn.h */
 
 /*
- * What a block holds.  NN_MEM_BF16: floats that may be rounded to bf16, for weights whose
- * file has no more; only nn_copy and products take them.
+ * What a block holds.  NN_MEM_BF16: floats that may be rounded to bf16: weights whose file
+ * has no more; activations of a device whose products round.
  */
 typedef enum { NN_MEM_FLOAT, NN_MEM_BF16 } nn_mem_kind;
+
+/* Do the device's products round their operands to bf16? */
+bool nn_device_rounds(const nn_device *dev);
 
 /* Bytes that are free on a device with memory of its own; 0: it has none. */
 size_t nn_mem_room(nn_device *dev);

@@ -25,6 +25,7 @@ void train_state_release(train_state *s)
     dr_big_free(s->norms);
     dr_big_free(s->start);
     nn_mem_free(s->mem, s->there);
+    nn_mem_free(s->mem, s->rounded);
     dr_arena_release(&s->arena);
     *s = (train_state){0};
 }
@@ -354,27 +355,53 @@ static dr_status by_layer(train_state *s, const hf_model *m, const train_options
     return DR_OK;
 }
 
+/* A module's places in s->there. */
+static void place_module(train_state *s, nn_lora *l)
+{
+    DR_BUG_IF(l->magnitude != NULL); /* DoRA's steps are the host's */
+    if (l->da == NULL) {
+        l->a = s->there + 4 * s->count + (l->a - s->start);
+        l->b = s->there + 4 * s->count + (l->b - s->start);
+        return;
+    }
+    if (s->rounded != NULL) {
+        l->a_rounded = s->rounded + (l->a - s->param);
+        l->sb_rounded = s->rounded + (l->b - s->param);
+    }
+    l->a = s->there + (l->a - s->param);
+    l->b = s->there + (l->b - s->param);
+    l->da = s->there + s->count + (l->da - s->grad);
+    l->db = s->there + s->count + (l->db - s->grad);
+}
+
 dr_status train_state_place(train_state *s, nn_device *dev)
 {
     float *there = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(nn_mem_new(dev, &there, 4 * s->count, NN_MEM_FLOAT, "the adapter"));
+    DR_TRY(nn_mem_new(dev, &there, (s->start != NULL ? 5 : 4) * s->count, NN_MEM_FLOAT,
+                      "the adapter"));
     s->mem = dev;
     s->there = there;
-    for (int layer = s->lowest; layer < s->layer_count; layer++) {
-        for (size_t i = 0; i < s->layer_counts[layer]; i++) {
-            nn_lora *l = &s->layers[layer][i];
-            DR_BUG_IF(l->magnitude != NULL); /* DoRA's steps are the host's */
-            if (l->da == NULL)
-                continue; /* a start, which stays where it is */
-            l->a = there + (l->a - s->param);
-            l->b = there + (l->b - s->param);
-            l->da = there + s->count + (l->da - s->grad);
-            l->db = there + s->count + (l->db - s->grad);
-        }
-    }
+    if (nn_device_rounds(dev))
+        DR_TRY(nn_mem_new(dev, &s->rounded, s->count, NN_MEM_BF16, "the adapter"));
+    for (int layer = s->lowest; layer < s->layer_count; layer++)
+        for (size_t i = 0; i < s->layer_counts[layer]; i++)
+            place_module(s, &s->layers[layer][i]);
+    if (s->start != NULL)
+        DR_TRY(nn_copy(dev, there + 4 * s->count, s->start, s->count * sizeof(float)));
     DR_TRY(train_state_push(s));
+done:
+    return st;
+}
+
+dr_status train_state_round(train_state *s)
+{
+    dr_status st = DR_OK;
+
+    for (int layer = s->lowest; s->rounded != NULL && layer < s->layer_count; layer++)
+        for (size_t i = 0; i < s->layer_trained[layer]; i++)
+            DR_TRY(nn_lora_round(s->mem, &s->layers[layer][i]));
 done:
     return st;
 }
@@ -533,19 +560,24 @@ done:
     return st;
 }
 
-void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence)
+enum { SEQUENCE_BIT = 20 }; /* of a mask's stream */
+
+void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence,
+                       size_t count)
 {
     uint64_t module = 0;
 
     for (int layer = s->lowest; module < s->adapter.count; layer++) {
         for (size_t i = 0; i < s->layer_trained[layer]; i++, module++) {
-            uint64_t stream = (step << 40) ^ (sequence << 20) ^ module;
+            uint64_t stream = (step << 40) ^ (sequence << SEQUENCE_BIT) ^ module;
             if (s->deltas != NULL) {
                 train_delta_masks(&s->deltas[layer][i], &s->adapter, seed, stream);
                 continue;
             }
             s->layers[layer][i].seed = seed;
             s->layers[layer][i].stream = stream;
+            s->layers[layer][i].stream_step = (uint64_t)1 << SEQUENCE_BIT;
+            s->layers[layer][i].sequences = count;
         }
     }
 }

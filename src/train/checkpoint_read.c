@@ -129,7 +129,7 @@ static dr_status read_arrays(trainer *t, const char *dir)
     for (size_t i = 0; i < n; i++)
         memcpy(all[i], map.data + sizeof(header) + header + i * bytes, bytes);
     DR_TRY(train_state_push(&t->state));
-    train_params_changed(t);
+    DR_TRY(train_params_changed(t));
 done:
     dr_map_close(&map);
     dr_arena_release(&a);

@@ -14,6 +14,10 @@
 
 enum { OTHER_BYTES = 8 << 20 }; /* the program, tokens, lists */
 
+/* In a GPU's memory: CUDA itself and cuBLAS's workspace; copies of operands on their way
+ * into products; the most rows that sequences at once may have. */
+enum { RUNTIME_BYTES = 640 << 20, STAGING_BYTES = 64 << 20, ROWS_AT_ONCE = 16384 };
+
 /* Logits of a chunk, its hidden states, and a piece of the head. */
 static size_t head_bytes(const hf_config *c, size_t seq)
 {
@@ -49,6 +53,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
     p->kept = left / one < layers ? left / one : layers;
     left -= p->kept * one;
     p->weights = left;
+    p->group = 1;
     p->bytes = p->least + p->kept * one;
     size_t outer = (size_t)c->vocab * (size_t)c->hidden * sizeof(float);
     size_t all = layers * layer_bytes(c, 0) + outer;
@@ -58,4 +63,77 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
         all = layers * nn_layer_packed_bytes(c) + outer;
     }
     p->bytes += all <= left ? all : outer <= left ? outer : 0;
+}
+
+/* ---- in a device's own memory ---- */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What the head needs for m rows, beside its weights. */
+static size_t head_there(const train_there *t, size_t m)
+{
+    bool rounds = nn_device_rounds(t->dev);
+    size_t v = (size_t)t->c->vocab, most = rounds ? NN_HEAD_ROWS_THERE : NN_HEAD_ROWS;
+    size_t rows = (rounds ? NN_HEAD_LOGITS_THERE : NN_HEAD_LOGITS) / v;
+
+    rows = rows < 16 ? 16 : rows > most ? most : rows;
+    rows = rows < m ? rows : m;
+    /* logits, and once more on their way into a product */
+    return rows * (v * 6 + (size_t)t->c->hidden * 20) + (size_t)NN_HEAD_PIECE * 4;
+}
+
+/* Activations of a layer for g sequences. */
+static size_t layer_there(const train_there *t, size_t g)
+{
+    return nn_acts_rounded_bytes(t->dev, t->c, g, t->seq, t->s->max_kept);
+}
+
+/* All but the weights and the activations of kept layers. */
+static size_t fixed_there(const train_there *t, size_t g, bool all_kept)
+{
+    const hf_config *c = t->c;
+    size_t m = g * t->seq, row = m * (size_t)c->hidden, d = (size_t)c->hidden;
+    size_t each = nn_device_rounds(t->dev) ? sizeof(uint16_t) : sizeof(float);
+    size_t gu = hf_slot_out(c, HF_SLOT_GATE_UP), qkv = hf_slot_out(c, HF_SLOT_QKV);
+    size_t inner = larger((size_t)c->intermediate, hf_slot_in(c, HF_SLOT_O));
+    size_t wide = larger(gu, qkv), lora = 2 * inner + 2 * t->s->max_kept;
+    size_t params = t->s->count * (16 + (each == sizeof(uint16_t) ? each : 0) +
+                                   (t->s->start != NULL ? sizeof(float) : 0));
+
+    return params + m * (wide + inner + 3 * d + lora) * each + wide * 64 * each +
+           2 * 4 * row + (all_kept ? 0 : layer_there(t, g) + (size_t)c->layers * 4 * row) +
+           head_there(t, m) + 2 * row + STAGING_BYTES + RUNTIME_BYTES;
+}
+
+/*
+ * Weights come first: one that is not kept is read again for every group.  Then the largest
+ * group of which all layers are kept, then layers of one sequence.
+ */
+void train_memory_plan_there(train_memory *p, const train_there *t)
+{
+    size_t layers = (size_t)t->c->layers, left = 0, one = layer_there(t, 1);
+    size_t most = nn_device_rounds(t->dev) ? larger(ROWS_AT_ONCE / t->seq, 1) : 1;
+    size_t layer = hf_layer_weights(t->c) * sizeof(float);
+
+    *p = (train_memory){.least = fixed_there(t, 1, false) + layer, .group = 1};
+    for (size_t g = most < t->batch ? most : t->batch; g > 0; g--) {
+        size_t bytes = fixed_there(t, g, true) + t->weights + layers * layer_there(t, g);
+        if (bytes > t->budget)
+            continue;
+        p->group = g;
+        p->kept = layers;
+        p->weights = t->weights;
+        p->bytes = bytes;
+        return;
+    }
+    p->bytes = fixed_there(t, 1, false);
+    left = t->budget > p->bytes ? t->budget - p->bytes : 0;
+    p->weights = t->weights <= left ? t->weights : 0;
+    p->bytes += p->weights > 0 ? p->weights : layer;
+    left = t->budget > p->bytes ? t->budget - p->bytes : 0;
+    p->kept = left / one < layers ? left / one : layers;
+    p->bytes += p->kept * one;
 }

@@ -34,7 +34,10 @@ typedef struct {
     float *start;     /* owned: PiSSA's A and B, module after module; NULL without */
     float *norms;     /* owned: DoRA's, module after module [n_out]; nothing without */
     nn_device *mem;   /* borrowed: whose memory `there` is; NULL: there is none */
-    float *there;     /* owned: param, grad, m and v where they train, [count] each */
+    float *there;     /* owned: param, grad, m and v where they train, [count] each, and
+                         behind them a start */
+    float *rounded;   /* owned: A and scale B once more, as param, for products of a device
+                         that rounds; else NULL */
     nn_lora **layers; /* arena: the modules of each layer, and behind them their starts */
     train_delta **deltas;  /* arena: of each layer, LoHa and LoKr; else NULL */
     size_t *layer_counts;  /* arena */
@@ -71,8 +74,12 @@ void train_state_release(train_state *s);
  * magnitudes that are equal to them, so that the adapter begins as nothing. */
 DR_MUST_USE dr_status train_state_norms(train_state *s, nn_decoder *d, const nn_layer *w,
                                         bool fresh);
-/* Dropout masks differ by step and sequence; the same two numbers give the same mask. */
-void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence);
+/* Where a device rounds: what it takes of the parameters as they are now. */
+DR_MUST_USE dr_status train_state_round(train_state *s);
+/* Dropout masks differ by step and sequence; the same two numbers give the same mask.
+ * count: so many sequences, from that one on, are run at once. */
+void train_state_masks(train_state *s, uint64_t seed, uint64_t step, uint64_t sequence,
+                       size_t count);
 
 /* ---- adapters as large as the weights (delta.c) ---- */
 
@@ -139,10 +146,21 @@ typedef struct {
     size_t kept;    /* layers, from the top, whose activations are kept */
     size_t weights; /* bytes for weights, unless they are converted for every block */
     size_t bytes;   /* of all that will be used */
+    size_t group;   /* sequences that are run at once */
 } train_memory;
 /* best: a copy of the parameters, too; integers: weights are such. */
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
                        size_t seq, size_t budget, bool best, bool integers);
+
+/* In dev's own memory: weights: nn_decoder_there_bytes of the model. */
+typedef struct {
+    nn_device *dev;
+    const hf_config *c;
+    const train_state *s;
+    size_t seq, batch; /* tokens; sequences of a micro-batch */
+    size_t weights, budget;
+} train_there;
+void train_memory_plan_there(train_memory *p, const train_there *t);
 
 /* ---- the trainer ---- */
 
@@ -161,9 +179,12 @@ typedef struct {
     size_t hidden;
     nn_acts *acts; /* of the kept layers, from the top; then one for all others */
     size_t acts_count, kept;
-    float *inputs;    /* [layers - kept][seq_len][D] */
-    float *x, *dx;    /* [seq_len][D] */
-    int32_t *targets; /* [seq_len] */
+    size_t group;     /* sequences that may be run at once */
+    float *inputs;    /* [layers - kept][group][seq_len][D] */
+    float *x, *dx;    /* [group][seq_len][D] */
+    int32_t *targets; /* [group][seq_len] */
+    int32_t *ids;     /* owned, likewise */
+    uint32_t *starts; /* owned, likewise */
     size_t bytes;     /* of all that */
     train_sampler sampler;
     size_t logged;         /* steps that are in the history already */
@@ -176,13 +197,13 @@ typedef struct {
 } trainer;
 
 /* After every change of the parameters: what was computed of them is no longer so. */
-void train_params_changed(trainer *t);
-/* A block through all layers, with the adapter or without; what the backward needs stays in
- * acts or inputs. */
-DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, size_t block,
-                                    bool adapter);
-/* Labels of block i in t->targets. */
-void train_targets(trainer *t, const train_blocks *b, size_t i);
+DR_MUST_USE dr_status train_params_changed(trainer *t);
+/* So many blocks, at most a group, as long as each other, through all layers, with the
+ * adapter or without; what the backward needs stays in acts or inputs. */
+DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, const size_t *blocks,
+                                    size_t count, bool adapter);
+/* Labels of block i. */
+void train_targets(int32_t *targets, const train_blocks *b, size_t i);
 
 /* ---- what is done beside the steps (train_watch.c) ---- */
 

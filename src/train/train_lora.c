@@ -5,7 +5,9 @@
  * cuts them: the last batch of an epoch may be smaller, the last group of an epoch too. 
  * The loss of a micro-batch is the mean over its targets, that of a step the mean over
  * its micro-batches (Olive sets accepts_loss_kwargs = False).  Inside, sequences are run
- * one after another, so that memory is that of one sequence whatever the batch.
+ * one after another, so that memory is that of one sequence whatever the batch; on a device
+ * whose products round, so many at once as its memory has room for (t->group): a product of
+ * many rows takes less time a row.
  *
  *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
  *   backward  layers from the top down to the lowest that trains
@@ -26,12 +28,14 @@
 static void trainer_release(trainer *t)
 {
     for (size_t i = 0; i < t->acts_count; i++)
-        nn_mem_free(t->mem, t->acts[i].x);
+        nn_acts_free(&t->acts[i], t->mem);
     free(t->acts);
     nn_mem_free(t->mem, t->inputs);
     nn_mem_free(t->mem, t->x);
     nn_mem_free(t->mem, t->dx);
     free(t->targets);
+    free(t->ids);
+    free(t->starts);
     free(t->stale);
     dr_big_free(t->delta.block);
     free(t->sampler.order);
@@ -90,11 +94,73 @@ static dr_status check_integers(const hf_adapter *a, bool there)
     return st;
 }
 
+/* May all of it be in dev's own memory?  DoRA, LoHa and LoKr have steps of the host's. */
+static bool trains_there(const trainer *t, nn_device *dev)
+{
+    return nn_mem_room(dev) > 0 && t->o->teacher == NULL && !t->state.adapter.dora &&
+           t->state.adapter.kind == HF_ADAPTER_LORA;
+}
+
+static dr_status too_little(const train_memory *plan, size_t budget)
+{
+    return dr_fail(DR_ENOMEM,
+                   "memory: %zu MB are needed, %zu MB were given; a shorter "
+                   "max_seq_len or a smaller rank needs less",
+                   plan->least / 1000000 + 1, budget / 1000000);
+}
+
+static dr_status plan_there(trainer *t, train_memory *plan, nn_device *dev,
+                            const hf_model *base)
+{
+    size_t room = nn_mem_room(dev) / 10 * 9, asked = t->o->strict ? t->o->keep_bytes : 0;
+    const train_there ask = {.dev = dev,
+                             .c = hf_model_config(base),
+                             .s = &t->state,
+                             .seq = t->blocks->seq_len,
+                             .batch = t->o->batch,
+                             .weights = nn_decoder_there_bytes(dev, base),
+                             .budget = asked > 0 && asked < room ? asked : room};
+
+    train_memory_plan_there(plan, &ask);
+    return plan->least > ask.budget ? too_little(plan, ask.budget) : DR_OK;
+}
+
+static dr_status plan_here(trainer *t, train_memory *plan, const hf_config *c, bool best)
+{
+    size_t keep = t->o->keep_bytes > 0 ? t->o->keep_bytes : default_keep();
+
+    train_memory_plan(plan, c, &t->state, t->blocks->seq_len, keep, best, t->o->integers);
+    return t->o->strict && plan->least > keep ? too_little(plan, keep) : DR_OK;
+}
+
+/* Activations and what else is as long as a group of sequences. */
+static dr_status make_room(trainer *t, const train_memory *plan, const hf_config *c)
+{
+    size_t seq = t->blocks->seq_len, rows = plan->group * seq;
+    dr_status st = DR_OK;
+
+    t->group = plan->group;
+    t->kept = plan->kept;
+    t->acts_count = plan->kept + (plan->kept < (size_t)c->layers);
+    t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
+    for (size_t i = 0; i < t->acts_count; i++)
+        DR_TRY(nn_acts_new_rounded(&t->acts[i], t->mem, c, plan->group, seq,
+                                   t->state.max_kept));
+    DR_TRY(floats(&t->inputs, t->mem, rows * ((size_t)c->layers - plan->kept), t->hidden,
+                  "inputs of layers"));
+    DR_TRY(floats(&t->x, t->mem, rows, t->hidden, "residual stream"));
+    DR_TRY(floats(&t->dx, t->mem, rows, t->hidden, "its gradient"));
+    t->targets = dr_calloc(rows, sizeof(*t->targets));
+    t->ids = dr_calloc(rows, sizeof(*t->ids));
+    t->starts = dr_calloc(rows, sizeof(*t->starts));
+done:
+    return st;
+}
+
 static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
                               const train_blocks *blocks, const train_options *o)
 {
     const hf_config *c = hf_model_config(base);
-    size_t seq = blocks->seq_len, keep = o->keep_bytes, there = nn_mem_room(dev);
     bool best = o->eval != NULL && o->load_best;
     train_memory plan;
     dr_status st = DR_OK;
@@ -103,30 +169,15 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
     if (o->integers)
-        DR_TRY(check_integers(&t->state.adapter, there > 0));
-    if (there > 0 && o->teacher == NULL && !t->state.adapter.dora &&
-        t->state.adapter.kind == HF_ADAPTER_LORA) {
+        DR_TRY(check_integers(&t->state.adapter, nn_mem_room(dev) > 0));
+    if (trains_there(t, dev)) {
         t->mem = dev;
+        DR_TRY(plan_there(t, &plan, dev, base));
         DR_TRY(train_state_place(&t->state, dev));
-        keep = keep > 0 && keep < there ? keep : there / 10 * 9;
+    } else {
+        DR_TRY(plan_here(t, &plan, c, best));
     }
-    keep = keep > 0 ? keep : default_keep();
-    train_memory_plan(&plan, c, &t->state, seq, keep, best, o->integers);
-    if (o->strict && plan.least > keep)
-        DR_FAIL(DR_ENOMEM,
-                "memory: %zu MB are needed, %zu MB were given; a shorter "
-                "max_seq_len or a smaller rank needs less",
-                plan.least / 1000000 + 1, keep / 1000000);
-    t->kept = plan.kept;
-    t->acts_count = plan.kept + (plan.kept < (size_t)c->layers);
-    t->acts = dr_calloc(t->acts_count, sizeof(*t->acts));
-    for (size_t i = 0; i < t->acts_count; i++)
-        DR_TRY(nn_acts_new_there(&t->acts[i], t->mem, c, 1, seq, t->state.max_kept));
-    size_t rows = seq * ((size_t)c->layers - plan.kept);
-    DR_TRY(floats(&t->inputs, t->mem, rows, t->hidden, "inputs of layers"));
-    DR_TRY(floats(&t->x, t->mem, seq, t->hidden, "residual stream"));
-    DR_TRY(floats(&t->dx, t->mem, seq, t->hidden, "its gradient"));
-    t->targets = dr_calloc(seq, sizeof(int32_t));
+    DR_TRY(make_room(t, &plan, c));
     if (best)
         DR_TRY(floats(&t->best, NULL, t->state.count, 1, "the best adapter"));
     train_sampler_open(&t->sampler, blocks, o);
@@ -140,24 +191,27 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     if (o->integers)
         nn_decoder_integers(t->dec);
     DR_TRY(begin_norms(t));
+    DR_TRY(train_params_changed(t));
     DR_TRY(train_delta_open(&t->delta, &t->state, c));
     if (o->teacher != NULL) {
         DR_TRY(nn_decoder_open(&t->teacher, dev, o->teacher, plan.weights));
-        DR_TRY(floats(&t->taught, t->mem, seq, t->hidden, "the teacher's outputs"));
+        DR_TRY(floats(&t->taught, t->mem, blocks->seq_len, t->hidden,
+                      "the teacher's outputs"));
     }
     dr_log(DR_INFO,
-           "%s; %zu parameters train; activations of %zu of %d layers are kept; about "
-           "%zu MB of memory",
-           nn_device_describe(dev), t->state.count, plan.kept, t->layers,
+           "%s; %zu parameters train; %zu sequences at once; activations of %zu of %d "
+           "layers are kept; about %zu MB of memory",
+           nn_device_describe(dev), t->state.count, plan.group, plan.kept, t->layers,
            plan.bytes / 1000000);
 done:
     return st;
 }
 
-void train_params_changed(trainer *t)
+dr_status train_params_changed(trainer *t)
 {
     for (int layer = 0; layer < t->layers; layer++)
         t->stale[layer] = t->state.adapter.dora;
+    return train_state_round(&t->state);
 }
 
 /* Where a layer's activations go; *input: room for its input when they are not kept. */
@@ -168,19 +222,27 @@ static nn_acts *acts_of(const trainer *t, int layer, float **input)
     *input = NULL;
     if (below < t->kept)
         return &t->acts[below];
-    *input = t->inputs + (size_t)layer * t->blocks->seq_len * t->hidden;
+    *input = t->inputs + (size_t)layer * t->group * t->blocks->seq_len * t->hidden;
     return &t->acts[t->kept];
 }
 
-/* Tells the decoder where the texts of a block begin. */
-static void set_documents(trainer *t, const train_blocks *b, size_t block)
+/* Tells the decoder where the texts of blocks of n tokens begin. */
+static void set_documents(trainer *t, const train_blocks *b, const size_t *blocks,
+                          size_t count, size_t n)
 {
-    const uint32_t *starts = b->starts != NULL ? b->starts + block * b->seq_len : NULL;
     size_t longest = 0;
 
-    for (size_t k = 0; starts != NULL && k < b->lengths[block]; k++)
-        longest = k + 1 - starts[k] > longest ? k + 1 - starts[k] : longest;
-    nn_decoder_documents(t->dec, starts, longest);
+    if (b->starts == NULL) {
+        nn_decoder_documents(t->dec, NULL, 0);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint32_t *to = t->starts + i * n;
+        memcpy(to, b->starts + blocks[i] * b->seq_len, n * sizeof(*to));
+        for (size_t k = 0; k < n; k++)
+            longest = k + 1 - to[k] > longest ? k + 1 - to[k] : longest;
+    }
+    nn_decoder_documents(t->dec, t->starts, longest);
 }
 
 /* The layer's weights, with the adapter in them where it is of that kind. */
@@ -200,34 +262,38 @@ done:
     return st;
 }
 
-dr_status train_forward(trainer *t, const train_blocks *b, size_t block, bool adapter)
+dr_status train_forward(trainer *t, const train_blocks *b, const size_t *blocks,
+                        size_t count, bool adapter)
 {
-    const int32_t *ids = b->ids + block * b->seq_len;
-    size_t n = b->lengths[block];
+    size_t n = b->lengths[blocks[0]];
     const nn_layer *w = NULL;
     nn_layer own;
     float *input = NULL;
     dr_status st = DR_OK;
 
-    set_documents(t, b, block);
-    DR_TRY(nn_decoder_embed(t->dec, t->x, ids, n));
+    DR_BUG_IF(count > t->group);
+    set_documents(t, b, blocks, count, n);
+    for (size_t i = 0; i < count; i++)
+        memcpy(t->ids + i * n, b->ids + blocks[i] * b->seq_len, n * sizeof(*t->ids));
+    DR_TRY(nn_decoder_embed(t->dec, t->x, t->ids, count * n));
     for (int layer = 0; layer < t->layers; layer++) {
         nn_acts *acts = acts_of(t, layer, &input);
         if (input != NULL)
             DR_TRY(nn_copy(nn_decoder_device(t->dec), input, t->x,
-                           n * t->hidden * sizeof(float)));
+                           count * n * t->hidden * sizeof(float)));
         DR_TRY(weights_of(t, layer, adapter, &w, &own));
         if (t->stale[layer])
             DR_TRY(train_state_norms(&t->state, t->dec, w, false));
         t->stale[layer] = false;
-        DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
+        DR_TRY(nn_layer_forward(t->dec, w, count, n, t->x, acts, t->state.layers[layer],
                                 adapter ? t->state.layer_counts[layer] : 0));
     }
 done:
     return st;
 }
 
-static dr_status backward(trainer *t, size_t n)
+/* Of count blocks of n tokens. */
+static dr_status backward(trainer *t, size_t count, size_t n)
 {
     const nn_layer *w = NULL;
     nn_layer own;
@@ -240,11 +306,11 @@ static dr_status backward(trainer *t, size_t n)
         DR_TRY(weights_of(t, layer, true, &w, &own));
         if (input != NULL) {
             DR_TRY(nn_copy(nn_decoder_device(t->dec), t->x, input,
-                           n * t->hidden * sizeof(float)));
-            DR_TRY(nn_layer_forward(t->dec, w, 1, n, t->x, acts, t->state.layers[layer],
+                           count * n * t->hidden * sizeof(float)));
+            DR_TRY(nn_layer_forward(t->dec, w, count, n, t->x, acts, t->state.layers[layer],
                                     t->state.layer_counts[layer]));
         }
-        DR_TRY(nn_layer_backward(t->dec, w, 1, n, t->dx, acts, t->state.layers[layer],
+        DR_TRY(nn_layer_backward(t->dec, w, count, n, t->dx, acts, t->state.layers[layer],
                                  t->state.layer_counts[layer],
                                  whole || layer > t->state.lowest));
         if (whole)
@@ -255,7 +321,7 @@ done:
     return st;
 }
 
-void train_targets(trainer *t, const train_blocks *b, size_t i)
+void train_targets(int32_t *targets, const train_blocks *b, size_t i)
 {
     const int32_t *ids = b->ids + i * b->seq_len;
     size_t n = b->lengths[i];
@@ -266,7 +332,7 @@ void train_targets(trainer *t, const train_blocks *b, size_t i)
     for (size_t k = 0; k < n; k++) {
         bool label = k + 1 < n && k + 1 >= b->context && (marks == NULL || marks[k + 1]) &&
                      (starts == NULL || starts[k + 1] <= k);
-        t->targets[k] = label ? ids[k + 1] : -100;
+        targets[k] = label ? ids[k + 1] : -100;
     }
 }
 
@@ -287,23 +353,36 @@ done:
     return st;
 }
 
-/* One block: gradients are added, its losses summed. */
-static dr_status run_block(trainer *t, size_t block, float grad_scale, double *loss_sum,
-                           size_t *counted)
+/* Blocks at once: gradients are added, their losses summed. */
+static dr_status run_blocks(trainer *t, const size_t *blocks, size_t count,
+                            float grad_scale, double *loss_sum, size_t *counted)
 {
-    size_t n = t->blocks->lengths[block];
+    size_t n = t->blocks->lengths[blocks[0]];
     dr_status st = DR_OK;
 
-    train_targets(t, t->blocks, block);
-    DR_TRY(train_forward(t, t->blocks, block, true));
+    for (size_t i = 0; i < count; i++)
+        train_targets(t->targets + i * n, t->blocks, blocks[i]);
+    DR_TRY(train_forward(t, t->blocks, blocks, count, true));
     if (t->teacher != NULL)
-        DR_TRY(teach(t, block, grad_scale, loss_sum, counted));
+        DR_TRY(teach(t, blocks[0], grad_scale, loss_sum, counted));
     else
-        DR_TRY(nn_head_loss(t->dec, t->x, t->targets, n, loss_sum, counted, t->dx,
+        DR_TRY(nn_head_loss(t->dec, t->x, t->targets, count * n, loss_sum, counted, t->dx,
                             grad_scale, (float)t->o->label_smoothing));
-    DR_TRY(backward(t, n));
+    DR_TRY(backward(t, count, n));
 done:
     return st;
+}
+
+/* How many of the blocks may be run at once: as long as the first, and no more than a
+ * group. */
+static size_t group_of(const trainer *t, const size_t *blocks, size_t left)
+{
+    const size_t *lengths = t->blocks->lengths;
+    size_t n = 1;
+
+    while (n < left && n < t->group && lengths[blocks[n]] == lengths[blocks[0]])
+        n++;
+    return n;
 }
 
 /* Targets in a micro-batch. */
@@ -312,7 +391,7 @@ static size_t batch_targets(trainer *t, const size_t *order, size_t from, size_t
     size_t n = 0;
 
     for (size_t i = from; i < to; i++) {
-        train_targets(t, t->blocks, order[i]);
+        train_targets(t->targets, t->blocks, order[i]);
         for (size_t k = 0; k < t->blocks->lengths[order[i]]; k++)
             n += t->targets[k] >= 0;
     }
@@ -336,11 +415,12 @@ static dr_status run_step(trainer *t, size_t k, double *loss, size_t *tokens)
         if (n == 0)
             continue;
         float scale = (float)(1.0 / ((double)n * (double)(end - first)));
-        for (size_t i = from; i < to; i++, sequence++) {
+        for (size_t i = from, count; i < to; i += count, sequence += count) {
             DR_TRY(dr_cancelled_check());
-            train_state_masks(&t->state, o->seed, k, sequence);
-            DR_TRY(run_block(t, s->order[i], scale, &sum, &counted));
-            *tokens += t->blocks->lengths[s->order[i]];
+            count = group_of(t, s->order + i, to - i);
+            train_state_masks(&t->state, o->seed, k, sequence, count);
+            DR_TRY(run_blocks(t, s->order + i, count, scale, &sum, &counted));
+            *tokens += count * t->blocks->lengths[s->order[i]];
         }
         *loss += sum / (double)n / (double)(end - first);
     }
@@ -370,7 +450,7 @@ static dr_status update(trainer *t, train_report *r)
     const train_adamw adam = {train_rate_of(o, r, k), o->beta1, o->beta2, o->eps,
                               o->weight_decay};
     DR_TRY(train_adamw_step(dev, &t->state, &adam, k + 1, clip));
-    train_params_changed(t);
+    DR_TRY(train_params_changed(t));
 done:
     return st;
 }

@@ -91,8 +91,8 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
         size_t counted = 0;
         double sum = 0;
         DR_TRY(dr_cancelled_check());
-        train_targets(t, b, i);
-        DR_TRY(train_forward(t, b, i, adapter));
+        train_targets(t->targets, b, i);
+        DR_TRY(train_forward(t, b, &i, 1, adapter));
         DR_TRY(nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL,
                             0, 0));
         blocks[i] = counted > 0 ? sum / (double)counted : (double)NAN;

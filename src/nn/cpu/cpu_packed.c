@@ -1,9 +1,12 @@
 /*
- * cpu_packed.c - packed weights as they are trained, and transposed matrices.
+ * cpu_packed.c - packed weights as they are trained, rows of a table, and transposed
+ * matrices.
  *
  * Gradients of scales are summed by pieces of a block, each in the 16 lanes of dot, pieces
  * in double.
  */
+#include <string.h>
+
 #include "nn/cpu/cpu_impl.h"
 
 enum { ROWS = 32, PIECE = 256 };
@@ -87,6 +90,17 @@ dr_status cpu_unpack_back(nn_device *dev, float *ds, const float *dw, const dr_q
     job j = {.q = q, .ds = ds, .dw = dw};
 
     return run(dev, &j, unpack_back_task);
+}
+
+/* ---- chosen ---- */
+
+dr_status cpu_take_rows(nn_device *dev, float *y, const float *table, const int32_t *ids,
+                        size_t count, size_t d)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++)
+        memcpy(y + i * d, table + (size_t)ids[i] * d, d * sizeof(*y));
+    return DR_OK;
 }
 
 /* ---- transposed ---- */

@@ -45,6 +45,8 @@ int cu_rope(cu_stream s, float *qkv, const cu_attn_shape *a, int sign)
 
 /* ---- what the kernels share ---- */
 
+typedef rows_of<float> rows;
+
 /* tile[T][CM + 1] = rows first .. first + T - 1, zeros past count and past c. */
 template <int T, int CM>
 __device__ static void load(float *tile, rows from, size_t first, size_t count, size_t c)
@@ -422,8 +424,8 @@ static int launch_backward(cu_stream s, float *dqkv, const float *delta, const f
     return cudaGetLastError();
 }
 
-int cu_attention_deltas(cu_stream s, float *delta, const float *dout, const float *out,
-                        const cu_attn_shape *a)
+static int launch_deltas(cu_stream s, float *delta, const float *dout, const float *out,
+                         const cu_attn_shape *a)
 {
     size_t each = THREADS / 32, count = a->b * a->t * a->heads;
 
@@ -435,7 +437,7 @@ int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
                       const float *out, const float *lse, const float *qkv,
                       const cu_attn_shape *a)
 {
-    int err = cu_attention_deltas(s, delta, dout, out, a);
+    int err = launch_deltas(s, delta, dout, out, a);
 
     if (err != 0)
         return err;

@@ -1,45 +1,70 @@
 /*
- * attention_bf16.cu - attention with operands rounded to bf16, on the tensor cores (mma
- * m16n8k16), sums in floats.
+ * attention_bf16.cu - attention of bf16 values, on the tensor cores (mma m16n8k16), sums in
+ * floats.
  *
  * As attention.cu, with tiles of 64 queries and 64 keys and 4 warps, each with 16 rows of
- * the tile that stays (queries, or in backward_k keys).  Scores stay in registers: what one
- * product leaves there is the next one's left operand.
+ * the tile that stays (queries, or in backward_k keys).  The other tiles come by turns into
+ * two places, the next one while this one is multiplied (cp.async).  Scores stay in
+ * registers: what one product leaves there is the next one's left operand.
  *
  *   forward      S = Q K^T       softmax         O += P V
  *   backward_q   S = Q K^T       dP = dO V^T     dQ += dS K
  *   backward_k   S^T = K Q^T     dP^T = V dO^T   dV += P^T dO     dK += dS^T Q
  *
- * Rows in shared memory are 16 bytes longer than a head, so that the words that a warp
- * reads at once lie in different banks.
+ * Rows in shared memory are 16 bytes longer than a head, so that the rows that a warp reads
+ * at once lie in different banks.
  */
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "nn/cuda/attention_parts.cuh"
 
+typedef __nv_bfloat16 half16;
+typedef rows_of<half16> rows;
+
 enum { T = 64, WARPS = 4, THREADS = WARPS * 32, TILES = T / 8 };
 
 template <int CM> constexpr int PITCH = CM + 8;
+template <int CM> constexpr int TILE = T * PITCH<CM>;
 
-/* tile[T][PITCH] = rows first .. first + T - 1, zeros past count and past c. */
-template <int CM>
-__device__ static void load(__nv_bfloat16 *tile, rows from, size_t first, size_t count,
-                            size_t c)
+/* ---- tiles ---- */
+
+__device__ static unsigned address(const half16 *p)
 {
-    constexpr int PER = CM / 4;
+    return (unsigned)__cvta_generic_to_shared(p);
+}
 
-#pragma unroll 4
+/* tile[T][PITCH] = rows first .. first + T - 1, zeros past count and past c; begun here,
+ * there behind arrived. */
+template <int CM>
+__device__ static void load(half16 *tile, rows from, size_t first, size_t count, size_t c)
+{
+    constexpr int PER = CM / 8;
+
+#pragma unroll
     for (int i = threadIdx.x; i < T * PER; i += THREADS) {
-        size_t r = i / PER, col = i % PER * 4;
-        float4 v = make_float4(0, 0, 0, 0);
-        if (first + r < count && col < c)
-            v = *(const float4 *)(from.at + (first + r) * from.step + col);
-        __nv_bfloat162 *to = (__nv_bfloat162 *)(tile + r * PITCH<CM> + col);
-        to[0] = __floats2bfloat162_rn(v.x, v.y);
-        to[1] = __floats2bfloat162_rn(v.z, v.w);
+        size_t r = i / PER, col = i % PER * 8;
+        bool there = first + r < count && col < c;
+        const half16 *src = there ? from.at + (first + r) * from.step + col : from.at;
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
+                         address(tile + r * PITCH<CM> + col)),
+                     "l"(src), "r"(there ? 16 : 0));
     }
 }
+
+__device__ static void sent(void)
+{
+    asm volatile("cp.async.commit_group;\n");
+}
+
+/* All but the last `behind` that were sent are there, for every thread. */
+template <int behind> __device__ static void arrived(void)
+{
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(behind));
+    __syncthreads();
+}
+
+/* ---- products ---- */
 
 __device__ static void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1)
 {
@@ -49,9 +74,18 @@ __device__ static void multiply(float c[4], const unsigned a[4], unsigned b0, un
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ static unsigned word(const __nv_bfloat16 *p)
+__device__ static void fetch(unsigned v[4], unsigned at)
 {
-    return *(const unsigned *)p;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(at));
+}
+
+__device__ static void fetch_turned(unsigned v[4], unsigned at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(at));
 }
 
 __device__ static unsigned pack(float lo, float hi)
@@ -61,27 +95,40 @@ __device__ static unsigned pack(float lo, float hi)
     return *(unsigned *)&v;
 }
 
-/* sum[TILES] = the warp's 16 rows of a times all rows of b. */
-template <int CM>
-__device__ static void products(float sum[TILES][4], const __nv_bfloat16 *a,
-                                const __nv_bfloat16 *b)
+/* The warp's 16 rows of a tile, as left operands. */
+template <int CM> struct left {
+    unsigned x[CM / 16][4];
+};
+
+template <int CM> __device__ static void take(left<CM> *to, const half16 *tile)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const __nv_bfloat16 *row = a + (warp * 16 + lane / 4) * PITCH<CM> + lane % 4 * 2;
-    const __nv_bfloat16 *col = b + lane / 4 * PITCH<CM> + lane % 4 * 2;
+    unsigned at = address(tile + (warp * 16 + lane % 16) * PITCH<CM> + lane / 16 * 8);
+
+#pragma unroll
+    for (int k = 0; k < CM / 16; k++)
+        fetch(to->x[k], at + k * 32);
+}
+
+/* sum[TILES] = the 16 rows of a times all rows of b. */
+template <int CM>
+__device__ static void products(float sum[TILES][4], const left<CM> &a, const half16 *b)
+{
+    int lane = threadIdx.x % 32;
+    unsigned at = address(b + (lane / 16 * 8 + lane % 8) * PITCH<CM> + lane / 8 % 2 * 8);
 
 #pragma unroll
     for (int j = 0; j < TILES; j++)
         for (int e = 0; e < 4; e++)
             sum[j][e] = 0;
 #pragma unroll
-    for (int k = 0; k < CM; k += 16) {
-        unsigned x[4] = {word(row + k), word(row + 8 * PITCH<CM> + k), word(row + k + 8),
-                         word(row + 8 * PITCH<CM> + k + 8)};
+    for (int k = 0; k < CM / 16; k++) {
 #pragma unroll
-        for (int j = 0; j < TILES; j++) {
-            const __nv_bfloat16 *p = col + j * 8 * PITCH<CM> + k;
-            multiply(sum[j], x, word(p), word(p + 8));
+        for (int j = 0; j < TILES; j += 2) {
+            unsigned y[4];
+            fetch(y, at + (unsigned)(j * 8 * PITCH<CM> + k * 16) * 2);
+            multiply(sum[j], a.x[k], y[0], y[1]);
+            multiply(sum[j + 1], a.x[k], y[2], y[3]);
         }
     }
 }
@@ -89,11 +136,10 @@ __device__ static void products(float sum[TILES][4], const __nv_bfloat16 *a,
 /* sum[CM / 8] += p, 16 rows by T, times tile[T][CM]. */
 template <int CM>
 __device__ static void gather(float sum[CM / 8][4], const float p[TILES][4],
-                              const __nv_bfloat16 *tile)
+                              const half16 *tile)
 {
     int lane = threadIdx.x % 32;
-    unsigned at =
-        (unsigned)__cvta_generic_to_shared(tile + lane % 16 * PITCH<CM> + lane / 16 * 8);
+    unsigned at = address(tile + lane % 16 * PITCH<CM> + lane / 16 * 8);
 
 #pragma unroll
     for (int k = 0; k < T / 16; k++) {
@@ -103,10 +149,7 @@ __device__ static void gather(float sum[CM / 8][4], const float p[TILES][4],
 #pragma unroll
         for (int j = 0; j < CM / 16; j++) {
             unsigned b[4];
-            asm volatile(
-                "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                : "r"(at + (unsigned)(k * 16 * PITCH<CM> + j * 16) * 2));
+            fetch_turned(b, at + (unsigned)(k * 16 * PITCH<CM> + j * 16) * 2);
             multiply(sum[2 * j], x, b[0], b[1]);
             multiply(sum[2 * j + 1], x, b[2], b[3]);
         }
@@ -123,7 +166,9 @@ __device__ static float across(float v, bool max)
     return v;
 }
 
-/* First keys of a tile of queries; those past the last see nothing. */
+/* ---- what a tile of queries sees ---- */
+
+/* First keys; those past the last query see nothing. */
 __device__ static void load_from(unsigned *from, const cu_attn_shape &a, size_t b,
                                  size_t first)
 {
@@ -142,10 +187,16 @@ __device__ static size_t least(const unsigned *from)
     return low / T * T;
 }
 
+/* Does every query of the tile see every key of the one at `at`? */
+__device__ static bool all_seen(const cu_attn_shape &a, size_t first, size_t at)
+{
+    return a.window == 0 && a.starts == NULL && at + T <= first + 1 && first + T <= a.t;
+}
+
 /* The warp's rows of a tile to where they belong. */
 template <int CM>
-__device__ static void store(float *to, size_t step, const float v[CM / 8][4], size_t first,
-                             size_t count, size_t c)
+__device__ static void store(half16 *to, size_t step, const float v[CM / 8][4],
+                             size_t first, size_t count, size_t c)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -157,70 +208,87 @@ __device__ static void store(float *to, size_t step, const float v[CM / 8][4], s
         for (int j = 0; j < CM / 8; j++) {
             size_t col = j * 8 + lane % 4 * 2;
             if (col < c)
-                *(float2 *)(to + t * step + col) =
-                    make_float2(v[j][half * 2], v[j][half * 2 + 1]);
+                *(unsigned *)(to + t * step + col) =
+                    pack(v[j][half * 2], v[j][half * 2 + 1]);
         }
     }
 }
 
 /* ---- forward ---- */
 
+/* Scores of a row's half become probabilities; top, sum and o follow. */
+template <int CM>
+__device__ static void soften(float s[TILES][4], int half, float *top, float *sum,
+                              float o[CM / 8][4])
+{
+    float high = *top, part_sum = 0;
+
+#pragma unroll
+    for (int j = 0; j < TILES; j++)
+        high = fmaxf(high, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
+    high = across(high, true);
+    float base = high == -INFINITY ? 0.0f : high, shrink = __expf(*top - base);
+#pragma unroll
+    for (int j = 0; j < TILES; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float *x = &s[j][half * 2 + e];
+            *x = __expf(*x - base);
+            part_sum += *x;
+        }
+    *sum = *sum * shrink + across(part_sum, false);
+    *top = high;
+#pragma unroll
+    for (int j = 0; j < CM / 8; j++) {
+        o[j][half * 2] *= shrink;
+        o[j][half * 2 + 1] *= shrink;
+    }
+}
+
 template <int CM>
 __global__ static void __launch_bounds__(THREADS)
-    forward(float *out, float *lse, const float *qkv, cu_attn_shape a)
+    forward(half16 *out, float *lse, const half16 *qkv, cu_attn_shape a)
 {
-    extern __shared__ __nv_bfloat16 room[];
+    extern __shared__ __align__(16) half16 room[];
     __shared__ unsigned from[T];
-    __nv_bfloat16 *qs = room, *ks = qs + T * PITCH<CM>, *vs = ks + T * PITCH<CM>;
+    half16 *qs = room, *ks = qs + TILE<CM>, *vs = ks + 2 * TILE<CM>;
     size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * T, h = blockIdx.y, b = blockIdx.z;
     size_t group = a.heads + h / (a.heads / a.kv_heads), c = a.head_dim;
     int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
     rows k = part(a, qkv, b, group), v = part(a, qkv, b, group + a.kv_heads);
     float o[CM / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    left<CM> q;
 
     load_from(from, a, b, first);
     load<CM>(qs, part(a, qkv, b, h), first, a.t, c);
     __syncthreads();
-    size_t end = first + T < a.t ? first + T : a.t;
-    for (size_t at = least(from); at < end; at += T) {
+    size_t end = first + T < a.t ? first + T : a.t, at = least(from);
+    load<CM>(ks, k, at, a.t, c);
+    load<CM>(vs, v, at, a.t, c);
+    sent();
+    for (int turn = 0; at < end; at += T, turn ^= 1) {
         float s[TILES][4];
-        load<CM>(ks, k, at, a.t, c);
-        load<CM>(vs, v, at, a.t, c);
-        __syncthreads();
-        products<CM>(s, qs, ks);
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            size_t r = row + half * 8, t = first + r;
-            float high = top[half], part_sum = 0;
-#pragma unroll
-            for (int j = 0; j < TILES; j++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    size_t key = at + j * 8 + lane % 4 * 2 + e;
-                    bool seen = key <= t && key >= from[r];
-                    float *x = &s[j][half * 2 + e];
-                    *x = seen ? capped(a, *x) : -INFINITY;
-                    high = fmaxf(high, *x);
-                }
-            high = across(high, true);
-            float shrink = high == -INFINITY ? 1.0f : __expf(top[half] - high);
-#pragma unroll
-            for (int j = 0; j < TILES; j++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float *x = &s[j][half * 2 + e];
-                    *x = *x == -INFINITY ? 0.0f : __expf(*x - high);
-                    part_sum += *x;
-                }
-            sum[half] = sum[half] * shrink + across(part_sum, false);
-            top[half] = high;
-#pragma unroll
-            for (int j = 0; j < CM / 8; j++) {
-                o[j][half * 2] *= shrink;
-                o[j][half * 2 + 1] *= shrink;
-            }
+        half16 *other_k = ks + (turn ^ 1) * TILE<CM>, *other_v = vs + (turn ^ 1) * TILE<CM>;
+        if (at + T < end) {
+            load<CM>(other_k, k, at + T, a.t, c);
+            load<CM>(other_v, v, at + T, a.t, c);
         }
-        gather<CM>(o, s, vs);
+        sent();
+        arrived<1>();
+        take<CM>(&q, qs);
+        products<CM>(s, q, ks + turn * TILE<CM>);
+        bool plain = all_seen(a, first, at);
+#pragma unroll
+        for (int j = 0; j < TILES; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                size_t key = at + j * 8 + lane % 4 * 2 + e % 2, r = row + e / 2 * 8;
+                bool seen = plain || (key <= first + r && key >= from[r]);
+                s[j][e] = seen ? capped(a, s[j][e]) : -INFINITY;
+            }
+        soften<CM>(s, 0, &top[0], &sum[0], o);
+        soften<CM>(s, 1, &top[1], &sum[1], o);
+        gather<CM>(o, s, vs + turn * TILE<CM>);
         __syncthreads();
     }
 #pragma unroll
@@ -237,10 +305,10 @@ __global__ static void __launch_bounds__(THREADS)
 }
 
 template <int CM>
-static int launch_forward(cu_stream s, float *out, float *lse, const float *qkv,
+static int launch_forward(cu_stream s, half16 *out, float *lse, const half16 *qkv,
                           const cu_attn_shape *a)
 {
-    int bytes = 3 * T * PITCH<CM> * (int)sizeof(__nv_bfloat16);
+    int bytes = 5 * TILE<CM> * (int)sizeof(half16);
     dim3 grid((unsigned)((a->t + T - 1) / T), (unsigned)a->heads, (unsigned)a->b);
     int err = cudaFuncSetAttribute(forward<CM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    bytes);
@@ -251,17 +319,41 @@ static int launch_forward(cu_stream s, float *out, float *lse, const float *qkv,
     return cudaGetLastError();
 }
 
-int cu_attention_bf16(cu_stream s, float *out, float *lse, const float *qkv,
+int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
                       const cu_attn_shape *a)
 {
+    half16 *to = (half16 *)out;
+    const half16 *in = (const half16 *)qkv;
+
     if (a->head_dim <= 64)
-        return launch_forward<64>(s, out, lse, qkv, a);
+        return launch_forward<64>(s, to, lse, in, a);
     if (a->head_dim <= 96)
-        return launch_forward<96>(s, out, lse, qkv, a);
-    return launch_forward<128>(s, out, lse, qkv, a);
+        return launch_forward<96>(s, to, lse, in, a);
+    return launch_forward<128>(s, to, lse, in, a);
 }
 
 /* ---- backward ---- */
+
+/* delta[B][H][T] = dout . out: a warp for each row of a head. */
+__global__ static void deltas(float *delta, const half16 *dout, const half16 *out,
+                              cu_attn_shape a)
+{
+    size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    float sum = 0;
+
+    if (i >= a.b * a.t * a.heads)
+        return;
+    for (size_t c = lane * 2; c < a.head_dim; c += 64) {
+        float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(dout + i * a.head_dim + c));
+        float2 y = __bfloat1622float2(*(const __nv_bfloat162 *)(out + i * a.head_dim + c));
+        sum += x.x * y.x + x.y * y.y;
+    }
+    for (int k = 16; k > 0; k /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, k);
+    size_t t = i / a.heads, h = i % a.heads;
+    if (lane == 0)
+        delta[(t / a.t * a.heads + h) * a.t + t % a.t] = sum;
+}
 
 /* What is known of a tile of queries. */
 struct scalars {
@@ -282,28 +374,27 @@ __device__ static void load_scalars(scalars *to, const float *lse, const float *
     to->delta[threadIdx.x] = t < a.t ? delta[i] : 0.0f;
 }
 
-/* A score becomes its probability, dp the gradient of the score; q: the query's row. */
-__device__ static void one_grad(float *s, float *dp, const cu_attn_shape &a,
-                                const scalars &q, int r, size_t t, size_t key)
+/* A score becomes its probability, dp the gradient of the score. */
+__device__ static void one_grad(float *s, float *dp, const cu_attn_shape &a, float lse,
+                                float delta, bool seen)
 {
-    bool seen = key <= t && key >= q.from[r];
     float score = capped(a, *s), slope = a.scale;
 
     if (a.softcap != 0.0f)
         slope *= 1.0f - score / a.softcap * (score / a.softcap);
-    *s = seen ? __expf(score - q.lse[r]) : 0.0f;
-    *dp = seen ? slope * *s * (*dp - q.delta[r]) : 0.0f;
+    *s = seen ? __expf(score - lse) : 0.0f;
+    *dp = seen ? slope * *s * (*dp - delta) : 0.0f;
 }
 
 template <int CM>
 __global__ static void __launch_bounds__(THREADS)
-    backward_q(float *dqkv, const float *dout, const float *lse, const float *delta,
-               const float *qkv, cu_attn_shape a)
+    backward_q(half16 *dqkv, const half16 *dout, const float *lse, const float *delta,
+               const half16 *qkv, cu_attn_shape a)
 {
-    extern __shared__ __nv_bfloat16 room[];
+    extern __shared__ __align__(16) half16 room[];
     __shared__ scalars own;
-    constexpr int TILE = T * PITCH<CM>;
-    __nv_bfloat16 *qs = room, *os = qs + TILE, *ks = os + TILE, *vs = ks + TILE;
+    half16 *ks = room, *vs = ks + 2 * TILE<CM>, *qs = vs + 2 * TILE<CM>,
+           *os = qs + TILE<CM>;
     size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * T, h = blockIdx.y, b = blockIdx.z;
     size_t group = a.heads + h / (a.heads / a.kv_heads), c = a.head_dim;
     int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
@@ -315,82 +406,122 @@ __global__ static void __launch_bounds__(THREADS)
     load<CM>(qs, part(a, qkv, b, h), first, a.t, c);
     load<CM>(os, o, first, a.t, c);
     __syncthreads();
-    size_t end = first + T < a.t ? first + T : a.t;
-    for (size_t at = least(own.from); at < end; at += T) {
+    size_t end = first + T < a.t ? first + T : a.t, at = least(own.from);
+    load<CM>(ks, k, at, a.t, c);
+    load<CM>(vs, v, at, a.t, c);
+    sent();
+    for (int turn = 0; at < end; at += T, turn ^= 1) {
         float s[TILES][4], dp[TILES][4];
-        load<CM>(ks, k, at, a.t, c);
-        load<CM>(vs, v, at, a.t, c);
-        __syncthreads();
-        products<CM>(s, qs, ks);
-        products<CM>(dp, os, vs);
+        half16 *other_k = ks + (turn ^ 1) * TILE<CM>, *other_v = vs + (turn ^ 1) * TILE<CM>;
+        left<CM> x;
+        if (at + T < end) {
+            load<CM>(other_k, k, at + T, a.t, c);
+            load<CM>(other_v, v, at + T, a.t, c);
+        }
+        sent();
+        arrived<1>();
+        take<CM>(&x, qs);
+        products<CM>(s, x, ks + turn * TILE<CM>);
+        take<CM>(&x, os);
+        products<CM>(dp, x, vs + turn * TILE<CM>);
+        bool plain = all_seen(a, first, at);
 #pragma unroll
-        for (int j = 0; j < TILES; j++)
+        for (int e = 0; e < 4; e++) {
+            int r = row + e / 2 * 8;
+            float their_lse = own.lse[r], their_delta = own.delta[r];
+            unsigned from = own.from[r];
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int r = row + e / 2 * 8;
-                one_grad(&s[j][e], &dp[j][e], a, own, r, first + r,
-                         at + j * 8 + lane % 4 * 2 + e % 2);
+            for (int j = 0; j < TILES; j++) {
+                size_t key = at + j * 8 + lane % 4 * 2 + e % 2;
+                one_grad(&s[j][e], &dp[j][e], a, their_lse, their_delta,
+                         plain || (key <= first + r && key >= from));
             }
-        gather<CM>(dq, dp, ks);
+        }
+        gather<CM>(dq, dp, ks + turn * TILE<CM>);
         __syncthreads();
     }
     size_t step = (a.heads + 2 * a.kv_heads) * c;
     store<CM>(dqkv + b * a.t * step + h * c, step, dq, first, a.t, c);
 }
 
+/* One tile of queries that backward_k takes up: of a head, from `first` on. */
+template <int CM>
+__device__ static void load_queries(half16 *qs, half16 *os, scalars *to, const half16 *dout,
+                                    const float *lse, const float *delta, const half16 *qkv,
+                                    const cu_attn_shape &a, size_t b, size_t h,
+                                    size_t first)
+{
+    rows o = {dout + (b * a.t * a.heads + h) * a.head_dim, a.heads * a.head_dim};
+
+    load_scalars(to, lse, delta, a, b, h, first);
+    load<CM>(qs, part(a, qkv, b, h), first, a.t, a.head_dim);
+    load<CM>(os, o, first, a.t, a.head_dim);
+}
+
 template <int CM>
 __global__ static void __launch_bounds__(THREADS)
-    backward_k(float *dqkv, const float *dout, const float *lse, const float *delta,
-               const float *qkv, cu_attn_shape a)
+    backward_k(half16 *dqkv, const half16 *dout, const float *lse, const float *delta,
+               const half16 *qkv, cu_attn_shape a)
 {
-    extern __shared__ __nv_bfloat16 room[];
-    __shared__ scalars their;
-    constexpr int TILE = T * PITCH<CM>;
-    __nv_bfloat16 *qs = room, *os = qs + TILE, *ks = os + TILE, *vs = ks + TILE;
+    extern __shared__ __align__(16) half16 room[];
+    __shared__ scalars their[2];
+    half16 *qs = room, *os = qs + 2 * TILE<CM>, *ks = os + 2 * TILE<CM>,
+           *vs = ks + TILE<CM>;
     size_t at = (size_t)blockIdx.x * T, g = blockIdx.y, b = blockIdx.z, c = a.head_dim;
     size_t each = a.heads / a.kv_heads, group = a.heads + g;
     int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
     float dk[CM / 8][4] = {}, dv[CM / 8][4] = {};
     size_t last =
         a.window != 0 && at + T - 1 + a.window < a.t ? at + T - 1 + a.window : a.t;
+    size_t tiles = (last - at + T - 1) / T, count = tiles * each;
 
     load<CM>(ks, part(a, qkv, b, group), at, a.t, c);
     load<CM>(vs, part(a, qkv, b, group + a.kv_heads), at, a.t, c);
-    for (size_t h = g * each; h < (g + 1) * each; h++) {
-        rows o = {dout + (b * a.t * a.heads + h) * c, a.heads * c};
-        for (size_t first = at; first < last; first += T) {
-            float s[TILES][4], dp[TILES][4];
-            load_scalars(&their, lse, delta, a, b, h, first);
-            load<CM>(qs, part(a, qkv, b, h), first, a.t, c);
-            load<CM>(os, o, first, a.t, c);
-            __syncthreads();
-            products<CM>(s, ks, qs);
-            products<CM>(dp, vs, os);
+    load_queries<CM>(qs, os, &their[0], dout, lse, delta, qkv, a, b, g * each, at);
+    sent();
+    for (size_t i = 0; i < count; i++) {
+        size_t turn = i % 2, first = at + i % tiles * T;
+        const scalars *own = &their[turn];
+        const half16 *q = qs + turn * TILE<CM>, *o = os + turn * TILE<CM>;
+        float s[TILES][4], dp[TILES][4];
+        left<CM> x;
+        if (i + 1 < count)
+            load_queries<CM>(qs + (turn ^ 1) * TILE<CM>, os + (turn ^ 1) * TILE<CM>,
+                             &their[turn ^ 1], dout, lse, delta, qkv, a, b,
+                             g * each + (i + 1) / tiles, at + (i + 1) % tiles * T);
+        sent();
+        arrived<1>();
+        take<CM>(&x, ks);
+        products<CM>(s, x, q);
+        take<CM>(&x, vs);
+        products<CM>(dp, x, o);
+        bool plain = all_seen(a, first, at);
 #pragma unroll
-            for (int j = 0; j < TILES; j++)
+        for (int j = 0; j < TILES; j++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int r = j * 8 + lane % 4 * 2 + e % 2;
-                    one_grad(&s[j][e], &dp[j][e], a, their, r, first + r,
-                             at + row + e / 2 * 8);
-                }
-            gather<CM>(dv, s, os);
-            gather<CM>(dk, dp, qs);
-            __syncthreads();
-        }
+            for (int e = 0; e < 4; e++) {
+                int r = j * 8 + lane % 4 * 2 + e % 2;
+                size_t key = at + row + e / 2 * 8;
+                one_grad(&s[j][e], &dp[j][e], a, own->lse[r], own->delta[r],
+                         plain || (key <= first + r && key >= own->from[r]));
+            }
+        gather<CM>(dv, s, o);
+        gather<CM>(dk, dp, q);
+        __syncthreads();
     }
     size_t step = (a.heads + 2 * a.kv_heads) * c;
-    float *to = dqkv + b * a.t * step;
+    half16 *to = dqkv + b * a.t * step;
     store<CM>(to + group * c, step, dk, at, a.t, c);
     store<CM>(to + (group + a.kv_heads) * c, step, dv, at, a.t, c);
 }
 
 template <int CM>
-static int launch_backward(cu_stream s, float *dqkv, const float *delta, const float *dout,
-                           const float *lse, const float *qkv, const cu_attn_shape *a)
+static int launch_backward(cu_stream s, half16 *dqkv, const float *delta,
+                           const half16 *dout, const float *lse, const half16 *qkv,
+                           const cu_attn_shape *a)
 {
     const auto attr = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    int bytes = 4 * T * PITCH<CM> * (int)sizeof(__nv_bfloat16);
+    int bytes = 6 * TILE<CM> * (int)sizeof(half16);
     unsigned tiles = (unsigned)((a->t + T - 1) / T), b = (unsigned)a->b;
     dim3 queries(tiles, (unsigned)a->heads, b), keys(tiles, (unsigned)a->kv_heads, b);
     int err = cudaFuncSetAttribute(backward_q<CM>, attr, bytes);
@@ -404,17 +535,19 @@ static int launch_backward(cu_stream s, float *dqkv, const float *delta, const f
     return cudaGetLastError();
 }
 
-int cu_attention_back_bf16(cu_stream s, float *dqkv, float *delta, const float *dout,
-                           const float *out, const float *lse, const float *qkv,
+int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *dout,
+                           const void *out, const float *lse, const void *qkv,
                            const cu_attn_shape *a)
 {
-    int err = cu_attention_deltas(s, delta, dout, out, a);
+    size_t count = a->b * a->t * a->heads;
+    const half16 *g = (const half16 *)dout, *in = (const half16 *)qkv;
+    half16 *to = (half16 *)dqkv;
 
-    if (err != 0)
-        return err;
+    deltas<<<(unsigned)((count + WARPS - 1) / WARPS), THREADS, 0, s>>>(
+        delta, g, (const half16 *)out, *a);
     if (a->head_dim <= 64)
-        return launch_backward<64>(s, dqkv, delta, dout, lse, qkv, a);
+        return launch_backward<64>(s, to, delta, g, lse, in, a);
     if (a->head_dim <= 96)
-        return launch_backward<96>(s, dqkv, delta, dout, lse, qkv, a);
-    return launch_backward<128>(s, dqkv, delta, dout, lse, qkv, a);
+        return launch_backward<96>(s, to, delta, g, lse, in, a);
+    return launch_backward<128>(s, to, delta, g, lse, in, a);
 }

@@ -8,13 +8,15 @@
 #include "nn/cuda/cuda_kernels.h"
 
 /* One head's rows of q, k or v in a sequence. */
-struct rows {
-    const float *at; /* of row 0 */
-    size_t step;     /* floats between rows */
+template <typename V> struct rows_of {
+    const V *at; /* of row 0 */
+    size_t step; /* values between rows */
 };
 
 /* Where a head's rows begin: q of head h, then k and v of its group. */
-__device__ static rows part(const cu_attn_shape &a, const float *qkv, size_t b, size_t head)
+template <typename V>
+__device__ static rows_of<V> part(const cu_attn_shape &a, const V *qkv, size_t b,
+                                  size_t head)
 {
     size_t step = (a.heads + 2 * a.kv_heads) * a.head_dim;
 

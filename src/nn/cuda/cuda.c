@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "core/pool.h"
 #include "nn/cuda/cuda_impl.h"
 #include "nn/module_impl.h"
 
@@ -101,6 +102,7 @@ static void close_gpu(nn_device *dev)
         return;
     if (c->stream != NULL)
         (void)cudaStreamSynchronize(c->stream);
+    cu_loader_close(c->loader);
     cu_lt_close(c->lt);
     cu_mem_close(c);
     if (c->pool != NULL)
@@ -112,7 +114,7 @@ static void close_gpu(nn_device *dev)
 
 #define MEMBERS                                                                            \
     .close = close_gpu, .mem_room = cu_mem_room, .mem_new = cu_mem_new,                    \
-    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero
+    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero, .load = cu_load
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
     .name = "cuda",
@@ -187,6 +189,16 @@ void dr_note_at(const char *file, int line, const char *fmt, ...)
 DR_NORETURN void dr_bug_at(const char *file, int line, const char *condition)
 {
     core.bug_at(file, line, condition);
+}
+
+dr_status dr_pool_run(dr_pool *pool, size_t tasks, dr_task_fn fn, void *ctx)
+{
+    return core.pool_run(pool, tasks, fn, ctx);
+}
+
+int dr_pool_threads(const dr_pool *pool)
+{
+    return core.pool_threads(pool);
 }
 
 void *dr_calloc(size_t count, size_t size)

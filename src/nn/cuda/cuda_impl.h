@@ -14,7 +14,8 @@
  *
  * What the host owns is copied to a staging area, which the next call uses again: all goes
  * through one stream, in order.  Results for the host are copied back and waited for in
- * cu_end; without any, nothing waits.
+ * cu_end; without any, nothing waits.  What is bf16 is widened to floats there, and rounded
+ * again in cu_end; kernels that take it as it is ask for it with cu_halves and cu_at.
  */
 #ifndef DRUPE_NN_CUDA_IMPL_H
 #define DRUPE_NN_CUDA_IMPL_H
@@ -40,16 +41,18 @@ typedef struct {
 } cu_slab;
 
 typedef struct cu_lt cu_lt;
+typedef struct cu_loader cu_loader;
 
 typedef struct {
-    cu_stream stream; /* owned */
+    cu_stream stream;                /* owned */
     struct CUmemPoolHandle_st *pool; /* owned: of blocks */
-    bool bf16;        /* operands of products are rounded to it */
-    cu_block *blocks; /* owned, by address */
+    bool bf16;                       /* operands of products are rounded to it */
+    cu_block *blocks;                /* owned, by address */
     size_t block_count, block_room;
     cu_slab slabs[CU_SLABS];
     size_t slab_count;
-    cu_lt *lt; /* owned */
+    cu_lt *lt;         /* owned */
+    cu_loader *loader; /* owned; NULL: nothing was loaded yet */
 } cu_state;
 
 static inline cu_state *cu_of(const nn_device *dev)
@@ -64,6 +67,8 @@ DR_MUST_USE dr_status cu_check(int err, const char *what);
 const cu_block *cu_find(const cu_state *c, const void *p);
 /* Where p, in block b, is in the device's memory. */
 void *cu_place(const cu_block *b, const void *p);
+/* Is p in a block of bf16? */
+bool cu_is_bf16(const cu_state *c, const void *p);
 
 size_t cu_mem_room(nn_device *dev);
 dr_status cu_mem_new(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,
@@ -74,6 +79,10 @@ void cu_mem_close(cu_state *c);
 dr_status cu_copy(nn_device *dev, void *dst, const void *src, size_t bytes);
 dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
 
+/* nn_backend.load (cuda_load.c). */
+DR_MUST_USE dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count);
+void cu_loader_close(cu_loader *l);
+
 /* ---- a call ---- */
 
 enum { CU_RESULTS = 4 };
@@ -82,8 +91,9 @@ typedef struct {
     cu_state *c;
     dr_status st;
     struct {
-        void *host, *p;
-        size_t rows, row_bytes, host_ld; /* bytes */
+        void *host, *p;                  /* host: or the place in a block of bf16 */
+        size_t rows, row_bytes, host_ld; /* bytes; of bf16: as if of floats */
+        bool bf16;
     } results[CU_RESULTS];
     size_t count;
 } cu_call;
@@ -97,6 +107,13 @@ const void *cu_in_bytes(cu_call *k, const void *p, size_t bytes);
  * that of what is returned. */
 void *cu_rows(cu_call *k, void *p, size_t rows, size_t cols, size_t *ld, size_t size,
               bool keep);
+/* May kernels of halves.cu take rows of d values at these pointers (NULL: none) as they
+ * are?  One at least is bf16 and all are the device's. */
+bool cu_halves(const cu_call *k, size_t d, const void *a, const void *b, const void *c);
+/* p of a block, as it is. */
+cu_values cu_at(const cu_call *k, const void *p);
+/* p[count] as bf16, rounded where it is not. */
+const void *cu_in_bf16(cu_call *k, const float *p, size_t count);
 /* Waits when there are results for the host. */
 DR_MUST_USE dr_status cu_end(cu_call *k);
 void cu_launched(cu_call *k, int err, const char *what);
@@ -130,10 +147,11 @@ static inline float *cu_inout(cu_call *k, float *p, size_t floats)
 
 typedef struct {
     bool ta, tb, bf16; /* bf16: a and b are; else float */
+    bool to_bf16;      /* c is */
     bool acc;          /* c += */
     size_t m, n, k, lda, ldb, ldc;
     const void *a, *b;
-    float *c;
+    void *c;
 } cu_gemm;
 
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);

@@ -57,7 +57,39 @@ int cu_kl(cu_stream s, double *kl, float *student, const float *teacher, size_t 
 /* dst[terms][rows][ldd] = bf16 terms whose sum is src[rows][lds]. */
 int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t lds,
                size_t rows, size_t cols, int terms);
-int cu_from_bf16(cu_stream s, float *dst, const uint16_t *src, size_t count);
+
+/* ---- halves.cu: the same where some are bf16 ---- */
+
+/* Floats, or bf16. */
+typedef struct {
+    void *p;
+    bool bf16;
+} cu_values;
+
+/* d, i, n and counts are multiples of 8, pointers of 16 bytes; void pointers: bf16. */
+int cu_rmsnorm_halves(cu_stream s, cu_values y, cu_values x, const float *w, size_t m,
+                      size_t d, float eps);
+int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values x,
+                           const float *w, size_t m, size_t d, float eps);
+int cu_activate_halves(cu_stream s, void *y, const void *x, size_t m, size_t i, int act,
+                       bool gated);
+int cu_activate_back_halves(cu_stream s, void *dx, const void *dy, const void *x, size_t m,
+                            size_t i, int act, bool gated);
+int cu_dropout_halves(cu_stream s, void *y, const void *x, size_t count, uint64_t seed,
+                      uint64_t stream, uint32_t threshold, float scale, bool acc);
+/* y = scale x */
+int cu_scaled_halves(cu_stream s, cu_values y, cu_values x, size_t count, float scale);
+int cu_add_bias_halves(cu_stream s, void *y, const float *bias, size_t m, size_t n,
+                       size_t ldy);
+/* dst[rows][ldd] = src[rows][lds], of any shape. */
+int cu_narrow(cu_stream s, void *dst, size_t ldd, const float *src, size_t lds, size_t rows,
+              size_t cols);
+int cu_widen(cu_stream s, float *dst, size_t ldd, const void *src, size_t lds, size_t rows,
+             size_t cols);
+
+/* Of any d. */
+int cu_take_rows(cu_stream s, cu_values y, cu_values table, const int32_t *ids,
+                 size_t count, size_t d);
 
 /* ---- packed.cu ---- */
 
@@ -85,6 +117,8 @@ typedef struct {
 enum { CU_HEAD_DIM_MAX = 256 };
 
 int cu_rope(cu_stream s, float *qkv, const cu_attn_shape *a, int sign);
+/* qkv in bf16, half of the rotary_dim a multiple of 8 (halves.cu). */
+int cu_rope_halves(cu_stream s, void *qkv, const cu_attn_shape *a, int sign);
 int cu_attention(cu_stream s, float *out, float *lse, const float *qkv,
                  const cu_attn_shape *a);
 /* delta[B][H][T]: room. */
@@ -92,18 +126,15 @@ int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
                       const float *out, const float *lse, const float *qkv,
                       const cu_attn_shape *a);
 
-/* ---- attention_bf16.cu: the same, operands rounded to bf16 ---- */
+/* ---- attention_bf16.cu: the same, all but lse and delta in bf16 ---- */
 
 enum { CU_HEAD_DIM_BF16 = 128 }; /* the most; a multiple of 8 */
 
-int cu_attention_bf16(cu_stream s, float *out, float *lse, const float *qkv,
+int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
                       const cu_attn_shape *a);
-int cu_attention_back_bf16(cu_stream s, float *dqkv, float *delta, const float *dout,
-                           const float *out, const float *lse, const float *qkv,
+int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *dout,
+                           const void *out, const float *lse, const void *qkv,
                            const cu_attn_shape *a);
-/* delta of both (attention.cu). */
-int cu_attention_deltas(cu_stream s, float *delta, const float *dout, const float *out,
-                        const cu_attn_shape *a);
 
 /* ---- integers.cu ---- */
 

@@ -183,14 +183,15 @@ static shape shape_of(const cu_gemm *g)
                    .a_align = alignment(g->a),
                    .b_align = alignment(g->b),
                    .c_align = alignment(g->c),
-                   .form = g->ta + 2u * g->tb + 4u * g->bf16};
+                   .form = g->ta + 2u * g->tb + 4u * g->bf16 + 8u * g->to_bf16};
 }
 
 static dr_status describe(const functions *f, plan *p, const cu_gemm *g)
 {
     const cublasOperation_t ta = g->ta ? CUBLAS_OP_T : CUBLAS_OP_N,
                             tb = g->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const cudaDataType_t type = g->bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType_t type = g->bf16 ? CUDA_R_16BF : CUDA_R_32F,
+                         to = g->to_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     dr_status st = DR_OK;
 
     DR_TRY(check(f->cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F),
@@ -207,9 +208,8 @@ static dr_status describe(const functions *f, plan *p, const cu_gemm *g)
     DR_TRY(check(f->cublasLtMatrixLayoutCreate(&p->b, type, g->tb ? g->n : g->k,
                                                g->tb ? g->k : g->n, (int64_t)g->ldb),
                  "layout"));
-    DR_TRY(
-        check(f->cublasLtMatrixLayoutCreate(&p->c, CUDA_R_32F, g->m, g->n, (int64_t)g->ldc),
-              "layout"));
+    DR_TRY(check(f->cublasLtMatrixLayoutCreate(&p->c, to, g->m, g->n, (int64_t)g->ldc),
+                 "layout"));
 done:
     return st;
 }

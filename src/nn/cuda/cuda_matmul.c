@@ -50,10 +50,10 @@ static void align(cu_call *k, operand *o)
         return;
     size_t ld = padded(o->cols);
     uint16_t *to = cu_temp(k, o->rows * ld * sizeof(*to));
-    float *wide = cu_temp(k, o->rows * o->ld * sizeof(*wide));
+    float *wide = cu_temp(k, o->rows * o->cols * sizeof(*wide));
 
-    CU_LAUNCH(k, cu_from_bf16(k->c->stream, wide, o->p, (o->rows - 1) * o->ld + o->cols));
-    CU_LAUNCH(k, cu_to_bf16(k->c->stream, to, ld, wide, o->ld, o->rows, o->cols, 1));
+    CU_LAUNCH(k, cu_widen(k->c->stream, wide, o->cols, o->p, o->ld, o->rows, o->cols));
+    CU_LAUNCH(k, cu_narrow(k->c->stream, to, ld, wide, o->cols, o->rows, o->cols));
     o->p = to;
     o->ld = ld;
 }
@@ -63,7 +63,11 @@ static void split(cu_call *k, operand *o, int terms)
     size_t ld = padded(o->cols);
     uint16_t *to = cu_temp(k, (size_t)terms * o->rows * ld * sizeof(*to));
 
-    CU_LAUNCH(k, cu_to_bf16(k->c->stream, to, ld, o->p, o->ld, o->rows, o->cols, terms));
+    if (terms == 1)
+        CU_LAUNCH(k, cu_narrow(k->c->stream, to, ld, o->p, o->ld, o->rows, o->cols));
+    else
+        CU_LAUNCH(k,
+                  cu_to_bf16(k->c->stream, to, ld, o->p, o->ld, o->rows, o->cols, terms));
     o->p = to;
     o->ld = ld;
     o->terms = terms;
@@ -113,6 +117,27 @@ static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
     }
 }
 
+/* Where g's result goes, and how: as bf16 where that is what it is for. */
+static void result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld)
+{
+    g->to_bf16 = k->c->bf16 && cu_is_bf16(k->c, y) && ld % PAD == 0 &&
+                 cu_halves(k, cols, y, NULL, NULL);
+    g->c = g->to_bf16 ? cu_at(k, y).p : cu_rows(k, y, rows, cols, &ld, sizeof(*y), g->acc);
+    g->ldc = ld;
+}
+
+static void add_bias(cu_call *k, const cu_gemm *g, const float *bias, size_t m, size_t n)
+{
+    const float *bias_ = cu_in(k, bias, n);
+
+    if (bias == NULL)
+        return;
+    if (!g->to_bf16)
+        CU_LAUNCH(k, cu_add_bias(k->c->stream, g->c, bias_, m, n, g->ldc));
+    else
+        CU_LAUNCH(k, cu_add_bias_halves(k->c->stream, g->c, bias_, m, n, g->ldc));
+}
+
 dr_status cuda_matmul_nt(nn_device *dev, float *y, const float *x, const float *w,
                          const float *bias, size_t m, size_t n, size_t k, size_t ldy,
                          bool acc)
@@ -123,14 +148,12 @@ dr_status cuda_matmul_nt(nn_device *dev, float *y, const float *x, const float *
         return DR_OK;
     cu_begin(&call, dev);
     operand a = look(&call, w, n, k, k), b = look(&call, x, m, k, k);
-    const float *bias_ = cu_in(&call, bias, n);
-    float *to = cu_rows(&call, y, m, n, &ldy, sizeof(*y), acc);
-    cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .ldc = ldy, .c = to, .acc = acc};
+    cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .acc = acc};
 
+    result(&call, &g, y, m, n, ldy);
     agree(&call, &a, &b);
     run(&call, &g, &a, &b);
-    if (bias != NULL)
-        CU_LAUNCH(&call, cu_add_bias(call.c->stream, to, bias_, m, n, ldy));
+    add_bias(&call, &g, bias, m, n);
     return cu_end(&call);
 }
 
@@ -138,15 +161,14 @@ dr_status cuda_matmul_nn(nn_device *dev, float *y, const float *x, const float *
                          size_t k, size_t n, size_t ldx, bool acc)
 {
     cu_call call;
-    size_t ld = k;
 
     if (m == 0 || k == 0)
         return DR_OK;
     cu_begin(&call, dev);
     operand a = look(&call, w, n, k, k), b = look(&call, x, m, n, ldx);
-    float *to = cu_rows(&call, y, m, k, &ld, sizeof(*y), acc);
-    cu_gemm g = {.m = k, .n = m, .k = n, .ldc = ld, .c = to, .acc = acc};
+    cu_gemm g = {.m = k, .n = m, .k = n, .acc = acc};
 
+    result(&call, &g, y, m, k, k);
     agree(&call, &a, &b);
     run(&call, &g, &a, &b);
     return cu_end(&call);
@@ -156,15 +178,14 @@ dr_status cuda_matmul_tn(nn_device *dev, float *y, const float *a, const float *
                          size_t k, size_t m, size_t lda, size_t ldb, bool acc)
 {
     cu_call call;
-    size_t ld = k;
 
     if (n == 0 || k == 0)
         return DR_OK;
     cu_begin(&call, dev);
     operand left = look(&call, b, m, k, ldb), right = look(&call, a, m, n, lda);
-    float *to = cu_rows(&call, y, n, k, &ld, sizeof(*y), acc);
-    cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .ldc = ld, .c = to, .acc = acc};
+    cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .acc = acc};
 
+    result(&call, &g, y, n, k, k);
     agree(&call, &left, &right);
     run(&call, &g, &left, &right);
     return cu_end(&call);

@@ -52,6 +52,13 @@ void *cu_place(const cu_block *b, const void *p)
     return b->p + (b->kind == NN_MEM_BF16 ? offset / 2 : offset);
 }
 
+bool cu_is_bf16(const cu_state *c, const void *p)
+{
+    const cu_block *b = cu_find(c, p);
+
+    return b != NULL && b->kind == NN_MEM_BF16;
+}
+
 size_t cu_mem_room(nn_device *dev)
 {
     cu_state *c = cu_of(dev);
@@ -236,16 +243,17 @@ void *cu_temp(cu_call *k, size_t bytes)
 const void *cu_in_bytes(cu_call *k, const void *p, size_t bytes)
 {
     const cu_block *b = cu_find(k->c, p);
+    size_t count = bytes / sizeof(float);
     void *to = NULL;
 
     if (p == NULL || k->st != DR_OK)
         return NULL;
-    if (b != NULL) {
-        DR_BUG_IF(b->kind != NN_MEM_FLOAT);
+    if (b != NULL && b->kind == NN_MEM_FLOAT)
         return cu_place(b, p);
-    }
     to = cu_temp(k, bytes);
-    if (to != NULL)
+    if (to != NULL && b != NULL)
+        CU_LAUNCH(k, cu_widen(k->c->stream, to, count, cu_place(b, p), count, 1, count));
+    else if (to != NULL)
         k->st = cu_check(
             (int)cudaMemcpyAsync(to, p, bytes, cudaMemcpyHostToDevice, k->c->stream),
             "copying to the GPU");
@@ -261,19 +269,24 @@ void *cu_rows(cu_call *k, void *p, size_t rows, size_t cols, size_t *ld, size_t 
 
     if (p == NULL || k->st != DR_OK)
         return NULL;
-    if (b != NULL) {
-        DR_BUG_IF(b->kind != NN_MEM_FLOAT);
+    if (b != NULL && b->kind == NN_MEM_FLOAT)
         return cu_place(b, p);
+    if (b != NULL) {
+        DR_BUG_IF(size != sizeof(float));
+        p = cu_place(b, p);
     }
-    *ld = cols;
     to = cu_temp(k, rows * row);
     if (to == NULL)
         return NULL;
-    if (keep)
+    if (keep && b != NULL)
+        CU_LAUNCH(k, cu_widen(k->c->stream, to, cols, p, *ld, rows, cols));
+    else if (keep)
         k->st = cu_check((int)cudaMemcpy2DAsync(to, row, p, host_ld, row, rows,
                                                 cudaMemcpyHostToDevice, k->c->stream),
                          "copying to the GPU");
+    *ld = cols;
     DR_BUG_IF(k->count == CU_RESULTS);
+    k->results[k->count].bf16 = b != NULL;
     k->results[k->count].host = p;
     k->results[k->count].p = to;
     k->results[k->count].rows = rows;
@@ -288,18 +301,68 @@ void cu_launched(cu_call *k, int err, const char *what)
         k->st = cu_check(err, what);
 }
 
+bool cu_halves(const cu_call *k, size_t d, const void *a, const void *b, const void *c)
+{
+    const void *const all[] = {a, b, c};
+    bool any = false;
+
+    for (size_t i = 0; i < DR_COUNT(all); i++) {
+        const cu_block *at = cu_find(k->c, all[i]);
+        if (all[i] == NULL)
+            continue;
+        if (at == NULL || (uintptr_t)cu_place(at, all[i]) % 16 != 0)
+            return false;
+        any = any || at->kind == NN_MEM_BF16;
+    }
+    return any && d % 8 == 0;
+}
+
+cu_values cu_at(const cu_call *k, const void *p)
+{
+    const cu_block *b = cu_find(k->c, p);
+
+    DR_BUG_IF(b == NULL);
+    return (cu_values){cu_place(b, p), b->kind == NN_MEM_BF16};
+}
+
+const void *cu_in_bf16(cu_call *k, const float *p, size_t count)
+{
+    const float *in = NULL;
+    void *to = NULL;
+
+    if (cu_is_bf16(k->c, p))
+        return cu_at(k, p).p;
+    in = cu_in(k, p, count);
+    to = cu_temp(k, count * sizeof(uint16_t));
+    CU_LAUNCH(k, cu_narrow(k->c->stream, to, count, in, count, 1, count));
+    return to;
+}
+
 dr_status cu_end(cu_call *k)
 {
-    dr_status st = k->st;
+    bool wait = false;
+    dr_status st = DR_OK;
 
-    DR_TRY(st);
-    for (size_t i = 0; i < k->count; i++)
+    for (size_t i = 0; i < k->count; i++) {
+        size_t cols = k->results[i].row_bytes / sizeof(float);
+        if (!k->results[i].bf16)
+            continue;
+        CU_LAUNCH(k, cu_narrow(k->c->stream, k->results[i].host,
+                               k->results[i].host_ld / sizeof(float), k->results[i].p, cols,
+                               k->results[i].rows, cols));
+    }
+    DR_TRY(k->st);
+    for (size_t i = 0; i < k->count; i++) {
+        if (k->results[i].bf16)
+            continue;
+        wait = true;
         DR_TRY(cu_check((int)cudaMemcpy2DAsync(k->results[i].host, k->results[i].host_ld,
                                                k->results[i].p, k->results[i].row_bytes,
                                                k->results[i].row_bytes, k->results[i].rows,
                                                cudaMemcpyDeviceToHost, k->c->stream),
                         "copying from the GPU"));
-    if (k->count > 0)
+    }
+    if (wait)
         DR_TRY(cu_check((int)cudaStreamSynchronize(k->c->stream), "waiting for the GPU"));
 done:
     return st;
@@ -321,7 +384,7 @@ static dr_status copy_rounded(nn_device *dev, const cu_block *b, char *dst, cons
         cu_begin(&k, dev);
         const float *from = cu_in_bytes(&k, src + at, n);
         n /= sizeof(float);
-        CU_LAUNCH(&k, cu_to_bf16(k.c->stream, cu_place(b, dst + at), n, from, n, 1, n, 1));
+        CU_LAUNCH(&k, cu_narrow(k.c->stream, cu_place(b, dst + at), n, from, n, 1, n));
         st = cu_end(&k);
     }
     return st;
@@ -339,14 +402,20 @@ dr_status cu_copy(nn_device *dev, void *dst, const void *src, size_t bytes)
         memcpy(dst, src, bytes);
         return DR_OK;
     }
+    if (to != NULL && from != NULL && to->kind == NN_MEM_BF16 && from->kind == to->kind)
+        return cu_check((int)cudaMemcpyAsync(cu_place(to, dst), cu_place(from, src),
+                                             bytes / 2, cudaMemcpyDeviceToDevice,
+                                             c->stream),
+                        "copying");
     if (to != NULL && to->kind == NN_MEM_BF16)
         return copy_rounded(dev, to, dst, src, bytes);
     if (from != NULL && from->kind == NN_MEM_BF16) {
+        size_t count = bytes / sizeof(float);
         cu_call k;
         cu_begin(&k, dev);
-        float *out = cu_out(&k, dst, bytes / sizeof(float));
+        float *out = cu_out(&k, dst, count);
         CU_LAUNCH(&k,
-                  cu_from_bf16(c->stream, out, cu_place(from, src), bytes / sizeof(float)));
+                  cu_widen(c->stream, out, count, cu_place(from, src), count, 1, count));
         return cu_end(&k);
     }
     DR_TRY(cu_check((int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream),
@@ -360,10 +429,13 @@ done:
 dr_status cu_zero(nn_device *dev, void *dst, size_t bytes)
 {
     cu_state *c = cu_of(dev);
+    const cu_block *b = cu_find(c, dst);
 
-    if (cu_find(c, dst) == NULL) {
+    if (b == NULL) {
         memset(dst, 0, bytes);
         return DR_OK;
     }
-    return cu_check((int)cudaMemsetAsync(dst, 0, bytes, c->stream), "zeroing");
+    if (b->kind == NN_MEM_BF16)
+        bytes /= 2;
+    return cu_check((int)cudaMemsetAsync(cu_place(b, dst), 0, bytes, c->stream), "zeroing");
 }

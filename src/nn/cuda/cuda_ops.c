@@ -15,7 +15,13 @@ dr_status cuda_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
     if (m == 0)
         return DR_OK;
     cu_begin(&k, dev);
-    const float *x_ = cu_in(&k, x, m * d), *w_ = cu_in(&k, w, d);
+    const float *w_ = cu_in(&k, w, d);
+    if (cu_halves(&k, d, y, x, NULL)) {
+        CU_LAUNCH(
+            &k, cu_rmsnorm_halves(k.c->stream, cu_at(&k, y), cu_at(&k, x), w_, m, d, eps));
+        return cu_end(&k);
+    }
+    const float *x_ = cu_in(&k, x, m * d);
     float *y_ = cu_out(&k, y, m * d);
     CU_LAUNCH(&k, cu_rmsnorm(k.c->stream, y_, x_, w_, m, d, eps));
     return cu_end(&k);
@@ -29,8 +35,13 @@ dr_status cuda_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const fl
     if (m == 0)
         return DR_OK;
     cu_begin(&k, dev);
-    const float *dy_ = cu_in(&k, dy, m * d), *x_ = cu_in(&k, x, m * d);
     const float *w_ = cu_in(&k, w, d);
+    if (cu_is_bf16(k.c, dy) && cu_halves(&k, d, dx, dy, x)) {
+        CU_LAUNCH(&k, cu_rmsnorm_back_halves(k.c->stream, cu_at(&k, dx), cu_at(&k, dy).p,
+                                             cu_at(&k, x), w_, m, d, eps));
+        return cu_end(&k);
+    }
+    const float *dy_ = cu_in(&k, dy, m * d), *x_ = cu_in(&k, x, m * d);
     float *dx_ = cu_inout(&k, dx, m * d);
     CU_LAUNCH(&k, cu_rmsnorm_back(k.c->stream, dx_, dy_, x_, w_, m, d, eps));
     return cu_end(&k);
@@ -96,6 +107,14 @@ dr_status cuda_layernorm_back(nn_device *dev, float *dx, const float *dy, const 
     return cu_end(&k);
 }
 
+/* Are these all bf16, in rows of eights? */
+static bool all_bf16(const cu_call *k, size_t d, const void *a, const void *b,
+                     const void *c)
+{
+    return cu_halves(k, d, a, b, c) && cu_is_bf16(k->c, a) && cu_is_bf16(k->c, b) &&
+           (c == NULL || cu_is_bf16(k->c, c));
+}
+
 dr_status cuda_activate(nn_device *dev, float *y, const float *x, size_t m, size_t i,
                         nn_act act)
 {
@@ -104,6 +123,11 @@ dr_status cuda_activate(nn_device *dev, float *y, const float *x, size_t m, size
     if (m == 0)
         return DR_OK;
     cu_begin(&k, dev);
+    if (all_bf16(&k, i, y, x, NULL)) {
+        CU_LAUNCH(&k, cu_activate_halves(k.c->stream, cu_at(&k, y).p, cu_at(&k, x).p, m, i,
+                                         (int)act.kind, act.gated));
+        return cu_end(&k);
+    }
     const float *x_ = cu_in(&k, x, m * i * (act.gated ? 2 : 1));
     float *y_ = cu_out(&k, y, m * i);
     CU_LAUNCH(&k, cu_activate(k.c->stream, y_, x_, m, i, (int)act.kind, act.gated));
@@ -118,6 +142,12 @@ dr_status cuda_activate_back(nn_device *dev, float *dx, const float *dy, const f
     if (m == 0)
         return DR_OK;
     cu_begin(&k, dev);
+    if (all_bf16(&k, i, dx, dy, x)) {
+        CU_LAUNCH(&k,
+                  cu_activate_back_halves(k.c->stream, cu_at(&k, dx).p, cu_at(&k, dy).p,
+                                          cu_at(&k, x).p, m, i, (int)act.kind, act.gated));
+        return cu_end(&k);
+    }
     const float *x_ = cu_in(&k, x, m * i * (act.gated ? 2 : 1));
     const float *dy_ = cu_in(&k, dy, m * i);
     float *dx_ = cu_out(&k, dx, m * i * (act.gated ? 2 : 1));
@@ -177,6 +207,23 @@ static bool rounds(const cu_call *k, const nn_attn_shape *s)
     return k->c->bf16 && s->head_dim <= CU_HEAD_DIM_BF16 && s->head_dim % 8 == 0;
 }
 
+/* Room for what will be p[count], in bf16: p itself where that is bf16. */
+static void *out_bf16(cu_call *k, float *p, size_t count)
+{
+    return cu_is_bf16(k->c, p) ? cu_at(k, p).p : cu_temp(k, count * sizeof(uint16_t));
+}
+
+/* p[count] = what is there. */
+static void widen_out(cu_call *k, float *p, const void *from, size_t count)
+{
+    float *to = NULL;
+
+    if (cu_is_bf16(k->c, p))
+        return;
+    to = cu_out(k, p, count);
+    CU_LAUNCH(k, cu_widen(k->c->stream, to, count, from, count, 1, count));
+}
+
 dr_status cuda_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign)
 {
     cu_attn_shape a;
@@ -186,6 +233,10 @@ dr_status cuda_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign
         return DR_OK;
     cu_begin(&k, dev);
     take_shape(&k, &a, s, true);
+    if (s->rotary_dim % 16 == 0 && cu_halves(&k, s->head_dim, qkv, NULL, NULL)) {
+        CU_LAUNCH(&k, cu_rope_halves(k.c->stream, cu_at(&k, qkv).p, &a, sign));
+        return cu_end(&k);
+    }
     float *qkv_ = cu_inout(&k, qkv, s->b * s->t * row_of(s));
     CU_LAUNCH(&k, cu_rope(k.c->stream, qkv_, &a, sign));
     return cu_end(&k);
@@ -193,28 +244,6 @@ dr_status cuda_rope(nn_device *dev, float *qkv, const nn_attn_shape *s, int sign
 
 dr_status cuda_attention(nn_device *dev, float *out, float *lse, const float *qkv,
                          const nn_attn_shape *s)
-{
-    size_t m = s->b * s->t;
-    cu_attn_shape a;
-    cu_call k;
-
-    if (m == 0)
-        return DR_OK;
-    cu_begin(&k, dev);
-    take_shape(&k, &a, s, false);
-    const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
-    float *out_ = cu_out(&k, out, m * s->heads * s->head_dim);
-    float *lse_ = cu_out(&k, lse, m * s->heads);
-    if (rounds(&k, s))
-        CU_LAUNCH(&k, cu_attention_bf16(k.c->stream, out_, lse_, qkv_, &a));
-    else
-        CU_LAUNCH(&k, cu_attention(k.c->stream, out_, lse_, qkv_, &a));
-    return cu_end(&k);
-}
-
-dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
-                              const float *out, const float *lse, const float *qkv,
-                              const nn_attn_shape *s)
 {
     size_t m = s->b * s->t, wide = m * s->heads * s->head_dim;
     cu_attn_shape a;
@@ -224,17 +253,48 @@ dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
         return DR_OK;
     cu_begin(&k, dev);
     take_shape(&k, &a, s, false);
-    const float *dout_ = cu_in(&k, dout, wide), *out_ = cu_in(&k, out, wide);
-    const float *lse_ = cu_in(&k, lse, m * s->heads);
+    float *lse_ = cu_out(&k, lse, m * s->heads);
+    if (rounds(&k, s)) {
+        const void *qkv_ = cu_in_bf16(&k, qkv, m * row_of(s));
+        void *out_ = out_bf16(&k, out, wide);
+        CU_LAUNCH(&k, cu_attention_bf16(k.c->stream, out_, lse_, qkv_, &a));
+        widen_out(&k, out, out_, wide);
+        return cu_end(&k);
+    }
     const float *qkv_ = cu_in(&k, qkv, m * row_of(s));
+    float *out_ = cu_out(&k, out, wide);
+    CU_LAUNCH(&k, cu_attention(k.c->stream, out_, lse_, qkv_, &a));
+    return cu_end(&k);
+}
+
+dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
+                              const float *out, const float *lse, const float *qkv,
+                              const nn_attn_shape *s)
+{
+    size_t m = s->b * s->t, wide = m * s->heads * s->head_dim, all = m * row_of(s);
+    cu_attn_shape a;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    take_shape(&k, &a, s, false);
+    const float *lse_ = cu_in(&k, lse, m * s->heads);
     float *delta = cu_temp(&k, m * s->heads * sizeof(*delta));
-    float *dqkv_ = cu_out(&k, dqkv, m * row_of(s));
-    if (rounds(&k, s))
+    if (rounds(&k, s)) {
+        const void *dout_ = cu_in_bf16(&k, dout, wide), *out_ = cu_in_bf16(&k, out, wide);
+        const void *qkv_ = cu_in_bf16(&k, qkv, all);
+        void *dqkv_ = out_bf16(&k, dqkv, all);
         CU_LAUNCH(&k, cu_attention_back_bf16(k.c->stream, dqkv_, delta, dout_, out_, lse_,
                                              qkv_, &a));
-    else
-        CU_LAUNCH(
-            &k, cu_attention_back(k.c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, &a));
+        widen_out(&k, dqkv, dqkv_, all);
+        return cu_end(&k);
+    }
+    const float *dout_ = cu_in(&k, dout, wide), *out_ = cu_in(&k, out, wide);
+    const float *qkv_ = cu_in(&k, qkv, all);
+    float *dqkv_ = cu_out(&k, dqkv, all);
+    CU_LAUNCH(&k,
+              cu_attention_back(k.c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, &a));
     return cu_end(&k);
 }
 
@@ -355,6 +415,11 @@ dr_status cuda_scale_cap(nn_device *dev, float *x, size_t count, float scale, fl
     if (count == 0)
         return DR_OK;
     cu_begin(&k, dev);
+    if (cap == 0.0f && cu_halves(&k, count, x, NULL, NULL)) {
+        const cu_values v = cu_at(&k, x);
+        CU_LAUNCH(&k, cu_scaled_halves(k.c->stream, v, v, count, scale));
+        return cu_end(&k);
+    }
     float *x_ = cu_inout(&k, x, count);
     CU_LAUNCH(&k, cu_scale_cap(k.c->stream, x_, count, scale, cap));
     return cu_end(&k);
@@ -368,6 +433,12 @@ dr_status cuda_dropout(nn_device *dev, float *y, const float *x, size_t count,
     if (count == 0)
         return DR_OK;
     cu_begin(&k, dev);
+    if (all_bf16(&k, count, y, x, NULL)) {
+        CU_LAUNCH(&k, cu_dropout_halves(k.c->stream, cu_at(&k, y).p, cu_at(&k, x).p, count,
+                                        mask->seed, mask->stream, mask->threshold,
+                                        mask->scale, acc));
+        return cu_end(&k);
+    }
     const float *x_ = cu_in(&k, x, count);
     float *y_ = acc ? cu_inout(&k, y, count) : cu_out(&k, y, count);
     CU_LAUNCH(&k, cu_dropout(k.c->stream, y_, x_, count, mask->seed, mask->stream,
@@ -473,6 +544,28 @@ dr_status cuda_unpack_back(nn_device *dev, float *ds, const float *dw, const dr_
     const float *dw_ = cu_in(&k, dw, q->rows * q->cols);
     float *ds_ = cu_inout(&k, ds, q_.rows * q_.blocks);
     CU_LAUNCH(&k, cu_unpack_back(k.c->stream, ds_, dw_, &q_));
+    return cu_end(&k);
+}
+
+dr_status cuda_take_rows(nn_device *dev, float *y, const float *table, const int32_t *ids,
+                         size_t count, size_t d)
+{
+    size_t rows = 0;
+    cu_values from = {0};
+    cu_call k;
+
+    if (count == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    for (size_t i = 0; i < count; i++)
+        rows = (size_t)ids[i] + 1 > rows ? (size_t)ids[i] + 1 : rows;
+    if (cu_find(k.c, table) != NULL)
+        from = cu_at(&k, table);
+    else
+        from.p = (void *)(uintptr_t)cu_in(&k, table, rows * d);
+    const int32_t *ids_ = cu_in_bytes(&k, ids, count * sizeof(*ids));
+    const cu_values to = {cu_out(&k, y, count * d), false};
+    CU_LAUNCH(&k, cu_take_rows(k.c->stream, to, from, ids_, count, d));
     return cu_end(&k);
 }
 

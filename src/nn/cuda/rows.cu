@@ -9,28 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "nn/cuda/cuda_kernels.h"
-
-enum { THREADS = 256, WARP = 32, CHUNK = 128 }; /* CHUNK: NN_MASK_CHUNK */
-
-static unsigned blocks_of(size_t count, size_t each)
-{
-    return (unsigned)((count + each - 1) / each);
-}
-
-/* The sum over the block, in every thread; room: one for each warp. */
-template <typename T> __device__ static T block_sum(T v, T *room)
-{
-    __syncthreads();
-    for (int i = WARP / 2; i > 0; i /= 2)
-        v += __shfl_xor_sync(0xffffffffu, v, i);
-    if (threadIdx.x % WARP == 0)
-        room[threadIdx.x / WARP] = v;
-    __syncthreads();
-    v = 0;
-    for (unsigned i = 0; i < blockDim.x / WARP; i++)
-        v += room[i];
-    return v;
-}
+#include "nn/cuda/rows_parts.cuh"
 
 __device__ static float block_max(float v, float *room)
 {
@@ -217,33 +196,6 @@ int cu_layernorm_back(cu_stream s, float *dx, const float *dy, const float *x,
 
 /* ---- activations ---- */
 
-enum { SILU, GELU_TANH, GELU }; /* hf_act; cuda_ops.c holds them to it */
-
-/* act(x), and its derivative. */
-__device__ static float act_of(float *slope, float x, int kind)
-{
-    const float root = 0.79788456080286535588f; /* sqrt(2 / pi) */
-    float t, u;
-
-    switch (kind) {
-    case SILU:
-        t = 1.0f / (1.0f + expf(-x));
-        *slope = t * (1.0f + x * (1.0f - t));
-        return x * t;
-    case GELU_TANH:
-        u = root * (x + 0.044715f * x * x * x);
-        t = 0.5f * (1.0f + tanhf(u));
-        *slope = t; /* far out, where x^2 may have no float */
-        if (t != 0.0f && t != 1.0f)
-            *slope += 2.0f * x * t * (1.0f - t) * root * (1.0f + 3.0f * 0.044715f * x * x);
-        return x * t;
-    default:
-        t = 0.5f * (1.0f + erff(x * 0.70710678118654752440f));
-        *slope = t + x * 0.5f * root * expf(-0.5f * x * x);
-        return x * t;
-    }
-}
-
 __global__ static void activate(float *y, const float *x, size_t i, int act, bool gated)
 {
     size_t c = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y;
@@ -268,8 +220,6 @@ __global__ static void activate_back(float *dx, const float *dy, const float *x,
     if (gated)
         dx[at + i] = g * a;
 }
-
-enum { ROWS_MAX = 65535 }; /* of a grid's second dimension */
 
 int cu_activate(cu_stream s, float *y, const float *x, size_t m, size_t i, int act,
                 bool gated)
@@ -355,26 +305,6 @@ int cu_scale_cap(cu_stream s, float *x, size_t count, float scale, float cap)
 }
 
 /* ---- dropout: nn_mask's chunks of 128, a Philox block for each 8 of them ---- */
-
-__device__ static void philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t i)
-{
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    uint32_t c[4] = {(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)stream,
-                     (uint32_t)(stream >> 32)};
-
-    for (int round = 0; round < 10; round++) {
-        uint32_t h0 = __umulhi(0xD2511F53u, c[0]), l0 = 0xD2511F53u * c[0];
-        uint32_t h1 = __umulhi(0xCD9E8D57u, c[2]), l1 = 0xCD9E8D57u * c[2];
-        c[0] = h1 ^ c[1] ^ k0;
-        c[1] = l1;
-        c[2] = h0 ^ c[3] ^ k1;
-        c[3] = l0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int j = 0; j < 4; j++)
-        out[j] = c[j];
-}
 
 __global__ static void dropout(float *y, const float *x, size_t count, uint64_t seed,
                                uint64_t stream, uint32_t threshold, float scale, bool acc)
@@ -582,19 +512,5 @@ int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t 
     dim3 grid(blocks_of((cols + 1) / 2, THREADS), (unsigned)(rows < 4096 ? rows : 4096));
 
     to_bf16<<<grid, THREADS, 0, s>>>(dst, ldd, src, lds, rows, cols, terms);
-    return cudaGetLastError();
-}
-
-__global__ static void from_bf16(float *dst, const uint16_t *src, size_t count)
-{
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-
-    if (i < count)
-        dst[i] = __uint_as_float((uint32_t)src[i] << 16);
-}
-
-int cu_from_bf16(cu_stream s, float *dst, const uint16_t *src, size_t count)
-{
-    from_bf16<<<blocks_of(count, THREADS), THREADS, 0, s>>>(dst, src, count);
     return cudaGetLastError();
 }

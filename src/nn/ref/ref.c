@@ -391,6 +391,16 @@ dr_status ref_unpack_back(nn_device *dev, float *ds, const float *dw, const dr_q
     return DR_OK;
 }
 
+dr_status ref_take_rows(nn_device *dev, float *y, const float *table, const int32_t *ids,
+                        size_t count, size_t d)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < d; k++)
+            y[i * d + k] = table[(size_t)ids[i] * d + k];
+    return DR_OK;
+}
+
 dr_status ref_transpose(nn_device *dev, float *y, const float *x, size_t m, size_t n)
 {
     (void)dev;

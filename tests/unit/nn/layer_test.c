@@ -241,6 +241,36 @@ static void test_masks(nn_device *dev, const hf_model *m)
     close_fixture(&f);
 }
 
+/* Sequences at once have the masks that each would have by itself. */
+static void test_sequences(nn_device *dev, const hf_model *m)
+{
+    enum { STEP = 1 << 20 };
+    fixture f;
+
+    if (!open_fixture(&f, dev, m))
+        return;
+    size_t n = T * f.row;
+    float *all = nn_random(B * n, 1, 1.0f), *one = nn_random(B * n, 1, 1.0f);
+    float *dall = nn_random(B * n, 2, 1.0f), *done = nn_random(B * n, 2, 1.0f);
+    f.loras[0].sequences = B;
+    f.loras[0].stream_step = STEP;
+    CHECK_OK(nn_layer_forward(f.d, f.w, B, T, all, &f.acts, f.loras, 1));
+    CHECK_OK(nn_layer_backward(f.d, f.w, B, T, dall, &f.acts, f.loras, 1, true));
+    f.loras[0].sequences = 1;
+    for (size_t i = 0; i < B; i++, f.loras[0].stream += STEP) {
+        CHECK_OK(nn_layer_forward(f.d, f.w, 1, T, one + i * n, &f.acts, f.loras, 1));
+        CHECK_OK(
+            nn_layer_backward(f.d, f.w, 1, T, done + i * n, &f.acts, f.loras, 1, true));
+    }
+    CHECK_MEM(all, one, B * n * sizeof(*all));
+    CHECK_MEM(dall, done, B * n * sizeof(*all));
+    free(all);
+    free(one);
+    free(dall);
+    free(done);
+    close_fixture(&f);
+}
+
 /* Many short sequences at once are the same as one by one; kept and streamed too. */
 static void test_batches(nn_device *dev, const hf_model *m)
 {
@@ -288,6 +318,7 @@ int main(void)
         test_packed(d.dev[0][1], m);
         test_early_end(d.dev[0][1], m);
         test_masks(d.dev[0][1], m);
+        test_sequences(d.dev[0][1], m);
         test_batches(d.dev[0][1], m);
     }
     hf_model_close(m);

@@ -74,6 +74,32 @@ static void test_same(void)
     }
 }
 
+/* In memory of a device's own: weights, then the largest group with all layers kept, then
+ * layers of one sequence; and no plan is more than its budget. */
+static void test_there(void)
+{
+    nn_device *dev = NULL;
+    train_there t = {.c = hf_model_config(model), .s = &state, .seq = TINY_T, .batch = 4};
+    train_memory p = {0}, least = {0};
+
+    CHECK_OK(nn_device_open(&dev, "cpu:apart", 1));
+    t.dev = dev;
+    t.weights = nn_decoder_there_bytes(dev, model);
+    train_memory_plan_there(&least, &t);
+    CHECK_EQ_INT(least.kept, 0);
+    CHECK_EQ_INT(least.weights, 0);
+    for (t.budget = least.least; t.budget < least.least + t.weights + 4 * one;
+         t.budget += one / 2) {
+        train_memory_plan_there(&p, &t);
+        CHECK(p.bytes <= t.budget);
+        CHECK(p.weights == 0 || p.weights == t.weights);
+    }
+    CHECK_EQ_INT(p.kept, LAYERS);
+    CHECK_EQ_INT(p.weights, t.weights);
+    CHECK_EQ_INT(p.group, 1); /* products of this device do not round */
+    nn_device_close(dev);
+}
+
 static void test_too_little(void)
 {
     train_options o = options(plan(0, false).least - 1);
@@ -96,6 +122,7 @@ int main(void)
     test_plan();
     test_same();
     test_too_little();
+    test_there();
     train_state_release(&state);
     hf_model_close(model);
     return check_done();

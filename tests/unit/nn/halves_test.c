@@ -1,0 +1,341 @@
+/*
+ * halves_test.c - operations on memory of bf16 (nn_mem.h): what a training's activations
+ * and their gradients are on a device whose products round.  Each is held to ref on the
+ * rounded inputs, its result to bf16's precision; shapes on and off the eights that kernels
+ * take at once, outputs filled with NaN.
+ */
+#include "nn/nn_impl.h"
+#include "nn_check.h"
+
+enum { OPERANDS = 4 };
+static const double near = 8e-3; /* of the largest value: 2^-8, and a sum's own */
+
+/* The value that a bf16 has room for: ties to even. */
+static float rounded(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+/* An operation on out and up to three inputs, each in memory of the kind that its letter
+ * names: 'b' bf16, 'f' floats, 'h' the host's. */
+typedef struct {
+    size_t m, d, n, ld;
+    nn_act act;
+    nn_attn_shape shape;
+    nn_mask mask;
+    int sign;
+    bool acc;
+    const float *host; /* what stays the host's: weights of norms, biases, lse */
+    float scale;
+} job;
+typedef dr_status (*fn)(nn_device *dev, float *out, const float *const *in, const job *j);
+
+static float *there(nn_device *dev, const float *x, size_t count, char kind)
+{
+    float *p = NULL;
+
+    CHECK_OK(nn_mem_new(dev, &p, count, kind == 'b' ? NN_MEM_BF16 : NN_MEM_FLOAT, "test"));
+    CHECK_OK(nn_copy(dev, p, x, count * sizeof(*x)));
+    return p;
+}
+
+/* sizes[0] and kinds[0] are the result's; acc: it begins as values, else as NaN. */
+static void check(nn_device *ref, nn_device *dev, const char *what, fn f, const job *j,
+                  const char *kinds, const size_t *sizes)
+{
+    float *x[OPERANDS] = {0}, *p[OPERANDS] = {0};
+    size_t failed = check_failed, n = strlen(kinds);
+
+    for (size_t i = 0; i < n; i++) {
+        x[i] = nn_random(sizes[i], 10 + i, 1.0f);
+        for (size_t k = 0; k < sizes[i]; k++)
+            x[i][k] = i == 0 && !j->acc ? NAN : rounded(x[i][k]);
+        p[i] = there(kinds[i] == 'h' ? ref : dev, x[i], sizes[i], kinds[i]);
+    }
+    float *got = dr_calloc(sizes[0], sizeof(*got)), *again = NULL;
+    const float *const in[] = {p[1], p[2], p[3]}, *const in_ref[] = {x[1], x[2], x[3]};
+    CHECK_OK(f(dev, p[0], in, j));
+    CHECK_OK(nn_copy(dev, got, p[0], sizes[0] * sizeof(*got)));
+    CHECK_OK(nn_copy(dev, p[0], x[0], sizes[0] * sizeof(*got)));
+    again = dr_calloc(sizes[0], sizeof(*again));
+    CHECK_OK(f(dev, p[0], in, j));
+    CHECK_OK(nn_copy(dev, again, p[0], sizes[0] * sizeof(*got)));
+    CHECK_OK(f(ref, x[0], in_ref, j));
+    for (size_t k = 0; k < sizes[0]; k++) { /* what a stride leaves alone stays NaN */
+        if (isnan(x[0][k]) && isnan(got[k]) && isnan(again[k]))
+            x[0][k] = got[k] = again[k] = 0;
+    }
+    CHECK_MEM(got, again, sizes[0] * sizeof(*got));
+    CHECK_NEAR(nn_far(got, x[0], sizes[0]), 0, near);
+    if (check_failed > failed)
+        (void)printf("  in: %s %s, %zu x %zu\n", what, kinds, j->m, j->d);
+    for (size_t i = 0; i < n; i++) {
+        nn_mem_free(kinds[i] == 'h' ? ref : dev, p[i]);
+        free(x[i]);
+    }
+    free(got);
+    free(again);
+}
+
+static dr_status norm(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_rmsnorm(dev, out, in[0], j->host, j->m, j->d, 1e-5f);
+}
+
+static dr_status norm_back(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_rmsnorm_back(dev, out, in[0], in[1], j->host, j->m, j->d, 1e-5f);
+}
+
+static dr_status layernorm_back(nn_device *dev, float *out, const float *const *in,
+                                const job *j)
+{
+    return nn_layernorm_back(dev, out, in[0], in[1], j->host, j->m, j->d, 1e-5f);
+}
+
+static dr_status heads(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    (void)in;
+    return nn_rmsnorm_heads(dev, out, NULL, j->host, j->m, j->ld, j->n, j->d, 1e-5f);
+}
+
+static dr_status activate(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_activate(dev, out, in[0], j->m, j->d, j->act);
+}
+
+static dr_status activate_back(nn_device *dev, float *out, const float *const *in,
+                               const job *j)
+{
+    return nn_activate_back(dev, out, in[0], in[1], j->m, j->d, j->act);
+}
+
+static dr_status rope(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    (void)in;
+    return nn_rope(dev, out, &j->shape, j->sign);
+}
+
+static dr_status attention(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_attention(dev, out, NULL, in[0], &j->shape);
+}
+
+static dr_status attention_back(nn_device *dev, float *out, const float *const *in,
+                                const job *j)
+{
+    /* out and lse of the same inputs, by the device itself */
+    const size_t m = j->shape.b * j->shape.t, wide = m * j->shape.heads * j->shape.head_dim;
+    float *o = NULL, *lse = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_mem_new(dev, &o, wide, NN_MEM_BF16, "test"));
+    DR_TRY(nn_mem_new(dev, &lse, m * j->shape.heads, NN_MEM_FLOAT, "test"));
+    DR_TRY(nn_attention(dev, o, lse, in[1], &j->shape));
+    DR_TRY(nn_attention_back(dev, out, in[0], o, lse, in[1], &j->shape));
+done:
+    nn_mem_free(dev, o);
+    nn_mem_free(dev, lse);
+    return st;
+}
+
+static dr_status dropout(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_dropout(dev, out, in[0], j->m * j->d, &j->mask, j->acc);
+}
+
+static dr_status scale(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    (void)in;
+    return nn_scale_cap(dev, out, j->m * j->d, j->scale, 0.0f);
+}
+
+static dr_status residual(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_residual(dev, out, in[0], j->m * j->d, j->scale);
+}
+
+static dr_status product_nt(nn_device *dev, float *out, const float *const *in,
+                            const job *j)
+{
+    return nn_matmul_nt(dev, out, in[0], in[1], j->host, j->m, j->n, j->d, j->ld, j->acc);
+}
+
+static dr_status product_nn(nn_device *dev, float *out, const float *const *in,
+                            const job *j)
+{
+    return nn_matmul_nn(dev, out, in[0], in[1], j->m, j->d, j->n, j->ld, j->acc);
+}
+
+static dr_status product_tn(nn_device *dev, float *out, const float *const *in,
+                            const job *j)
+{
+    return nn_matmul_tn(dev, out, in[0], in[1], j->n, j->d, j->m, j->ld, j->d, j->acc);
+}
+
+/* ---- cases ---- */
+
+static void test_rows(nn_device *ref, nn_device *dev, size_t m, size_t d)
+{
+    float *w = nn_random(2 * d, 3, 1.0f);
+    job j = {.m = m, .d = d, .host = w};
+    const size_t row[] = {m * d, m * d, m * d}, wide[] = {m * d, 2 * m * d};
+    const size_t wide_back[] = {2 * m * d, m * d, 2 * m * d};
+    static const char *const norms[] = {"bf", "bb", "fb"};
+    static const char *const backs[] = {"fbb", "fbf", "bbb", "fff", "fbh"};
+
+    for (size_t i = 0; i < DR_COUNT(norms); i++)
+        check(ref, dev, "rmsnorm", norm, &j, norms[i], row);
+    for (int kind = 0; kind < 3; kind++) {
+        j.act = (nn_act){(hf_act)kind, true};
+        check(ref, dev, "activate", activate, &j, "bb", wide);
+        check(ref, dev, "activate_back", activate_back, &j, "bbb", wide_back);
+        check(ref, dev, "activate_back", activate_back, &j, "bhb", wide_back);
+        j.act.gated = false;
+        check(ref, dev, "activate", activate, &j, "bb", row);
+        check(ref, dev, "activate_back", activate_back, &j, "bbb", row);
+    }
+    j.mask = (nn_mask){5, 6, 20000, 1.5f};
+    check(ref, dev, "dropout", dropout, &j, "bb", row);
+    j.acc = true;
+    check(ref, dev, "dropout", dropout, &j, "bb", row);
+    for (size_t i = 0; i < DR_COUNT(backs); i++) {
+        check(ref, dev, "rmsnorm_back", norm_back, &j, backs[i], row);
+        check(ref, dev, "layernorm_back", layernorm_back, &j, backs[i], row);
+    }
+    j.scale = 0.37f;
+    check(ref, dev, "scale_cap", scale, &j, "b", row);
+    check(ref, dev, "residual", residual, &j, "bf", row);
+    j.n = 3;
+    j.ld = 3 * d + 5;
+    check(ref, dev, "rmsnorm_heads", heads, &j, "b", (const size_t[]){m * j.ld});
+    free(w);
+}
+
+static void test_products(nn_device *ref, nn_device *dev, size_t m, size_t n, size_t k)
+{
+    float *bias = nn_random(n, 4, 1.0f);
+    job j = {.m = m, .n = n, .d = k, .ld = n};
+    const size_t nt[] = {m * n, m * k, n * k}, nn[] = {m * k, m * n, n * k};
+    const size_t tn[] = {n * k, m * n, m * k};
+    static const char *const kinds[] = {"bbb", "bfb", "fbb", "bbf", "bhh", "hbb"};
+
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        for (int acc = 0; acc < 2; acc++) {
+            j.acc = acc == 1;
+            j.host = acc == 1 ? bias : NULL;
+            check(ref, dev, "matmul_nt", product_nt, &j, kinds[i], nt);
+            j.host = NULL;
+            check(ref, dev, "matmul_nn", product_nn, &j, kinds[i], nn);
+            check(ref, dev, "matmul_tn", product_tn, &j, kinds[i], tn);
+        }
+    }
+    j.ld = n + 8; /* rows of a wider result */
+    const size_t wide[] = {m * j.ld, m * k, n * k};
+    check(ref, dev, "matmul_nt", product_nt, &j, "bbb", wide);
+    free(bias);
+}
+
+static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
+{
+    size_t m = s.b * s.t, half = s.rotary_dim / 2;
+    size_t all = m * (s.heads + 2 * s.kv_heads) * s.head_dim;
+    size_t wide = m * s.heads * s.head_dim;
+    float *tables = nn_random(2 * s.t * half, 8, 1.0f);
+
+    s.cos = tables;
+    s.sin = tables + s.t * half;
+    s.scale = 1.0f / sqrtf((float)s.head_dim);
+    job j = {.m = m, .d = s.head_dim, .shape = s, .sign = 1};
+    check(ref, dev, "attention", attention, &j, "bb", (const size_t[]){wide, all});
+    check(ref, dev, "attention", attention, &j, "fb", (const size_t[]){wide, all});
+    check(ref, dev, "attention_back", attention_back, &j, "bbb",
+          (const size_t[]){all, wide, all});
+    check(ref, dev, "attention_back", attention_back, &j, "bff",
+          (const size_t[]){all, wide, all});
+    j.acc = true;
+    check(ref, dev, "rope", rope, &j, "b", (const size_t[]){all});
+    j.sign = -1;
+    check(ref, dev, "rope", rope, &j, "b", (const size_t[]){all});
+    free(tables);
+}
+
+static void test_attentions(nn_device *ref, nn_device *dev)
+{
+    static const size_t dims[] = {16, 64, 80, 96, 100, 128, 256};
+    uint32_t starts[2 * 150];
+
+    for (uint32_t i = 0; i < 300; i++)
+        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
+    for (size_t i = 0; i < DR_COUNT(dims); i++) {
+        nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2};
+        s.head_dim = dims[i];
+        s.rotary_dim = dims[i] / 4 * 2;
+        test_attention(ref, dev, s);
+        s.window = 40;
+        s.rotary_dim = dims[i];
+        test_attention(ref, dev, s);
+        s.starts = starts;
+        s.softcap = 5.0f;
+        test_attention(ref, dev, s);
+    }
+}
+
+/* Parts can be copied, and zeros set, in either direction between all kinds. */
+static void test_copies(nn_device *dev)
+{
+    enum { N = 1000 };
+    float *x = nn_random(N, 1, 1.0f), *y = dr_calloc(N, sizeof(*y));
+    float *p = there(dev, x, N, 'b'), *q = there(dev, x, N, 'b'),
+          *f = there(dev, x, N, 'f');
+
+    for (size_t i = 0; i < N; i++)
+        x[i] = rounded(x[i]);
+    CHECK_OK(nn_copy(dev, q + 7, p + 3, (N - 7) * sizeof(*x)));
+    CHECK_OK(nn_copy(dev, f + 1, q + 2, (N - 2) * sizeof(*x)));
+    CHECK_OK(nn_zero(dev, q + 500, 10 * sizeof(*x)));
+    CHECK_OK(nn_copy(dev, q + 511, f, sizeof(*x)));
+    CHECK_OK(nn_copy(dev, y, q, N * sizeof(*y)));
+    CHECK(y[6] == x[6] && y[7] == x[3] && y[499] == x[495] && y[N - 1] == x[N - 5]);
+    CHECK(y[500] == 0.0f && y[509] == 0.0f && y[510] == x[506]);
+    CHECK_NEAR(y[511], x[0], 1e-2);
+    CHECK_OK(nn_copy(dev, y, f, N * sizeof(*y)));
+    CHECK(y[1] == x[2] && y[6] == x[3] && y[N - 2] == x[N - 5]);
+    nn_mem_free(dev, p);
+    nn_mem_free(dev, q);
+    nn_mem_free(dev, f);
+    free(x);
+    free(y);
+}
+
+int main(void)
+{
+    static const char *const kinds[] = {"cpu:apart", "cuda:bf16", "cuda"};
+    nn_device *ref = NULL, *dev = NULL;
+
+    CHECK_OK(nn_device_open(&ref, "ref", 1));
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        if (nn_device_open(&dev, kinds[i], 2) != DR_OK) {
+            SKIP("gpu: none to use");
+            break;
+        }
+        test_rows(ref, dev, 5, 64);
+        test_rows(ref, dev, 3, 3072);
+        test_rows(ref, dev, 7, 75);
+        test_products(ref, dev, 64, 128, 64);
+        test_products(ref, dev, 33, 40, 72);
+        test_products(ref, dev, 13, 21, 35);
+        test_attentions(ref, dev);
+        if (i > 0)
+            test_copies(dev);
+        nn_device_close(dev);
+        dev = NULL;
+    }
+    nn_device_close(ref);
+    return check_done();
+}
