@@ -42,6 +42,23 @@ done:
     return st;
 }
 
+/* Files that stand for JSON count by their contents. */
+static dr_status add_files(json_t *parts, const pass_def *d, const json_t *config)
+{
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < d->params_count; i++) {
+        const char *path = json_string_value(json_object_get(config, d->params[i].name));
+        if (d->params[i].json && path != NULL && dr_is_file(path))
+            DR_TRY(flow_file_key(parts, dr_arena_printf(&a, "file %s", d->params[i].name),
+                                 path));
+    }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
 dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
                        const wf_alternative *alt, const json_t *given)
 {
@@ -52,6 +69,7 @@ dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
     parts = json_pack("{s:s, s:s, s:s, s:i, s:s, s:O, s:O}", "drupe", DRUPE_VERSION,
                       "input", in_id, "pass", alt->def->name, "version", alt->def->version,
                       "isa", r->isa, "config", config, "given", given);
+    DR_TRY(add_files(parts, alt->def, config));
     if (alt->def->clocked)
         json_object_set_new(parts, "machine", json_string(r->machine));
     if (alt->def->needs_data) {

@@ -716,6 +716,13 @@ size_t onnx_rewrite_changes(const onnx_edit *e)
     return e->changes;
 }
 
+const char *onnx_rewrite_input(const onnx_edit *e, const char *node, size_t i)
+{
+    const Onnx__NodeProto *n = onnx_edit_called(e, node);
+
+    return n != NULL && i < n->n_input ? onnx_text(n->input[i]) : NULL;
+}
+
 const char *onnx_rewrite_output(const onnx_edit *e, size_t i)
 {
     return i < e->graph->n_output ? onnx_text(e->graph->output[i]->name) : NULL;

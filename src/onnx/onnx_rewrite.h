@@ -40,6 +40,8 @@ size_t onnx_rewrite_nodes(const onnx_edit *e);
 size_t onnx_rewrite_changes(const onnx_edit *e);
 
 const char *onnx_rewrite_output(const onnx_edit *e, size_t i); /* its name; NULL: none */
+/* What the node of that name reads as input i; NULL: it has none, or there is no such. */
+const char *onnx_rewrite_input(const onnx_edit *e, const char *node, size_t i);
 void onnx_import(onnx_edit *e, const char *domain, int64_t version); /* that at least */
 void onnx_drop_shapes(onnx_edit *e); /* what is said of values between nodes */
 
@@ -182,6 +184,13 @@ typedef struct {
  * Gather to a Gather of bytes. */
 DR_MUST_USE dr_status onnx_dynamic_int8(onnx_edit *e, const onnx_int8_options *o);
 
+/*
+ * Weights that have 16 bits because a value beside them in one of these operators does
+ * (wide): their names (borrowed from e).  One that other nodes read too is doubled.
+ */
+DR_MUST_USE dr_status onnx_wide_weights(onnx_edit *e, onnx_names wide, onnx_names op_types,
+                                        const char *const **weights, size_t *count);
+
 /* ---- calibrated (rewrite_static.c) ---- */
 
 typedef struct {
@@ -197,6 +206,7 @@ typedef struct {
     int bits; /* of activations: 8 or 16 */
     bool is_signed, symmetric;
     double min_range; /* 0: none */
+    onnx_names wide;  /* values of 16 bits without a sign, whatever the others have */
 } onnx_activation;
 /* QuantizeLinear and DequantizeLinear around what has a range (sorted by name). */
 DR_MUST_USE dr_status onnx_static_int8(onnx_edit *e, const onnx_int8_options *o,

@@ -391,6 +391,7 @@ typedef struct {
     const char **from, **to; /* values that have a DequantizeLinear, and its output */
     Onnx__NodeProto **q;     /* their QuantizeLinear */
     size_t done;
+    bool wide; /* something has 16 bits */
 } fixing;
 
 static const onnx_seen *seen_of(const fixing *f, const char *name)
@@ -406,10 +407,12 @@ static const onnx_seen *seen_of(const fixing *f, const char *name)
 static dr_status add_grid(fixing *f, const onnx_seen *v, const char *grid[2])
 {
     const onnx_activation *o = f->act;
-    const int steps = (1 << o->bits) - 1, half = 1 << (o->bits - 1);
-    const int least = o->is_signed ? -half : 0;
-    const int32_t type = o->bits == 16 ? (o->is_signed ? ONNX_INT16 : ONNX_UINT16)
-                                       : (o->is_signed ? ONNX_INT8_VALUE : ONNX_UINT8);
+    const bool own = onnx_named(o->wide, v->name), is_signed = o->is_signed && !own;
+    const int bits = own ? 16 : o->bits;
+    const int steps = (1 << bits) - 1, half = 1 << (bits - 1);
+    const int least = is_signed ? -half : 0;
+    const int32_t type = bits == 16 ? (is_signed ? ONNX_INT16 : ONNX_UINT16)
+                                    : (is_signed ? ONNX_INT8_VALUE : ONNX_UINT8);
     double lo = fmin(0, (double)v->least), hi = fmax(0, (double)v->largest);
     dr_status st = DR_OK;
 
@@ -421,14 +424,15 @@ static dr_status add_grid(fixing *f, const onnx_seen *v, const char *grid[2])
     }
     float scale = (float)((hi - lo) / steps);
     scale = scale > 0 ? scale : 1;
-    int32_t zero = o->symmetric ? (o->is_signed ? 0 : half)
-                                : (int32_t)rint(least - lo / (double)scale);
+    int32_t zero =
+        o->symmetric ? (is_signed ? 0 : half) : (int32_t)rint(least - lo / (double)scale);
     unsigned char bytes[2] = {(unsigned char)(zero & 255),
                               (unsigned char)(zero >> 8 & 255)};
     grid[0] = onnx_edit_unused(f->e, "%s_scale", v->name);
     grid[1] = onnx_edit_unused(f->e, "%s_zero_point", v->name);
     DR_TRY(onnx_edit_add_number(f->e, grid[0], ONNX_FLOAT, 0, (double)scale));
-    DR_TRY(onnx_edit_add_init(f->e, grid[1], type, NULL, 0, bytes, o->bits == 16 ? 2 : 1));
+    DR_TRY(onnx_edit_add_init(f->e, grid[1], type, NULL, 0, bytes, bits == 16 ? 2 : 1));
+    f->wide = f->wide || bits == 16;
 done:
     return st;
 }
@@ -534,7 +538,7 @@ dr_status onnx_static_int8(onnx_edit *e, const onnx_int8_options *o,
         if (wanted(n, o) && static_op(e, n))
             DR_TRY(output_qdq(&f, n));
     }
-    if (act->bits == 16)
+    if (f.wide)
         DR_TRY(onnx_edit_raise_opset(e, 21));
     onnx_edit_drop_dead(e);
 done:

@@ -124,15 +124,45 @@ done:
     return st;
 }
 
+/* What MixedPrecisionOverrides said; ends with NULL. */
+static dr_status wide_values(onnx_names *out, dr_arena *a, const char *attributes)
+{
+    json_t *j = NULL, *v;
+    const char *key, **names;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    if (attributes == NULL)
+        return DR_OK;
+    DR_TRY(dr_json_parse(&j, attributes, strlen(attributes), "model_attributes"));
+    json_t *all = json_object_get(j, "mixed_precision_overrides");
+    names = dr_arena_alloc(a, json_object_size(all) + 1, sizeof(*names));
+    json_object_foreach(all, key, v)
+    {
+        const char *type =
+            json_string_value(json_object_get(json_array_get(v, 0), "quant_type"));
+        if (type == NULL || strcmp(type, "QUInt16") != 0)
+            DR_FAIL(DR_EUNSUPPORTED,
+                    "mixed_precision_overrides: %s: expected QUInt16, found %s", key,
+                    type != NULL ? type : dr_json_type(v));
+        names[count++] = dr_arena_strdup(a, key);
+    }
+    *out = names;
+done:
+    json_decref(j);
+    return st;
+}
+
 static dr_status change(onnx_edit *e, const pass_job *job, const pass_model *in)
 {
     const pass_ranged_int8 *c = job->config;
     const pass_static *fixed = &c->fixed;
     const onnx_int8_options o = pass_int8_options(job->arena, &c->int8);
-    const onnx_activation act = {.bits = fixed->activation_type < 2 ? 8 : 16,
-                                 .is_signed = fixed->activation_type % 2 == 0,
-                                 .symmetric = fixed->activation_symmetric,
-                                 .min_range = fixed->min_real_range};
+    onnx_activation act = {.bits = fixed->activation_type < 2 ? 8 : 16,
+                           .is_signed = fixed->activation_type % 2 == 0,
+                           .symmetric = fixed->activation_symmetric,
+                           .min_range = fixed->min_real_range};
     const char *const *names = NULL;
     onnx_seen *seen = NULL;
     data_blocks blocks = {0};
@@ -141,6 +171,7 @@ static dr_status change(onnx_edit *e, const pass_job *job, const pass_model *in)
 
     if (c->dynamic)
         return onnx_dynamic_int8(e, &o);
+    DR_TRY(wide_values(&act.wide, job->arena, in->attributes));
     DR_TRY(onnx_static_values(e, &o, &names, &count));
     DR_TRY(calibration(&blocks, job, in->path));
     DR_TRY(measure(job, &seen, names, count, onnx_rewrite_path(e), &blocks));
