@@ -107,7 +107,7 @@ dr_status flow_read_attributes(dr_arena *a, const char **attributes, const char 
     DR_TRY(dr_json_read(&j, path));
     const json_t *found = dr_json_get(dr_json_get(j, "config"), "model_attributes");
     if (json_object_size(found) > 0)
-        text = json_dumps(found, JSON_COMPACT | JSON_SORT_KEYS);
+        text = json_dumps(found, JSON_COMPACT);
     if (text != NULL)
         *attributes = dr_arena_strdup(a, text);
 done:

@@ -77,6 +77,10 @@ DR_MUST_USE dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs);
 
 void onnx_set_metadata(onnx_edit *e, const char *key, const char *value);
 const char *onnx_metadata(const onnx_edit *e, const char *key); /* NULL: none */
+/* Metadata of each node whose name has that part, those of graphs within nodes too; what a
+ * node has under the key stays. */
+void onnx_annotate(onnx_edit *e, const char *part, const char *key, const char *value);
+const char *onnx_annotation(const onnx_edit *e, const char *node, const char *key);
 void onnx_set_graph_name(onnx_edit *e, const char *name);
 
 /* ---- structure (rewrite_tidy.c, rewrite_opset.c) ---- */

@@ -270,6 +270,52 @@ const char *onnx_metadata(const onnx_edit *e, const char *key)
     return NULL;
 }
 
+static const char *entry_of(const Onnx__NodeProto *n, const char *key)
+{
+    for (size_t i = 0; i < n->n_metadata_props; i++)
+        if (strcmp(onnx_text(n->metadata_props[i]->key), key) == 0)
+            return onnx_text(n->metadata_props[i]->value);
+    return NULL;
+}
+
+static void annotate(onnx_edit *e, const Onnx__GraphProto *g, const char *part,
+                     const char *key, const char *value)
+{
+    static const Onnx__StringStringEntryProto init = ONNX__STRING_STRING_ENTRY_PROTO__INIT;
+    dr_arena *a = &e->arena;
+
+    for (size_t i = 0; i < g->n_node; i++) {
+        Onnx__NodeProto *n = g->node[i];
+        for (size_t k = 0; k < n->n_attribute; k++) {
+            if (n->attribute[k]->g != NULL)
+                annotate(e, n->attribute[k]->g, part, key, value);
+            for (size_t j = 0; j < n->attribute[k]->n_graphs; j++)
+                annotate(e, n->attribute[k]->graphs[j], part, key, value);
+        }
+        if (strstr(onnx_text(n->name), part) == NULL || entry_of(n, key) != NULL)
+            continue;
+        Onnx__StringStringEntryProto *p = dr_arena_alloc(a, 1, sizeof(*p));
+        *p = init;
+        p->key = dr_arena_strdup(a, key);
+        p->value = dr_arena_strdup(a, value);
+        n->metadata_props = onnx_edit_list(a, n->metadata_props, n->n_metadata_props);
+        n->metadata_props[n->n_metadata_props++] = p;
+        e->changes++;
+    }
+}
+
+void onnx_annotate(onnx_edit *e, const char *part, const char *key, const char *value)
+{
+    annotate(e, e->graph, part, key, value);
+}
+
+const char *onnx_annotation(const onnx_edit *e, const char *node, const char *key)
+{
+    const Onnx__NodeProto *n = onnx_edit_called(e, node);
+
+    return n != NULL ? entry_of(n, key) : NULL;
+}
+
 void onnx_set_graph_name(onnx_edit *e, const char *name)
 {
     e->graph->name = dr_arena_strdup(&e->arena, name);

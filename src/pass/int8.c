@@ -1,6 +1,7 @@
 /*
  * int8.c - what passes that round a graph to 8 bits have in common.
  */
+#include "pass/attributes_impl.h"
 #include "pass/int8_impl.h"
 
 #include <string.h>
@@ -127,16 +128,13 @@ done:
 /* What MixedPrecisionOverrides said; ends with NULL. */
 static dr_status wide_values(onnx_names *out, dr_arena *a, const char *attributes)
 {
-    json_t *j = NULL, *v;
+    json_t *all = NULL, *v;
     const char *key, **names;
     size_t count = 0;
     dr_status st = DR_OK;
 
     *out = NULL;
-    if (attributes == NULL)
-        return DR_OK;
-    DR_TRY(dr_json_parse(&j, attributes, strlen(attributes), "model_attributes"));
-    json_t *all = json_object_get(j, "mixed_precision_overrides");
+    DR_TRY(pass_read_attribute(&all, attributes, "mixed_precision_overrides"));
     names = dr_arena_alloc(a, json_object_size(all) + 1, sizeof(*names));
     json_object_foreach(all, key, v)
     {
@@ -150,7 +148,7 @@ static dr_status wide_values(onnx_names *out, dr_arena *a, const char *attribute
     }
     *out = names;
 done:
-    json_decref(j);
+    json_decref(all);
     return st;
 }
 

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "pass/annotations_impl.h"
 #include "pass/builder_impl.h"
 #include "pass/export_impl.h"
 #include "pass/shared_impl.h"
@@ -127,6 +128,8 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
         DR_TRY(hf_adapter_factors(&adapters[i], m, pool));
     DR_TRY(dr_make_dirs(dir));
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
+    DR_TRYF(pass_annotate(dir, dr_path_join(job->arena, dir, "model.onnx"), in->attributes),
+            "annotating nodes");
     DR_TRY(tell(job, &report, &o));
     bool whole = !o.exclude_embeds && !o.exclude_lm_head; /* GenAI runs it alone */
     if (job->check && o.provider != ONNX_CPU)

@@ -6,11 +6,10 @@
  * where Olive's quantizers look for them.  Olive drops them where no weight had to be
  * doubled; here they are always there.
  */
-#include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "core/json.h"
+#include "pass/attributes_impl.h"
 #include "pass/rewrite_impl.h"
 
 typedef struct {
@@ -125,23 +124,13 @@ done:
 
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
-    json_t *attributes = NULL;
-    char *text = NULL;
+    static const char key[] = "mixed_precision_overrides";
     dr_status st = DR_OK;
 
     DR_TRY(pass_rewrite(job, out, in, change));
-    if (in->attributes != NULL)
-        DR_TRY(dr_json_parse(&attributes, in->attributes, strlen(in->attributes),
-                             "model_attributes"));
-    else
-        attributes = json_object();
-    json_object_set(attributes, "mixed_precision_overrides",
-                    json_object_get(job->report, "mixed_precision_overrides"));
-    text = json_dumps(attributes, JSON_COMPACT);
-    out->attributes = dr_arena_strdup(job->arena, text);
+    DR_TRY(pass_add_attribute(&out->attributes, job->arena, in->attributes, key,
+                              json_object_get(job->report, key)));
 done:
-    free(text);
-    json_decref(attributes);
     return st;
 }
 

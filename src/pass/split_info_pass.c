@@ -8,10 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
-#include "core/json.h"
 #include "core/mem.h"
 #include "hf/hf.h"
+#include "pass/attributes_impl.h"
 #include "pass/shared_impl.h"
 
 typedef struct {
@@ -102,56 +101,28 @@ static json_t *assign(const char *const *members, size_t count, const split_info
     return j;
 }
 
-/* The same files: links, where the file system has them. */
-static dr_status place(const char *dir, const pass_model *in, dr_arena *a)
-{
-    if (dr_is_dir(in->path))
-        return dr_place_tree(dir, in->path);
-    dr_status st = dr_make_dirs(dir);
-    return st == DR_OK
-               ? dr_place_file(dr_path_join(a, dir, dr_path_base(in->path)), in->path, NULL)
-               : st;
-}
-
 static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
 {
     const split_info *c = job->config;
-    dr_arena *a = job->arena;
-    const char *dir = dr_path_join(a, job->out_dir, "model");
     const char **members = NULL;
-    json_t *attributes = NULL, *splits = NULL;
-    char *text = NULL;
+    json_t *splits = NULL;
     hf_model *m = NULL;
     size_t count = 0;
     dr_status st = DR_OK;
 
-    if (in->adapter_count > 0)
-        DR_FAIL(DR_EUSAGE, "%s has an adapter: run MergeAdapterWeights before", in->name);
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to split");
-    DR_TRY(list_members(&members, &count, a, c, m));
+    DR_TRY(list_members(&members, &count, job->arena, c, m));
     if ((size_t)c->num_splits > count)
         DR_FAIL(DR_EUSAGE, "num_splits %d, and there are %zu layers", c->num_splits, count);
     splits = assign(members, count, c);
-    if (in->attributes != NULL)
-        DR_TRY(dr_json_parse(&attributes, in->attributes, strlen(in->attributes),
-                             "model_attributes"));
-    else
-        attributes = json_object();
-    json_object_set(attributes, "split_assignments", splits);
-    text = json_dumps(attributes, JSON_COMPACT);
-    DR_TRY(place(dir, in, a));
+    DR_TRY(pass_same_model(job, out, in));
+    DR_TRY(pass_add_attribute(&out->attributes, job->arena, in->attributes,
+                              "split_assignments", splits));
     json_object_set(job->report, "split_assignments", splits);
     DR_TRY(dr_buf_addf(job->text, "parts          %d of %zu layers\n",
                        c->num_splits + (c->unique_embeds_lm_head_splits ? 2 : 0), count));
-    *out = (pass_model){
-        .kind = PASS_MODEL_HF,
-        .path = dr_is_dir(in->path) ? dir : dr_path_join(a, dir, dr_path_base(in->path)),
-        .name = in->name,
-        .attributes = dr_arena_strdup(a, text)};
 done:
-    free(text);
     json_decref(splits);
-    json_decref(attributes);
     hf_model_close(m);
     return st;
 }

@@ -3,10 +3,10 @@
  */
 #include "pass/splits_impl.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/json.h"
+#include "pass/attributes_impl.h"
 
 static dr_status as_text(const char **out, dr_arena *a, const json_t *map, const char *what)
 {
@@ -43,15 +43,12 @@ done:
 
 dr_status pass_read_splits(const char **out, dr_arena *a, const char *attributes)
 {
-    static const char what[] = "model_attributes.split_assignments";
     json_t *j = NULL;
     dr_status st = DR_OK;
 
-    if (attributes == NULL)
-        return DR_OK;
-    DR_TRY(dr_json_parse(&j, attributes, strlen(attributes), "model_attributes"));
-    if (json_object_get(j, "split_assignments") != NULL)
-        DR_TRY(as_text(out, a, json_object_get(j, "split_assignments"), what));
+    DR_TRY(pass_read_attribute(&j, attributes, "split_assignments"));
+    if (j != NULL)
+        DR_TRY(as_text(out, a, j, "model_attributes.split_assignments"));
 done:
     json_decref(j);
     return st;

@@ -35,3 +35,17 @@ try run-pass --pass_name ComposeOnnxModels -m whole -o other
 # a pass on one graph does not take parts
 sed 's/^  cut.*/&\n  tidy: {type: OnnxPeepholeOptimizer}/' parts.yaml >bad.yaml
 try run --config bad.yaml
+# names of parts for the nodes; the first that fits counts, on the way through files too
+cat >notes.yaml <<END
+input_model: {type: HfModel, model_path: model}
+passes:
+  note: {type: CaptureLayerAnnotations, layer_annotations: {z: [layers.0], a: [layers, norm]}}
+  say: {type: CaptureSplitInfo, num_splits: 2}
+  build: {type: ModelBuilder}
+output_dir: noted
+END
+"$drupe" run --config notes.yaml >said 2>&1 || cat said
+tr -d ' \n' <noted/model_config.json
+echo
+grep -ao 'layer_ann' noted/model/model.onnx | wc -l
+try run-pass --pass_name CaptureLayerAnnotations -m model -o no --pass_config '{"layer_annotations": {"a": "b"}}'

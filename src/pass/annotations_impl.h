@@ -1,0 +1,16 @@
+/*
+ * annotations_impl.h - what CaptureLayerAnnotations said, written into a graph.
+ */
+#ifndef DRUPE_PASS_ANNOTATIONS_IMPL_H
+#define DRUPE_PASS_ANNOTATIONS_IMPL_H
+
+#include "onnx/onnx.h"
+#include "pass/pass.h"
+
+#define PASS_ANNOTATIONS "layer_annotations" /* the member of model_attributes */
+
+/* Into graph, which is dir/model.onnx; where the attributes (or NULL) have some. */
+DR_MUST_USE dr_status pass_annotate(const char *dir, const char *graph,
+                                    const char *attributes);
+
+#endif
