@@ -294,13 +294,64 @@ static void order_all(run *r, run_outcome *out, bool judge)
         }
 }
 
+/* ---- ahead of time ---- */
+
+/* The steps that made a model, from the input on. */
+static void add_steps(json_t *task, const run_model *m)
+{
+    if (m->parent == NULL)
+        return;
+    add_steps(task, m->parent);
+    json_array_append_new(task,
+                          json_pack("[I, O]", (json_int_t)(uintptr_t)m->alt, m->config));
+}
+
+static json_t *task_of(run *r, const run_model *in, const ways *w, const int *point)
+{
+    const wf_flow *flow = flow_at(w, point);
+    json_t *task = json_array(), *config = NULL;
+
+    add_steps(task, in);
+    for (size_t i = 0; i < flow->count; i++) {
+        const wf_alternative *alt = at_point(r, &config, w, flow->passes[i], point);
+        json_array_append_new(task,
+                              json_pack("[I, O]", (json_int_t)(uintptr_t)alt, config));
+    }
+    return task;
+}
+
+/* Workers, if there are any, make the models of the next candidates, of those that do not
+ * depend on figures; *left: how many that are. */
+static dr_status make_ahead(run *r, size_t *left, const run_model *in, const ways *w,
+                            const search *s)
+{
+    const size_t most = 2 * run_worker_count(r);
+    int *points = NULL;
+    json_t *tasks = NULL;
+    dr_status st = DR_OK;
+
+    if (most == 0)
+        return DR_OK;
+    points = dr_calloc(most * (w->space.count + 1), sizeof(*points));
+    tasks = json_array();
+    *left = search_ahead(s, points, most);
+    for (size_t i = 0; i < *left; i++)
+        json_array_append_new(tasks, task_of(r, in, w, points + i * w->space.count));
+    if (*left > 1)
+        DR_TRY(run_workers_do(r, tasks));
+done:
+    json_decref(tasks);
+    free(points);
+    return st;
+}
+
 dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
                          const wf_flow *flows, size_t count, bool judge)
 {
     ways w = {0};
     search *s = NULL;
     dr_trail *why = dr_calloc(1, sizeof(*why));
-    size_t working = 0, winners = 0, room = 0;
+    size_t working = 0, winners = 0, room = 0, left = 0;
     dr_status st = DR_OK, failed = DR_OK;
 
     *out = (run_outcome){0};
@@ -311,7 +362,12 @@ dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
                       : out->space;
     int *point = dr_arena_alloc(&r->arena, w.space.count + 1, sizeof(int));
     search_open(&s, &w.space, r->judged, r->figure_count, &r->w.sampler);
-    while (out->stopped == NULL && search_next(s, point)) {
+    while (out->stopped == NULL) {
+        if (left == 0)
+            DR_TRY(make_ahead(r, &left, in, &w, s));
+        if (!search_next(s, point))
+            break;
+        left -= left > 0;
         run_candidate *c = add_candidate(r, out, &room);
         st = walk(r, c, in, &w, point, judge, winners >= r->w.output_models);
         if (st == DR_ECANCELLED)

@@ -71,6 +71,39 @@ done:
     return st;
 }
 
+dr_status run_most_memory(uint64_t *bytes, const run *r)
+{
+    const flow_spec spec = {.model = r->input.path, .adapters = r->input.adapters};
+    pass_model in = {0};
+    pass_need need = {0};
+    double own = 0;
+    dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(run_bytes(&own, &r->input));
+    *bytes = (uint64_t)(2 * own);
+    if (run_first_pass(r)->takes != PASS_MODEL_HF)
+        goto done;
+    *bytes = 0;
+    DR_TRY(flow_open_input(&in, &a, &spec, PASS_MODEL_HF));
+    DR_TRY(hf_resolve(&a, &in.path, spec.model));
+    for (size_t f = 0; f < r->w.flow_count; f++)
+        for (size_t i = 0; i < r->w.flows[f].count; i++) {
+            const wf_pass *p = r->w.flows[f].passes[i];
+            for (size_t k = 0; k < p->count; k++) {
+                const pass_def *d = p->alternatives[k].def;
+                if (d->estimate == NULL || d->takes != PASS_MODEL_HF)
+                    continue;
+                DR_TRYF(need_of(&need, &a, r, &in, &p->alternatives[k]), "estimating %s",
+                        d->name);
+                *bytes = need.memory > *bytes ? need.memory : *bytes;
+            }
+        }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
 /* Whether an earlier flow than f has it. */
 static bool is_told(const workflow *w, size_t f, const wf_pass *p)
 {

@@ -197,6 +197,7 @@ static dr_status run_it(run *r, flow_result *out)
     if (dr_exists(r->w.output_dir)) /* refused, if it is, before anything runs */
         DR_TRYF(dr_outdir_open(&dir, r->w.output_dir), "opening the output folder");
     dr_outdir_close(dir);
+    DR_TRY(run_workers_open(r));
     DR_TRY(judge_input(r));
     if (r->w.pass_by_pass)
         DR_TRY(pass_by_pass(r, &outcome));
@@ -217,6 +218,7 @@ dr_status flow_workflow(flow_result *out, const flow_workflow_options *o)
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
     st = run_it(&r, out);
+    run_workers_close(&r);
     cache_close(&r.cache);
     json_decref(r.owned);
     workflow_release(&r.w);

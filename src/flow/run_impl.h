@@ -16,6 +16,7 @@ struct run_model {
     char id[DR_SHA256_HEX];  /* the input's contents, or the step's key */
     const run_model *parent; /* NULL: the input */
     const pass_def *def;     /* that made it; NULL: the input */
+    const wf_alternative *alt; /* likewise */
     json_t *config;          /* of that pass: what was given */
     double start_s, end_s;   /* since 1970; both 0: it was in the cache */
     bool cached;
@@ -29,6 +30,8 @@ struct run_model {
 typedef struct {
     double value, low, high;
 } run_value;
+
+typedef struct run_workers run_workers;
 
 typedef struct {
     const flow_workflow_options *o;
@@ -44,6 +47,8 @@ typedef struct {
     const char *isa;        /* the processor's kernels, for keys */
     const char *machine;    /* its name and cores: of what is timed */
     const run_model *timed; /* the model that others are timed beside; NULL: none yet */
+    run_workers *workers;   /* NULL: none */
+    json_t *ahead;          /* owned: key to [key, start, end] of steps that workers made */
     json_t *owned;
     double began_s;
 } run;
@@ -141,6 +146,20 @@ DR_MUST_USE dr_status run_tell_plan(run *r, flow_result *out, bool known_input);
 
 /* plan_need.c: memory and time of each pass on the model that goes in, which is here. */
 DR_MUST_USE dr_status run_tell_need(const run *r, flow_result *out);
+
+/* The most that a step takes by its pass's estimate, on the model that goes in; for passes
+ * on graphs twice its bytes. */
+DR_MUST_USE dr_status run_most_memory(uint64_t *bytes, const run *r);
+
+/* ---- workers.c ---- */
+
+/* Of a search, where there is room for two or more. */
+DR_MUST_USE dr_status run_workers_open(run *r);
+void run_workers_close(run *r);
+size_t run_worker_count(const run *r);
+/* Tasks: [[[address of a wf_alternative, config], ...], ...], from the input on; comes back
+ * when all were tried. */
+DR_MUST_USE dr_status run_workers_do(run *r, const json_t *tasks);
 
 /* report.c: report.html in dir. */
 DR_MUST_USE dr_status run_report(const run *r, const run_outcome *o, const bool *front,

@@ -152,11 +152,27 @@ done:
     return st;
 }
 
+/* A worker has made it for this run. */
+static bool made_ahead(const run *r, run_model *m)
+{
+    const json_t *step = json_object_get(r->ahead, m->id);
+
+    if (step == NULL)
+        return false;
+    m->cached = false;
+    m->start_s = json_number_value(json_array_get(step, 1));
+    m->end_s = json_number_value(json_array_get(step, 2));
+    return true;
+}
+
 dr_status run_step_cached(run *r, run_model **out, const run_model *in,
                           const wf_alternative *alt, json_t *config)
 {
-    run_model m = {
-        .kind = alt->def->gives, .parent = in, .def = alt->def, .config = config};
+    run_model m = {.kind = alt->def->gives,
+                   .parent = in,
+                   .def = alt->def,
+                   .alt = alt,
+                   .config = config};
     int lock = -1;
     dr_status st = DR_OK;
 
@@ -175,7 +191,7 @@ dr_status run_step_cached(run *r, run_model **out, const run_model *in,
     m.cached = cache_has(&r->cache, m.id);
     if (!m.cached)
         DR_TRY(make(r, &m, alt));
-    else
+    else if (!made_ahead(r, &m))
         dr_log(DR_INFO, "%s: in the cache", alt->def->name);
     DR_TRY(cache_use(&r->cache, m.id));
     *out = add_model(r, &m);

@@ -192,6 +192,7 @@ typedef struct {
     bool pass_by_pass, stop_when_goals_met, pass_params;
     search_options sampler;
     size_t output_models;
+    size_t num_workers; /* 0: as many as there is room for */
     double max_time_s; /* 0: none */
     const wf_package *packages;
     size_t package_count;

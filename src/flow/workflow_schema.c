@@ -289,6 +289,8 @@ static const wf_row strategy_rows[] = {
     {"stop_when_goals_met", WF_BOOL, .help = "the first candidate with all goals ends it"},
     {"max_iter", WF_INT, .min = 1, .max = 1000000, .help = "candidates"},
     {"max_time", WF_NUM, .min = 1e-3, .max = 1e9, .help = "seconds"},
+    {"num_workers", WF_INT, .min = 0, .max = 256,
+     .help = "processes that make models; 0: by processors and memory"},
     {"include_pass_params", WF_BOOL,
      .help = "false: lists of values take the pass's default"},
 };

@@ -12,7 +12,7 @@
 #include "core/mem.h"
 #include "search/search_impl.h"
 
-enum { POPULATION = 16, CHANGES = 32 };
+enum { CHANGES = 32 };
 
 /* Ranks of fronts, from 0. */
 static void sort_fronts(const search *s, int *rank)
@@ -87,7 +87,7 @@ static size_t population(const search *s, size_t *rows)
     }
     free(rank);
     free(lonely);
-    return s->told < POPULATION ? s->told : (size_t)POPULATION;
+    return s->told < SEARCH_POPULATION ? s->told : (size_t)SEARCH_POPULATION;
 }
 
 /* The better one of two: rows are in order. */
@@ -118,7 +118,7 @@ bool search_next_nsga2(search *s, int *point)
 
     if (s->given_count >= s->size)
         return false;
-    if (s->told < POPULATION)
+    if (s->told < SEARCH_POPULATION)
         return search_draw_new(s, point);
     size_t *rows = dr_calloc(s->told, sizeof(*rows));
     size_t n = population(s, rows);

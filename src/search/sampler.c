@@ -130,6 +130,36 @@ bool search_next(search *s, int *point)
     return true;
 }
 
+/* The next point does not depend on figures. */
+static bool is_settled(const search *s)
+{
+    switch (s->o.sampler) {
+    case SEARCH_SEQUENTIAL:
+    case SEARCH_RANDOM:
+        break;
+    case SEARCH_TPE:
+        return s->given_count < search_startup_tpe(s);
+    case SEARCH_NSGA2:
+        return s->given_count < SEARCH_POPULATION;
+    }
+    return true;
+}
+
+size_t search_ahead(const search *s, int *points, size_t most)
+{
+    const size_t dims = s->space.count;
+    search copy = *s;
+    size_t n = 0;
+
+    copy.given = dr_calloc((s->given_count + 1) * (dims + 1), sizeof(int));
+    if (s->given_count > 0)
+        memcpy(copy.given, s->given, s->given_count * dims * sizeof(int));
+    while (n < most && is_settled(&copy) && search_next(&copy, &points[n * dims]))
+        n++;
+    free(copy.given);
+    return n;
+}
+
 void search_tell(search *s, const int *point, const double *values)
 {
     const size_t dims = s->space.count, m = s->figure_count;

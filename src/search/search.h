@@ -116,6 +116,9 @@ void search_open(search **out, const search_space *space, const search_figure *f
 void search_close(search *s);
 /* A point that was not handed out before; false: max_samples, or no point is left. */
 bool search_next(search *s, int *point);
+/* Up to `most` points that search_next will hand out next whatever it is told before:
+ * [most][dims].  Returns how many; none, where the next one depends on figures. */
+size_t search_ahead(const search *s, int *points, size_t most);
 /* values: [figure_count], NAN where one was not measured since another misses a limit;
  * NULL: it failed. */
 void search_tell(search *s, const int *point, const double *values);

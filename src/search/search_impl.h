@@ -33,6 +33,10 @@ void search_draw(search *s, int *point);
 /* A random point that was not handed out; false: there is none. */
 bool search_draw_new(search *s, int *point);
 
+/* Points that are drawn at random first, whatever is told. */
+size_t search_startup_tpe(const search *s);
+enum { SEARCH_POPULATION = 16 }; /* of NSGA-II, the first one drawn */
+
 bool search_next_tpe(search *s, int *point);
 bool search_next_nsga2(search *s, int *point);
 

@@ -7,8 +7,13 @@
  * is the one whose density among the best, over that among the rest, is largest.  Where the
  * space is small that is found by looking at every point, else among draws.
  *
- * A dimension that a kernel's candidate does not have counts as uniform.  With `group` only
- * candidates count that made the same choices above all dimensions of the point.
+ * With `group` (Optuna's group decomposed space) dimensions that are there together are a
+ * group: those that always are, those of the first alternative, and so on.  The density is
+ * the product of the groups', each from all candidates that have it: what is learned of a
+ * choice that all alternatives share counts for all of them.  Without it a dimension that
+ * a kernel's candidate does not have counts as uniform.
+ *
+ * The first points are drawn at random, fewer of them where few are asked for.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -44,58 +49,63 @@ static double kernel(const search_dim *d, int at, int x, size_t n)
     return own / sum;
 }
 
-/* The choices that other dimensions hang on are the same in both. */
-static bool same_choices(const search *s, const int *a, const int *b)
-{
-    for (size_t d = 0; d < s->space.count; d++) {
-        int p = s->space.dims[d].parent;
-        if (p >= 0 && a[p] != b[p])
-            return false;
-    }
-    return true;
-}
-
-static double one_dim(const search *s, const part *p, size_t row, size_t d, const int *x)
+/* Of x in dimension d, around a candidate that is one of n. */
+static double one_dim(const search *s, size_t row, size_t d, const int *x, size_t n)
 {
     const search_dim *dim = &s->space.dims[d];
     int at = s->points[row * s->space.count + d];
 
-    return at < 0 ? 1.0 / dim->count : kernel(dim, at, x[d], p->count);
+    return at < 0 ? 1.0 / dim->count : kernel(dim, at, x[d], n);
+}
+
+/* Dimensions that are there together: d with d itself where there are no groups. */
+static bool together(const search *s, size_t d, size_t e)
+{
+    const search_dim *a = &s->space.dims[d], *b = &s->space.dims[e];
+
+    if (!s->o.multivariate)
+        return d == e;
+    if (!s->o.group)
+        return true;
+    return a->parent == b->parent && (a->parent < 0 || a->value == b->value);
+}
+
+/* The logarithm of a part's density at x in the dimensions of the group that d begins. */
+static double of_group(const search *s, const part *p, const int *x, size_t d)
+{
+    const size_t dims = s->space.count;
+    const bool all = !s->o.multivariate || !s->o.group; /* candidates count */
+    double sum = 1;
+    size_t n = 0;
+
+    for (size_t e = d; e < dims; e++)
+        if (x[e] >= 0 && together(s, d, e))
+            sum /= s->space.dims[e].count; /* the uniform kernel */
+    for (size_t i = 0; i < p->count; i++)
+        n += all || s->points[p->rows[i] * dims + d] >= 0;
+    for (size_t i = 0; i < p->count; i++) {
+        double k = 1;
+        if (!all && s->points[p->rows[i] * dims + d] < 0)
+            continue;
+        for (size_t e = d; e < dims; e++)
+            if (x[e] >= 0 && together(s, d, e))
+                k *= one_dim(s, p->rows[i], e, x, n);
+        sum += k;
+    }
+    return log(sum / (double)(n + 1));
 }
 
 /* The logarithm of a part's density at x. */
 static double density(const search *s, const part *p, const int *x)
 {
-    double uniform = 1, sum = 0, logs = 0;
-    size_t n = 1; /* the uniform kernel */
+    double logs = 0;
 
-    for (size_t d = 0; d < s->space.count; d++)
-        if (x[d] >= 0)
-            uniform /= s->space.dims[d].count;
-    if (s->o.multivariate) {
-        sum = uniform;
-        for (size_t i = 0; i < p->count; i++) {
-            const int *at = &s->points[p->rows[i] * s->space.count];
-            double k = 1;
-            if (s->o.group && !same_choices(s, at, x))
-                continue;
-            for (size_t d = 0; d < s->space.count; d++)
-                if (x[d] >= 0)
-                    k *= one_dim(s, p, p->rows[i], d, x);
-            sum += k;
-            n++;
-        }
-        /* With groups: how often this one is chosen at all. */
-        double share = s->o.group ? (double)n / (double)(p->count + 1) : 1;
-        return log(sum / (double)n * share);
-    }
     for (size_t d = 0; d < s->space.count; d++) {
-        if (x[d] < 0)
-            continue;
-        sum = 1.0 / s->space.dims[d].count;
-        for (size_t i = 0; i < p->count; i++)
-            sum += one_dim(s, p, p->rows[i], d, x);
-        logs += log(sum / (double)(p->count + 1));
+        bool first = x[d] >= 0;
+        for (size_t e = 0; e < d && first; e++)
+            first = x[e] < 0 || !together(s, e, d);
+        if (first)
+            logs += of_group(s, p, x, d);
     }
     return logs;
 }
@@ -157,15 +167,22 @@ static bool choose(search *s, const part *good, const part *rest, int *point)
     return isfinite(gain) || search_draw_new(s, point);
 }
 
+size_t search_startup_tpe(const search *s)
+{
+    size_t n = s->space.count + 2, share = s->o.max_samples / 4;
+
+    n = n > STARTUP_MAX ? STARTUP_MAX : n;
+    n = share > 0 && n > share ? share : n;
+    return n < STARTUP_MIN ? STARTUP_MIN : n;
+}
+
 bool search_next_tpe(search *s, int *point)
 {
-    size_t startup = s->space.count + 2, n = s->told;
+    const size_t n = s->told;
 
-    startup = startup < STARTUP_MIN ? STARTUP_MIN : startup;
-    startup = startup > STARTUP_MAX ? STARTUP_MAX : startup;
     if (s->given_count >= s->size)
         return false;
-    if (n < startup)
+    if (n < search_startup_tpe(s))
         return search_draw_new(s, point);
     size_t *rows = dr_calloc(n, sizeof(*rows));
     for (size_t i = 0; i < n; i++) { /* insertion: stable */

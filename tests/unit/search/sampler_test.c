@@ -268,6 +268,33 @@ static void test_front(void)
     CHECK(random < 24);
 }
 
+/* What is handed out whatever is told: all but what tpe and nsga2 learn from. */
+static void test_ahead(void)
+{
+    const search_figure f = {false, 1, false, 0};
+    const size_t settled[] = {[SEARCH_SEQUENTIAL] = 60,
+                              [SEARCH_RANDOM] = 60,
+                              [SEARCH_TPE] = 6, /* dimensions and 2 */
+                              [SEARCH_NSGA2] = 16};
+
+    for (search_sampler k = SEARCH_SEQUENTIAL; k <= SEARCH_NSGA2; k++) {
+        const search_options o = {k, 5, 0, true, true};
+        int ahead[64 * N], p[N];
+        search *s = NULL;
+        search_open(&s, &sixty, &f, 1, &o);
+        CHECK_EQ_INT(search_ahead(s, ahead, 3), 3);
+        CHECK_EQ_INT(search_ahead(s, ahead, 64), settled[k]);
+        for (size_t i = 0; i < settled[k]; i++) {
+            double v = (double)i;
+            CHECK(search_next(s, p));
+            CHECK_MEM(p, ahead + i * N, sizeof(p));
+            search_tell(s, p, &v);
+        }
+        CHECK_EQ_INT(search_ahead(s, ahead, 64), 0);
+        search_close(s);
+    }
+}
+
 /* The same seed, the same points; another seed, others; failures are no end. */
 static void test_same(void)
 {
@@ -304,6 +331,7 @@ int main(void)
     test_samplers();
     test_conditional();
     test_front();
+    test_ahead();
     test_same();
     return check_done();
 }
