@@ -17,6 +17,7 @@ static line lines[] = {
     {NULL, "bits", "", "\"bits\": 8", false},
     {NULL, "group_size", "", "\"group_size\": -1", false},
     {NULL, "q_group_size", "", "\"q_group_size\": -1", false},
+    {"GptqModel", "sym", "", "\"sym\": false", false},
     {NULL, "sym", "", "\"sym\": true", false},
     {NULL, "zero_point", "", "\"zero_point\": false", false},
     {NULL, "format", "", "\"format\": \"olive\"", false},
@@ -36,8 +37,9 @@ static line lines[] = {
     {"AutoAWQQuantizer", "apply_clip", "", "\"apply_clip\": false", false},
     {"AutoAWQQuantizer", "exact", "", "\"exact\": true", false},
     {NULL, "damp_percent", "", "\"damp_percent\": 0.1", false},
+    {"GptqQuantizer", "desc_act", "", "\"desc_act\": true", false},
     {NULL, "desc_act", "", "\"desc_act\": false", false},
-    {"Gptq", "static_groups", "", "\"static_groups\": true", false},
+    {NULL, "static_groups", "", "\"static_groups\": true", false},
     {"Gptq", "prescale", "", "\"prescale\": false", false},
     {"Gptq", "minmax", "", "\"minmax\": true", false},
     {NULL, "bias_correction", "", "\"bias_correction\": false", false},
@@ -112,8 +114,8 @@ static void each_option(const pass_def *d, const char *in)
 {
     for (size_t i = 0; i < d->params_count; i++) {
         const dr_param *p = &d->params[i];
-        if (p->type == DR_PARAM_REFUSED)
-            continue;
+        if (p->type == DR_PARAM_REFUSED || strcmp(p->name, "true_sequential") == 0)
+            continue; /* true alone is accepted */
         line *l = line_of(lines, DR_COUNT(lines), d, p->name);
         if (l == NULL)
             continue;
