@@ -275,7 +275,7 @@ dr_status flow_write_settings(const char *dir, const pass_model *m)
     dr_status st = DR_OK;
 
     if (m->attributes == NULL && m->settings == NULL)
-        return DR_OK;
+        goto done;
     DR_TRY(dr_json_read(&j, path));
     for (size_t i = 0; i < DR_COUNT(keys); i++) {
         if (texts[i] == NULL)
