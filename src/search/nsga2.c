@@ -14,24 +14,29 @@
 
 enum { CHANGES = 32 };
 
-/* Ranks of fronts, from 0. */
-static void sort_fronts(const search *s, int *rank)
+/* Those that nobody beats are front 0; without them, those that nobody beats then are front
+ * 1; and so on.  Deb's fast sort: every pair is compared twice. */
+void search_fronts(const search *s, int *rank)
 {
-    size_t left = s->told;
+    const size_t n = s->told;
+    size_t *beaten = dr_calloc(n + 1, sizeof(*beaten)); /* by how many that have no rank */
+    size_t *list = dr_calloc(n + 1, sizeof(*list)), count = 0;
 
-    for (size_t i = 0; i < s->told; i++)
-        rank[i] = -1;
-    for (int r = 0; left > 0; r++) {
-        for (size_t i = 0; i < s->told; i++) {
-            bool beaten = rank[i] >= 0;
-            for (size_t j = 0; j < s->told && !beaten; j++)
-                beaten = (rank[j] < 0 || rank[j] == r) && search_compare(s, j, i, true) < 0;
-            if (rank[i] < 0 && !beaten)
-                rank[i] = r;
-        }
-        for (size_t i = 0; i < s->told; i++)
-            left -= rank[i] == r;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n; j++)
+            beaten[i] += search_compare(s, j, i, true) < 0;
+        rank[i] = 0;
+        if (beaten[i] == 0)
+            list[count++] = i;
     }
+    for (size_t at = 0; at < count; at++)
+        for (size_t j = 0; j < n; j++)
+            if (search_compare(s, list[at], j, true) < 0 && --beaten[j] == 0) {
+                rank[j] = rank[list[at]] + 1;
+                list[count++] = j;
+            }
+    free(beaten);
+    free(list);
 }
 
 /* The gap between neighbours of candidate i in its front, over the front's width. */
@@ -73,7 +78,7 @@ static size_t population(const search *s, size_t *rows)
     int *rank = dr_calloc(s->told + 1, sizeof(*rank));
     double *lonely = dr_calloc(s->told + 1, sizeof(*lonely));
 
-    sort_fronts(s, rank);
+    search_fronts(s, rank);
     for (size_t i = 0; i < s->told; i++) {
         size_t at = i;
         lonely[i] = loneliness(s, rank, i);

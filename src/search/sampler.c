@@ -39,6 +39,7 @@ void search_close(search *s)
     free(s->given);
     free(s->points);
     free(s->values);
+    free(s->past);
     free(s);
 }
 
@@ -160,21 +161,9 @@ size_t search_ahead(const search *s, int *points, size_t most)
     return n;
 }
 
-void search_tell(search *s, const int *point, const double *values)
-{
-    const size_t dims = s->space.count, m = s->figure_count;
-
-    s->points = dr_realloc(s->points, (s->told + 1) * (dims + 1), sizeof(int));
-    s->values = dr_realloc(s->values, (s->told + 1) * (m + 1), sizeof(double));
-    memcpy(&s->points[s->told * dims], point, dims * sizeof(int));
-    for (size_t k = 0; k < m; k++)
-        s->values[s->told * m + k] = values != NULL ? values[k] : (double)NAN;
-    s->told++;
-}
-
 /* How far a candidate is past its limits, each in parts of the limit, as far as it was
  * measured; failed, or whole in no figure that a limit is missed by: infinite. */
-static double past(const search *s, size_t i)
+static double past_limits(const search *s, size_t i)
 {
     bool whole = true;
     double sum = 0;
@@ -189,9 +178,23 @@ static double past(const search *s, size_t i)
     return whole || sum > 0 ? sum : (double)INFINITY;
 }
 
+void search_tell(search *s, const int *point, const double *values)
+{
+    const size_t dims = s->space.count, m = s->figure_count;
+
+    s->points = dr_realloc(s->points, (s->told + 1) * (dims + 1), sizeof(int));
+    s->values = dr_realloc(s->values, (s->told + 1) * (m + 1), sizeof(double));
+    memcpy(&s->points[s->told * dims], point, dims * sizeof(int));
+    for (size_t k = 0; k < m; k++)
+        s->values[s->told * m + k] = values != NULL ? values[k] : (double)NAN;
+    s->past = dr_realloc(s->past, s->told + 1, sizeof(double));
+    s->past[s->told] = past_limits(s, s->told);
+    s->told++;
+}
+
 int search_compare(const search *s, size_t a, size_t b, bool pareto)
 {
-    double x = past(s, a), y = past(s, b);
+    double x = s->past[a], y = s->past[b];
     int better = 0, worse = 0, least = 0, first = 0;
 
     if (x != y)

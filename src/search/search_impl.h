@@ -21,6 +21,7 @@ struct search {
     size_t given_count;
     int *points;    /* owned: [told][dims] */
     double *values; /* owned: [told][figure_count]; NAN: failed */
+    double *past;   /* owned: [told] how far limits are missed; INFINITY: failed */
     size_t told;
 };
 
@@ -39,6 +40,8 @@ enum { SEARCH_POPULATION = 16 }; /* of NSGA-II, the first one drawn */
 
 bool search_next_tpe(search *s, int *point);
 bool search_next_nsga2(search *s, int *point);
+/* rank: [told], the front that a candidate is in, from 0. */
+void search_fronts(const search *s, int *rank);
 
 /* Row i of values, 0 or below where a is better: by limits missed, then as `pareto` says by
  * domination alone (0: neither), or by priorities. */
