@@ -164,6 +164,10 @@ void train_memory_plan_there(train_memory *p, const train_there *t);
 
 /* ---- the trainer ---- */
 
+/* Can it train with products of integers?  Not on a device with memory of its own, nor
+ * where something beside products wants the base's weights. */
+bool train_takes_integers(const hf_adapter *a, bool there);
+
 typedef struct {
     nn_decoder *dec;
     nn_device

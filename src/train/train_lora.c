@@ -77,16 +77,22 @@ done:
     return st;
 }
 
-/* What is beside products must not want the weights. */
+bool train_takes_integers(const hf_adapter *a, bool there)
+{
+    return !there && !a->dora && a->kind == HF_ADAPTER_LORA;
+}
+
 static dr_status check_integers(const hf_adapter *a, bool there)
 {
     static const char *const kinds[] = {"LoRA", "LoHa", "LoKr"};
     dr_status st = DR_OK;
 
+    if (train_takes_integers(a, there))
+        return DR_OK;
     if (there) {
         st = dr_fail(DR_EUSAGE, "torch_dtype int8 is for the cpu");
         dr_hint("on a GPU the nearest is --torch_dtype bfloat16");
-    } else if (a->dora || a->kind != HF_ADAPTER_LORA) {
+    } else {
         st = dr_fail(DR_EUSAGE, "torch_dtype int8: %s needs the base's weights as floats",
                      a->dora ? "DoRA" : kinds[a->kind]);
         dr_hint("lora, rslora, qlora, loftq and pissa train with it");

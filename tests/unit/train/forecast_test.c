@@ -34,6 +34,11 @@ int main(void)
     options.max_steps = 101; /* 100 steps are left */
     options.batch = 1;
     says(5, "nothing"); /* 500 s */
+    says(36, "about 60 min on this CPU; --torch_dtype int8: 24 min");
+    options.integers = true;
+    says(36, "about 60 min on this CPU");
+    options.integers = false;
+    t.state.adapter.dora = true;
     says(36, "about 60 min on this CPU");
     options.batch = 4;
     says(360, "about 10.0 h on this CPU; --per_device_train_batch_size 1: 2.5 h");
