@@ -26,6 +26,7 @@
 typedef struct {
     flow_planned *steps; /* arena: [step_count] */
     json_t *json;        /* owned: for drupe.json */
+    pass_kind kind;      /* of what goes in */
     bool reads_data;
     bool resumes;   /* a step can go on where a killed run stopped */
     char key[65];   /* of the state that it left */
@@ -111,7 +112,11 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         json_object_set_new(step, "type", json_string(d->name));
         json_object_set_new(step, "version", json_integer(d->version));
         json_object_set_new(step, "config", config);
-        if (i > 0 && d->takes != kind)
+        if (i == 0) {
+            DR_TRY(flow_input_kind(&kind, d, spec->model));
+            p->kind = kind;
+        }
+        if (!pass_takes(d, kind))
             DR_FAIL(DR_EUSAGE, "%s takes %s, and %s before it gives %s", d->name,
                     flow_kind_text(d->takes), p->steps[i - 1].def->name,
                     flow_kind_text(kind));
@@ -120,7 +125,7 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         if (i > 0 && p->steps[i - 1].def->chooses && d->quant_plan == NULL)
             DR_FAIL(DR_EUSAGE, "%s chooses for a quantizer, and %s is none",
                     p->steps[i - 1].def->name, d->name);
-        kind = d->gives;
+        kind = pass_gives(d, kind);
         p->reads_data = p->reads_data || d->needs_data;
         p->resumes = p->resumes || d->quant_plan != NULL;
     }
@@ -382,7 +387,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
     const char *final = flow_clean_output(&out->arena, spec->output);
-    DR_TRY(flow_open_input(&model, &out->arena, spec, p.steps[0].def->takes));
+    DR_TRY(flow_open_input(&model, &out->arena, spec, p.kind));
     DR_TRY(flow_check_apart(spec, &model, final));
     if (spec->dry_run) {
         DR_TRY(tell_plan(out, spec, &p));

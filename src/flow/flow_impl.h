@@ -32,6 +32,10 @@ DR_MUST_USE dr_status flow_read_attributes(dr_arena *a, const char **attributes,
                                            const char *folder);
 /* Whether that names an ONNX model. */
 bool flow_is_onnx_type(const char *type);
+/* What a first pass would take of the model as typed: parts, where it takes each of them
+ * and there is no whole graph. */
+DR_MUST_USE dr_status flow_input_kind(pass_kind *kind, const pass_def *first,
+                                      const char *model);
 /* Whether a model as typed is one; type: what a file calls it, or NULL. */
 DR_MUST_USE dr_status flow_is_onnx_model(bool *onnx, dr_arena *a, const char *model,
                                          const char *type);

@@ -272,6 +272,28 @@ done:
     return st;
 }
 
+dr_status flow_input_kind(pass_kind *kind, const pass_def *first, const char *model)
+{
+    dr_arena a = {0};
+    const char *const *files = NULL;
+    size_t count = 0;
+    dr_status st = DR_OK;
+
+    *kind = first->takes;
+    if (!first->each_part)
+        goto done;
+    const char *inside = dr_path_join(&a, model, "model");
+    const char *folder = dr_is_dir(inside) ? inside : model;
+    if (!dr_is_dir(folder) || dr_is_file(dr_path_join(&a, folder, "model.onnx")))
+        goto done;
+    DR_TRY(flow_list_graphs(&a, &files, &count, folder));
+    if (count > 1)
+        *kind = PASS_MODEL_PARTS;
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
 static dr_status open_hf(pass_model *in, dr_arena *a, const flow_spec *spec)
 {
     const char **names = NULL, **paths = NULL, *type = NULL, *own = NULL;

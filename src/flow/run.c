@@ -75,7 +75,7 @@ done:
 /* The model where it is, and its contents; not *known: a dry run, and it is on the net. */
 static dr_status find_input(run *r, bool *known)
 {
-    const pass_kind kind = run_first_pass(r)->takes;
+    pass_kind kind = PASS_MODEL_HF;
     const flow_spec spec = {.model = r->w.model.path,
                             .adapters = r->w.model.adapter,
                             .output = r->w.output_dir};
@@ -83,6 +83,7 @@ static dr_status find_input(run *r, bool *known)
     pass_model in = {0};
     dr_status st = DR_OK;
 
+    DR_TRY(flow_input_kind(&kind, run_first_pass(r), r->w.model.path));
     if (type != NULL && (kind != PASS_MODEL_HF) != flow_is_onnx_type(type))
         DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
                             run_first_pass(r)->name, flow_kind_text(kind), type));

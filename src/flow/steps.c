@@ -168,7 +168,7 @@ static bool made_ahead(const run *r, run_model *m)
 dr_status run_step_cached(run *r, run_model **out, const run_model *in,
                           const wf_alternative *alt, json_t *config)
 {
-    run_model m = {.kind = alt->def->gives,
+    run_model m = {.kind = pass_gives(alt->def, in->kind),
                    .parent = in,
                    .def = alt->def,
                    .alt = alt,

@@ -342,16 +342,22 @@ done:
 }
 
 /* Every alternative of a step takes what every one before it gives. */
-static dr_status check_step(const workflow *w, const wf_flow *f, size_t i)
+static dr_status check_step(const workflow *w, const wf_flow *f, size_t i, pass_kind *kind)
 {
     const wf_pass *p = f->passes[i];
     const pass_def *first = p->alternatives[0].def;
     const pass_def *before = i > 0 ? f->passes[i - 1]->alternatives[0].def : NULL;
     dr_status st = DR_OK;
 
+    if (before != NULL && !pass_takes(first, *kind))
+        DR_TRY(dr_node_fail(&w->doc, p->alternatives[0].node,
+                            "%s takes %s, and %s before it gives %s", first->name,
+                            flow_kind_text(first->takes), before->name,
+                            flow_kind_text(*kind)));
     for (size_t k = 0; k < p->count; k++) {
         const wf_alternative *alt = &p->alternatives[k];
-        if (alt->def->takes != first->takes || alt->def->gives != first->gives)
+        if (!pass_takes(alt->def, *kind) ||
+            pass_gives(alt->def, *kind) != pass_gives(first, *kind))
             DR_TRY(dr_node_fail(
                 &w->doc, alt->node, "%s cannot stand for %s: it takes %s and gives %s",
                 alt->def->name, first->name, flow_kind_text(alt->def->takes),
@@ -361,11 +367,7 @@ static dr_status check_step(const workflow *w, const wf_flow *f, size_t i)
         DR_TRY(dr_node_fail(&w->doc, p->alternatives[0].node,
                             "%s writes nothing: a quantizer comes after it, in one search",
                             first->name));
-    if (before != NULL && before->gives != first->takes)
-        DR_TRY(dr_node_fail(&w->doc, p->alternatives[0].node,
-                            "%s takes %s, and %s before it gives %s", first->name,
-                            flow_kind_text(first->takes), before->name,
-                            flow_kind_text(before->gives)));
+    *kind = pass_gives(first, *kind);
 done:
     return st;
 }
@@ -377,8 +379,10 @@ static dr_status check_flows(const workflow *w)
 
     for (size_t i = 0; i < w->flow_count; i++) {
         const wf_alternative *other = &w->flows[i].passes[0]->alternatives[0];
+        pass_kind kind = PASS_MODEL_HF;
+        DR_TRY(flow_input_kind(&kind, other->def, w->model.path));
         for (size_t k = 0; k < w->flows[i].count; k++)
-            DR_TRY(check_step(w, &w->flows[i], k));
+            DR_TRY(check_step(w, &w->flows[i], k, &kind));
         if (other->def->takes != one->def->takes)
             DR_TRY(dr_node_fail(&w->doc, other->node,
                                 "%s takes %s, and %s, which begins another flow, takes %s",

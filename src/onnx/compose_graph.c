@@ -201,6 +201,8 @@ static dr_status add_nodes(onnx_edit *e, const onnx_edit *other)
             DR_TRY(unlike(e, other, "a node that gives", m->name));
         if (m != NULL)
             continue;
+        if (onnx_text(n->name)[0] != '\0' && onnx_edit_called(e, n->name) != NULL)
+            n->name = onnx_edit_unused(e, "%s", n->name); /* names are a graph's own */
         g->node = onnx_edit_room(&e->arena, g->node, g->n_node);
         g->node[g->n_node++] = n;
         e->changes++;

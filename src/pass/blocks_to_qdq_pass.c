@@ -44,7 +44,7 @@ const pass_def pass_blocks_to_qdq = {
     .name = "MatMulNBitsToQDQ",
     .version = 1,
     .summary = "MatMulNBits as DequantizeLinear and MatMul",
-    PASS_REWRITE(blocks_to_qdq, params),
+    PASS_REWRITE_EACH(blocks_to_qdq, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -48,7 +48,7 @@ const pass_def pass_dynamic_int8 = {
     .name = "OnnxDynamicQuantization",
     .version = 1,
     .summary = "weights of 8 bits, activations rounded as they come",
-    PASS_REWRITE(dynamic_int8, params),
+    PASS_REWRITE_EACH(dynamic_int8, params),
     .validate = validate,
     .run = run,
 };

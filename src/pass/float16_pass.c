@@ -72,7 +72,7 @@ const pass_def pass_float16 = {
     .name = "OnnxFloatToFloat16",
     .version = 1,
     .summary = "weights and activations in float16",
-    PASS_REWRITE(float16, params),
+    PASS_REWRITE_EACH(float16, params),
     .validate = validate,
     .run = run,
 };

@@ -32,7 +32,7 @@ const pass_def pass_io_float32 = {
     .name = "OnnxIOFloat16ToFloat32",
     .version = 1,
     .summary = "float16 inputs and outputs as float32",
-    PASS_REWRITE(io_float32, params),
+    PASS_REWRITE_EACH(io_float32, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -36,7 +36,7 @@ const pass_def pass_io_types = {
     .name = "OnnxIODataTypeConverter",
     .version = 1,
     .summary = "inputs and outputs of another type",
-    PASS_REWRITE(io_types, params),
+    PASS_REWRITE_EACH(io_types, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -91,7 +91,7 @@ const pass_def pass_metadata = {
     .name = "AddOliveMetadata",
     .version = 1,
     .summary = "a name and metadata of the graph",
-    PASS_REWRITE(metadata, params),
+    PASS_REWRITE_EACH(metadata, params),
     .validate = validate,
     .run = run,
 };

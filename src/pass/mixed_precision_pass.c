@@ -54,7 +54,7 @@ const pass_def pass_mixed_precision = {
     .name = "OrtMixedPrecision",
     .version = 1,
     .summary = "float16 where it costs nothing",
-    PASS_REWRITE(mixed_precision, params),
+    PASS_REWRITE_EACH(mixed_precision, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -43,7 +43,7 @@ const pass_def pass_onnx_bnb4 = {
     .name = "OnnxBnb4Quantization",
     .version = 1,
     .summary = "MatMul to MatMulBnb4",
-    PASS_REWRITE(onnx_bnb4, params),
+    PASS_REWRITE_EACH(onnx_bnb4, params),
     .validate = pass_external_validate,
     .run = run,
 };

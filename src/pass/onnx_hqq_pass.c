@@ -28,7 +28,7 @@ const pass_def pass_onnx_hqq = {
     .name = "OnnxHqqQuantization",
     .version = 1,
     .summary = "MatMul to MatMulNBits by half-quadratic rounding",
-    PASS_REWRITE(pass_blocks, params),
+    PASS_REWRITE_EACH(pass_blocks, params),
     .validate = pass_blocks_validate,
     .run = run,
 };

@@ -46,7 +46,7 @@ const pass_def pass_onnx_kquant = {
     .name = "OnnxKQuantQuantization",
     .version = 1,
     .summary = "MatMul to MatMulNBits by least squares",
-    PASS_REWRITE(onnx_kquant, params),
+    PASS_REWRITE_EACH(onnx_kquant, params),
     .validate = validate,
     .run = run,
 };

@@ -60,7 +60,7 @@ const pass_def pass_onnx_matmul4 = {
     .name = "OnnxMatMul4Quantizer",
     .version = 1,
     .summary = "MatMul to MatMulNBits of 4 bits",
-    PASS_REWRITE(onnx_matmul4, params),
+    PASS_REWRITE_EACH(onnx_matmul4, params),
     .validate = validate,
     .run = run,
 };

@@ -50,7 +50,7 @@ const pass_def pass_onnx_rtn = {
     .name = "OnnxBlockWiseRtnQuantization",
     .version = 1,
     .summary = "MatMul to MatMulNBits, Gather to GatherBlockQuantized",
-    PASS_REWRITE(onnx_rtn, params),
+    PASS_REWRITE_EACH(onnx_rtn, params),
     .validate = validate,
     .run = run,
 };

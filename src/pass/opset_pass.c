@@ -33,7 +33,7 @@ const pass_def pass_opset = {
     .name = "OnnxOpVersionConversion",
     .version = 1,
     .summary = "a newer version of the standard operators",
-    PASS_REWRITE(opset, params),
+    PASS_REWRITE_EACH(opset, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -103,6 +103,7 @@ struct pass_def {
     bool needs_data;
     bool chooses; /* writes nothing: it says something to the quantizer after it */
     bool trains;  /* takes eval and resume */
+    bool each_part; /* of ONNX models: takes and gives those in parts, too */
     bool clocked; /* what it gives depends on how fast this machine is */
     bool judges;  /* takes evaluate and max_kl, as quantizers do */
     size_t config_size;
@@ -147,6 +148,9 @@ typedef struct {
 DR_MUST_USE dr_status pass_evaluate(const pass_evaluation *e);
 DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need);
 
+/* Whether a pass takes such a model, and what it gives of it. */
+bool pass_takes(const pass_def *d, pass_kind kind);
+pass_kind pass_gives(const pass_def *d, pass_kind kind);
 /* By name, any case; NULL: no such pass. */
 const pass_def *pass_find(const char *name);
 const pass_def *const *pass_list(size_t *count);

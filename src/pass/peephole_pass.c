@@ -51,7 +51,7 @@ const pass_def pass_peephole = {
     .name = "OnnxPeepholeOptimizer",
     .version = 1,
     .summary = "constants folded, nodes of no effect taken out",
-    PASS_REWRITE(peephole, params),
+    PASS_REWRITE_EACH(peephole, params),
     .validate = pass_external_validate,
     .run = run,
 };

@@ -55,7 +55,7 @@ const pass_def pass_preprocess = {
     .name = "OnnxQuantizationPreprocess",
     .version = 1,
     .summary = "constants folded and shapes written, for a quantizer after it",
-    PASS_REWRITE(preprocess, params),
+    PASS_REWRITE_EACH(preprocess, params),
     .validate = validate,
     .run = run,
 };

@@ -22,6 +22,16 @@ const char *pass_kind_type(pass_kind kind)
     return types[kind];
 }
 
+bool pass_takes(const pass_def *d, pass_kind kind)
+{
+    return kind == d->takes || (d->each_part && kind == PASS_MODEL_PARTS);
+}
+
+pass_kind pass_gives(const pass_def *d, pass_kind kind)
+{
+    return d->each_part && kind == PASS_MODEL_PARTS ? kind : d->gives;
+}
+
 const pass_def *pass_find(const char *name)
 {
     for (size_t i = 0; i < DR_COUNT(passes); i++) {

@@ -151,57 +151,87 @@ done:
     return st;
 }
 
-/* graph: where it lies with its weights; in: whose settings come along. */
-static dr_status rewrite_graph(const pass_job *job, pass_model *out, const pass_model *in,
-                               const char *graph, pass_rewrite_fn change)
+/* What was done in graphs before, and in this one. */
+static void count(const pass_job *job, const char *key, size_t n)
 {
-    const char *dir = dr_path_join(job->arena, job->out_dir, "model");
+    json_int_t before = json_integer_value(json_object_get(job->report, key));
+
+    json_object_set_new(job->report, key, json_integer(before + (json_int_t)n));
+}
+
+/* One graph, written as dir/NAME; graph: where it lies with its weights. */
+static dr_status rewrite_graph(const pass_job *job, const char *dir, const pass_model *in,
+                               const char *graph, const char *name, pass_rewrite_fn change)
+{
     onnx_edit *e = NULL;
     size_t before = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(dr_make_dirs(dir));
     DR_TRY(onnx_rewrite_open(&e, graph, dir));
+    onnx_rewrite_name(e, name);
     before = onnx_rewrite_nodes(e);
     DR_TRY(change(e, job, in));
     DR_TRY(onnx_rewrite_save(e));
     DR_TRY(pass_place_external(job, dir, graph, e));
-    json_object_set_new(job->report, "changes",
-                        json_integer((json_int_t)onnx_rewrite_changes(e)));
-    json_object_set_new(job->report, "nodes",
-                        json_integer((json_int_t)onnx_rewrite_nodes(e)));
-    DR_TRY(dr_buf_addf(job->text, "graph          %zu changes, %zu nodes (before: %zu)\n",
+    count(job, "changes", onnx_rewrite_changes(e));
+    count(job, "nodes", onnx_rewrite_nodes(e));
+    DR_TRY(dr_buf_addf(job->text, "%-14s %zu changes, %zu nodes (before: %zu)\n",
+                       in->file != NULL && in->parts != NULL ? in->file : "graph",
                        onnx_rewrite_changes(e), onnx_rewrite_nodes(e), before));
-    DR_TRY(pass_place_files(job, dir, in->path, NULL));
-    DR_TRY(check(job, dir, NULL));
-    *out = (pass_model){.kind = PASS_MODEL_ONNX, .path = dir, .name = in->name};
 done:
     onnx_rewrite_close(e);
+    return st;
+}
+
+/* The same on what the runtime makes of it at that level; -1: as it is. */
+static dr_status rewrite_one(const pass_job *job, const char *dir, const pass_model *in,
+                             const char *name, int level, pass_rewrite_fn change)
+{
+    const char *graph = pass_graph_path(job, in);
+    const char *tmp = dr_path_join(job->arena, job->out_dir, "optimized");
+    const char *made = dr_path_join(job->arena, tmp, name);
+    dr_status st = DR_OK;
+
+    if (level < 0)
+        return rewrite_graph(job, dir, in, graph, name, change);
+    DR_TRY(dr_make_dirs(tmp));
+    DR_TRYF(ort_optimize(made, graph, level), "the runtime's optimizations");
+    DR_TRY(rewrite_graph(job, dir, in, made, name, change));
+    DR_TRY(dr_remove_tree(tmp));
+done:
+    return st;
+}
+
+dr_status pass_optimized(const pass_job *job, pass_model *out, const pass_model *in,
+                         int level, pass_rewrite_fn change)
+{
+    static const char *const whole[] = {"model.onnx", NULL};
+    const bool parts = in->kind == PASS_MODEL_PARTS;
+    const char *const *names = parts ? in->parts : whole;
+    const char *dir = dr_path_join(job->arena, job->out_dir, "model");
+    dr_status st = DR_OK;
+
+    json_object_del(job->report, "changes"); /* an earlier pass's */
+    json_object_del(job->report, "nodes");
+    DR_TRY(dr_make_dirs(dir));
+    for (size_t i = 0; names[i] != NULL; i++) {
+        pass_model one = *in;
+        if (parts)
+            one.file = names[i];
+        DR_TRYF(rewrite_one(job, dir, &one, names[i], level, change), "%s", names[i]);
+    }
+    DR_TRY(pass_place_files(job, dir, in->path, NULL));
+    DR_TRY(check(job, dir, parts ? names : NULL));
+    *out =
+        (pass_model){.kind = in->kind, .path = dir, .parts = in->parts, .name = in->name};
+done:
     return st;
 }
 
 dr_status pass_rewrite(const pass_job *job, pass_model *out, const pass_model *in,
                        pass_rewrite_fn change)
 {
-    return rewrite_graph(job, out, in, pass_graph_path(job, in), change);
-}
-
-dr_status pass_optimized(const pass_job *job, pass_model *out, const pass_model *in,
-                         int level, pass_rewrite_fn change)
-{
-    const char *graph = pass_graph_path(job, in);
-    const char *dir = dr_path_join(job->arena, job->out_dir, "optimized");
-    const char *made = dr_path_join(job->arena, dir, "model.onnx");
-    dr_status st = DR_OK;
-
-    if (level < 0)
-        return rewrite_graph(job, out, in, graph, change);
-    DR_TRY(dr_make_dirs(dir));
-    DR_TRYF(ort_optimize(made, graph, level), "the runtime's optimizations");
-    DR_TRY(rewrite_graph(job, out, in, made, change));
-    DR_TRY(dr_remove_tree(dir));
-done:
-    return st;
+    return pass_optimized(job, out, in, -1, change);
 }
 
 dr_status pass_convert_io(onnx_edit *e, const pass_model *in, const char *pattern, int from,

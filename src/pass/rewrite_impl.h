@@ -60,6 +60,8 @@ DR_MUST_USE dr_status pass_convert_io(onnx_edit *e, const pass_model *in,
                                       const char *pattern, int from, int to);
 
 /* The members that all such passes have. */
+/* Of a pass that looks at nothing but its graph, and so at each part of a model. */
+#define PASS_REWRITE_EACH(config, rows) PASS_REWRITE(config, rows), .each_part = true
 #define PASS_REWRITE(config, rows)                                                         \
     .takes = PASS_MODEL_ONNX, .gives = PASS_MODEL_ONNX, .config_size = sizeof(config),     \
     .params = rows, .params_count = DR_COUNT(rows)

@@ -84,7 +84,7 @@ const pass_def pass_transformers = {
     .name = "OrtTransformersOptimization",
     .version = 1,
     .summary = "the runtime's own fusions, written as a model",
-    PASS_REWRITE(transformers, params),
+    PASS_REWRITE_EACH(transformers, params),
     .validate = validate,
     .run = run,
 };

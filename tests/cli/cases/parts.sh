@@ -32,8 +32,14 @@ try run-pass --pass_name CaptureSplitInfo -m model -o said2 --pass_config '{"num
 try run-pass --pass_name CaptureSplitInfo -m model -o said2 --pass_config '{"num_splits": 2, "block_to_split": "model.layers"}'
 grep -A 3 split_assignments said2/model_config.json
 try run-pass --pass_name ComposeOnnxModels -m whole -o other
-# a pass on one graph does not take parts
-sed 's/^  cut.*/&\n  tidy: {type: OnnxPeepholeOptimizer}/' parts.yaml >bad.yaml
+# a pass on each part, and what is made of them again; passes that need the whole refuse
+sed 's/^  cut.*/&\n  round: {type: OnnxBlockWiseRtnQuantization, block_size: 32}/; s/: parts/: each/
+     s/^  quantizer.*//' parts.yaml >each.yaml
+try run --config each.yaml
+tree each/model
+grep -c model_component_names each/model_config.json
+try run-pass --pass_name OnnxPeepholeOptimizer -m each -o tidy
+sed 's/^  round.*/&\n  tune: {type: OrtSessionParamsTuning}/' each.yaml >bad.yaml
 try run --config bad.yaml
 # names of parts for the nodes; the first that fits counts, on the way through files too
 cat >notes.yaml <<END

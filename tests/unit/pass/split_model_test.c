@@ -161,6 +161,35 @@ static pass_model graph_at(const char *path)
     return (pass_model){.kind = PASS_MODEL_ONNX, .path = path, .name = path};
 }
 
+/* A pass on each part, and the parts made one, is the pass on the whole. */
+static void check_each(const char *pass, json_t *config, bool chained)
+{
+    const pass_model text = graph_at(REWRITE "text");
+    json_t *where = splits("layers.0=0;layers.1=1"), *none = json_object();
+    values whole = {0}, chain = {0}, joined = {0};
+    pass_model cut, each, one, all;
+    const char *path;
+
+    if (CHECK_OK(run_pass_on(&arena, &cut, "SplitModel", where, &text, in_tmp("cut"))) &&
+        CHECK_OK(run_pass_on(&arena, &each, pass, config, &cut, in_tmp("each"))) &&
+        CHECK_EQ_INT(each.kind, PASS_MODEL_PARTS) &&
+        CHECK_OK(
+            run_pass_on(&arena, &one, "ComposeOnnxModels", none, &each, in_tmp("one"))) &&
+        CHECK_OK(run_pass_on(&arena, &all, pass, config, &text, in_tmp("all")))) {
+        path = dr_path_join(&arena, all.path, "model.onnx");
+        (void)run_graph(&whole, path);
+        for (size_t i = 0; i < count_parts(&each); i++)
+            (void)run_graph(&chain, dr_path_join(&arena, each.path, each.parts[i]));
+        if (chained)
+            same_outputs(&whole, &chain, path);
+        (void)run_graph(&joined, dr_path_join(&arena, one.path, "model.onnx"));
+        same_outputs(&whole, &joined, path);
+    }
+    json_decref(where);
+    json_decref(none);
+    json_decref(config);
+}
+
 /* Captured before the export, which writes it into the graph. */
 static void test_captured(void)
 {
@@ -254,6 +283,13 @@ int main(void)
     check_split(&text, "layers.0=0;layers.1=2;lm_head=4", 3); /* numbers with holes */
     check_split(&text, "layers.0.attn=0;layers.0.mlp=1;layers.1=2;lm_head=3", 4);
     check_split(&rounded, "conv=0;fc1=1;fc2=2", 3);
+    check_each("OnnxPeepholeOptimizer", json_object(), true);
+    check_each("OnnxBlockWiseRtnQuantization", json_pack("{s:i}", "block_size", 32), true);
+    check_each("OnnxDynamicQuantization", json_object(), true);
+    /* the CPU computes in float32, and rounds what goes from part to part */
+    check_each("OnnxFloatToFloat16", json_object(), false);
+    check_each("OnnxOpVersionConversion", json_pack("{s:i}", "target_opset", 21), true);
+    check_each("OrtTransformersOptimization", json_object(), true);
     test_captured();
     test_smollm2();
     test_errors();
