@@ -123,6 +123,10 @@ DR_MUST_USE dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, floa
 DR_MUST_USE dr_status hf_linear_packed(const hf_model *m, const hf_linear *l,
                                        dr_qtensor *out);
 
+/* bits, block, rows and cols of what that gives, nothing else; symmetric: without zeros. */
+void hf_linear_packed_shape(const hf_model *m, const hf_linear *l, dr_qtensor *out,
+                            bool *symmetric);
+
 /* dst[V]; zeros when c has no head_bias. */
 DR_MUST_USE dr_status hf_head_bias(const hf_model *m, float *dst);
 

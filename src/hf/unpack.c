@@ -439,6 +439,19 @@ static void read_zeros(dr_qtensor *out, const struct view *v)
     }
 }
 
+void hf_linear_packed_shape(const hf_model *m, const hf_linear *l, dr_qtensor *out,
+                            bool *symmetric)
+{
+    const struct view v = view_of(m, l, hf_linear_parts(m, l));
+
+    DR_BUG_IF(!l->packed);
+    *out = (dr_qtensor){.bits = v.quant->bits,
+                        .block = block_for(v.span, v.cols),
+                        .rows = l->n_out,
+                        .cols = v.cols};
+    *symmetric = v.p->qzeros == NULL;
+}
+
 dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
                          size_t row0, size_t count)
 {

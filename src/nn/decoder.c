@@ -8,6 +8,10 @@
  *
  * Integers (nn_decoder_integers) are a layer's block instead of its weights.
  *
+ * Layers in memory of the device's own are decoder_there.c's.
+ *
+ * Integers (nn_decoder_integers) are a layer's block instead of its weights.
+ *
  * In memory of the device's own (nn_decoder_open_there) a layer has two blocks: norms and
  * biases, and weights, in bf16 where that holds all that the file has (or all that the
  * device's products take).
@@ -23,8 +27,7 @@ enum {
     LOAD_ELEMENTS = 1 << 18, /* of a weight, converted by one task */
     EMBED_ROWS = 64,
     LOAD_TASKS_MAX = 4096,
-    STREAM_ROWS = 2048, /* activations that go through a layer at once */
-    STORED_PARTS = 16   /* linears of a layer, at most */
+    STREAM_ROWS = 2048 /* activations that go through a layer at once */
 };
 
 nn_dims nn_dims_of(const hf_config *c)
@@ -86,10 +89,8 @@ static size_t norm_parts(nn_part *parts, nn_layer *w, const hf_config *c)
     return n;
 }
 
-enum { SMALL_PARTS = 2 * HF_NORM_FINAL + HF_SLOT_COUNT };
-
 /* Norms and biases. */
-static size_t small_parts(nn_part *parts, nn_layer *w, const hf_config *c)
+size_t nn_small_parts(nn_part *parts, nn_layer *w, const hf_config *c)
 {
     size_t n = norm_parts(parts, w, c);
 
@@ -99,7 +100,7 @@ static size_t small_parts(nn_part *parts, nn_layer *w, const hf_config *c)
     return n;
 }
 
-static size_t weight_parts(nn_part *parts, nn_layer *w, const hf_config *c)
+size_t nn_weight_parts(nn_part *parts, nn_layer *w, const hf_config *c)
 {
     for (hf_slot s = 0; s < HF_SLOT_COUNT; s++)
         parts[s] = (nn_part){&w->w[s], hf_slot_out(c, s) * hf_slot_in(c, s)};
@@ -107,16 +108,16 @@ static size_t weight_parts(nn_part *parts, nn_layer *w, const hf_config *c)
 }
 
 /* Members of w point into the block at `at`; returns its floats. */
-static size_t place_layer(nn_layer *w, const hf_config *c, float *at)
+size_t nn_layer_place(nn_layer *w, const hf_config *c, float *at)
 {
-    nn_part parts[SMALL_PARTS + HF_SLOT_COUNT];
-    size_t n = small_parts(parts, w, c);
+    nn_part parts[NN_SMALL_PARTS + HF_SLOT_COUNT];
+    size_t n = nn_small_parts(parts, w, c);
 
-    n += weight_parts(parts + n, w, c);
+    n += nn_weight_parts(parts + n, w, c);
     return nn_place(parts, n, at);
 }
 
-static dr_status load_norms(const nn_decoder *d, nn_layer *w, int layer)
+dr_status nn_load_norms(const nn_decoder *d, nn_layer *w, int layer)
 {
     dr_status st = DR_OK;
 
@@ -150,62 +151,23 @@ done:
     return st;
 }
 
-/* Bytes of a weight's value in the memory of mem. */
-static size_t value_bytes(nn_device *mem, const hf_model *m)
-{
-    const hf_linear *linears = NULL;
-
-    (void)hf_layer_linears(m, 0, &linears);
-    if (mem == NULL)
-        return sizeof(float);
-    return nn_device_rounds(mem) ||
-                   (hf_model_config(m)->dtype == DR_DTYPE_BF16 && !linears[0].packed)
-               ? sizeof(uint16_t)
-               : sizeof(float);
-}
-
-/* Of the embeddings, where they lie beside the head in mem: bf16, as they are looked up. */
-static size_t table_bytes(nn_device *mem, const hf_model *m)
-{
-    const hf_config *c = hf_model_config(m);
-
-    return nn_device_rounds(mem) && hf_head_linear(m) != NULL
-               ? (size_t)c->vocab * (size_t)c->hidden * sizeof(uint16_t)
-               : 0;
-}
-
-static size_t head_bytes(nn_device *mem, const hf_model *m)
-{
-    const hf_config *c = hf_model_config(m);
-
-    return (size_t)c->vocab * (size_t)c->hidden *
-               (nn_device_rounds(mem) ? sizeof(uint16_t) : sizeof(float)) +
-           table_bytes(mem, m);
-}
-
 /* Bytes of a layer as it is kept. */
 static size_t kept_bytes(const nn_decoder *d)
 {
     if (d->integers)
         return nn_layer_packed_bytes(d->c);
-    return d->layer_floats * value_bytes(d->mem, d->m);
+    return d->layer_floats * nn_value_bytes(d->mem, d->m);
 }
 
 static void plan_memory(nn_decoder *d)
 {
-    size_t layers = 0, head = head_bytes(d->mem, d->m), keep = d->keep_bytes;
+    size_t layers = d->as_floats ? 0 : nn_packed_bytes(d->mem, d->m);
+    size_t head = nn_head_bytes(d->mem, d->m), keep = d->keep_bytes;
 
-    d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
-    d->keep_head = head <= (d->keep ? keep - layers : keep);
-}
-
-size_t nn_decoder_there_bytes(nn_device *dev, const hf_model *m)
-{
-    const hf_config *c = hf_model_config(m);
-    nn_layer measure = {0};
-
-    return place_layer(&measure, c, NULL) * value_bytes(dev, m) * (size_t)c->layers +
-           head_bytes(dev, m);
+    d->keep_packed = layers > 0 && layers <= keep;
+    if (!d->keep_packed)
+        d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
+    d->keep_head = head <= (d->keep_packed || d->keep ? keep - layers : keep);
 }
 
 static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
@@ -222,7 +184,7 @@ static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
     d->dims = nn_dims_of(d->c);
     DR_TRY(nn_refuse(d->c));
     d->streamed = -1;
-    d->layer_floats = place_layer(&measure, d->c, NULL);
+    d->layer_floats = nn_layer_place(&measure, d->c, NULL);
     d->keep_bytes = keep_bytes;
     plan_memory(d);
     size_t count = (size_t)d->c->layers;
@@ -239,10 +201,18 @@ done:
     return st;
 }
 
+/* Something is done to the weights: packed ones cannot be what is kept. */
+static void unpack_all(nn_decoder *d)
+{
+    d->as_floats = true;
+    plan_memory(d);
+}
+
 void nn_decoder_floats(nn_decoder *d)
 {
     DR_BUG_IF(d->streamed != -1);
     d->floats = true;
+    unpack_all(d);
 }
 
 void nn_decoder_round(nn_decoder *d, const hf_bnb *g)
@@ -250,6 +220,7 @@ void nn_decoder_round(nn_decoder *d, const hf_bnb *g)
     DR_BUG_IF(d->streamed != -1);
     d->rounds = true;
     d->grid = *g;
+    unpack_all(d);
 }
 
 dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
@@ -268,6 +239,7 @@ void nn_decoder_merge(nn_decoder *d, const hf_adapter *a)
 {
     DR_BUG_IF(d->streamed != -1);
     d->merged = a;
+    unpack_all(d);
 }
 
 void nn_decoder_close(nn_decoder *d)
@@ -278,6 +250,7 @@ void nn_decoder_close(nn_decoder *d)
         nn_mem_free(d->mem, d->blocks[i]);
         nn_mem_free(d->mem, d->weights[i]);
     }
+    nn_packed_free(d);
     free(d->layers);
     free(d->blocks);
     free(d->weights);
@@ -406,7 +379,7 @@ static dr_status merge_task(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
+dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer)
 {
     dr_status st = DR_OK;
     load *j = dr_calloc(1, sizeof(*j));
@@ -436,182 +409,9 @@ static dr_status load_weights(nn_decoder *d, nn_layer *w, int layer)
     j->merged = d->merged;
     if (d->merged != NULL)
         DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, merge_task, j));
-    DR_TRY(load_norms(d, w, layer));
+    DR_TRY(nn_load_norms(d, w, layer));
 done:
     free(j);
-    return st;
-}
-
-/* ---- layers in the device's memory ---- */
-
-typedef struct {
-    const float *x;
-    size_t count;
-    bool *inexact; /* [tasks] */
-} exact_job;
-
-static dr_status exact_task(void *ctx, size_t task, int worker)
-{
-    const exact_job *j = ctx;
-    size_t from = task * LOAD_ELEMENTS, left = j->count - from;
-    const float *x = j->x + from;
-    uint32_t low = 0, bits = 0;
-
-    (void)worker;
-    for (size_t i = 0; i < (left < LOAD_ELEMENTS ? left : LOAD_ELEMENTS); i++) {
-        memcpy(&bits, x + i, sizeof(bits));
-        low |= bits & 0xffffu;
-    }
-    j->inexact[task] = low != 0;
-    return DR_OK;
-}
-
-/* Has bf16 room for all that x[count] has? */
-static dr_status holds(nn_decoder *d, bool *yes, const float *x, size_t count)
-{
-    size_t tasks = (count + LOAD_ELEMENTS - 1) / LOAD_ELEMENTS;
-    exact_job j = {x, count, dr_calloc(tasks, sizeof(bool))};
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, exact_task, &j));
-    for (size_t i = 0; i < tasks; i++)
-        *yes = *yes && !j.inexact[i];
-done:
-    free(j.inexact);
-    return st;
-}
-
-static dr_status copy_parts(nn_decoder *d, const nn_part *to, const nn_part *from, size_t n)
-{
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < n; i++)
-        DR_TRY(nn_copy(d->dev, *to[i].p, *from[i].p, to[i].floats * sizeof(float)));
-done:
-    return st;
-}
-
-/* The blocks of layer place `at`, the weights' of the right kind. */
-static dr_status make_blocks(nn_decoder *d, size_t at, size_t small, size_t weights,
-                             bool exact)
-{
-    float *p = NULL;
-    dr_status st = DR_OK;
-
-    if (d->blocks[at] == NULL) {
-        DR_TRY(nn_mem_new(d->mem, &p, small, NN_MEM_FLOAT, "norms of a layer"));
-        d->blocks[at] = p;
-    }
-    if (d->weights[at] != NULL && d->exact[at] == exact)
-        return DR_OK;
-    nn_mem_free(d->mem, d->weights[at]);
-    d->weights[at] = NULL;
-    d->exact[at] = exact;
-    DR_TRY(nn_mem_new(d->mem, &p, weights, exact ? NN_MEM_BF16 : NN_MEM_FLOAT,
-                      "weights of a layer"));
-    d->weights[at] = p;
-done:
-    return st;
-}
-
-/* The rows of layer's linears as the file has them, if all are bf16 there and nothing is to
- * be done to them; returns how many, 0: they are not. */
-static size_t stored_parts(const nn_decoder *d, nn_stored *parts, const nn_layer *w,
-                           int layer)
-{
-    const hf_linear *linears = NULL;
-    size_t n = hf_layer_linears(d->m, layer, &linears);
-
-    if (d->floats || d->rounds || d->merged != NULL || n > STORED_PARTS)
-        return 0;
-    for (size_t i = 0; i < n; i++) {
-        const hf_linear *l = &linears[i];
-        parts[i].src = hf_linear_bf16(d->m, l);
-        parts[i].count = l->n_out * l->n_in;
-        parts[i].dst = w->w[l->slot] + l->row0 * l->n_in;
-        if (parts[i].src == NULL)
-            return 0;
-    }
-    return n;
-}
-
-/* Norms and biases of a layer, whose weights are there. */
-static dr_status load_small(nn_decoder *d, nn_layer *w, int layer)
-{
-    nn_part parts[SMALL_PARTS], parts_here[SMALL_PARTS];
-    const hf_linear *linears = NULL;
-    nn_layer here = {0};
-    size_t count = hf_layer_linears(d->m, layer, &linears);
-    size_t n = small_parts(parts, w, d->c), floats = nn_place(parts, n, NULL);
-    float *stage = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(nn_stage(d, &stage, floats));
-    (void)small_parts(parts_here, &here, d->c);
-    (void)nn_place(parts_here, n, stage);
-    DR_TRY(load_norms(d, &here, layer));
-    for (size_t i = 0; i < count; i++) {
-        const hf_linear *l = &linears[i];
-        if (here.bias[l->slot] != NULL)
-            DR_TRY(hf_linear_bias(d->m, l, here.bias[l->slot] + l->row0));
-    }
-    DR_TRY(copy_parts(d, parts, parts_here, n));
-done:
-    return st;
-}
-
-/* The layer as the file has it; *done false: it cannot be taken so. */
-static dr_status load_stored(nn_decoder *d, size_t at, int layer, bool *done_)
-{
-    nn_layer *w = &d->layers[at];
-    nn_part small[SMALL_PARTS], weights[HF_SLOT_COUNT];
-    nn_stored parts[STORED_PARTS];
-    size_t n = small_parts(small, w, d->c), count = weight_parts(weights, w, d->c);
-    dr_status st = DR_OK;
-
-    *done_ = d->mem->backend->load != NULL && stored_parts(d, parts, w, layer) > 0;
-    if (!*done_)
-        return DR_OK;
-    DR_TRY(
-        make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL), true));
-    w->index = layer;
-    (void)nn_place(small, n, d->blocks[at]);
-    (void)nn_place(weights, count, d->weights[at]);
-    DR_TRY(load_small(d, w, layer));
-    DR_TRY(d->mem->backend->load(d->mem, parts, stored_parts(d, parts, w, layer)));
-done:
-    return st;
-}
-
-static dr_status load_there(nn_decoder *d, size_t at, int layer)
-{
-    const hf_config *c = d->c;
-    nn_layer *w = &d->layers[at], here = {0};
-    nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
-    nn_part weights[HF_SLOT_COUNT], weights_here[HF_SLOT_COUNT];
-    size_t n = small_parts(small, w, c), count = weight_parts(weights, w, c);
-    bool exact = !d->floats, stored = false;
-    float *stage = NULL;
-    dr_status st = DR_OK;
-
-    DR_TRY(load_stored(d, at, layer, &stored));
-    if (stored)
-        return DR_OK;
-    DR_TRY(nn_stage(d, &stage, d->layer_floats));
-    (void)place_layer(&here, c, stage);
-    DR_TRY(load_weights(d, &here, layer));
-    (void)small_parts(small_here, &here, c);
-    (void)weight_parts(weights_here, &here, c);
-    for (size_t i = 0; i < count && exact && !nn_device_rounds(d->mem); i++)
-        DR_TRY(holds(d, &exact, *weights_here[i].p, weights_here[i].floats));
-    DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
-                       exact));
-    w->index = layer;
-    (void)nn_place(small, n, d->blocks[at]);
-    (void)nn_place(weights, count, d->weights[at]);
-    DR_TRY(copy_parts(d, small, small_here, n));
-    DR_TRY(copy_parts(d, weights, weights_here, count));
-done:
     return st;
 }
 
@@ -622,8 +422,8 @@ static dr_status load_here(nn_decoder *d, size_t at, int layer)
 
     if (block == NULL)
         DR_TRY(dr_big_alloc(&block, d->layer_floats, sizeof(float), "weights of a layer"));
-    (void)place_layer(&d->layers[at], d->c, block);
-    st = load_weights(d, &d->layers[at], layer);
+    (void)nn_layer_place(&d->layers[at], d->c, block);
+    st = nn_load_weights(d, &d->layers[at], layer);
     if (st != DR_OK && d->blocks[at] == NULL)
         dr_big_free(block);
     DR_TRY(st);
@@ -670,8 +470,9 @@ done:
 static dr_status load_integers(nn_decoder *d, size_t at, int layer)
 {
     nn_layer *w = &d->layers[at], here = {0};
-    nn_part small[SMALL_PARTS], small_here[SMALL_PARTS];
-    size_t n = small_parts(small, w, d->c), floats = nn_place(small, n, NULL), widest = 0;
+    nn_part small[NN_SMALL_PARTS], small_here[NN_SMALL_PARTS];
+    size_t n = nn_small_parts(small, w, d->c), floats = nn_place(small, n, NULL),
+           widest = 0;
     size_t packed = nn_layer_packed_bytes(d->c) / sizeof(float);
     float *stage = NULL;
     dr_status st = DR_OK;
@@ -681,15 +482,15 @@ static dr_status load_integers(nn_decoder *d, size_t at, int layer)
         widest = count > widest ? count : widest;
     }
     DR_TRY(nn_stage(d, &stage, d->layer_floats + widest));
-    (void)place_layer(&here, d->c, stage);
-    DR_TRY(load_weights(d, &here, layer));
+    (void)nn_layer_place(&here, d->c, stage);
+    DR_TRY(nn_load_weights(d, &here, layer));
     if (d->blocks[at] == NULL)
         DR_TRY(dr_big_alloc(&d->blocks[at], floats + packed, sizeof(float),
                             "weights of a layer"));
     w->index = layer;
     (void)nn_place(small, n, d->blocks[at]);
-    (void)small_parts(small_here, &here, d->c);
-    DR_TRY(copy_parts(d, small, small_here, n));
+    (void)nn_small_parts(small_here, &here, d->c);
+    DR_TRY(nn_copy_parts(d, small, small_here, n));
     DR_TRY(nn_layer_pack(d->dev, &here, d->c, (float *)d->blocks[at] + floats,
                          stage + d->layer_floats));
     memcpy(w->packed, here.packed, sizeof(w->packed));
@@ -705,12 +506,17 @@ dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
     nn_layer *w = &d->layers[at];
 
     DR_BUG_IF(layer < 0 || layer >= d->c->layers);
+    if (d->keep_packed) {
+        DR_TRYF(nn_packed_layer(d, layer, out), "loading layer %d of %d", layer,
+                d->c->layers);
+        return DR_OK;
+    }
     if (d->keep ? d->loaded[at] : d->streamed == layer) {
         *out = w;
         return DR_OK;
     }
     d->streamed = -1;
-    DR_TRYF(d->mem != NULL ? load_there(d, at, layer)
+    DR_TRYF(d->mem != NULL ? nn_load_there(d, at, layer)
             : d->integers  ? load_integers(d, at, layer)
                            : load_here(d, at, layer),
             "loading layer %d of %d", layer, d->c->layers);
@@ -731,7 +537,8 @@ dr_status nn_decoder_norms(nn_decoder *d, int layer, const nn_layer **out)
     if (d->norm_block == NULL)
         d->norm_block = dr_calloc(nn_place(parts, n, NULL) + 1, sizeof(float));
     (void)nn_place(parts, n, d->norm_block);
-    DR_TRYF(load_norms(d, &d->norms, layer), "loading layer %d of %d", layer, d->c->layers);
+    DR_TRYF(nn_load_norms(d, &d->norms, layer), "loading layer %d of %d", layer,
+            d->c->layers);
     *out = &d->norms;
 done:
     return st;

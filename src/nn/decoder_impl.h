@@ -1,5 +1,6 @@
 /*
- * decoder_impl.h - inside of an nn_decoder, shared by decoder.c (weights), rotations.c,
+ * decoder_impl.h - inside of an nn_decoder, shared by decoder.c and decoder_there.c
+ * (weights), rotations.c,
  * layer_parts.c, layer.c, layer_back.c, lora.c and head.c.
  */
 #ifndef DRUPE_NN_DECODER_IMPL_H
@@ -23,6 +24,12 @@ typedef struct {
     bool is_long;
 } nn_rope_table;
 
+/* A layer's linears in mem. */
+typedef struct {
+    float *block;  /* owned */
+    dr_qtensor *q; /* owned [linears]; what they point at is in block */
+} nn_packed_weights;
+
 /* Scratch that grows. */
 typedef struct {
     float *p; /* owned */
@@ -39,6 +46,8 @@ struct nn_decoder {
     const hf_adapter *merged; /* borrowed; NULL: none */
 
     bool keep;        /* every layer has its own block; else one for all */
+    bool keep_packed; /* or is packed in mem (decoder_there.c) */
+    bool as_floats;   /* packed weights are not what is multiplied */
     nn_layer *layers; /* owned: c->layers of them; without keep the first is used */
     void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
     void **weights;   /* owned: with mem, the slots' weights of each of layers */
@@ -46,6 +55,8 @@ struct nn_decoder {
     bool *exact;      /* owned: those are bf16, as they are in the file */
     float *stage; /* owned: a layer, rows of the head or embeddings, on the way to mem */
     size_t stage_floats;
+    nn_packed_weights *packed; /* owned [layers]; NULL: none was read yet */
+    float *unpacked;           /* owned: one layer's weights */
     int streamed; /* without keep: which layer the first block holds; -1: none */
     size_t layer_floats;
     size_t keep_bytes;
@@ -94,6 +105,40 @@ DR_MUST_USE dr_status nn_decoder_shape(nn_decoder *d, nn_attn_shape *s, const nn
                                        size_t b, size_t t);
 void nn_rope_release(nn_rope_table *t);
 
+/* Parts of one block: each row gives a pointer its place. */
+typedef struct {
+    float **p;
+    size_t floats;
+} nn_part;
+
+/* Sum of the parts, each rounded up to 64 bytes; with at not NULL sets the pointers. */
+size_t nn_place(const nn_part *parts, size_t count, float *at);
+
+/* ---- layers in memory (decoder.c; decoder_there.c: in d->mem) ---- */
+
+enum { NN_SMALL_PARTS = 2 * HF_NORM_FINAL + HF_SLOT_COUNT };
+/* Norms and biases of w as parts; its weights, HF_SLOT_COUNT of them. */
+size_t nn_small_parts(nn_part *parts, nn_layer *w, const hf_config *c);
+size_t nn_weight_parts(nn_part *parts, nn_layer *w, const hf_config *c);
+/* Members of w point into the block at `at`; returns its floats. */
+size_t nn_layer_place(nn_layer *w, const hf_config *c, float *at);
+/* to = from, which are as long. */
+DR_MUST_USE dr_status nn_copy_parts(nn_decoder *d, const nn_part *to, const nn_part *from,
+                                    size_t n);
+DR_MUST_USE dr_status nn_load_norms(const nn_decoder *d, nn_layer *w, int layer);
+/* All of a layer as floats of the host's. */
+DR_MUST_USE dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer);
+/* The layer at place `at` of d->layers. */
+DR_MUST_USE dr_status nn_load_there(nn_decoder *d, size_t at, int layer);
+/* With keep_packed. */
+DR_MUST_USE dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out);
+void nn_packed_free(nn_decoder *d);
+/* Bytes in mem: of a weight's value; of the head, and embeddings beside it; of all layers
+ * packed and one as it is, 0: not all are packed in the file, or mem is the host's. */
+size_t nn_value_bytes(nn_device *mem, const hf_model *m);
+size_t nn_head_bytes(nn_device *mem, const hf_model *m);
+size_t nn_packed_bytes(nn_device *mem, const hf_model *m);
+
 /* *out = the embeddings [V][D] in d->mem (head.c); NULL: they are not kept there. */
 DR_MUST_USE dr_status nn_embeddings(nn_decoder *d, const float **out);
 
@@ -118,15 +163,6 @@ DR_MUST_USE dr_status nn_qk_back(const nn_decoder *d, const nn_layer *w, float *
                                  const nn_attn_shape *s);
 /* The norm behind O or DOWN. */
 hf_norm nn_norm_behind(hf_slot slot);
-
-/* Parts of one block: each row gives a pointer its place. */
-typedef struct {
-    float **p;
-    size_t floats;
-} nn_part;
-
-/* Sum of the parts, each rounded up to 64 bytes; with at not NULL sets the pointers. */
-size_t nn_place(const nn_part *parts, size_t count, float *at);
 
 /* ---- LoRA (lora.c) ---- */
 

@@ -80,15 +80,35 @@ done:
     return st;
 }
 
+/* kept = x, and, where there is that norm, y = the norm of x. */
+static dr_status keep_and_norm(const pass *p, hf_norm which, float *y, float *kept,
+                               const float *x)
+{
+    const nn_backend *b = p->d->dev->backend;
+    const float *w = p->w->norm[which];
+    size_t d = p->d->dims.d;
+    bool taken = false;
+    dr_status st = DR_OK;
+
+    if (w != NULL && p->d->c->norm_kind == HF_NORM_KIND_RMS && b->norm_keep != NULL)
+        DR_TRY(b->norm_keep(p->d->dev, &taken, y, kept, x, w, p->m, d,
+                            (float)p->d->c->norm_eps));
+    if (taken)
+        return DR_OK;
+    DR_TRY(nn_copy(p->d->dev, kept, x, p->m * d * sizeof(*x)));
+    if (w != NULL)
+        DR_TRY(nn_layer_norm(p->d, p->w, which, y, x, p->m));
+done:
+    return st;
+}
+
 /* x += attention of it. */
 static dr_status attn_half(const pass *p, float *x, const nn_attn_shape *shape)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
 
-    DR_TRY(nn_copy(p->d->dev, a->x, x, p->m * p->d->dims.d * sizeof(*x)));
-    if (a->norm1 != a->x)
-        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_ATTN, a->norm1, x, p->m));
+    DR_TRY(keep_and_norm(p, HF_NORM_ATTN, a->norm1, a->x, x));
     DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
     DR_TRY(nn_qk_forward(p->d, p->w, a->qkv, a->q_raw, a->k_raw, shape));
     DR_TRY(nn_attention(p->d->dev, a->attn, a->lse, a->qkv, shape));
@@ -103,9 +123,7 @@ static dr_status mlp_half(const pass *p, float *x)
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
 
-    DR_TRY(nn_copy(p->d->dev, a->mid, x, p->m * p->d->dims.d * sizeof(*x)));
-    if (p->w->norm[HF_NORM_MLP] != NULL)
-        DR_TRY(nn_layer_norm(p->d, p->w, HF_NORM_MLP, a->norm2, x, p->m));
+    DR_TRY(keep_and_norm(p, HF_NORM_MLP, a->norm2, a->mid, x));
     DR_TRY(linear(p, a->gate_up, a->norm2, HF_SLOT_GATE_UP, false));
     DR_TRY(
         nn_activate(p->d->dev, a->act, a->gate_up, p->m, p->d->dims.i, nn_layer_act(p->d)));

@@ -33,6 +33,13 @@ static bool adds_dx(const pass *p, hf_slot slot)
     return p->w->norm[nn_norm_behind(slot)] == NULL && p->d->c->residual_scale == 1;
 }
 
+/* Is that gradient another array than dx?  Where products round dx, it is rounded once for
+ * all of them. */
+static bool own_dy(const pass *p, hf_slot slot)
+{
+    return !adds_dx(p, slot) || nn_device_rounds(p->d->mem);
+}
+
 static dr_status plan(pass *p)
 {
     dr_status st = DR_OK;
@@ -53,7 +60,7 @@ static dr_status plan(pass *p)
         {&p->wide, p->m * wide},
         {&p->inner, p->m * inner},
         {&p->norm, row},
-        {&p->added, adds_dx(p, HF_SLOT_O) && adds_dx(p, HF_SLOT_DOWN) ? 0 : row},
+        {&p->added, own_dy(p, HF_SLOT_O) || own_dy(p, HF_SLOT_DOWN) ? row : 0},
         {&p->shared, p->d->c->parallel ? row : 0},
         {&p->dy_turned, out * p->m},
         {&p->x_turned, in * p->m},
@@ -131,9 +138,11 @@ static dr_status block_end_back(const pass *p, const float **dy, const float *dx
     size_t n = p->m * p->d->dims.d;
 
     *dy = dx;
-    if (adds_dx(p, slot))
+    if (!own_dy(p, slot))
         return DR_OK;
     *dy = p->added;
+    if (adds_dx(p, slot))
+        return nn_copy(p->d->dev, p->added, dx, n * sizeof(*dx));
     DR_TRY(nn_zero(p->d->dev, p->added, n * sizeof(*p->added)));
     DR_TRY(nn_layer_norm_back(p->d, p->w, behind, p->added, dx, raw, p->m));
     if (p->d->c->residual_scale != 1)

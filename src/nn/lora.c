@@ -177,14 +177,32 @@ done:
     return st;
 }
 
+/* The same of a module with dropout by one operation, where the device has it. */
+static dr_status masked_input(const nn_lora_site *s, bool *taken, float *dx,
+                              const nn_lora *l)
+{
+    const nn_mask mask = mask_of(l);
+    const nn_backend *b = s->dev->backend;
+
+    if (b->masked_product == NULL)
+        return DR_OK;
+    return b->masked_product(s->dev, taken, dx, s->work->du, factor_a(l), s->m, l->n_in,
+                             l->r, &mask, l->sequences > 1 ? l->sequences : 1,
+                             l->stream_step);
+}
+
 /* dx += what comes through the module's input; dy: behind DoRA's factor less one. */
 static dr_status input_grad(const nn_lora_site *s, float *dx, const float *dy,
                             const nn_lora *l)
 {
     dr_status st = DR_OK;
-    bool plain = l->dropout == 0.0f;
+    bool plain = l->dropout == 0.0f, taken = false;
     float *wide = plain ? dx : s->work->wide;
 
+    if (!plain && l->magnitude == NULL)
+        DR_TRY(masked_input(s, &taken, dx, l));
+    if (taken)
+        return DR_OK;
     DR_TRY(nn_matmul_nn(s->dev, wide, s->work->du, factor_a(l), s->m, l->n_in, l->r, l->r,
                         plain));
     if (l->magnitude != NULL && nn_dora_masked(s))

@@ -59,6 +59,14 @@ typedef struct nn_backend {
     /* Of such memory: takes parts over, by many threads, and does not wait for it; NULL:
      * none.  DR_EDEVICE, DR_ENOMEM. */
     dr_status (*load)(nn_device *dev, const nn_stored *parts, size_t count);
+    /* y[M][K] += x[M][R] w[R][K] masked, the rows being of `sequences` whose masks' streams
+     * are step apart; *taken false: these shapes or blocks are not its own.  NULL: none. */
+    dr_status (*masked_product)(nn_device *dev, bool *taken, float *y, const float *x,
+                                const float *w, size_t m, size_t k, size_t r,
+                                const nn_mask *mask, size_t sequences, uint64_t step);
+    /* y[M][D] = nn_rmsnorm of x, and kept = x, in one pass; taken as above.  NULL: none. */
+    dr_status (*norm_keep)(nn_device *dev, bool *taken, float *y, float *kept,
+                           const float *x, const float *w, size_t m, size_t d, float eps);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
 #include "nn/quant_ops.def" /* all of these, or none */

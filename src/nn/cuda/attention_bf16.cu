@@ -18,82 +18,38 @@
 #include <cuda_runtime.h>
 
 #include "nn/cuda/attention_parts.cuh"
+#include "nn/cuda/mma_parts.cuh"
 
-typedef __nv_bfloat16 half16;
 typedef rows_of<half16> rows;
 
 enum { T = 64, WARPS = 4, THREADS = WARPS * 32, TILES = T / 8 };
 
 template <int CM> constexpr int PITCH = CM + 8;
-template <int CM> constexpr int TILE = T * PITCH<CM>;
+template <int CM> constexpr int TILE = T *PITCH<CM>;
 
 /* ---- tiles ---- */
-
-__device__ static unsigned address(const half16 *p)
-{
-    return (unsigned)__cvta_generic_to_shared(p);
-}
 
 /* tile[T][PITCH] = rows first .. first + T - 1, zeros past count and past c; begun here,
  * there behind arrived. */
 template <int CM>
 __device__ static void load(half16 *tile, rows from, size_t first, size_t count, size_t c)
 {
-    constexpr int PER = CM / 8;
+    constexpr int PER = CM / 8, PASS = THREADS / PER >= 16 ? 16 : 8; /* rows at once */
+    int r = threadIdx.x / PER, col = threadIdx.x % PER * 8;
+    int left = count > first ? (int)(count - first) : 0;
+    const half16 *src = from.at + (first + r) * from.step + col;
+    unsigned to = address(tile + r * PITCH<CM> + col);
 
+    if (r >= PASS)
+        return;
 #pragma unroll
-    for (int i = threadIdx.x; i < T * PER; i += THREADS) {
-        size_t r = i / PER, col = i % PER * 8;
-        bool there = first + r < count && col < c;
-        const half16 *src = there ? from.at + (first + r) * from.step + col : from.at;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
-                         address(tile + r * PITCH<CM> + col)),
-                     "l"(src), "r"(there ? 16 : 0));
+    for (int k = 0; k < T; k += PASS, src += PASS * from.step) {
+        bool there = r + k < left && col < (int)c;
+        send16(to + k * PITCH<CM> * 2, there ? src : from.at, there);
     }
 }
 
-__device__ static void sent(void)
-{
-    asm volatile("cp.async.commit_group;\n");
-}
-
-/* All but the last `behind` that were sent are there, for every thread. */
-template <int behind> __device__ static void arrived(void)
-{
-    asm volatile("cp.async.wait_group %0;\n" ::"n"(behind));
-    __syncthreads();
-}
-
 /* ---- products ---- */
-
-__device__ static void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
-                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ static void fetch(unsigned v[4], unsigned at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(at));
-}
-
-__device__ static void fetch_turned(unsigned v[4], unsigned at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
-                 : "r"(at));
-}
-
-__device__ static unsigned pack(float lo, float hi)
-{
-    __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
-
-    return *(unsigned *)&v;
-}
 
 /* The warp's 16 rows of a tile, as left operands. */
 template <int CM> struct left {
@@ -178,13 +134,15 @@ __device__ static void load_from(unsigned *from, const cu_attn_shape &a, size_t 
         from[threadIdx.x] = t < a.t ? (unsigned)first_key(a, b, t) : 0xffffffffu;
 }
 
-__device__ static size_t least(const unsigned *from)
+/* The tile of the least of them. */
+__device__ static size_t least(const cu_attn_shape &a, const unsigned *from)
 {
-    unsigned low = from[0];
+    unsigned lane = threadIdx.x % 32, low = 0;
 
-    for (int i = 1; i < T; i++)
-        low = from[i] < low ? from[i] : low;
-    return low / T * T;
+    if (a.window == 0 && a.starts == NULL)
+        return 0;
+    low = from[lane] < from[lane + 32] ? from[lane] : from[lane + 32];
+    return __reduce_min_sync(0xffffffffu, low) / T * T;
 }
 
 /* Does every query of the tile see every key of the one at `at`? */
@@ -193,10 +151,75 @@ __device__ static bool all_seen(const cu_attn_shape &a, size_t first, size_t at)
     return a.window == 0 && a.starts == NULL && at + T <= first + 1 && first + T <= a.t;
 }
 
-/* The warp's rows of a tile to where they belong. */
+/* ---- scores: powers of two, so what is in their exponents counts log2(e) times ---- */
+
+constexpr float LOG2E = 1.44269504088896340736f, LN2 = 0.69314718055994530942f;
+
+__device__ static float power(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* What a score is multiplied by for that; with CAP its cap comes first, which scales it. */
+template <bool CAP> __device__ static float factor(const cu_attn_shape &a)
+{
+    return CAP ? LOG2E : a.scale * LOG2E;
+}
+
+template <bool CAP> __device__ static void cap(float s[TILES][4], const cu_attn_shape &a)
+{
+#pragma unroll
+    for (int j = 0; j < TILES && CAP; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[j][e] = a.softcap * tanhf(s[j][e] * a.scale / a.softcap);
+}
+
+/* s = -inf where a query, one of the warp's rows from `row` on, does not see the key. */
+__device__ static void hide(float s[TILES][4], const unsigned *from, size_t first,
+                            size_t at, int row)
+{
+    int own = threadIdx.x % 4 * 2;
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int r = row + half * 8, last = (int)(first + r) - (int)at;
+        long low = (long)from[r] - (long)at;
+#pragma unroll
+        for (int j = 0; j < TILES; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                int key = j * 8 + own + e;
+                if (key > last || key < low)
+                    s[j][half * 2 + e] = -INFINITY;
+            }
+    }
+}
+
+/* The same of S^T, whose rows are keys. */
+__device__ static void hide_turned(float s[TILES][4], const unsigned *from, size_t first,
+                                   size_t at, int row)
+{
+    int own = threadIdx.x % 4 * 2;
+
+#pragma unroll
+    for (int j = 0; j < TILES; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int r = j * 8 + own + e % 2;
+            size_t key = at + row + e / 2 * 8;
+            if (key > first + r || key < from[r])
+                s[j][e] = -INFINITY;
+        }
+}
+
+/* The warp's rows of a tile, times scale, to where they belong. */
 template <int CM>
 __device__ static void store(half16 *to, size_t step, const float v[CM / 8][4],
-                             size_t first, size_t count, size_t c)
+                             size_t first, size_t count, size_t c, float scale)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -209,7 +232,7 @@ __device__ static void store(half16 *to, size_t step, const float v[CM / 8][4],
             size_t col = j * 8 + lane % 4 * 2;
             if (col < c)
                 *(unsigned *)(to + t * step + col) =
-                    pack(v[j][half * 2], v[j][half * 2 + 1]);
+                    pack(scale * v[j][half * 2], scale * v[j][half * 2 + 1]);
         }
     }
 }
@@ -218,7 +241,7 @@ __device__ static void store(half16 *to, size_t step, const float v[CM / 8][4],
 
 /* Scores of a row's half become probabilities; top, sum and o follow. */
 template <int CM>
-__device__ static void soften(float s[TILES][4], int half, float *top, float *sum,
+__device__ static void soften(float s[TILES][4], int half, float f, float *top, float *sum,
                               float o[CM / 8][4])
 {
     float high = *top, part_sum = 0;
@@ -227,13 +250,13 @@ __device__ static void soften(float s[TILES][4], int half, float *top, float *su
     for (int j = 0; j < TILES; j++)
         high = fmaxf(high, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
     high = across(high, true);
-    float base = high == -INFINITY ? 0.0f : high, shrink = __expf(*top - base);
+    float base = high == -INFINITY ? 0.0f : high * f, shrink = power(*top * f - base);
 #pragma unroll
     for (int j = 0; j < TILES; j++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float *x = &s[j][half * 2 + e];
-            *x = __expf(*x - base);
+            *x = power(*x * f - base);
             part_sum += *x;
         }
     *sum = *sum * shrink + across(part_sum, false);
@@ -245,7 +268,7 @@ __device__ static void soften(float s[TILES][4], int half, float *top, float *su
     }
 }
 
-template <int CM>
+template <int CM, bool CAP>
 __global__ static void __launch_bounds__(THREADS)
     forward(half16 *out, float *lse, const half16 *qkv, cu_attn_shape a)
 {
@@ -257,12 +280,13 @@ __global__ static void __launch_bounds__(THREADS)
     int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
     rows k = part(a, qkv, b, group), v = part(a, qkv, b, group + a.kv_heads);
     float o[CM / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    const float f = factor<CAP>(a);
     left<CM> q;
 
     load_from(from, a, b, first);
     load<CM>(qs, part(a, qkv, b, h), first, a.t, c);
     __syncthreads();
-    size_t end = first + T < a.t ? first + T : a.t, at = least(from);
+    size_t end = first + T < a.t ? first + T : a.t, at = least(a, from);
     load<CM>(ks, k, at, a.t, c);
     load<CM>(vs, v, at, a.t, c);
     sent();
@@ -277,17 +301,11 @@ __global__ static void __launch_bounds__(THREADS)
         arrived<1>();
         take<CM>(&q, qs);
         products<CM>(s, q, ks + turn * TILE<CM>);
-        bool plain = all_seen(a, first, at);
-#pragma unroll
-        for (int j = 0; j < TILES; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                size_t key = at + j * 8 + lane % 4 * 2 + e % 2, r = row + e / 2 * 8;
-                bool seen = plain || (key <= first + r && key >= from[r]);
-                s[j][e] = seen ? capped(a, s[j][e]) : -INFINITY;
-            }
-        soften<CM>(s, 0, &top[0], &sum[0], o);
-        soften<CM>(s, 1, &top[1], &sum[1], o);
+        cap<CAP>(s, a);
+        if (!all_seen(a, first, at))
+            hide(s, from, first, at, row);
+        soften<CM>(s, 0, f, &top[0], &sum[0], o);
+        soften<CM>(s, 1, f, &top[1], &sum[1], o);
         gather<CM>(o, s, vs + turn * TILE<CM>);
         __syncthreads();
     }
@@ -299,23 +317,23 @@ __global__ static void __launch_bounds__(THREADS)
             o[j][half * 2 + 1] /= sum[half];
         }
         if (lse != NULL && lane % 4 == 0 && t < a.t)
-            lse[(b * a.heads + h) * a.t + t] = top[half] + logf(sum[half]);
+            lse[(b * a.heads + h) * a.t + t] = top[half] * f * LN2 + logf(sum[half]);
     }
-    store<CM>(out + (b * a.t * a.heads + h) * c, a.heads * c, o, first, a.t, c);
+    store<CM>(out + (b * a.t * a.heads + h) * c, a.heads * c, o, first, a.t, c, 1.0f);
 }
 
-template <int CM>
+template <int CM, bool CAP>
 static int launch_forward(cu_stream s, half16 *out, float *lse, const half16 *qkv,
                           const cu_attn_shape *a)
 {
     int bytes = 5 * TILE<CM> * (int)sizeof(half16);
     dim3 grid((unsigned)((a->t + T - 1) / T), (unsigned)a->heads, (unsigned)a->b);
-    int err = cudaFuncSetAttribute(forward<CM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   bytes);
+    int err = cudaFuncSetAttribute(forward<CM, CAP>,
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 
     if (err != 0)
         return err;
-    forward<CM><<<grid, THREADS, bytes, s>>>(out, lse, qkv, *a);
+    forward<CM, CAP><<<grid, THREADS, bytes, s>>>(out, lse, qkv, *a);
     return cudaGetLastError();
 }
 
@@ -325,33 +343,38 @@ int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
     half16 *to = (half16 *)out;
     const half16 *in = (const half16 *)qkv;
 
+#define LAUNCH(cm)                                                                         \
+    (a->softcap != 0.0f ? launch_forward<cm, true>(s, to, lse, in, a)                      \
+                        : launch_forward<cm, false>(s, to, lse, in, a))
     if (a->head_dim <= 64)
-        return launch_forward<64>(s, to, lse, in, a);
-    if (a->head_dim <= 96)
-        return launch_forward<96>(s, to, lse, in, a);
-    return launch_forward<128>(s, to, lse, in, a);
+        return LAUNCH(64);
+    return a->head_dim <= 96 ? LAUNCH(96) : LAUNCH(128);
+#undef LAUNCH
 }
 
 /* ---- backward ---- */
 
-/* delta[B][H][T] = dout . out: a warp for each row of a head. */
+/* delta[B][H][T] = dout . out: four lanes for each row of a head. */
 __global__ static void deltas(float *delta, const half16 *dout, const half16 *out,
                               cu_attn_shape a)
 {
-    size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    size_t i = ((size_t)blockIdx.x * THREADS + threadIdx.x) / 4;
+    bool there = i < a.b * a.t * a.heads;
     float sum = 0;
 
-    if (i >= a.b * a.t * a.heads)
-        return;
-    for (size_t c = lane * 2; c < a.head_dim; c += 64) {
-        float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(dout + i * a.head_dim + c));
-        float2 y = __bfloat1622float2(*(const __nv_bfloat162 *)(out + i * a.head_dim + c));
-        sum += x.x * y.x + x.y * y.y;
+    for (size_t c = threadIdx.x % 4 * 8; there && c < a.head_dim; c += 32) {
+        uint4 x = *(const uint4 *)(dout + i * a.head_dim + c);
+        uint4 y = *(const uint4 *)(out + i * a.head_dim + c);
+        const unsigned xs[] = {x.x, x.y, x.z, x.w}, ys[] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            sum +=
+                __uint_as_float(xs[k] << 16) * __uint_as_float(ys[k] << 16) +
+                __uint_as_float(xs[k] & 0xffff0000u) * __uint_as_float(ys[k] & 0xffff0000u);
     }
-    for (int k = 16; k > 0; k /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, k);
+    sum = across(sum, false);
     size_t t = i / a.heads, h = i % a.heads;
-    if (lane == 0)
+    if (there && threadIdx.x % 4 == 0)
         delta[(t / a.t * a.heads + h) * a.t + t % a.t] = sum;
 }
 
@@ -361,6 +384,7 @@ struct scalars {
     unsigned from[T];
 };
 
+/* As load. */
 __device__ static void load_scalars(scalars *to, const float *lse, const float *delta,
                                     const cu_attn_shape &a, size_t b, size_t h,
                                     size_t first)
@@ -370,23 +394,25 @@ __device__ static void load_scalars(scalars *to, const float *lse, const float *
     load_from(to->from, a, b, first);
     if (threadIdx.x >= T)
         return;
-    to->lse[threadIdx.x] = t < a.t ? lse[i] : 0.0f;
-    to->delta[threadIdx.x] = t < a.t ? delta[i] : 0.0f;
+    send4(&to->lse[threadIdx.x], lse + (t < a.t ? i : 0), t < a.t);
+    send4(&to->delta[threadIdx.x], delta + (t < a.t ? i : 0), t < a.t);
 }
 
-/* A score becomes its probability, dp the gradient of the score. */
-__device__ static void one_grad(float *s, float *dp, const cu_attn_shape &a, float lse,
-                                float delta, bool seen)
+/* A score, capped, becomes its probability, dp its gradient but for the scale, before the
+ * cap; lse counts log2(e) times. */
+template <bool CAP>
+__device__ static void one_grad(float *s, float *dp, const cu_attn_shape &a, float f,
+                                float lse, float delta)
 {
-    float score = capped(a, *s), slope = a.scale;
+    float score = *s;
 
-    if (a.softcap != 0.0f)
-        slope *= 1.0f - score / a.softcap * (score / a.softcap);
-    *s = seen ? __expf(score - lse) : 0.0f;
-    *dp = seen ? slope * *s * (*dp - delta) : 0.0f;
+    *s = power(score * f - lse);
+    *dp = *s * (*dp - delta);
+    if (CAP && score != -INFINITY)
+        *dp *= 1.0f - score / a.softcap * (score / a.softcap);
 }
 
-template <int CM>
+template <int CM, bool CAP>
 __global__ static void __launch_bounds__(THREADS)
     backward_q(half16 *dqkv, const half16 *dout, const float *lse, const float *delta,
                const half16 *qkv, cu_attn_shape a)
@@ -401,12 +427,13 @@ __global__ static void __launch_bounds__(THREADS)
     rows k = part(a, qkv, b, group), v = part(a, qkv, b, group + a.kv_heads);
     rows o = {dout + (b * a.t * a.heads + h) * c, a.heads * c};
     float dq[CM / 8][4] = {};
+    const float f = factor<CAP>(a);
 
     load_scalars(&own, lse, delta, a, b, h, first);
     load<CM>(qs, part(a, qkv, b, h), first, a.t, c);
     load<CM>(os, o, first, a.t, c);
     __syncthreads();
-    size_t end = first + T < a.t ? first + T : a.t, at = least(own.from);
+    size_t end = first + T < a.t ? first + T : a.t, at = least(a, own.from);
     load<CM>(ks, k, at, a.t, c);
     load<CM>(vs, v, at, a.t, c);
     sent();
@@ -424,24 +451,24 @@ __global__ static void __launch_bounds__(THREADS)
         products<CM>(s, x, ks + turn * TILE<CM>);
         take<CM>(&x, os);
         products<CM>(dp, x, vs + turn * TILE<CM>);
-        bool plain = all_seen(a, first, at);
+        cap<CAP>(s, a);
+        if (!all_seen(a, first, at))
+            hide(s, own.from, first, at, row);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int r = row + e / 2 * 8;
-            float their_lse = own.lse[r], their_delta = own.delta[r];
-            unsigned from = own.from[r];
+        for (int half = 0; half < 2; half++) {
+            float its_lse = own.lse[row + half * 8] * LOG2E;
+            float its_delta = own.delta[row + half * 8];
 #pragma unroll
-            for (int j = 0; j < TILES; j++) {
-                size_t key = at + j * 8 + lane % 4 * 2 + e % 2;
-                one_grad(&s[j][e], &dp[j][e], a, their_lse, their_delta,
-                         plain || (key <= first + r && key >= from));
-            }
+            for (int j = 0; j < TILES; j++)
+#pragma unroll
+                for (int e = half * 2; e < half * 2 + 2; e++)
+                    one_grad<CAP>(&s[j][e], &dp[j][e], a, f, its_lse, its_delta);
         }
         gather<CM>(dq, dp, ks + turn * TILE<CM>);
         __syncthreads();
     }
     size_t step = (a.heads + 2 * a.kv_heads) * c;
-    store<CM>(dqkv + b * a.t * step + h * c, step, dq, first, a.t, c);
+    store<CM>(dqkv + b * a.t * step + h * c, step, dq, first, a.t, c, a.scale);
 }
 
 /* One tile of queries that backward_k takes up: of a head, from `first` on. */
@@ -458,7 +485,7 @@ __device__ static void load_queries(half16 *qs, half16 *os, scalars *to, const h
     load<CM>(os, o, first, a.t, a.head_dim);
 }
 
-template <int CM>
+template <int CM, bool CAP>
 __global__ static void __launch_bounds__(THREADS)
     backward_k(half16 *dqkv, const half16 *dout, const float *lse, const float *delta,
                const half16 *qkv, cu_attn_shape a)
@@ -471,51 +498,59 @@ __global__ static void __launch_bounds__(THREADS)
     size_t each = a.heads / a.kv_heads, group = a.heads + g;
     int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
     float dk[CM / 8][4] = {}, dv[CM / 8][4] = {};
+    const float f = factor<CAP>(a);
     size_t last =
         a.window != 0 && at + T - 1 + a.window < a.t ? at + T - 1 + a.window : a.t;
-    size_t tiles = (last - at + T - 1) / T, count = tiles * each;
+    unsigned tiles = (unsigned)((last - at + T - 1) / T), count = tiles * (unsigned)each;
+    unsigned h = (unsigned)(g * each), tile = 0; /* of the next queries */
 
     load<CM>(ks, part(a, qkv, b, group), at, a.t, c);
     load<CM>(vs, part(a, qkv, b, group + a.kv_heads), at, a.t, c);
-    load_queries<CM>(qs, os, &their[0], dout, lse, delta, qkv, a, b, g * each, at);
+    load_queries<CM>(qs, os, &their[0], dout, lse, delta, qkv, a, b, h, at);
     sent();
-    for (size_t i = 0; i < count; i++) {
-        size_t turn = i % 2, first = at + i % tiles * T;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned turn = i % 2;
+        size_t first = at + tile * T;
         const scalars *own = &their[turn];
         const half16 *q = qs + turn * TILE<CM>, *o = os + turn * TILE<CM>;
         float s[TILES][4], dp[TILES][4];
         left<CM> x;
+        tile = tile + 1 < tiles ? tile + 1 : 0;
+        h += tile == 0;
         if (i + 1 < count)
             load_queries<CM>(qs + (turn ^ 1) * TILE<CM>, os + (turn ^ 1) * TILE<CM>,
-                             &their[turn ^ 1], dout, lse, delta, qkv, a, b,
-                             g * each + (i + 1) / tiles, at + (i + 1) % tiles * T);
+                             &their[turn ^ 1], dout, lse, delta, qkv, a, b, h,
+                             at + tile * T);
         sent();
         arrived<1>();
         take<CM>(&x, ks);
         products<CM>(s, x, q);
         take<CM>(&x, vs);
         products<CM>(dp, x, o);
-        bool plain = all_seen(a, first, at);
+        cap<CAP>(s, a);
+        if (!all_seen(a, first, at))
+            hide_turned(s, own->from, first, at, row);
 #pragma unroll
-        for (int j = 0; j < TILES; j++)
+        for (int j = 0; j < TILES; j++) {
+            const float2 its_lse = *(const float2 *)(own->lse + j * 8 + lane % 4 * 2);
+            const float2 its_delta = *(const float2 *)(own->delta + j * 8 + lane % 4 * 2);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int r = j * 8 + lane % 4 * 2 + e % 2;
-                size_t key = at + row + e / 2 * 8;
-                one_grad(&s[j][e], &dp[j][e], a, own->lse[r], own->delta[r],
-                         plain || (key <= first + r && key >= own->from[r]));
-            }
+            for (int e = 0; e < 4; e++)
+                one_grad<CAP>(&s[j][e], &dp[j][e], a, f,
+                              LOG2E * (e % 2 == 0 ? its_lse.x : its_lse.y),
+                              e % 2 == 0 ? its_delta.x : its_delta.y);
+        }
         gather<CM>(dv, s, o);
         gather<CM>(dk, dp, q);
         __syncthreads();
     }
     size_t step = (a.heads + 2 * a.kv_heads) * c;
     half16 *to = dqkv + b * a.t * step;
-    store<CM>(to + group * c, step, dk, at, a.t, c);
-    store<CM>(to + (group + a.kv_heads) * c, step, dv, at, a.t, c);
+    store<CM>(to + group * c, step, dk, at, a.t, c, a.scale);
+    store<CM>(to + (group + a.kv_heads) * c, step, dv, at, a.t, c, 1.0f);
 }
 
-template <int CM>
+template <int CM, bool CAP>
 static int launch_backward(cu_stream s, half16 *dqkv, const float *delta,
                            const half16 *dout, const float *lse, const half16 *qkv,
                            const cu_attn_shape *a)
@@ -524,14 +559,14 @@ static int launch_backward(cu_stream s, half16 *dqkv, const float *delta,
     int bytes = 6 * TILE<CM> * (int)sizeof(half16);
     unsigned tiles = (unsigned)((a->t + T - 1) / T), b = (unsigned)a->b;
     dim3 queries(tiles, (unsigned)a->heads, b), keys(tiles, (unsigned)a->kv_heads, b);
-    int err = cudaFuncSetAttribute(backward_q<CM>, attr, bytes);
+    int err = cudaFuncSetAttribute(backward_q<CM, CAP>, attr, bytes);
 
     if (err == 0)
-        err = cudaFuncSetAttribute(backward_k<CM>, attr, bytes);
+        err = cudaFuncSetAttribute(backward_k<CM, CAP>, attr, bytes);
     if (err != 0)
         return err;
-    backward_q<CM><<<queries, THREADS, bytes, s>>>(dqkv, dout, lse, delta, qkv, *a);
-    backward_k<CM><<<keys, THREADS, bytes, s>>>(dqkv, dout, lse, delta, qkv, *a);
+    backward_q<CM, CAP><<<queries, THREADS, bytes, s>>>(dqkv, dout, lse, delta, qkv, *a);
+    backward_k<CM, CAP><<<keys, THREADS, bytes, s>>>(dqkv, dout, lse, delta, qkv, *a);
     return cudaGetLastError();
 }
 
@@ -543,11 +578,13 @@ int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *do
     const half16 *g = (const half16 *)dout, *in = (const half16 *)qkv;
     half16 *to = (half16 *)dqkv;
 
-    deltas<<<(unsigned)((count + WARPS - 1) / WARPS), THREADS, 0, s>>>(
+    deltas<<<(unsigned)((count * 4 + THREADS - 1) / THREADS), THREADS, 0, s>>>(
         delta, g, (const half16 *)out, *a);
+#define LAUNCH(cm)                                                                         \
+    (a->softcap != 0.0f ? launch_backward<cm, true>(s, to, delta, g, lse, in, a)           \
+                        : launch_backward<cm, false>(s, to, delta, g, lse, in, a))
     if (a->head_dim <= 64)
-        return launch_backward<64>(s, to, delta, g, lse, in, a);
-    if (a->head_dim <= 96)
-        return launch_backward<96>(s, to, delta, g, lse, in, a);
-    return launch_backward<128>(s, to, delta, g, lse, in, a);
+        return LAUNCH(64);
+    return a->head_dim <= 96 ? LAUNCH(96) : LAUNCH(128);
+#undef LAUNCH
 }

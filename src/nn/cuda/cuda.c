@@ -114,7 +114,8 @@ static void close_gpu(nn_device *dev)
 
 #define MEMBERS                                                                            \
     .close = close_gpu, .mem_room = cu_mem_room, .mem_new = cu_mem_new,                    \
-    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero, .load = cu_load
+    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero, .load = cu_load,            \
+    .masked_product = cu_masked_product, .norm_keep = cu_norm_keep
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
     .name = "cuda",

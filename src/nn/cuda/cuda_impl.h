@@ -160,6 +160,15 @@ DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 
 /* ---- operations ---- */
 
+/* nn_backend.norm_keep, .masked_product */
+DR_MUST_USE dr_status cu_norm_keep(nn_device *dev, bool *taken, float *y, float *kept,
+                                   const float *x, const float *w, size_t m, size_t d,
+                                   float eps);
+DR_MUST_USE dr_status cu_masked_product(nn_device *dev, bool *taken, float *y,
+                                        const float *x, const float *w, size_t m, size_t k,
+                                        size_t r, const nn_mask *mask, size_t sequences,
+                                        uint64_t step);
+
 #define NN_OP(op, params, args) dr_status cuda_##op params;
 #include "nn/ops.def"
 #include "nn/quant_ops.def"

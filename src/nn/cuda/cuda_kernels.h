@@ -69,6 +69,8 @@ typedef struct {
 /* d, i, n and counts are multiples of 8, pointers of 16 bytes; void pointers: bf16. */
 int cu_rmsnorm_halves(cu_stream s, cu_values y, cu_values x, const float *w, size_t m,
                       size_t d, float eps);
+int cu_rmsnorm_keep(cu_stream s, void *y, void *kept, const float *x, const float *w,
+                    size_t m, size_t d, float eps);
 int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values x,
                            const float *w, size_t m, size_t d, float eps);
 int cu_activate_halves(cu_stream s, void *y, const void *x, size_t m, size_t i, int act,
@@ -102,6 +104,8 @@ typedef struct {
 } cu_packed;
 
 int cu_unpack(cu_stream s, float *w, const cu_packed *q);
+/* 4 or 8 bits, columns and blocks multiples of 8 (halves.cu). */
+int cu_unpack_halves(cu_stream s, void *w, const cu_packed *q);
 int cu_unpack_back(cu_stream s, float *ds, const float *dw, const cu_packed *q);
 int cu_transpose(cu_stream s, float *y, const float *x, size_t m, size_t n);
 
@@ -135,6 +139,21 @@ int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
 int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *dout,
                            const void *out, const float *lse, const void *qkv,
                            const cu_attn_shape *a);
+
+/* ---- low_rank.cu ---- */
+
+/* Of sequences of so many rows each. */
+typedef struct {
+    uint64_t seed, stream, stream_step;
+    uint32_t threshold;
+    float scale;
+    size_t rows;
+} cu_mask;
+
+enum { CU_RANK_MAX = 256 };
+/* y[M][K] += mask o (x[M][R] w[R][K]), bf16; K a multiple of 128, R of 16. */
+int cu_low_rank(cu_stream s, void *y, const void *x, const void *w, size_t m, size_t k,
+                size_t r, const cu_mask *mask);
 
 /* ---- integers.cu ---- */
 

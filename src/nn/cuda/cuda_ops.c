@@ -27,6 +27,21 @@ dr_status cuda_rmsnorm(nn_device *dev, float *y, const float *x, const float *w,
     return cu_end(&k);
 }
 
+dr_status cu_norm_keep(nn_device *dev, bool *taken, float *y, float *kept, const float *x,
+                       const float *w, size_t m, size_t d, float eps)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = cu_in(&k, w, d);
+    *taken = m > 0 && cu_halves(&k, d, y, kept, x) && cu_is_bf16(k.c, y) &&
+             cu_is_bf16(k.c, kept) && !cu_is_bf16(k.c, x);
+    if (*taken)
+        CU_LAUNCH(&k, cu_rmsnorm_keep(k.c->stream, cu_at(&k, y).p, cu_at(&k, kept).p,
+                                      cu_at(&k, x).p, w_, m, d, eps));
+    return cu_end(&k);
+}
+
 dr_status cuda_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const float *x,
                             const float *w, size_t m, size_t d, float eps)
 {
@@ -446,6 +461,27 @@ dr_status cuda_dropout(nn_device *dev, float *y, const float *x, size_t count,
     return cu_end(&k);
 }
 
+dr_status cu_masked_product(nn_device *dev, bool *taken, float *y, const float *x,
+                            const float *w, size_t m, size_t k, size_t r,
+                            const nn_mask *mask, size_t sequences, uint64_t step)
+{
+    const cu_mask its = {.seed = mask->seed,
+                         .stream = mask->stream,
+                         .stream_step = step,
+                         .threshold = mask->threshold,
+                         .scale = mask->scale,
+                         .rows = m / sequences};
+    cu_call call;
+
+    cu_begin(&call, dev);
+    *taken = m > 0 && k % NN_MASK_CHUNK == 0 && r % 16 == 0 && r <= CU_RANK_MAX &&
+             all_bf16(&call, k, y, x, w);
+    if (*taken)
+        CU_LAUNCH(&call, cu_low_rank(call.c->stream, cu_at(&call, y).p, cu_at(&call, x).p,
+                                     cu_at(&call, w).p, m, k, r, &its));
+    return cu_end(&call);
+}
+
 dr_status cuda_squares(nn_device *dev, double *sum, const float *x, size_t count)
 {
     size_t ld = 1;
@@ -530,6 +566,10 @@ dr_status cuda_unpack(nn_device *dev, float *w, const dr_qtensor *q)
 
     cu_begin(&k, dev);
     const cu_packed q_ = packed_at(&k, q);
+    if (q->bits != 2 && q->block % 8 == 0 && cu_halves(&k, q->cols, w, NULL, NULL)) {
+        CU_LAUNCH(&k, cu_unpack_halves(k.c->stream, cu_at(&k, w).p, &q_));
+        return cu_end(&k);
+    }
     float *w_ = cu_out(&k, w, q->rows * q->cols);
     CU_LAUNCH(&k, cu_unpack(k.c->stream, w_, &q_));
     return cu_end(&k);

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include "nn/cuda/cuda_kernels.h"
+#include "nn/cuda/packed_parts.cuh"
 #include "nn/cuda/rows_parts.cuh"
 
 typedef __nv_bfloat16 half16;
@@ -104,6 +105,30 @@ int cu_rmsnorm_halves(cu_stream s, cu_values y, cu_values x, const float *w, siz
 #define LAUNCH(to, from) rmsnorm<<<(unsigned)m, THREADS, 0, s>>>(to, from, w, d, eps)
     BY_KIND(y, x, LAUNCH);
 #undef LAUNCH
+    return cudaGetLastError();
+}
+
+__global__ static void rmsnorm_keep(half16 *y, half16 *kept, const float *x, const float *w,
+                                    size_t d, float eps)
+{
+    __shared__ float room[WARP];
+    const float *row = x + blockIdx.x * d;
+    float inv = inverse_norm(row, d, eps, room), v[EACH], u[EACH];
+
+    for (size_t i = threadIdx.x * EACH; i < d; i += blockDim.x * EACH) {
+        get(v, row + i);
+        get(u, w + i);
+        put(kept + blockIdx.x * d + i, v);
+        for (int k = 0; k < EACH; k++)
+            v[k] = v[k] * inv * u[k];
+        put(y + blockIdx.x * d + i, v);
+    }
+}
+
+int cu_rmsnorm_keep(cu_stream s, void *y, void *kept, const float *x, const float *w,
+                    size_t m, size_t d, float eps)
+{
+    rmsnorm_keep<<<(unsigned)m, THREADS, 0, s>>>((half16 *)y, (half16 *)kept, x, w, d, eps);
     return cudaGetLastError();
 }
 
@@ -257,37 +282,62 @@ int cu_rope_halves(cu_stream s, void *qkv, const cu_attn_shape *a, int sign)
 
 /* ---- elements ---- */
 
-/* Two neighbours of rows.cu's dropout, with the same mask. */
+enum { NEIGHBOURS = 4 };
+
+__device__ static void get4(float v[4], const half16 *p)
+{
+    const uint2 u = *(const uint2 *)p;
+
+    v[0] = __uint_as_float(u.x << 16), v[1] = __uint_as_float(u.x & 0xffff0000u);
+    v[2] = __uint_as_float(u.y << 16), v[3] = __uint_as_float(u.y & 0xffff0000u);
+}
+
+__device__ static void put4(half16 *p, const float v[4])
+{
+    const __nv_bfloat162 a = __floats2bfloat162_rn(v[0], v[1]),
+                         b = __floats2bfloat162_rn(v[2], v[3]);
+
+    *(uint2 *)p = make_uint2(*(const uint32_t *)&a, *(const uint32_t *)&b);
+}
+
+/* Neighbours of rows.cu's dropout, with the same mask: a thread's part of a chunk, which is
+ * read whole before the random words are computed. */
 __global__ static void dropout(half16 *y, const half16 *x, size_t count, uint64_t seed,
                                uint64_t stream, uint32_t threshold, float scale, bool acc)
 {
-    size_t block = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 2;
+    size_t block = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * NEIGHBOURS;
     size_t first = block / 16 * CHUNK + block % 16;
-    uint32_t left[4], right[4];
+    float v[8][NEIGHBOURS], was[8][NEIGHBOURS] = {};
+    uint32_t words[NEIGHBOURS][4];
 
-    if (first >= count)
-        return;
-    philox(left, seed, stream, block);
-    philox(right, seed, stream, block + 1);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        if (first + 16 * j < count)
+            get4(v[j], x + first + 16 * j);
+#pragma unroll
+    for (int j = 0; j < 8 && acc; j++)
+        if (first + 16 * j < count)
+            get4(was[j], y + first + 16 * j);
+#pragma unroll
+    for (int n = 0; n < NEIGHBOURS; n++)
+        philox(words[n], seed, stream, block + n);
+#pragma unroll
     for (int j = 0; j < 8; j++) {
-        size_t i = first + 16 * (size_t)j;
-        uint32_t a = j % 2 == 0 ? left[j / 2] & 0xffffu : left[j / 2] >> 16;
-        uint32_t b = j % 2 == 0 ? right[j / 2] & 0xffffu : right[j / 2] >> 16;
-        if (i >= count)
-            break;
-        float2 v = __bfloat1622float2(*(const __nv_bfloat162 *)(x + i)), was = {0, 0};
-        if (acc)
-            was = __bfloat1622float2(*(const __nv_bfloat162 *)(y + i));
-        *(__nv_bfloat162 *)(y + i) =
-            __floats2bfloat162_rn(was.x + v.x * (a >= threshold ? scale : 0.0f),
-                                  was.y + v.y * (b >= threshold ? scale : 0.0f));
+#pragma unroll
+        for (int n = 0; n < NEIGHBOURS; n++) {
+            uint32_t word = words[n][j / 2];
+            uint32_t half = j % 2 == 0 ? word & 0xffffu : word >> 16;
+            v[j][n] = was[j][n] + v[j][n] * (half >= threshold ? scale : 0.0f);
+        }
+        if (first + 16 * j < count)
+            put4(y + first + 16 * j, v[j]);
     }
 }
 
 int cu_dropout_halves(cu_stream s, void *y, const void *x, size_t count, uint64_t seed,
                       uint64_t stream, uint32_t threshold, float scale, bool acc)
 {
-    size_t work = (count + CHUNK - 1) / CHUNK * 8;
+    size_t work = (count + CHUNK - 1) / CHUNK * 16 / NEIGHBOURS;
 
     dropout<<<blocks_of(work, THREADS), THREADS, 0, s>>>(
         (half16 *)y, (const half16 *)x, count, seed, stream, threshold, scale, acc);
@@ -335,6 +385,41 @@ int cu_add_bias_halves(cu_stream s, void *y, const float *bias, size_t m, size_t
                        size_t ldy)
 {
     add_bias<<<(unsigned)m, THREADS, 0, s>>>((half16 *)y, bias, n, ldy);
+    return cudaGetLastError();
+}
+
+/* ---- packed weights ---- */
+
+/* Eight codes of 4 or 8 bits, which share a scale. */
+__global__ static void unpack(half16 *w, cu_packed q)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, per = q.cols / EACH;
+    size_t row = i / per, col = i % per * EACH, block = col / q.block;
+    float v[EACH];
+
+    if (row >= q.rows)
+        return;
+    float scale = q.scales[row * q.blocks + block];
+    const uint8_t *at = q.codes + row * q.row_bytes + col * q.bits / 8;
+    int zero = cu_zero_of(&q, row, block);
+    if (q.bits == 4) {
+        uint32_t word = *(const uint32_t *)at;
+        for (int k = 0; k < EACH; k++)
+            v[k] = (float)((int)(word >> 4 * k & 15) - zero) * scale;
+    } else {
+        const uint2 words = *(const uint2 *)at;
+        for (int k = 0; k < EACH; k++)
+            v[k] = (float)((int)((k < 4 ? words.x : words.y) >> k % 4 * 8 & 255) - zero) *
+                   scale;
+    }
+    put(w + row * q.cols + col, v);
+}
+
+int cu_unpack_halves(cu_stream s, void *w, const cu_packed *q)
+{
+    size_t work = q->rows * (q->cols / EACH);
+
+    unpack<<<blocks_of(work, THREADS), THREADS, 0, s>>>((half16 *)w, *q);
     return cudaGetLastError();
 }
 

@@ -4,18 +4,9 @@
  */
 #include <cuda_runtime.h>
 
-#include "nn/cuda/cuda_kernels.h"
+#include "nn/cuda/packed_parts.cuh"
 
 enum { THREADS = 256, WARP = 32, TILE = 32, TILE_ROWS = 8 };
-
-__device__ static int zero_of(const cu_packed *q, size_t row, size_t block)
-{
-    size_t bit = block * (size_t)q->bits;
-
-    if (q->zeros == NULL)
-        return 1 << (q->bits - 1);
-    return q->zeros[row * q->zero_bytes + bit / 8] >> bit % 8 & ((1 << q->bits) - 1);
-}
 
 __global__ static void unpack(float *w, cu_packed q)
 {
@@ -26,7 +17,7 @@ __global__ static void unpack(float *w, cu_packed q)
         return;
     size_t block = col / q.block;
     float scale = q.scales[row * q.blocks + block];
-    int zero = zero_of(&q, row, block), byte = q.codes[i];
+    int zero = cu_zero_of(&q, row, block), byte = q.codes[i];
     for (size_t k = 0; k < each && col + k < q.cols; k++, byte >>= q.bits)
         w[row * q.cols + col + k] = (float)((byte & ((1 << q.bits) - 1)) - zero) * scale;
 }
@@ -47,7 +38,7 @@ __global__ static void unpack_back(float *ds, const float *dw, cu_packed q)
 
     if (row >= q.rows)
         return;
-    int zero = zero_of(&q, row, block);
+    int zero = cu_zero_of(&q, row, block);
     for (size_t i = threadIdx.x % WARP; i < q.block; i += WARP) {
         size_t col = block * q.block + i;
         if (col >= q.cols)

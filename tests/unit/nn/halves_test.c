@@ -313,6 +313,106 @@ static void test_copies(nn_device *dev)
     free(y);
 }
 
+/* A device's masked product is its product masked, sequence by sequence. */
+static void test_masked(nn_device *ref, nn_device *dev, size_t m, size_t k, size_t r)
+{
+    enum { SEQUENCES = 2, STEP = 1000 };
+    float *y = nn_random(m * k, 1, 1.0f), *x = nn_random(m * r, 2, 1.0f);
+    float *w = nn_random(r * k, 3, 1.0f), *got = dr_calloc(m * k, sizeof(*got));
+    float *wide = dr_calloc(m * k, sizeof(*wide));
+    size_t each = m / SEQUENCES * k;
+    nn_mask mask = {9, 4, 20000, 1.5f};
+    bool taken = false;
+
+    for (size_t i = 0; i < m * r; i++)
+        x[i] = rounded(x[i]);
+    for (size_t i = 0; i < r * k; i++)
+        w[i] = rounded(w[i]);
+    for (size_t i = 0; i < m * k; i++)
+        y[i] = rounded(y[i]);
+    float *p = there(dev, y, m * k, 'b'), *q = there(dev, x, m * r, 'b');
+    float *s = there(dev, w, r * k, 'b');
+    CHECK_OK(dev->backend->masked_product(dev, &taken, p, q, s, m, k, r, &mask, SEQUENCES,
+                                          STEP));
+    CHECK_EQ_INT(taken, k % 128 == 0 && r % 16 == 0);
+    CHECK_OK(nn_copy(dev, got, p, m * k * sizeof(*got)));
+    CHECK_OK(nn_matmul_nn(ref, wide, x, w, m, k, r, r, false));
+    for (size_t i = 0; i < SEQUENCES && taken; i++, mask.stream += STEP)
+        CHECK_OK(nn_dropout(ref, y + i * each, wide + i * each, each, &mask, true));
+    CHECK_NEAR(nn_far(got, y, m * k), 0, near);
+    nn_mem_free(dev, p);
+    nn_mem_free(dev, q);
+    nn_mem_free(dev, s);
+    free(x);
+    free(w);
+    free(y);
+    free(got);
+    free(wide);
+}
+
+/* A norm that keeps what it read is the norm, and that. */
+static void test_keep(nn_device *ref, nn_device *dev, size_t m, size_t d)
+{
+    float *x = nn_random(m * d, 1, 1.0f), *w = nn_random(d, 2, 1.0f);
+    float *got = dr_calloc(m * d, sizeof(*got)), *want = dr_calloc(m * d, sizeof(*want));
+    float *f = there(dev, x, m * d, 'f'), *y = there(dev, x, m * d, 'b');
+    float *kept = there(dev, got, m * d, 'b');
+    bool taken = false;
+
+    CHECK_OK(dev->backend->norm_keep(dev, &taken, y, kept, f, w, m, d, 1e-5f));
+    CHECK_EQ_INT(taken, d % 8 == 0);
+    CHECK_OK(nn_rmsnorm(ref, want, x, w, m, d, 1e-5f));
+    CHECK_OK(nn_copy(dev, got, y, m * d * sizeof(*got)));
+    if (taken)
+        CHECK_NEAR(nn_far(got, want, m * d), 0, near);
+    CHECK_OK(nn_copy(dev, got, kept, m * d * sizeof(*got)));
+    for (size_t i = 0; i < m * d && taken; i++)
+        CHECK(got[i] == rounded(x[i]));
+    nn_mem_free(dev, f);
+    nn_mem_free(dev, y);
+    nn_mem_free(dev, kept);
+    free(x);
+    free(w);
+    free(got);
+    free(want);
+}
+
+/* Packed weights of 2, 4 and 8 bits become bf16, with zero points and without. */
+static void test_unpack(nn_device *ref, nn_device *dev, size_t rows, size_t cols)
+{
+    static const int bits[] = {2, 4, 8};
+
+    for (size_t i = 0; i < 2 * DR_COUNT(bits); i++) {
+        size_t n = rows * cols;
+        float *want = dr_calloc(n, sizeof(*want)), *got = dr_calloc(n, sizeof(*got));
+        float *p = NULL, *values = nn_random(n, 5, 1.0f);
+        dr_qtensor q = {0};
+        CHECK_OK(dr_qtensor_new(&q, bits[i / 2], 16, rows, cols, i % 2 == 0));
+        for (size_t k = 0; k < n; k++)
+            dr_qtensor_set_code(&q, k / cols, k % cols,
+                                (int)(k * 7 + k / 5) & ((1 << q.bits) - 1));
+        for (size_t k = 0; k < rows * dr_qtensor_blocks(&q); k++) {
+            q.scales[k] = values[k];
+            if (q.zeros != NULL)
+                dr_qtensor_set_zero(&q, k / dr_qtensor_blocks(&q),
+                                    k % dr_qtensor_blocks(&q),
+                                    (int)k & ((1 << q.bits) - 1));
+        }
+        for (size_t k = 0; k < n; k++)
+            got[k] = NAN;
+        p = there(dev, got, n, 'b');
+        CHECK_OK(nn_unpack(ref, want, &q));
+        CHECK_OK(nn_unpack(dev, p, &q));
+        CHECK_OK(nn_copy(dev, got, p, n * sizeof(*got)));
+        CHECK_NEAR(nn_far(got, want, n), 0, 4e-3);
+        nn_mem_free(dev, p);
+        dr_qtensor_release(&q);
+        free(values);
+        free(want);
+        free(got);
+    }
+}
+
 int main(void)
 {
     static const char *const kinds[] = {"cpu:apart", "cuda:bf16", "cuda"};
@@ -331,8 +431,18 @@ int main(void)
         test_products(ref, dev, 33, 40, 72);
         test_products(ref, dev, 13, 21, 35);
         test_attentions(ref, dev);
-        if (i > 0)
+        test_unpack(ref, dev, 24, 96);
+        test_unpack(ref, dev, 8, 67);
+        if (i > 0) {
             test_copies(dev);
+            test_keep(ref, dev, 5, 96);
+            test_keep(ref, dev, 3, 3072);
+            test_keep(ref, dev, 2, 75);
+            test_masked(ref, dev, 50, 256, 64);
+            test_masked(ref, dev, 128, 384, 16);
+            test_masked(ref, dev, 128, 200, 16);
+            test_masked(ref, dev, 64, 128, 20);
+        }
         nn_device_close(dev);
         dev = NULL;
     }

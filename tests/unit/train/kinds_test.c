@@ -395,7 +395,7 @@ static void compare(const char *got, const char *want,
     hf_adapter_release(&y);
 }
 
-static void test_pissa(void)
+static void test_pissa(const char *device)
 {
     static const char *const targets[] = {"q_proj", "v_proj", "down_proj"};
     train_options o = tiny_golden_options();
@@ -409,7 +409,7 @@ static void test_pissa(void)
     o.init = TRAIN_INIT_PISSA;
     for (int i = 0; i < 2; i++) {
         o.pissa_niter = i * 300; /* so many, and it is the same */
-        CHECK_OK(tiny_train(&r, "cpu", 2, TINY_BLOCKS, &o, "pissa"));
+        CHECK_OK(tiny_train(&r, device, 2, TINY_BLOCKS, &o, "pissa"));
         check_losses(&r, "pissa");
         compare(tiny_path("pissa"), golden("pissa", "end"), apart_whole);
         train_report_release(&r);
@@ -485,20 +485,27 @@ static void test_loftq(const char *name, int iterations)
 int main(void)
 {
     static const hf_bnb fp4 = {true, false};
-    static const char *const devices[] = {"ref", "cpu"};
+    static const char *const devices[] = {"ref", "cpu", "cpu:apart", "cuda"};
+    size_t count = DR_COUNT(devices);
+    nn_device *gpu = NULL;
 
     tiny_read_ids();
-    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+    if (nn_device_open(&gpu, "cuda", 1) != DR_OK) {
+        SKIP("gpu: none to use");
+        count--;
+    }
+    nn_device_close(gpu);
+    for (size_t i = 0; i < count; i++) {
         test_steps("rslora", "llama", 128, devices[i], NULL);
         test_steps("dora", "llama", 128, devices[i], as_dora);
         test_steps("dora_qwen2", "qwen2", 112, devices[i], as_dora);
     }
-    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+    for (size_t i = 0; i < count; i++) {
         test_steps("smoothed", "llama", 128, devices[i], as_smoothed);
         test_steps("qlora", "llama", 128, devices[i], as_qlora);
         test_steps("qlora_double", "llama", 128, devices[i], as_qlora_double);
     }
-    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+    for (size_t i = 0; i < count; i++) {
         test_steps("loha", "llama", 128, devices[i], as_loha);
         test_steps("lokr", "llama", 128, devices[i], as_lokr);
         test_steps("lokr_both", "llama", 128, devices[i], as_lokr);
@@ -513,7 +520,10 @@ int main(void)
     test_large_bytes(HF_ADAPTER_LOHA);
     test_large_bytes(HF_ADAPTER_LOKR);
     test_dora_start();
-    test_pissa();
+    test_pissa("cpu");
+    test_pissa("cpu:apart");
+    if (count == DR_COUNT(devices))
+        test_pissa("cuda");
     test_loftq("loftq", 1);
     test_loftq("loftq_3", 3);
     test_rounding("qlora", &nf4);

@@ -98,6 +98,18 @@ static void test_there(void)
     CHECK_EQ_INT(p.weights, t.weights);
     CHECK_EQ_INT(p.group, 1); /* products of this device do not round */
     nn_device_close(dev);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const names[] = {"there-all", "there-least", "there-little"};
+        const size_t budgets[] = {0, least.least, least.least - 1};
+        train_options o = options(budgets[i]);
+        train_report r = {0};
+        dr_status st = tiny_train(&r, "cpu:apart", 2, TINY_BLOCKS, &o, names[i]);
+        CHECK_STATUS(st, i < 2 ? DR_OK : DR_ENOMEM);
+        if (i == 2)
+            CHECK_TRAIL("a shorter max_seq_len or a smaller rank needs less");
+        train_report_release(&r);
+    }
+    tiny_same("there-all", "there-least");
 }
 
 static void test_too_little(void)

@@ -317,6 +317,34 @@ static void test_seed(void)
     dr_arena_release(&a);
 }
 
+/* In a device's own memory weights stay packed, and are what they are on the cpu: to the
+ * byte where the cpu computes, within the rounding of products on a GPU; rounded, too, and
+ * in little memory. */
+static void test_packed_there(const char *packed, const train_report *want)
+{
+    static const struct {
+        const char *kind;
+        double far;
+    } devices[] = {{"cpu:apart", 0}, {"cuda", 1e-5}, {"cuda:bf16", 6e-2}};
+
+    for (size_t i = 0; i < DR_COUNT(devices); i++) {
+        const char *out = tiny_path("packed-there");
+        train_options o = golden_options();
+        nn_device *dev = NULL;
+        train_report r = {0};
+        if (nn_device_open(&dev, devices[i].kind, 1) != DR_OK) {
+            SKIP("gpu: none to use");
+            return;
+        }
+        nn_device_close(dev);
+        CHECK_OK(train(&r, packed, devices[i].kind, 2, &o, out));
+        CHECK_EQ_INT(r.steps, want->steps);
+        for (size_t k = 0; k < r.steps && k < want->steps; k++)
+            CHECK_NEAR(r.losses[k], want->losses[k], devices[i].far);
+        train_report_release(&r);
+    }
+}
+
 /* A packed base trains as its dequantized twin does. */
 static void test_packed(void)
 {
@@ -364,6 +392,7 @@ static void test_packed(void)
     CHECK_OK(train(&r[1], plain, "cpu", 2, &o, out[1]));
     for (size_t i = 0; i < r[0].steps && i < r[1].steps; i++)
         CHECK_NEAR(r[0].losses[i], r[1].losses[i], 0);
+    test_packed_there(packed, &r[0]);
     tiny_same_file(dr_path_join(&a, out[0], "adapter_model.safetensors"),
                    dr_path_join(&a, out[1], "adapter_model.safetensors"));
     CHECK(distance(out[0], GOLDEN "/train/end") > 1e-3); /* rounding was not a no-op */
