@@ -22,10 +22,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#    include <sys/prctl.h>
+#endif
 
 #include "core/json.h"
 #include "core/log.h"
@@ -126,7 +128,9 @@ static _Noreturn void worker_main(run *r, int fd, int threads)
     json_t *task = NULL;
     dr_buf said;
 
+#ifdef __linux__ /* elsewhere it ends at the next answer, which nobody takes */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
     o.threads = threads;
     r->o = &o;
     r->workers = NULL;

@@ -25,10 +25,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#    include <sys/prctl.h>
+#endif
 
 #include "core/log.h"
 
@@ -121,7 +123,9 @@ static DR_NORETURN void child_main(const check_job *job, int pipe_fd, int words_
         (void)dup2(words_fd, STDERR_FILENO);
     }
     close_others(pipe_fd);
+#ifdef __linux__ /* elsewhere it lives until its own end */
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
     rep.born_bytes = resident_bytes();
     dr_trail_clear();
     rep.st = job->run(job->request, &rep.runtime);
