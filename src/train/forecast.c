@@ -89,8 +89,8 @@ bool train_forecast_text(char *text, size_t size, const trainer *t, const train_
         return false;
     faster(same, sizeof(same), t, steps);
     smaller(other, sizeof(other), t, step_seconds, steps);
-    (void)snprintf(text, size, "about %s on this CPU%s%s", dr_duration(time, seconds), same,
-                   other);
+    (void)snprintf(text, size, "about %s on this %s%s%s", dr_duration(time, seconds),
+                   t->mem != NULL ? "GPU" : "CPU", same, other);
     return true;
 }
 

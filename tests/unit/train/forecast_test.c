@@ -38,6 +38,9 @@ int main(void)
     options.integers = true;
     says(36, "about 60 min on this CPU");
     options.integers = false;
+    t.mem = dev; /* as if it had some */
+    says(36, "about 60 min on this GPU");
+    t.mem = NULL;
     t.state.adapter.dora = true;
     says(36, "about 60 min on this CPU");
     options.batch = 4;
