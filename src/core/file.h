@@ -81,6 +81,10 @@ DR_MUST_USE dr_status dr_writer_sync(dr_writer *w);
 /* Zeros up to the next multiple of align. */
 DR_MUST_USE dr_status dr_writer_align(dr_writer *w, size_t align);
 uint64_t dr_writer_at(const dr_writer *w);
+/* At once to this place, past what is added, and the disk begins with it; from any
+ * thread. */
+DR_MUST_USE dr_status dr_writer_put(const dr_writer *w, uint64_t at, const void *data,
+                                    size_t n);
 /* The next bytes go to this place of the file, which may lie before or after the others. */
 DR_MUST_USE dr_status dr_writer_seek(dr_writer *w, uint64_t at);
 /* Flush and close; the data is on disk when the folder is committed (dr_outdir_commit). */

@@ -297,6 +297,17 @@ uint64_t dr_writer_at(const dr_writer *w)
     return w->at + w->used;
 }
 
+dr_status dr_writer_put(const dr_writer *w, uint64_t at, const void *data, size_t n)
+{
+    dr_status st = dr_io_write(w->fd, w->path, data, n, at);
+
+#ifdef SYNC_FILE_RANGE_WRITE /* else all of it waits for the sync at the end */
+    if (st == DR_OK)
+        (void)sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
+#endif
+    return st;
+}
+
 dr_status dr_writer_seek(dr_writer *w, uint64_t at)
 {
     dr_status st = DR_OK;

@@ -28,10 +28,18 @@ DR_MUST_USE dr_status hf_writer_format(hf_writer *w, const hf_linear *l, const h
 void hf_writer_dtype(hf_writer *w, dr_dtype dtype);
 /* Before the first tensor: another limit of a shard than 5 GB. */
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
+/* Before the first tensor: what hf_writer_rows gets is packed and written by so many
+ * threads of the writer's own, and so is what is copied at the end.  An error in one of
+ * them comes back from a later call.  DR_EIO: no threads. */
+DR_MUST_USE dr_status hf_writer_behind(hf_writer *w, int threads);
 /* A packed linear (its bias is copied).  Scales are stored as F16: round to it before
  * choosing codes (dr_f32_to_f16).  DR_EUSAGE: not of the planned bits or groups. */
 DR_MUST_USE dr_status hf_writer_packed(hf_writer *w, const hf_linear *l,
                                        const dr_qtensor *q);
+/* The same of count linears, each the rows from row0 on of q, which is the writer's from
+ * here, also after an error. */
+DR_MUST_USE dr_status hf_writer_rows(hf_writer *w, const hf_linear *const *l, size_t count,
+                                     dr_qtensor *q);
 /* A plain linear in the source's dtype (scales folded, not quantized). */
 DR_MUST_USE dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows);
 /* A linear's bias, changed (scales folded into it). */

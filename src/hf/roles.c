@@ -393,11 +393,12 @@ done:
 const void *hf_linear_bf16(const hf_model *m, const hf_linear *l)
 {
     const hf_parts *p = hf_linear_parts(m, l);
+    const hf_entry *e = p->weight;
 
-    if (p->rows != NULL || l->packed || p->weight->read != hf_read_plain ||
-        p->weight->t.dtype != DR_DTYPE_BF16)
+    if (p->rows != NULL || l->packed || e == NULL || e->read != hf_read_plain ||
+        e->t.dtype != DR_DTYPE_BF16 || e->rows != l->n_out || e->cols != l->n_in)
         return NULL;
-    return p->weight->t.data;
+    return e->t.data;
 }
 
 dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst)

@@ -172,9 +172,19 @@ done:
     return st;
 }
 
-/* The parts of a packed linear: of q in its format, or of nf4 in the writer's. */
-static dr_status put_parts(hf_writer *w, const hf_linear *l, const dr_qtensor *q,
-                           const hf_bnb_packed *nf4)
+static dr_status claim_parts(hf_writer *w, const hf_linear *l)
+{
+    size_t li = hf_writer_index(w, l);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < w->plans[li].count; i++)
+        DR_TRY(claim(&w->slots[w->first[li] + i]));
+done:
+    return st;
+}
+
+/* The parts of a linear that is packed in its format, checked; from any thread. */
+static dr_status put_packed(const hf_writer *w, const hf_linear *l, const dr_qtensor *q)
 {
     size_t li = hf_writer_index(w, l);
     const hf_packed *parts = &w->plans[li];
@@ -182,14 +192,10 @@ static dr_status put_parts(hf_writer *w, const hf_linear *l, const dr_qtensor *q
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < parts->count; i++) {
-        struct slot *s = &w->slots[w->first[li] + i];
-        DR_TRY(claim(s));
+        const struct slot *s = &w->slots[w->first[li] + i];
         DR_TRY(dr_big_alloc(&data, s->t.bytes, 1, s->t.name));
-        if (q != NULL)
-            hf_pack_part(data, parts, i, l, &w->formats[li], q);
-        else
-            hf_bnb_part(data, parts, i, l, &w->bnb_grid, nf4);
-        DR_TRY(put(w, s, 0, data, s->t.bytes));
+        hf_pack_part(data, parts, i, l, &w->formats[li], q);
+        DR_TRY(dr_writer_put(&w->shards[s->file].w, s->at, data, s->t.bytes));
         dr_big_free(data);
         data = NULL;
     }
@@ -198,7 +204,9 @@ done:
     return st;
 }
 
-dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
+/* May the linear be written packed, as it is in q?  Its tensors are then as good as
+ * written. */
+static dr_status take_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
 {
     size_t li = hf_writer_index(w, l);
     dr_status st = DR_OK;
@@ -207,8 +215,103 @@ dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q
     if (w->plans[li].count == 0)
         DR_FAIL(DR_EUSAGE, "%s: packed, but to be written plain", l->path);
     DR_TRY(hf_pack_check(l, &w->formats[li], q));
-    DR_TRY(put_parts(w, l, q, NULL));
+    DR_TRY(claim_parts(w, l));
 done:
+    return st;
+}
+
+dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(take_packed(w, l, q));
+    DR_TRY(put_packed(w, l, q));
+done:
+    return st;
+}
+
+/* ---- behind the caller ---- */
+
+enum { CREW_ROOM = 512 << 20 };
+
+dr_status hf_writer_behind(hf_writer *w, int threads)
+{
+    DR_BUG_IF(w->planned || w->crew != NULL);
+    return dr_crew_open(&w->crew, threads, CREW_ROOM);
+}
+
+dr_status hf_writer_wait(hf_writer *w)
+{
+    return w->crew != NULL ? dr_crew_wait(w->crew) : DR_OK;
+}
+
+/* Some linears of one packed weight, to be written. */
+typedef struct {
+    const hf_writer *w; /* borrowed */
+    dr_qtensor q;       /* owned */
+    size_t count;
+    struct {
+        const hf_linear *l; /* borrowed */
+        dr_qtensor rows;    /* borrowed from q */
+    } part[];
+} rows_job;
+
+static void rows_drop(void *ctx)
+{
+    rows_job *j = ctx;
+
+    dr_qtensor_release(&j->q);
+    free(j);
+}
+
+static dr_status rows_run(void *ctx)
+{
+    const rows_job *j = ctx;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < j->count; i++)
+        DR_TRY(put_packed(j->w, j->part[i].l, &j->part[i].rows));
+done:
+    return st;
+}
+
+static dr_qtensor rows_of(const dr_qtensor *q, size_t row0, size_t rows)
+{
+    dr_qtensor part = *q;
+
+    DR_BUG_IF(row0 > q->rows || rows > q->rows - row0);
+    part.owned = false;
+    part.rows = rows;
+    part.codes += row0 * dr_qtensor_row_bytes(q);
+    part.scales += row0 * dr_qtensor_blocks(q);
+    if (part.zeros != NULL)
+        part.zeros += row0 * dr_qtensor_zero_bytes(q);
+    return part;
+}
+
+dr_status hf_writer_rows(hf_writer *w, const hf_linear *const *l, size_t count,
+                         dr_qtensor *q)
+{
+    rows_job *j = dr_calloc(1, sizeof(*j) + count * sizeof(j->part[0]));
+    size_t bytes = 2 * q->rows * dr_qtensor_row_bytes(q); /* its own, and as in the file */
+    dr_status st = DR_OK;
+
+    *j = (rows_job){.w = w, .q = *q, .count = count};
+    *q = (dr_qtensor){0};
+    for (size_t i = 0; i < count; i++) {
+        j->part[i].l = l[i];
+        j->part[i].rows = rows_of(&j->q, l[i]->row0, l[i]->n_out);
+        DR_TRY(take_packed(w, l[i], &j->part[i].rows));
+    }
+    if (w->crew != NULL) {
+        st = dr_crew_give(w->crew, rows_run, rows_drop, j, bytes);
+        j = NULL;
+        goto done;
+    }
+    DR_TRY(rows_run(j));
+done:
+    if (j != NULL)
+        rows_drop(j);
     return st;
 }
 
@@ -226,12 +329,24 @@ static dr_status plain_slot(struct slot **out, hf_writer *w, const hf_linear *l)
 /* All rows of a linear, rounded. */
 static dr_status put_bnb(hf_writer *w, const hf_linear *l, const float *rows)
 {
+    size_t li = hf_writer_index(w, l);
+    const hf_packed *parts = &w->plans[li];
     hf_bnb_packed packed;
+    void *data = NULL;
     dr_status st = DR_OK;
 
     hf_bnb_pack(&packed, rows, l->n_out * l->n_in, &w->bnb_grid);
-    DR_TRY(put_parts(w, l, NULL, &packed));
+    DR_TRY(claim_parts(w, l));
+    for (size_t i = 0; i < parts->count; i++) {
+        const struct slot *s = &w->slots[w->first[li] + i];
+        DR_TRY(dr_big_alloc(&data, s->t.bytes, 1, s->t.name));
+        hf_bnb_part(data, parts, i, l, &w->bnb_grid, &packed);
+        DR_TRY(put(w, s, 0, data, s->t.bytes));
+        dr_big_free(data);
+        data = NULL;
+    }
 done:
+    dr_big_free(data);
     hf_bnb_packed_release(&packed);
     return st;
 }
@@ -346,6 +461,43 @@ static dr_status read_rows(const hf_writer *w, const struct slot *s, float *dst,
     return hf_linear_read(w->m, s->linear, dst, row0, count);
 }
 
+/* A piece of a tensor that is copied byte by byte. */
+typedef struct {
+    const hf_writer *w; /* borrowed */
+    struct slot *s;     /* borrowed */
+    size_t from, bytes;
+} piece_job;
+
+enum { PIECE_BYTES = 16 << 20 };
+
+static dr_status piece_run(void *ctx)
+{
+    const piece_job *j = ctx;
+    struct slot *s = j->s;
+    const char *from = (const char *)s->source->t.data + j->from;
+
+    if (dr_dtype_is_float(s->t.dtype) &&
+        !dr_all_finite(from, s->t.dtype, j->bytes / dr_dtype_bytes(s->t.dtype)))
+        atomic_store(&s->unfit, true);
+    return dr_writer_put(&j->w->shards[s->file].w, s->at + j->from, from, j->bytes);
+}
+
+static dr_status copy_bytes(hf_writer *w, struct slot *s)
+{
+    dr_status st = DR_OK;
+
+    if (w->crew == NULL || s->t.bytes < PIECE_BYTES)
+        return put(w, s, 0, s->source->t.data, s->t.bytes);
+    for (size_t at = 0; at < s->t.bytes; at += PIECE_BYTES) {
+        size_t left = s->t.bytes - at, n = left < PIECE_BYTES ? left : PIECE_BYTES;
+        piece_job *j = dr_calloc(1, sizeof(*j));
+        *j = (piece_job){.w = w, .s = s, .from = at, .bytes = n};
+        DR_TRY(dr_crew_give(w->crew, piece_run, free, j, 0));
+    }
+done:
+    return st;
+}
+
 static dr_status copy_plain(hf_writer *w, struct slot *s)
 {
     void *rows = NULL;
@@ -357,7 +509,7 @@ static dr_status copy_plain(hf_writer *w, struct slot *s)
         DR_FAIL(DR_EUSAGE, "%s was not given, and is not in the source", s->t.name);
     DR_TRY(claim(s));
     if (s->source != NULL && !w->m->gguf && s->source->t.dtype == s->t.dtype) {
-        DR_TRY(put(w, s, 0, s->source->t.data, s->t.bytes));
+        DR_TRY(copy_bytes(w, s));
         goto done;
     }
     size_t cols = s->source ? s->source->cols : s->linear->n_in;
@@ -491,6 +643,9 @@ dr_status hf_writer_finish(hf_writer *w)
         else
             DR_TRY(copy_plain(w, s));
     }
+    DR_TRY(hf_writer_wait(w));
+    for (size_t i = 0; i < w->slot_count && w->unfit == NULL; i++)
+        w->unfit = atomic_load(&w->slots[i].unfit) ? w->slots[i].t.name : NULL;
     for (size_t i = 0; i < w->shard_count; i++) {
         struct shard *f = &w->shards[i];
         f->open = false;
@@ -514,6 +669,7 @@ void hf_writer_close(hf_writer *w)
 {
     if (w == NULL)
         return;
+    dr_crew_close(w->crew);
     for (size_t i = 0; i < w->shard_count; i++) {
         if (w->shards[i].open)
             dr_writer_close(&w->shards[i].w);

@@ -5,6 +5,9 @@
 #ifndef DRUPE_HF_WRITER_IMPL_H
 #define DRUPE_HF_WRITER_IMPL_H
 
+#include <stdatomic.h>
+
+#include "core/crew.h"
 #include "hf/bnb_impl.h"
 #include "hf/hf_impl.h"
 #include "hf/roles_impl.h"
@@ -23,7 +26,8 @@ struct slot {
     uint64_t at; /* place in the file */
     size_t rows; /* of hf_writer_outer so far */
     bool written;
-    bool summed; /* sum is that of its bytes in the file */
+    atomic_bool unfit; /* a piece that was copied is not finite */
+    bool summed;       /* sum is that of its bytes in the file */
     uint64_t sum;
 };
 
@@ -58,7 +62,8 @@ struct hf_writer {
     size_t *slot_of;      /* owned; by entry of the source; SIZE_MAX: part of a linear */
     struct shard *shards; /* owned */
     size_t shard_count;
-    void *chunk; /* owned; HF_CHUNK_FLOATS */
+    void *chunk;   /* owned; HF_CHUNK_FLOATS */
+    dr_crew *crew; /* owned; NULL: the caller's thread does all */
 };
 
 /* Where a linear is in the lists by linear. */
@@ -67,6 +72,8 @@ size_t hf_writer_index(const hf_writer *w, const hf_linear *l);
 DR_MUST_USE dr_status hf_writer_plan(hf_writer *w);
 /* The files are made, or with kept gone on in. */
 DR_MUST_USE dr_status hf_writer_open_files(hf_writer *w, bool kept);
+/* Everything that was given is in the files. */
+DR_MUST_USE dr_status hf_writer_wait(hf_writer *w);
 /* Where a file is built; arena. */
 const char *hf_writer_shard_path(hf_writer *w, const struct shard *f);
 

@@ -51,6 +51,7 @@ dr_status hf_writer_save(hf_writer *w, dr_buf *state)
     uint64_t unfit = UINT64_MAX;
     dr_status st = DR_OK;
 
+    DR_TRY(hf_writer_wait(w));
     for (size_t i = 0; i < w->shard_count; i++) {
         if (!has_news(w, &w->shards[i]))
             continue;

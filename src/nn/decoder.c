@@ -27,7 +27,8 @@ enum {
     LOAD_ELEMENTS = 1 << 18, /* of a weight, converted by one task */
     EMBED_ROWS = 64,
     LOAD_TASKS_MAX = 4096,
-    STREAM_ROWS = 2048 /* activations that go through a layer at once */
+    STREAM_ROWS = 2048, /* activations that go through a layer at once */
+    HEAD_SHARE = 8      /* of a device's free memory, a head takes at most that unasked */
 };
 
 nn_dims nn_dims_of(const hf_config *c)
@@ -167,7 +168,8 @@ static void plan_memory(nn_decoder *d)
     d->keep_packed = layers > 0 && layers <= keep;
     if (!d->keep_packed)
         d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
-    d->keep_head = head <= (d->keep_packed || d->keep ? keep - layers : keep);
+    d->keep_head = head <= (d->keep_packed || d->keep ? keep - layers : keep) ||
+                   (keep == 0 && d->mem != NULL && head < nn_mem_room(d->mem) / HEAD_SHARE);
 }
 
 static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
@@ -551,17 +553,23 @@ typedef struct {
     float *x;
     const int32_t *ids;
     size_t count;
+    const char *as_is; /* the table's bf16: rows are gathered as they are; or NULL */
 } embed;
 
 static dr_status embed_task(void *ctx, size_t task, int worker)
 {
     dr_status st = DR_OK;
     const embed *e = ctx;
+    size_t d = e->d->dims.d, row = d * sizeof(uint16_t);
     size_t end = (task + 1) * EMBED_ROWS < e->count ? (task + 1) * EMBED_ROWS : e->count;
 
     (void)worker;
-    for (size_t i = task * EMBED_ROWS; i < end; i++)
-        DR_TRY(hf_embed_read(e->d->m, e->x + i * e->d->dims.d, (size_t)e->ids[i], 1));
+    for (size_t i = task * EMBED_ROWS; i < end; i++) {
+        if (e->as_is != NULL)
+            memcpy((char *)e->x + i * row, e->as_is + (size_t)e->ids[i] * row, row);
+        else
+            DR_TRY(hf_embed_read(e->d->m, e->x + i * d, (size_t)e->ids[i], 1));
+    }
 done:
     return st;
 }
@@ -578,14 +586,17 @@ static dr_status check_ids(const nn_decoder *d, const int32_t *ids, size_t count
 /* Rows that the host reads, on their way there. */
 static dr_status embed_here(nn_decoder *d, float *x, const int32_t *ids, size_t count)
 {
-    embed e = {d, x, ids, count};
+    embed e = {.d = d, .x = x, .ids = ids, .count = count};
     dr_status st = DR_OK;
 
+    e.as_is = d->mem != NULL ? hf_linear_bf16(d->m, hf_embed_linear(d->m)) : NULL;
     if (d->mem != NULL)
         DR_TRY(nn_stage(d, &e.x, count * d->dims.d));
     DR_TRY(dr_pool_run(nn_device_pool(d->dev), (count + EMBED_ROWS - 1) / EMBED_ROWS,
                        embed_task, &e));
-    if (d->mem != NULL)
+    if (e.as_is != NULL)
+        DR_TRY(nn_copy_bf16(d->dev, x, e.x, count * d->dims.d));
+    else if (d->mem != NULL)
         DR_TRY(nn_copy(d->dev, x, e.x, count * d->dims.d * sizeof(*x)));
 done:
     return st;

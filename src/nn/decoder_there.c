@@ -147,7 +147,7 @@ static size_t stored_parts(const nn_decoder *d, nn_stored *parts, const nn_layer
     const hf_linear *linears = NULL;
     size_t n = hf_layer_linears(d->m, layer, &linears);
 
-    if (d->floats || d->rounds || d->merged != NULL || n > STORED_PARTS)
+    if (d->rounds || d->merged != NULL || n > STORED_PARTS)
         return 0;
     for (size_t i = 0; i < n; i++) {
         const hf_linear *l = &linears[i];
@@ -215,13 +215,17 @@ static dr_status load_stored(nn_decoder *d, size_t at, int layer, bool *done_)
     *done_ = d->mem->backend->load != NULL && stored_parts(d, parts, w, layer) > 0;
     if (!*done_)
         return DR_OK;
-    DR_TRY(
-        make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL), true));
+    DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
+                       !d->floats));
     w->index = layer;
     (void)nn_place(small, n, d->blocks[at]);
     (void)nn_place(weights, count, d->weights[at]);
     DR_TRY(load_small(d, w, layer));
-    DR_TRY(d->mem->backend->load(d->mem, parts, stored_parts(d, parts, w, layer)));
+    size_t linears = stored_parts(d, parts, w, layer);
+    for (size_t i = 0; d->floats && i < linears; i++)
+        DR_TRY(nn_copy_bf16(d->mem, parts[i].dst, parts[i].src, parts[i].count));
+    if (!d->floats)
+        DR_TRY(d->mem->backend->load(d->mem, parts, linears));
 done:
     return st;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/mem.h"
 #include "nn/module_impl.h"
 
@@ -106,6 +107,12 @@ bool nn_quant_ops(const nn_device *dev)
     return dev->backend->weight_means != NULL;
 }
 
+void nn_round_products(nn_device *dev, nn_rounding how)
+{
+    if (dev->backend->round_products != NULL)
+        dev->backend->round_products(dev, how);
+}
+
 /* ---- memory ---- */
 
 bool nn_device_rounds(const nn_device *dev)
@@ -153,6 +160,23 @@ dr_status nn_copy(nn_device *dev, void *dst, const void *src, size_t bytes)
         return dev->backend->copy(dev, dst, src, bytes);
     memcpy(dst, src, bytes);
     return DR_OK;
+}
+
+dr_status nn_copy_bf16(nn_device *dev, float *dst, const void *src, size_t count)
+{
+    nn_stored as_is = {.src = src, .count = count};
+    dr_status st = DR_OK;
+
+    if (dev->backend->load == NULL) {
+        dr_to_f32(dst, src, DR_DTYPE_BF16, count);
+        return DR_OK;
+    }
+    DR_TRY(nn_mem_new(dev, &as_is.dst, count, NN_MEM_BF16, "weights on their way"));
+    DR_TRY(dev->backend->load(dev, &as_is, 1));
+    DR_TRY(nn_copy(dev, dst, as_is.dst, count * sizeof(*dst)));
+done:
+    nn_mem_free(dev, as_is.dst);
+    return st;
 }
 
 dr_status nn_zero(nn_device *dev, void *dst, size_t bytes)

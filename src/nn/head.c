@@ -97,15 +97,15 @@ done:
 /* *kept = all rows of l, the head or the embeddings. */
 static dr_status keep_rows(nn_decoder *d, float **kept, const hf_linear *l)
 {
-    nn_mem_kind kind = nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT;
-    nn_stored stored = {.count = d->dims.v * d->dims.d};
+    nn_stored stored = {.src = hf_linear_bf16(d->m, l), .count = d->dims.v * d->dims.d};
+    bool exact = d->mem != NULL && d->mem->backend->load != NULL && stored.src != NULL;
+    nn_mem_kind kind = nn_device_rounds(d->mem) || exact ? NN_MEM_BF16 : NN_MEM_FLOAT;
     float *p = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(nn_mem_new(d->mem, &p, stored.count, kind, "the head"));
     stored.dst = p;
-    stored.src = hf_linear_bf16(d->m, l);
-    if (kind == NN_MEM_BF16 && stored.src != NULL && d->mem->backend->load != NULL)
+    if (exact)
         st = d->mem->backend->load(d->mem, &stored, 1);
     else
         st = read_rows(d, l, p, 0, d->dims.v);

@@ -49,6 +49,8 @@ typedef struct nn_backend {
     dr_status (*open)(nn_device *dev);
     void (*close)(nn_device *dev);
     bool rounds; /* products round their operands to bf16 */
+    /* Of nn_quant.h; NULL: nothing. */
+    void (*round_products)(nn_device *dev, nn_rounding how);
     /* Memory of its own (nn_mem.h); all five, or none: it is the host's. */
     size_t (*mem_room)(nn_device *dev);
     dr_status (*mem_new)(nn_device *dev, float **out, size_t floats, nn_mem_kind kind,

@@ -40,6 +40,9 @@ void nn_mem_idle(nn_device *dev, float *p, size_t floats);
 
 /* dst = src, bytes of memory of either kind; a copy from the device waits for it. */
 DR_MUST_USE dr_status nn_copy(nn_device *dev, void *dst, const void *src, size_t bytes);
+/* dst[count], floats of either side, = bf16 values of the host's, as files have them. */
+DR_MUST_USE dr_status nn_copy_bf16(nn_device *dev, float *dst, const void *src,
+                                   size_t count);
 DR_MUST_USE dr_status nn_zero(nn_device *dev, void *dst, size_t bytes);
 
 #endif

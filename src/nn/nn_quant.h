@@ -26,6 +26,15 @@ bool nn_quant_ops(const nn_device *dev);
 
 enum { NN_GROUP_MIN = 16, NN_GRAM_MAX = 128, NN_RANK_MAX = 32, NN_FACTOR_MAX = 128 };
 
+/*
+ * What dev's products may do with their operands from here on, for what need not be exact;
+ * sums stay as wide as they are.  A GPU does so, to other devices it is nothing.
+ * TWO_TERMS: each becomes the sum of two of bf16, with 16 bits.  BF16: each is rounded to
+ * bf16, and attention's are.
+ */
+typedef enum { NN_ROUND_NONE, NN_ROUND_TWO_TERMS, NN_ROUND_BF16 } nn_rounding;
+void nn_round_products(nn_device *dev, nn_rounding how);
+
 /* ---- for AWQ ---- */
 
 /* means[K] = over rows, |w| by the greatest of its group + 1e-6. */
@@ -64,6 +73,19 @@ DR_MUST_USE dr_status nn_pack_codes(nn_device *dev, uint8_t *codes, const float 
 /* *sum = (a - b)^2 summed. */
 DR_MUST_USE dr_status nn_difference(nn_device *dev, double *sum, const float *a,
                                     const float *b, size_t count);
+
+/* ---- judging, which every device does ---- */
+
+/* A row of logits. */
+typedef struct {
+    double top, at; /* the greatest and its place, the first one's in a tie */
+    double log_sum; /* log sum exp(logit - top); not finite where a logit is not */
+    double over;    /* sum p (logit - other); 0 without other */
+    double target;  /* the target's logit; 0 without targets */
+} nn_row_stat;
+DR_MUST_USE dr_status nn_row_stats(nn_device *dev, nn_row_stat *stats, const float *a,
+                                   const float *other, const int32_t *targets, size_t m,
+                                   size_t v);
 
 /* ---- matrices; the first two every device has ---- */
 

@@ -118,7 +118,8 @@ static dr_status judge(quant_quality *q, pair *p, const pass_evaluation *e)
         DR_FAIL(DR_EUSAGE, "%s gives logits of %zu tokens, %s of %zu: no KL between them",
                 p->reference.name, eval_vocab(&p->reference), p->model.name,
                 eval_vocab(&p->model));
-    DR_TRY(quant_judge_open(&judge, nn_device_pool(p->dev), eval_vocab(&p->model), both,
+    DR_TRY(quant_judge_open(&judge, p->dev, eval_vocab(&p->model), both,
+                            p->model.hf != NULL && (!both || p->reference.hf != NULL),
                             &text));
     dr_progress_begin(&progress, "evaluating", "tokens", text.count * text.seq_len);
     while ((n = quant_judge_wants(judge)) > 0) {

@@ -20,7 +20,8 @@ enum {
     MIX_FORWARDS = 3,  /* its work, in forward passes */
     HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
-    GROUP_MAX = 1024
+    GROUP_MAX = 1024,
+    WRITERS = 4
 };
 
 dr_status pass_check_group(const char *name, int group)
@@ -204,6 +205,8 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
     if (job->killed != NULL)
         hf_writer_keep(writer, dr_resume_dir(job->killed));
+    if (nn_mem_room(dev) > 0) /* the host has little else to do */
+        DR_TRY(hf_writer_behind(writer, WRITERS));
     const quant_site site = {.dev = dev,
                              .in = m,
                              .out = writer,

@@ -35,13 +35,6 @@ typedef struct {
     size_t item_count, cut;
 } task;
 
-typedef struct {
-    const float *logits;
-    const int32_t *targets;
-    size_t vocab;
-    double out[ROWS];
-} rows_job;
-
 static const char blanks[] = " \t\r\n\v\f";
 
 static size_t characters(const char *text)
@@ -160,21 +153,11 @@ done:
     return st;
 }
 
-static dr_status score_row(void *ctx, size_t row, int worker)
-{
-    rows_job *j = ctx;
-
-    (void)worker;
-    j->out[row] =
-        quant_log_prob(j->logits + row * j->vocab, j->vocab, j->targets[row], NULL);
-    return DR_OK;
-}
-
 /* The logits at from-1 .. count-2 are those of the choice's tokens. */
-static dr_status score_items(task *t, eval_model *m, int side, dr_pool *pool, float *logits,
-                             dr_progress *progress)
+static dr_status score_items(task *t, eval_model *m, int side, nn_device *dev,
+                             float *logits, dr_progress *progress)
 {
-    rows_job j = {.logits = logits, .vocab = eval_vocab(m)};
+    nn_row_stat row[ROWS];
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < t->item_count; i++) {
@@ -183,10 +166,9 @@ static dr_status score_items(task *t, eval_model *m, int side, dr_pool *pool, fl
             size_t n = it->count - at < ROWS ? it->count - at : ROWS;
             DR_TRY(dr_cancelled_check());
             DR_TRY(eval_next(m, logits, n));
-            j.targets = it->ids + at;
-            DR_TRY(dr_pool_run(pool, n, score_row, &j));
+            DR_TRY(nn_row_stats(dev, row, logits, NULL, it->ids + at, n, eval_vocab(m)));
             for (size_t r = 0; r < n; r++)
-                it->score[side] += j.out[r];
+                it->score[side] += row[r].target - row[r].top - row[r].log_sum;
             at += n;
         }
         dr_progress_step(progress, i + 1, NULL);
@@ -199,7 +181,8 @@ static dr_status run_model(task *t, eval_model *m, int side, nn_device *dev, int
 {
     quant_text *texts = dr_calloc(t->item_count, sizeof(*texts));
     dr_progress progress;
-    void *logits = NULL;
+    nn_device *mem = m->hf != NULL ? dev : NULL;
+    float *logits = NULL;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < t->item_count; i++)
@@ -211,13 +194,13 @@ static dr_status run_model(task *t, eval_model *m, int side, nn_device *dev, int
             if ((size_t)t->items[i].ids[k] >= eval_vocab(m))
                 DR_FAIL(DR_EFORMAT, "token %d is outside of %s's vocabulary of %zu",
                         t->items[i].ids[k], m->name, eval_vocab(m));
-    DR_TRY(dr_big_alloc(&logits, ROWS, eval_vocab(m) * sizeof(float), "logits"));
+    DR_TRY(nn_mem_new(mem, &logits, ROWS * eval_vocab(m), NN_MEM_FLOAT, "logits"));
     dr_progress_begin(&progress, m->name, "choices", t->item_count);
-    DR_TRY(score_items(t, m, side, nn_device_pool(dev), logits, &progress));
+    DR_TRY(score_items(t, m, side, dev, logits, &progress));
     dr_progress_end(&progress);
 done:
     eval_end(m);
-    dr_big_free(logits);
+    nn_mem_free(mem, logits);
     free(texts);
     return st;
 }

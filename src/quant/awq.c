@@ -6,7 +6,8 @@
  * together; then weights are clipped, rounded and written.
  *
  * On a device with quantizers' operations all of that lies in its memory; the host gets
- * codes and grids.
+ * codes and grids.  A GPU takes operands of exact's products as two terms of bf16 where the
+ * text goes through, and as one where candidates are judged (AutoAWQ has float16 in both).
  *
  * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
  * activations, the sample's slot inputs (all tokens' with `exact`).
@@ -22,8 +23,8 @@ enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96, GRAM_COLS = 128 }
 
 void awq_run_close(awq_run *r)
 {
-    float *all[] = {r->fake_packed, r->acts.x, r->fake, r->ref,
-                    r->out,         r->picked, r->grids};
+    float *all[] = {r->fake_packed, r->fake_rounded, r->acts.x, r->fake,
+                    r->ref,         r->out,          r->picked, r->grids};
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         awq_slot *slot = &r->slot[i];
@@ -71,7 +72,9 @@ static dr_status slot_init(awq_run *r, hf_slot s)
     /* other layers may have wider groups */
     size_t gram = r->s.site->choices != NULL ? GRAM_COLS : quant_gram_cols(slot->block);
     DR_TRY(quant_floats_at(r->mem, &slot->grams, slot->k, gram, "Gram blocks"));
-    DR_TRY(quant_floats_at(r->mem, &slot->sample, rows, slot->k, "sampled activations"));
+    DR_TRY(nn_mem_new(r->mem, &slot->sample, rows * slot->k,
+                      awq_judges_rounded(r) ? NN_MEM_BF16 : NN_MEM_FLOAT,
+                      "sampled activations"));
 done:
     return st;
 }
@@ -105,6 +108,9 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
     DR_TRY(quant_floats_at(mem, &r->fake, widest.weights, 1, "rounded weight"));
     if (!r->o->exact)
         DR_TRY(quant_floats_at(mem, &r->fake_packed, packed, 1, "rounded weight"));
+    if (awq_judges_rounded(r))
+        DR_TRY(nn_mem_new(mem, &r->fake_rounded, widest.weights, NN_MEM_BF16,
+                          "rounded weight"));
     DR_TRY(quant_floats_at(mem, &r->ref, r->sample_count * t, d, "module outputs"));
     DR_TRY(quant_floats_at(mem, &r->out, step * t, d, "module outputs"));
     if (r->o->exact && mem == NULL)
@@ -267,6 +273,7 @@ dr_status awq_run_layer(awq_run *r, int layer)
 
     DR_TRY(load_layer(r, layer));
     quant_tell_time(&time, "weights");
+    nn_round_products(r->s.site->dev, r->o->exact ? NN_ROUND_TWO_TERMS : NN_ROUND_NONE);
     for (size_t i = 0; i < count; i += r->s.step) {
         size_t b = quant_stream_count(&r->s, i), m = b * t;
         DR_TRY(dr_cancelled_check());
@@ -281,6 +288,7 @@ dr_status awq_run_layer(awq_run *r, int layer)
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         DR_TRY(mean_inputs(r, &r->slot[s]));
 done:
+    nn_round_products(r->s.site->dev, NN_ROUND_NONE);
     return st;
 }
 

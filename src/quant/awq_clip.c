@@ -15,7 +15,7 @@
 #include "core/mem.h"
 #include "quant/awq_impl.h"
 
-enum { L = QUANT_LANES };
+enum { L = QUANT_LANES, ZERO_ROWS = 256 };
 
 static const quant_shrink awq_shrink = {NN_SHRINK_CLIP, 10, 20};
 static const quant_shrink both_shrink = {NN_SHRINK_BOTH, 17, 36};
@@ -88,6 +88,24 @@ static dr_status round_tile(void *ctx, size_t task, int worker)
 
 /* ---- on a device with quantizers' operations ---- */
 
+typedef struct {
+    dr_qtensor *q;
+    const float *codes; /* [rows][blocks] */
+    size_t row0, rows;
+} zeros_job;
+
+static dr_status zeros_task(void *ctx, size_t task, int worker)
+{
+    const zeros_job *j = ctx;
+    size_t from = task * ZERO_ROWS, blocks = dr_qtensor_blocks(j->q);
+    size_t to = from + ZERO_ROWS < j->rows ? from + ZERO_ROWS : j->rows;
+
+    (void)worker;
+    for (size_t i = from * blocks; i < to * blocks; i++)
+        dr_qtensor_set_zero(j->q, j->row0 + i / blocks, i % blocks, (int)j->codes[i]);
+    return DR_OK;
+}
+
 dr_status quant_read_grids(nn_device *dev, dr_qtensor *q, size_t row0, size_t rows,
                            const float *scales, const float *zeros)
 {
@@ -100,8 +118,8 @@ dr_status quant_read_grids(nn_device *dev, dr_qtensor *q, size_t row0, size_t ro
         goto done;
     DR_TRY(quant_floats(&codes, rows, blocks, "zero points"));
     DR_TRY(nn_copy(dev, codes, zeros, bytes));
-    for (size_t i = 0; i < rows * blocks; i++)
-        dr_qtensor_set_zero(q, row0 + i / blocks, i % blocks, (int)codes[i]);
+    DR_TRY(dr_pool_run(nn_device_pool(dev), (rows + ZERO_ROWS - 1) / ZERO_ROWS, zeros_task,
+                       &(zeros_job){q, codes, row0, rows}));
 done:
     dr_big_free(codes);
     return st;

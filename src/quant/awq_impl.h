@@ -34,6 +34,7 @@ typedef struct {
     nn_layer layer;               /* original weights, borrowed from the decoder */
     float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
     float *fake_packed;           /* owned: of fake, likewise */
+    float *fake_rounded;          /* owned: fake in bf16, where candidates are judged so */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */
     size_t sample_count; /* sequences judged */
@@ -57,6 +58,13 @@ DR_MUST_USE dr_status awq_run_layer(awq_run *r, int layer);
 size_t awq_sample_chunk(const awq_run *r, size_t i);
 /* Finds slot[s].scale; all ones where the slot cannot be scaled. */
 DR_MUST_USE dr_status awq_search_slot(awq_run *r, int layer, hf_slot s);
+/* Are candidates of every slot judged with operands in bf16 (where the device can)?  Its
+ * rounding changes an output by a hundredth of what 4 bits do, but by as much as 8 bits. */
+static inline bool awq_judges_rounded(const awq_run *r)
+{
+    return r->mem != NULL && r->o->exact && r->grid->bits <= 4 &&
+           r->s.site->choices == NULL;
+}
 /* r->rule on the slot's grid. */
 void awq_use_rule(awq_run *r, hf_slot s);
 

@@ -378,6 +378,10 @@ static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *
     DR_TRY(awq_fake_quantize(dev, r->fake, r->layer.w[s], slot->n, slot->k, slot->block,
                              &r->rule, scale));
     with.w[s] = r->fake;
+    if (r->fake_rounded != NULL) { /* once, not for each product */
+        DR_TRY(nn_copy(dev, r->fake_rounded, r->fake, slot->n * slot->k * sizeof(float)));
+        with.w[s] = r->fake_rounded;
+    }
     if (with.packed[s] != NULL) {
         DR_TRY(nn_i8_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
         with.packed[s] = r->fake_packed;
@@ -457,6 +461,13 @@ void awq_use_rule(awq_run *r, hf_slot s)
     r->rule.symmetric = r->slot[s].grid.symmetric;
 }
 
+static nn_rounding judge_rounding(const awq_run *r)
+{
+    if (!r->o->exact)
+        return NN_ROUND_NONE;
+    return awq_judges_rounded(r) ? NN_ROUND_BF16 : NN_ROUND_TWO_TERMS;
+}
+
 dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
 {
     awq_slot *slot = &r->slot[s];
@@ -479,6 +490,7 @@ dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
     w_mean = scales + AWQ_CANDIDATES * slot->k;
     DR_TRY(make_candidates(r, s, scales, w_mean));
     DR_TRY(shortlist(r, s, wanted, scales, ranked));
+    nn_round_products(r->s.site->dev, judge_rounding(r));
     DR_TRY(fill_ref(r, s));
     for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
         if (!wanted[i])
@@ -493,7 +505,9 @@ dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
     if (isinf(least))
         DR_FAIL(DR_EFORMAT, "%s: no scale gives a finite loss", path);
     memcpy(slot->scale, scales + best * slot->k, slot->k * sizeof(float));
+    dr_log(DR_DEBUG, "%s: candidate %zu", path, best);
 done:
+    nn_round_products(r->s.site->dev, NN_ROUND_NONE);
     dr_big_free(p);
     return st;
 }

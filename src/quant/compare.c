@@ -37,7 +37,7 @@ dr_status quant_compare_adapter(quant_quality *out, nn_device *dev, const hf_mod
     if (before_vocab != after_vocab)
         DR_FAIL(DR_EUSAGE, "%s has %d tokens, %s has %d: no comparison",
                 hf_model_path(before), before_vocab, hf_model_path(after), after_vocab);
-    DR_TRY(quant_judge_open(&judge, nn_device_pool(dev), (size_t)before_vocab, true, text));
+    DR_TRY(quant_judge_open(&judge, dev, (size_t)before_vocab, true, true, text));
     DR_TRY(quant_logits_open(&a, dev, before, texts, text->count));
     DR_TRY(quant_logits_open(&b, dev, after, texts, text->count));
     quant_logits_adapter(b, adapter);

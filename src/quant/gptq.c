@@ -172,7 +172,6 @@ static dr_status fold_slot(gptq_run *r, int layer, hf_slot slot)
             goto done;
         quant_fold_rows(&r->held, r->row_scale);
         DR_TRY(quant_slot_write(site, layer, before, &r->held));
-        dr_qtensor_release(&r->held);
     }
 done:
     return st;
@@ -359,20 +358,6 @@ static float shrinkage(const gptq_run *r, size_t k)
     return r->best || r->recovery != NULL ? (float)(1 - (by < 0.5 ? by : 0.5)) : 1.0f;
 }
 
-/* The slot's weights and biases, as the source has them. */
-static dr_status read_slot(gptq_run *r, int layer, hf_slot slot)
-{
-    size_t count = hf_slot_out(r->s.cfg, slot) * hf_slot_in(r->s.cfg, slot);
-    float *to = r->mem != NULL ? r->stage : r->w;
-    dr_status st = DR_OK;
-
-    DR_TRY(quant_slot_read(r->s.site, layer, slot, to, r->bias[slot == HF_SLOT_DOWN]));
-    if (r->mem != NULL)
-        DR_TRY(nn_copy(r->mem, r->w, to, count * sizeof(*to)));
-done:
-    return st;
-}
-
 /*
  * Rounds the slot for the Hessian in strips; r->packed[k] is then its rounded weight,
  * unscaled: the text goes on through the layer as if nothing had been folded.
@@ -390,7 +375,8 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     double time = dr_now_s();
     DR_TRY(quant_gram_expand(site->dev, r->full, r->strips, n_in, shrinkage(r, n_in)));
     nn_mem_idle(r->mem, r->strips, nn_gram_floats(n_in));
-    DR_TRY(read_slot(r, layer, slot));
+    DR_TRY(
+        quant_slot_load(site, layer, slot, r->w, r->stage, r->bias[slot == HF_SLOT_DOWN]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
     r->layer.packed[slot] = r->packed[k];
     if (r->recovery != NULL) {

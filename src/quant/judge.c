@@ -7,8 +7,8 @@
  * of one block are not independent.  How much more the second model loses than the first is
  * judged block by block as well, which is much sharper than two intervals side by side.
  *
- * Rows are judged on the pool and summed in order: the same bytes for any number of
- * threads.
+ * Rows are judged on the device and summed here in order: the same bytes for any number
+ * of threads.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -19,101 +19,39 @@
 enum { KL, SAME, LOSS_BEFORE, LOSS_AFTER, LOSS_MORE, FIGURES };
 
 struct quant_judge {
-    dr_pool *pool;             /* borrowed */
-    quant_calib text;          /* borrowed ids */
-    size_t vocab;              /* logits of a row */
-    float *logits[2];          /* owned: [QUANT_JUDGE_ROWS][V]; the first NULL: one model */
-    double (*rows)[4];         /* owned: [QUANT_JUDGE_ROWS] KL, SAME and losses */
+    nn_device *dev;   /* borrowed */
+    nn_device *mem;   /* where the logits lie; NULL: here */
+    quant_calib text; /* borrowed ids */
+    size_t vocab;     /* logits of a row */
+    float *logits[2]; /* owned, mem's: [QUANT_JUDGE_ROWS][V]; the first NULL: one model */
+    nn_row_stat *rows[2];      /* owned: [QUANT_JUDGE_ROWS] of each side */
+    int32_t *targets;          /* owned: [QUANT_JUDGE_ROWS] */
     double (*blocks)[FIGURES]; /* owned: sums of each block's rows, then their means */
     size_t block, at;          /* the next position */
 };
-
-typedef struct {
-    float top;
-    double log_sum; /* log sum exp(logit - top) */
-    double over;    /* sum p (logit - other) */
-    size_t at;      /* of the greatest; the first one in a tie */
-} row_stats;
-
-/* other may be NULL. */
-static row_stats stats_of(const float *logits, const float *other, size_t n)
-{
-    row_stats s = {.top = logits[0]};
-    double sum = 0, over = 0;
-
-    for (size_t i = 1; i < n; i++) {
-        if (logits[i] > s.top) {
-            s.top = logits[i];
-            s.at = i;
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        double e = (double)expf(logits[i] - s.top);
-        sum += e;
-        if (other != NULL)
-            over += e * ((double)logits[i] - (double)other[i]);
-    }
-    s.log_sum = log(sum);
-    s.over = over / sum;
-    return s;
-}
-
-double quant_log_prob(const float *logits, size_t vocab, int32_t id, bool *top)
-{
-    row_stats s = stats_of(logits, NULL, vocab);
-
-    if (top != NULL)
-        *top = s.at == (size_t)id;
-    return (double)logits[id] - (double)s.top - s.log_sum;
-}
-
-static dr_status judge_row(void *ctx, size_t task, int worker)
-{
-    quant_judge *j = ctx;
-    size_t n = j->vocab, next = j->at + task + 1;
-    const int32_t *ids = j->text.ids + j->block * j->text.seq_len;
-    size_t target = next < j->text.seq_len ? (size_t)ids[next] : 0; /* the last: not used */
-    const float *a = j->logits[0] != NULL ? j->logits[0] + task * n : NULL;
-    const float *b = j->logits[1] + task * n;
-    row_stats sb = stats_of(b, NULL, n);
-    double lse_b = (double)sb.top + sb.log_sum, *out = j->rows[task];
-
-    (void)worker;
-    out[KL] = out[SAME] = out[LOSS_BEFORE] = 0;
-    out[LOSS_AFTER] = lse_b - (double)b[target];
-    if (!isfinite(lse_b))
-        return dr_fail(DR_EFORMAT, "a logit at position %zu is not finite", next - 1);
-    if (a == NULL)
-        return DR_OK;
-    row_stats sa = stats_of(a, b, n);
-    double lse_a = (double)sa.top + sa.log_sum;
-    if (!isfinite(lse_a))
-        return dr_fail(DR_EFORMAT, "a logit at position %zu is not finite", next - 1);
-    out[KL] = sa.over - lse_a + lse_b;
-    out[SAME] = sa.at == sb.at;
-    out[LOSS_BEFORE] = lse_a - (double)a[target];
-    return DR_OK;
-}
 
 void quant_judge_close(quant_judge *j)
 {
     if (j == NULL)
         return;
-    dr_big_free(j->logits[0]);
-    dr_big_free(j->logits[1]);
-    free(j->rows);
+    for (int i = 0; i < 2; i++) {
+        nn_mem_free(j->mem, j->logits[i]);
+        free(j->rows[i]);
+    }
+    free(j->targets);
     free(j->blocks);
     free(j);
 }
 
-dr_status quant_judge_open(quant_judge **out, dr_pool *pool, size_t vocab, bool both,
-                           const quant_calib *text)
+dr_status quant_judge_open(quant_judge **out, nn_device *dev, size_t vocab, bool both,
+                           bool there, const quant_calib *text)
 {
     quant_judge *j = dr_calloc(1, sizeof(*j));
     dr_status st = DR_OK;
 
     *out = NULL;
-    *j = (quant_judge){.pool = pool, .text = *text, .vocab = vocab};
+    *j =
+        (quant_judge){.dev = dev, .mem = there ? dev : NULL, .text = *text, .vocab = vocab};
     if (text->count == 0 || text->seq_len == 0)
         DR_FAIL(DR_EUSAGE,
                 "text to compare on: expected blocks of tokens, found %zu of %zu",
@@ -122,10 +60,14 @@ dr_status quant_judge_open(quant_judge **out, dr_pool *pool, size_t vocab, bool 
         if (text->ids[i] < 0 || (size_t)text->ids[i] >= vocab)
             DR_FAIL(DR_EFORMAT, "token %d is outside of the vocabulary of %zu",
                     text->ids[i], vocab);
-    j->rows = dr_calloc(QUANT_JUDGE_ROWS, sizeof(*j->rows));
+    j->targets = dr_calloc(QUANT_JUDGE_ROWS, sizeof(*j->targets));
     j->blocks = dr_calloc(text->count, sizeof(*j->blocks));
-    for (int i = both ? 0 : 1; i < 2; i++)
-        DR_TRY(quant_floats(&j->logits[i], QUANT_JUDGE_ROWS, vocab, "logits"));
+    for (int i = 0; i < 2; i++) {
+        j->rows[i] = dr_calloc(QUANT_JUDGE_ROWS, sizeof(*j->rows[i]));
+        if (i == QUANT_AFTER || both)
+            DR_TRY(
+                quant_floats_at(j->mem, &j->logits[i], QUANT_JUDGE_ROWS, vocab, "logits"));
+    }
     *out = j;
     j = NULL;
 done:
@@ -147,6 +89,43 @@ float *quant_judge_logits(quant_judge *j, quant_side side)
     return j->logits[side];
 }
 
+/* What each side says of the rows at hand. */
+static dr_status ask_rows(quant_judge *j, size_t n)
+{
+    const int32_t *ids = j->text.ids + j->block * j->text.seq_len;
+    const float *a = j->logits[QUANT_BEFORE], *b = j->logits[QUANT_AFTER];
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t next = j->at + i + 1;
+        j->targets[i] = next < j->text.seq_len ? ids[next] : 0; /* the last: not used */
+    }
+    DR_TRY(nn_row_stats(j->dev, j->rows[QUANT_AFTER], b, NULL, j->targets, n, j->vocab));
+    if (a != NULL)
+        DR_TRY(nn_row_stats(j->dev, j->rows[QUANT_BEFORE], a, b, j->targets, n, j->vocab));
+done:
+    return st;
+}
+
+/* Adds row i, the last of the block or not. */
+static dr_status add_row(quant_judge *j, size_t i, bool last)
+{
+    const nn_row_stat *b = &j->rows[QUANT_AFTER][i], *a = &j->rows[QUANT_BEFORE][i];
+    const bool both = j->logits[QUANT_BEFORE] != NULL;
+    double lse_b = b->top + b->log_sum, lse_a = both ? a->top + a->log_sum : 0;
+    double *sum = j->blocks[j->block];
+
+    if (!isfinite(lse_b) || !isfinite(lse_a))
+        return dr_fail(DR_EFORMAT, "a logit at position %zu is not finite", j->at + i);
+    sum[KL] += both ? a->over - lse_a + lse_b : 0;
+    sum[SAME] += both && a->at == b->at;
+    if (last)
+        return DR_OK;
+    sum[LOSS_BEFORE] += both ? lse_a - a->target : 0;
+    sum[LOSS_AFTER] += lse_b - b->target;
+    return DR_OK;
+}
+
 dr_status quant_judge_take(quant_judge *j)
 {
     size_t n = quant_judge_wants(j), t = j->text.seq_len;
@@ -154,17 +133,10 @@ dr_status quant_judge_take(quant_judge *j)
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
-    DR_TRYF(dr_pool_run(j->pool, n, judge_row, j), "block %zu of %zu", j->block + 1,
-            j->text.count);
-    for (size_t i = 0; i < n; i++) {
-        const double *row = j->rows[i];
-        sum[KL] += row[KL];
-        sum[SAME] += row[SAME];
-        if (j->at + i + 1 == t)
-            continue;
-        sum[LOSS_BEFORE] += row[LOSS_BEFORE];
-        sum[LOSS_AFTER] += row[LOSS_AFTER];
-    }
+    DR_TRY(ask_rows(j, n));
+    for (size_t i = 0; i < n; i++)
+        DR_TRYF(add_row(j, i, j->at + i + 1 == t), "block %zu of %zu", j->block + 1,
+                j->text.count);
     j->at += n;
     if (j->at < t)
         goto done;

@@ -235,9 +235,6 @@ void quant_logits_close(quant_logits *s);
 /* logits[rows][V] of the next wanted positions, of which there must be so many. */
 DR_MUST_USE dr_status quant_logits_next(quant_logits *s, float *logits, size_t rows);
 
-/* log p(id) in nats; *top (may be NULL): whether it is the most likely one. */
-double quant_log_prob(const float *logits, size_t vocab, int32_t id, bool *top);
-
 /* A mean over blocks or rows.  error: its standard error; half: half the width of the 95 %
  * interval (Student's t).  Both are NaN for fewer than two. */
 typedef struct {
@@ -261,15 +258,16 @@ typedef struct {
 
 /*
  * The judge is handed logits, whoever computed them: as long as it wants rows, put so many
- * into quant_judge_logits of each side, then quant_judge_take them.
+ * into quant_judge_logits of each side, then quant_judge_take them.  there: the logits lie
+ * in dev's memory, where it has some, for nn to write.
  * DR_EUSAGE: no text; DR_EFORMAT: a token outside of the vocabulary, a logit that is not
  * finite.
  */
 typedef struct quant_judge quant_judge;
 typedef enum { QUANT_BEFORE, QUANT_AFTER } quant_side;
 enum { QUANT_JUDGE_ROWS = 128 };
-DR_MUST_USE dr_status quant_judge_open(quant_judge **out, dr_pool *pool, size_t vocab,
-                                       bool both, const quant_calib *text);
+DR_MUST_USE dr_status quant_judge_open(quant_judge **out, nn_device *dev, size_t vocab,
+                                       bool both, bool there, const quant_calib *text);
 void quant_judge_close(quant_judge *j);
 size_t quant_judge_wants(const quant_judge *j);             /* 0: all is judged */
 float *quant_judge_logits(quant_judge *j, quant_side side); /* [QUANT_JUDGE_ROWS][V] */
@@ -294,7 +292,7 @@ DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
                                          const int32_t *ids, size_t count);
 
 #include "quant/quant_distill.h"
-#include "quant/quant_rotate.h"
 #include "quant/quant_recover.h"
+#include "quant/quant_rotate.h"
 
 #endif

@@ -354,6 +354,10 @@ size_t quant_stream_floats(const quant_stream *s);
 /* w[N][K] = a slot's weights, bias[N] (NULL: not wanted) = its biases or zeros. */
 DR_MUST_USE dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot,
                                       float *w, float *bias);
+/* The same into w of the device's memory; stage[N][K]: the host's; NULL: w is the
+ * host's. */
+DR_MUST_USE dr_status quant_slot_load(const quant_site *site, int layer, hf_slot slot,
+                                      float *w, float *stage, float *bias);
 /* The rows of its plain linears into w again, as they are in the source; by way of
  * stage[N][K] unless that is NULL. */
 DR_MUST_USE dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot,
@@ -370,8 +374,9 @@ DR_MUST_USE dr_status quant_gptq_table(dr_qtensor *q, const quant_site *site,
 /* First linear of a slot; *count (may be NULL): how many it has. */
 const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
                                     size_t *count);
-/* Hands the rows of q to the writer, linear by linear; plain ones are left out. */
+/* Hands q to the writer, whose it is from here, linear by linear; plain ones are left
+ * out. */
 DR_MUST_USE dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
-                                       const dr_qtensor *q);
+                                       dr_qtensor *q);
 
 #endif

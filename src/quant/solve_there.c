@@ -282,7 +282,8 @@ done:
 
 /* ---- descent ---- */
 
-/* err = values - orig, grad = err (H + damp). */
+/* err = values - orig, grad = err (H + damp).  16 bits of each operand tell one code's
+ * effect from another's; products with few columns are sooner done in floats. */
 static dr_status gradient(const work *w, float *err, float *grad, const float *values,
                           const float *orig, float damp)
 {
@@ -292,9 +293,11 @@ static dr_status gradient(const work *w, float *err, float *grad, const float *v
     DR_TRY(nn_subtract(w->dev, err, values, orig, count, 1.0f));
     if (damp != 0.0f)
         DR_TRY(nn_subtract(w->dev, grad, values, orig, count, damp));
+    nn_round_products(w->dev, NN_ROUND_TWO_TERMS);
     DR_TRY(nn_matmul_nt(w->dev, grad, err, w->h, NULL, w->rows, w->n, w->n, w->n,
                         damp != 0.0f));
 done:
+    nn_round_products(w->dev, NN_ROUND_NONE);
     return st;
 }
 

@@ -4,12 +4,13 @@
  * What is kept for all tokens is one row of D floats each, the input of the layer that is
  * being worked on.  Everything else exists for a chunk of sequences at a time.
  */
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { READ_ROWS = 64 };
+enum { READ_ROWS = 64, SLOT_LINEARS = 3 };
 
 dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
 {
@@ -221,6 +222,30 @@ done:
     return st;
 }
 
+/* w, of the device's memory where there is a stage, = the linear's weights. */
+static dr_status load_linear(const quant_site *site, const hf_linear *l, float *w,
+                             float *stage)
+{
+    const void *as_is = hf_linear_bf16(site->in, l);
+    size_t count = l->n_out * l->n_in;
+    double sum = 0;
+    dr_status st = DR_OK;
+
+    if (stage == NULL)
+        return read_linear(site, l, w);
+    if (as_is == NULL) {
+        DR_TRY(read_linear(site, l, stage));
+        DR_TRY(nn_copy(site->dev, w, stage, count * sizeof(*w)));
+        goto done;
+    }
+    DR_TRY(nn_copy_bf16(site->dev, w, as_is, count));
+    DR_TRY(nn_squares(site->dev, &sum, w, count));
+    if (!isfinite(sum))
+        DR_FAIL(DR_EFORMAT, "reading %s: it holds a weight that is not finite", l->path);
+done:
+    return st;
+}
+
 dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float *w,
                           float *bias)
 {
@@ -237,6 +262,22 @@ done:
     return st;
 }
 
+dr_status quant_slot_load(const quant_site *site, int layer, hf_slot slot, float *w,
+                          float *stage, float *bias)
+{
+    size_t count = 0;
+    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++) {
+        DR_TRY(load_linear(site, &l[i], w + l[i].row0 * l[i].n_in, stage));
+        if (bias != NULL)
+            DR_TRY(hf_linear_bias(site->in, &l[i], bias + l[i].row0));
+    }
+done:
+    return st;
+}
+
 dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot, float *w,
                              float *stage)
 {
@@ -245,37 +286,23 @@ dr_status quant_slot_restore(const quant_site *site, int layer, hf_slot slot, fl
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++) {
-        float *to = stage != NULL ? stage : w + l[i].row0 * l[i].n_in;
-        if (!quant_is_plain(site, &l[i]))
-            continue;
-        DR_TRY(read_linear(site, &l[i], to));
-        if (stage != NULL)
-            DR_TRY(nn_copy(site->dev, w + l[i].row0 * l[i].n_in, stage,
-                           l[i].n_out * l[i].n_in * sizeof(*w)));
+        if (quant_is_plain(site, &l[i]))
+            DR_TRY(load_linear(site, &l[i], w + l[i].row0 * l[i].n_in, stage));
     }
 done:
     return st;
 }
 
-dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
-                           const dr_qtensor *q)
+dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot, dr_qtensor *q)
 {
-    size_t count = 0;
-    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
-    dr_status st = DR_OK;
+    const hf_linear *rounded[SLOT_LINEARS], *l = NULL;
+    size_t count = 0, n = 0;
 
+    l = quant_slot_linears(site->in, layer, slot, &count);
+    DR_BUG_IF(count > SLOT_LINEARS);
     for (size_t i = 0; i < count; i++) {
-        dr_qtensor part = *q;
-        if (quant_is_plain(site, &l[i]))
-            continue; /* the writer copies it */
-        part.owned = false;
-        part.rows = l[i].n_out;
-        part.codes += l[i].row0 * dr_qtensor_row_bytes(q);
-        part.scales += l[i].row0 * dr_qtensor_blocks(q);
-        if (part.zeros != NULL)
-            part.zeros += l[i].row0 * dr_qtensor_zero_bytes(q);
-        DR_TRY(hf_writer_packed(site->out, &l[i], &part));
+        if (!quant_is_plain(site, &l[i])) /* the writer copies those */
+            rounded[n++] = &l[i];
     }
-done:
-    return st;
+    return hf_writer_rows(site->out, rounded, n, q);
 }

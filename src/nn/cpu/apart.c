@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/dtype.h"
 #include "core/mem.h"
 #include "nn/ref/ref_impl.h"
 
@@ -111,6 +112,15 @@ static dr_status copy(nn_device *dev, void *dst, const void *src, size_t bytes)
     return DR_OK;
 }
 
+static dr_status load(nn_device *dev, const nn_stored *parts, size_t count)
+{
+    (void)enter(dev);
+    for (size_t i = 0; i < count; i++)
+        dr_to_f32(parts[i].dst, parts[i].src, DR_DTYPE_BF16, parts[i].count);
+    leave(dev);
+    return DR_OK;
+}
+
 static dr_status zero(nn_device *dev, void *dst, size_t bytes)
 {
     (void)enter(dev);
@@ -151,6 +161,7 @@ const nn_backend nn_backend_apart = {
     .mem_new = mem_new,
     .mem_free = mem_free,
     .copy = copy,
+    .load = load,
     .zero = zero,
 #include "nn/ops.def"
 #include "nn/quant_ops.def"

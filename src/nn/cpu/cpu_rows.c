@@ -5,6 +5,7 @@
  */
 #include "core/mem.h"
 #include "nn/cpu/cpu_impl.h"
+#include "nn/ref/ref_impl.h"
 
 enum { BLOCK_ELEMENTS = 16384 };
 
@@ -354,4 +355,32 @@ dr_status cpu_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m,
     job j = {.loss = kl, .y = s, .x = t, .m = m, .d = v, .eps = grad_scale, .cap = cap};
 
     return run(dev, &j, kl_task);
+}
+
+/* ---- judging ---- */
+
+typedef struct {
+    nn_device *dev;
+    nn_row_stat *stats;
+    const float *a, *other;
+    const int32_t *targets;
+    size_t v;
+} stats_job;
+
+static dr_status stats_task(void *ctx, size_t row, int worker)
+{
+    const stats_job *j = ctx;
+
+    (void)worker;
+    return ref_row_stats(j->dev, j->stats + row, j->a + row * j->v,
+                         j->other != NULL ? j->other + row * j->v : NULL,
+                         j->targets != NULL ? j->targets + row : NULL, 1, j->v);
+}
+
+dr_status cpu_row_stats(nn_device *dev, nn_row_stat *stats, const float *a,
+                        const float *other, const int32_t *targets, size_t m, size_t v)
+{
+    stats_job j = {dev, stats, a, other, targets, v};
+
+    return dr_pool_run(dev->pool, m, stats_task, &j);
 }

@@ -94,6 +94,12 @@ static dr_status open_bf16(nn_device *dev)
     return open_as(dev, true);
 }
 
+static void round_products(nn_device *dev, nn_rounding how)
+{
+    cu_of(dev)->bf16 = how == NN_ROUND_BF16 || dev->backend->rounds;
+    cu_of(dev)->two_terms = how == NN_ROUND_TWO_TERMS;
+}
+
 static void close_gpu(nn_device *dev)
 {
     cu_state *c = cu_of(dev);
@@ -113,9 +119,9 @@ static void close_gpu(nn_device *dev)
 }
 
 #define MEMBERS                                                                            \
-    .close = close_gpu, .mem_room = cu_mem_room, .mem_new = cu_mem_new,                    \
-    .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero, .load = cu_load,            \
-    .masked_product = cu_masked_product, .norm_keep = cu_norm_keep
+    .close = close_gpu, .round_products = round_products, .mem_room = cu_mem_room,         \
+    .mem_new = cu_mem_new, .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero,      \
+    .load = cu_load, .masked_product = cu_masked_product, .norm_keep = cu_norm_keep
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
     .name = "cuda",

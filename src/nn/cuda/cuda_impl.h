@@ -47,6 +47,7 @@ typedef struct {
     cu_stream stream;                /* owned */
     struct CUmemPoolHandle_st *pool; /* owned: of blocks */
     bool bf16;                       /* operands of products are rounded to it */
+    bool two_terms;                  /* they may be, to two of it each */
     cu_block *blocks;                /* owned, by address */
     size_t block_count, block_room;
     cu_slab slabs[CU_SLABS];

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "nn/nn_grid.h"
+#include "nn/nn_quant.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -233,6 +233,11 @@ int cu_cut_factor(cu_stream s, float *within, float *pivot, float *spread,
 /* The pointers in it are the device's. */
 int cu_sweep_group(cu_stream s, const nn_sweep *g);
 int cu_descend_group(cu_stream s, const nn_descent *g);
+
+/* ---- judge.cu ---- */
+
+int cu_row_stats(cu_stream s, nn_row_stat *stats, const float *a, const float *other,
+                 const int32_t *targets, size_t m, size_t v);
 
 #ifdef __cplusplus
 }

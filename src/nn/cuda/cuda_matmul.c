@@ -4,6 +4,7 @@
  *     kind          operand           terms of bf16
  *     cuda          bf16 weight       1, and of the other operand 3: their sum is the float
  *                   floats            none: products of floats
+ *      two terms    floats            2 each, without the product of the second ones
  *     cuda:bf16     any               1
  *
  * Three terms have the 24 bits of a float, so "cuda" is as exact as floats are, and a
@@ -13,6 +14,9 @@
 #include "nn/cuda/cuda_impl.h"
 
 enum { TERMS = 3, PAD = 8 };
+
+/* A product of fewer operations is sooner done in floats than its operands are split. */
+#define SPLIT_LEAST 1e8
 
 /* One operand: rows of `cols` values. */
 typedef struct {
@@ -74,10 +78,12 @@ static void split(cu_call *k, operand *o, int terms)
 }
 
 /* Both become bf16, or both stay floats. */
-static void agree(cu_call *k, operand *a, operand *b)
+static void agree(cu_call *k, operand *a, operand *b, double outputs)
 {
-    bool any = k->c->bf16 || a->exact || b->exact;
-    int terms = k->c->bf16 ? 1 : TERMS;
+    bool exact = a->exact || b->exact;
+    bool two = k->c->two_terms && !exact && SPLIT_LEAST < outputs * (double)a->cols;
+    bool any = k->c->bf16 || exact || two;
+    int terms = k->c->bf16 ? 1 : two ? 2 : TERMS;
 
     if (!any)
         return;
@@ -94,9 +100,12 @@ static const void *term(const operand *o, int t)
     return (const uint16_t *)o->p + (size_t)t * o->rows * o->ld;
 }
 
-/* The products of all pairs of terms, one of the two having one. */
+/* The products of all pairs of terms, one of the two having one; of two and two without
+ * that of the second ones, which is below their rounding. */
 static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
 {
+    const int most = a->terms > 1 && b->terms > 1 ? 2 : TERMS;
+
     g->lda = a->ld;
     g->ldb = b->ld;
     g->bf16 = a->terms > 0;
@@ -108,7 +117,7 @@ static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
         return;
     }
     for (int i = 0; i < a->terms; i++) {
-        for (int j = 0; j < b->terms && k->st == DR_OK; j++) {
+        for (int j = 0; j < b->terms && i + j < most && k->st == DR_OK; j++) {
             g->a = term(a, i);
             g->b = term(b, j);
             k->st = cu_lt_run(k->c->lt, k->c->stream, g);
@@ -151,7 +160,7 @@ dr_status cuda_matmul_nt(nn_device *dev, float *y, const float *x, const float *
     cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .acc = acc};
 
     result(&call, &g, y, m, n, ldy);
-    agree(&call, &a, &b);
+    agree(&call, &a, &b, (double)g.m * (double)g.n);
     run(&call, &g, &a, &b);
     add_bias(&call, &g, bias, m, n);
     return cu_end(&call);
@@ -169,7 +178,7 @@ dr_status cuda_matmul_nn(nn_device *dev, float *y, const float *x, const float *
     cu_gemm g = {.m = k, .n = m, .k = n, .acc = acc};
 
     result(&call, &g, y, m, k, k);
-    agree(&call, &a, &b);
+    agree(&call, &a, &b, (double)g.m * (double)g.n);
     run(&call, &g, &a, &b);
     return cu_end(&call);
 }
@@ -186,7 +195,7 @@ dr_status cuda_matmul_tn(nn_device *dev, float *y, const float *a, const float *
     cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .acc = acc};
 
     result(&call, &g, y, n, k, k);
-    agree(&call, &left, &right);
+    agree(&call, &left, &right, (double)g.m * (double)g.n);
     run(&call, &g, &left, &right);
     return cu_end(&call);
 }

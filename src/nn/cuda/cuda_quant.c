@@ -361,3 +361,21 @@ dr_status cuda_descend_group(nn_device *dev, const nn_descent *s)
     CU_LAUNCH(&k, cu_descend_group(k.c->stream, &own));
     return cu_end(&k);
 }
+
+/* ---- judging ---- */
+
+dr_status cuda_row_stats(nn_device *dev, nn_row_stat *stats, const float *a,
+                         const float *other, const int32_t *targets, size_t m, size_t v)
+{
+    size_t ld = m;
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, m * v), *other_ = cu_in(&k, other, m * v);
+    const int32_t *targets_ = cu_in_bytes(&k, targets, m * sizeof(*targets));
+    nn_row_stat *stats_ = cu_rows(&k, stats, 1, m, &ld, sizeof(*stats), false);
+    CU_LAUNCH(&k, cu_row_stats(k.c->stream, stats_, a_, other_, targets_, m, v));
+    return cu_end(&k);
+}

@@ -367,6 +367,31 @@ dr_status ref_kl(nn_device *dev, double *kl, float *s, const float *t, size_t m,
     return DR_OK;
 }
 
+dr_status ref_row_stats(nn_device *dev, nn_row_stat *stats, const float *a,
+                        const float *other, const int32_t *targets, size_t m, size_t v)
+{
+    (void)dev;
+    for (size_t r = 0; r < m; r++) {
+        const float *x = a + r * v;
+        double sum = 0, over = 0;
+        size_t at = 0;
+        for (size_t i = 1; i < v; i++)
+            at = x[i] > x[at] ? i : at;
+        for (size_t i = 0; i < v; i++) {
+            double e = (double)expf(x[i] - x[at]);
+            sum += e;
+            if (other != NULL)
+                over += e * ((double)x[i] - (double)other[r * v + i]);
+        }
+        stats[r] = (nn_row_stat){.top = (double)x[at],
+                                 .at = (double)at,
+                                 .log_sum = log(sum),
+                                 .over = over / sum,
+                                 .target = targets != NULL ? (double)x[targets[r]] : 0.0};
+    }
+    return DR_OK;
+}
+
 dr_status ref_unpack(nn_device *dev, float *w, const dr_qtensor *q)
 {
     (void)dev;

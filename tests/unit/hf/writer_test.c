@@ -1,6 +1,9 @@
 /* writer_test.c - model folders written: the same again, changed, in shards, converted. */
 #include "make_model.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 static dr_arena arena;
 
 static const char qwen_config[] =
@@ -291,6 +294,55 @@ static void test_model_config(void)
     json_decref(o);
 }
 
+/* Written by threads of the writer's: the same file, and their error comes back. */
+static void test_behind(void)
+{
+    const hf_quant quant = {HF_QUANT_OLIVE, 4, 16, false};
+    hf_model *m = open_in(GOLDEN "packed_f32");
+    const char *dirs[] = {tmp_dir(&arena, "here"), tmp_dir(&arena, "behind"),
+                          tmp_dir(&arena, "full")};
+    const hf_linear *l = NULL;
+    dr_map files[2] = {{0}};
+    struct rlimit was;
+
+    CHECK_EQ_INT(getrlimit(RLIMIT_FSIZE, &was), 0);
+    (void)signal(SIGXFSZ, SIG_IGN);
+    for (int i = 0; m != NULL && i < 3; i++) {
+        const struct rlimit little = {4096, was.rlim_max};
+        hf_writer *w = NULL;
+        dr_status st = DR_OK;
+        CHECK_OK(hf_writer_open(&w, dirs[i], m, &quant));
+        if (i > 0)
+            CHECK_OK(hf_writer_behind(w, 3));
+        size_t n = hf_layer_linears(m, 0, &l);
+        for (size_t k = 0; k < n && st == DR_OK; k++) {
+            dr_qtensor q = {0};
+            const hf_linear one = l[k], *const list[] = {&l[k]};
+            CHECK_OK(dr_qtensor_new(&q, 4, 16, one.row0 + one.n_out, one.n_in, false));
+            for (size_t c = 0; c < q.rows * q.cols; c++)
+                dr_qtensor_set_code(&q, c / q.cols, c % q.cols, (int)((c + k) % 16));
+            if (i == 2 && k == 1) /* the file is begun, and may not grow */
+                CHECK_EQ_INT(setrlimit(RLIMIT_FSIZE, &little), 0);
+            st = hf_writer_rows(w, list, 1, &q);
+            CHECK(q.codes == NULL);
+        }
+        if (st == DR_OK)
+            st = hf_writer_finish(w);
+        CHECK_EQ_INT(setrlimit(RLIMIT_FSIZE, &was), 0);
+        CHECK_EQ_INT(st, i == 2 ? DR_EIO : DR_OK);
+        hf_writer_close(w);
+        if (i < 2)
+            CHECK_OK(
+                dr_map_open(&files[i], dr_path_join(&arena, dirs[i], "model.safetensors")));
+    }
+    CHECK(files[0].size == files[1].size &&
+          CHECK_MEM(files[0].data, files[1].data, files[0].size));
+    dr_trail_clear();
+    dr_map_close(&files[0]);
+    dr_map_close(&files[1]);
+    hf_model_close(m);
+}
+
 /* A writer that ends in the middle, and one that goes on in its files. */
 static void test_resume(void)
 {
@@ -382,6 +434,7 @@ int main(void)
     test_spare_head();
     test_shards();
     test_resume();
+    test_behind();
     test_convert("awq");
     test_convert("gptq");
     test_convert("gptq_v2");

@@ -109,6 +109,27 @@ static size_t column_sums(place *p, float **out, const inputs *in)
     return finish_doubles(p, out, to, in->g.k);
 }
 
+/* W's rows as logits beside X's; one row has two greatest. */
+static size_t row_stats(place *p, float **out, const inputs *in)
+{
+    size_t k = in->g.k, m = in->g.n < in->m ? in->g.n : in->m, each = 5;
+    double *to = (double *)(void *)blank(p, 2 * each * m);
+    float *logits = dr_calloc(m * k, sizeof(*logits));
+    int32_t *targets = dr_calloc(m, sizeof(*targets));
+
+    memcpy(logits, in->w, m * k * sizeof(*logits));
+    logits[k / 2] = logits[k - 1] = 9;
+    for (size_t i = 0; i < m; i++)
+        targets[i] = (int32_t)(i * 7 % k);
+    CHECK(sizeof(nn_row_stat) == each * sizeof(double));
+    CHECK_OK(nn_row_stats(p->dev, (nn_row_stat *)to, put_floats(p, logits, m * k),
+                          put_floats(p, in->x, m * k),
+                          put(p, targets, m * sizeof(*targets)), m, k));
+    free(logits);
+    free(targets);
+    return finish_doubles(p, out, to, each * m);
+}
+
 static size_t gram_blocks(place *p, float **out, const inputs *in)
 {
     size_t k = in->g.k, gram = in->g.gram;
@@ -469,7 +490,7 @@ static const struct {
     CASE(fill_factor, fill_factor, 0),        CASE(factor_diagonal, factor_diagonal, 0),
     CASE(factor_diagonal, factor_inverse, 0), CASE(cut_factor, cut_factor, 0),
     CASE(sweep_group, sweep_group, 0),        CASE(sweep_group, sweep_plain, 0),
-    CASE(descend_group, descend_group, 0.01),
+    CASE(descend_group, descend_group, 0.01), CASE(row_stats, row_stats, 0),
 #undef CASE
 };
 

@@ -46,10 +46,10 @@ static void by_hand(void)
     const double kl = 0.25 * log(0.5) + 0.75 * log(1.5);
     quant_judge *j = NULL;
     quant_quality q = {0};
-    dr_pool *pool = NULL;
+    nn_device *dev = NULL;
 
-    CHECK_OK(dr_pool_open(&pool, 2));
-    if (!CHECK_OK(quant_judge_open(&j, pool, 2, true, &text)))
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    if (!CHECK_OK(quant_judge_open(&j, dev, 2, true, true, &text)))
         return;
     for (int b = 0; b < 2; b++) {
         CHECK_EQ_INT(quant_judge_wants(j), 2);
@@ -70,7 +70,7 @@ static void by_hand(void)
     CHECK_EQ_INT(q.tokens, 4);
     CHECK_EQ_INT(q.blocks, 2);
     quant_judge_close(j);
-    dr_pool_close(pool);
+    nn_device_close(dev);
 }
 
 static void refused(void)
@@ -78,20 +78,20 @@ static void refused(void)
     const int32_t ids[] = {0, 5};
     const quant_calib text = {ids, 1, 2}, none = {ids, 0, 2};
     quant_judge *j = NULL;
-    dr_pool *pool = NULL;
+    nn_device *dev = NULL;
 
-    CHECK_OK(dr_pool_open(&pool, 1));
-    CHECK_STATUS(quant_judge_open(&j, pool, 5, true, &text), DR_EFORMAT);
+    CHECK_OK(nn_device_open(&dev, "cpu", 1));
+    CHECK_STATUS(quant_judge_open(&j, dev, 5, true, true, &text), DR_EFORMAT);
     CHECK_TRAIL("token 5 is outside of the vocabulary of 5");
-    CHECK_STATUS(quant_judge_open(&j, pool, 6, true, &none), DR_EUSAGE);
-    if (CHECK_OK(quant_judge_open(&j, pool, 6, false, &text))) {
+    CHECK_STATUS(quant_judge_open(&j, dev, 6, true, true, &none), DR_EUSAGE);
+    if (CHECK_OK(quant_judge_open(&j, dev, 6, false, true, &text))) {
         CHECK(quant_judge_logits(j, QUANT_BEFORE) == NULL);
         quant_judge_logits(j, QUANT_AFTER)[8] = INFINITY;
         CHECK_STATUS(quant_judge_take(j), DR_EFORMAT);
         CHECK_TRAIL("a logit at position 1 is not finite");
     }
     quant_judge_close(j);
-    dr_pool_close(pool);
+    nn_device_close(dev);
 }
 
 /* Padding and batches change nothing: the wanted rows of each text, alone and together. */

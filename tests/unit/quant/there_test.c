@@ -10,16 +10,20 @@ typedef enum { AWQ, AWQ_EXACT, GPTQ, GPTQ_PLAIN, BEST, METHODS } method;
  * The share of codes that may differ.  On cpu:apart text goes through by the cpu's own
  * products; a GPU's differ in the last bits, which a near tie of two scales or ranges in so
  * small a model turns into a few codes more, and GPTQ, where one code decides the later
- * ones of its row, into many.
+ * ones of its row and of the layers behind it, into many (solve_there_test.c has single
+ * steps).  How many, the reference tells, whose sums differ from the cpu's in the same
+ * bits: chaotic methods may differ by twice as much more.  awq-exact judges with operands
+ * in bf16 there, and takes another one of two scales that are as good.
  */
 static const struct {
     const char *name;
     double apart, cuda;
-} methods[] = {{"awq", 0.005, 0.03},
-               {"awq-exact", 0.02, 0.03},
-               {"gptq", 0.03, 0.6},
-               {"gptq-plain", 0.03, 0.03},
-               {"best", 0.03, 0.6}};
+    bool chaotic;
+} methods[] = {{"awq", 0.005, 0.03, false},
+               {"awq-exact", 0.02, 0.15, false},
+               {"gptq", 0.03, 0.03, true},
+               {"gptq-plain", 0.03, 0.03, false},
+               {"best", 0.03, 0.03, true}};
 
 static dr_status run_method(const quant_site *site, method how, const quant_grid *grid,
                             const quant_calib *calib)
@@ -56,6 +60,8 @@ static dr_status quantize(const char *kind, const char *out, const char *in, met
     DR_TRY(hf_model_open(&m, in));
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, &format));
+    if (nn_mem_room(dev) > 0)
+        DR_TRY(hf_writer_behind(w, 3));
     if (table != NULL)
         DR_TRY(hf_writer_format(w, hf_embed_linear(m), &format));
     DR_TRY(run_method(&(quant_site){.dev = dev, .in = m, .out = w, .embed = table}, how,
@@ -97,6 +103,20 @@ static double difference(const char *a, const char *b)
     return (double)off / (double)codes;
 }
 
+/* Rounded here or there, a model is as close to its original. */
+static void same_quality(const char *in, const char *here, const char *there,
+                         const quant_calib *calib)
+{
+    hf_model *m = NULL;
+
+    if (!CHECK_OK(hf_model_open(&m, in)))
+        return;
+    double a = fix_divergence(m, here, calib), b = fix_divergence(m, there, calib);
+    (void)printf("    KL %.3g here, %.3g there\n", a, b);
+    CHECK(b <= 1.5 * a + 1e-6);
+    hf_model_close(m);
+}
+
 static void test_kind(dr_arena *a, const char *kind, const char *name,
                       const fix_shape *shape, const quant_grid *grid, bool table)
 {
@@ -107,14 +127,21 @@ static void test_kind(dr_arena *a, const char *kind, const char *name,
         const char *here = dr_arena_printf(a, "%s-%s-here", in, methods[how].name);
         const char *there = dr_arena_printf(a, "%s-%s-there", in, methods[how].name);
         const quant_grid *of = table ? grid : NULL;
-        double share = 1;
+        bool gpu = strcmp(kind, "cuda") == 0;
+        double share = 1, most = gpu ? methods[how].cuda : methods[how].apart;
         CHECK_OK(quantize("cpu", here, in, (method)how, grid, of, &calib));
+        if (gpu && methods[how].chaotic &&
+            CHECK_OK(quantize("ref", there, in, (method)how, grid, of, &calib))) {
+            most += 2 * difference(here, there);
+            CHECK_OK(dr_remove_tree(there));
+        }
         if (CHECK_OK(quantize(kind, there, in, (method)how, grid, of, &calib)))
             share = difference(here, there);
-        (void)printf("%s, %s, %s, %d bits, group %d: %.4f %% of codes differ\n", kind, name,
-                     methods[how].name, grid->bits, grid->group_size, 100 * share);
-        CHECK(share <=
-              (strcmp(kind, "cuda") == 0 ? methods[how].cuda : methods[how].apart));
+        (void)printf("%s, %s, %s, %d bits, group %d: %.4f %% of codes differ (%.4f)\n",
+                     kind, name, methods[how].name, grid->bits, grid->group_size,
+                     100 * share, 100 * most);
+        CHECK(share <= most);
+        same_quality(in, here, there, &calib);
         CHECK_OK(dr_remove_tree(here));
         CHECK_OK(dr_remove_tree(there));
     }
