@@ -15,6 +15,7 @@ typedef struct {
     int init_lora_weights;
     int pissa_niter;
     int loftq_iter;
+    const char *reference_model;
     int torch_dtype;
     int lora_r;
     double lora_alpha;
@@ -211,6 +212,9 @@ static const dr_param params[] = {
            .help = "stop after so many evaluations without a better one; 0: never"),
     DR_FLOAT(options, early_stopping_threshold, .dflt = "0", .max = 1000,
              .help = "better by no more than this is not better"),
+    DR_STR(options, reference_model,
+           .help = "what the base was made from: folder, GGUF file or hub id, evaluated "
+                   "beside it"),
     DR_CHOICE(options, save_strategy, .dflt = "steps", .choices = whens,
               .help = "when a checkpoint is written"),
     DR_FLOAT(options, save_steps, .dflt = "500", .min = 1e-9, .max = 1e9,
@@ -276,6 +280,7 @@ static const cli_key keys[] = {{"r", "lora_r"},
                                {"save_strategy", NULL},
                                {"save_steps", NULL},
                                {"save_total_limit", NULL},
+                               {"reference_model", NULL},
                                {"torch_dtype", NULL}};
 
 static dr_status run(const void *cfg, const unsigned char *given)

@@ -56,11 +56,12 @@ static train_blocks blocks_of(const data_blocks *b)
 
 /* The base on its way from what came to what is trained on. */
 typedef struct {
-    hf_model *m;      /* owned: what is trained on */
-    hf_model *plain;  /* owned: what came, where that is another */
-    hf_bnb grid;      /* that it is rounded to */
-    hf_adapter start; /* owned: LoftQ's */
-    const char *how;  /* it got to its folder */
+    hf_model *m;         /* owned: what is trained on */
+    hf_model *plain;     /* owned: what came, where that is another */
+    hf_model *reference; /* owned: of reference_model */
+    hf_bnb grid;         /* that it is rounded to */
+    hf_adapter start;    /* owned: LoftQ's */
+    const char *how;     /* it got to its folder */
 } base_model;
 
 static void base_release(base_model *b)
@@ -68,6 +69,7 @@ static void base_release(base_model *b)
     hf_adapter_release(&b->start);
     hf_model_close(b->m);
     hf_model_close(b->plain);
+    hf_model_close(b->reference);
 }
 
 /* A rounded base, as files; LoftQ's start with it. */
@@ -113,6 +115,20 @@ done:
     return st;
 }
 
+static dr_status open_reference(base_model *b, const pass_job *job)
+{
+    const pass_lora_config *c = job->config;
+    const char *path = NULL;
+    dr_status st = DR_OK;
+
+    if (c->reference_model == NULL)
+        return DR_OK;
+    DR_TRYF(hf_resolve(job->arena, &path, c->reference_model), "finding reference_model");
+    DR_TRYF(hf_model_open(&b->reference, path), "opening reference_model");
+done:
+    return st;
+}
+
 dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *in,
                         pass_adapter_kind kind)
 {
@@ -144,6 +160,8 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
 
     const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
     o.eval = eval.count > 0 ? &te : NULL;
+    DR_TRY(open_reference(&b, job));
+    o.original = b.reference != NULL ? b.reference : o.base_grid != NULL ? b.m : b.plain;
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;
     DR_TRYF(train_lora(&report, dev, b.m, base, &tb, &o, adapter_dir), "training");

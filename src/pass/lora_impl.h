@@ -70,7 +70,9 @@ typedef struct {
     const char *exclude_modules;
     bool decompose_both, rank_dropout_scale; /* LoKr */
     int decompose_factor;
-    int torch_dtype; /* of pass_train_dtypes; flow chooses the device by it */
+    const char
+        *reference_model; /* NULL: the plain base that QLoRA and LoftQ round, or none */
+    int torch_dtype;      /* of pass_train_dtypes; flow chooses the device by it */
 } pass_lora_config;
 extern const char *const pass_quant_types[], *const pass_inits[];
 extern const char *const pass_train_dtypes[]; /* float32, bfloat16, int8 */

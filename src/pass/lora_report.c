@@ -28,16 +28,20 @@ static void figure(const char **row, dr_arena *a, const char *name, quant_mean l
 
 static dr_status tell_perplexity(dr_buf *b, dr_arena *a, const pass_training *t)
 {
-    const char *cells[3 * 4] = {"", "loss", "perplexity", "95 % interval"};
+    const char *cells[4 * 4] = {"", "loss", "perplexity", "95 % interval"};
     const train_report *r = t->report;
+    size_t rows = 1;
     dr_status st = DR_OK;
 
     if (r->eval_count == 0)
         return page_section(b, "How good it is",
                             "Not measured: --eval_split 'train[90%:]' --train_split "
                             "'train[:90%]' judges it by rows that are not trained on.");
-    figure(cells + 4, a, "base", pass_eval_mean(r->base_losses, t->eval->count));
-    figure(cells + 8, a, "base and adapter",
+    if (r->original_losses != NULL)
+        figure(cells + 4 * rows++, a, "the base's original",
+               pass_eval_mean(r->original_losses, t->eval->count));
+    figure(cells + 4 * rows++, a, "base", pass_eval_mean(r->base_losses, t->eval->count));
+    figure(cells + 4 * rows++, a, "base and adapter",
            pass_eval_mean(r->made_losses, t->eval->count));
     DR_TRY(page_section(b, "How good it is",
                         dr_arena_printf(a,
@@ -49,7 +53,7 @@ static dr_status tell_perplexity(dr_buf *b, dr_arena *a, const pass_training *t)
                                         r->stopped && r->steps < r->total
                                             ? ", where nothing got better any more"
                                             : "")));
-    DR_TRY(page_table(b, cells, 3, 4));
+    DR_TRY(page_table(b, cells, rows, 4));
 done:
     return st;
 }

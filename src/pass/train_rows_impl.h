@@ -108,6 +108,9 @@
                  .help = "a checkpoint every so many steps, or share of all"),             \
         DR_INT(pass_lora_config, save_total_limit, .dflt = "0", .max = 1e9,                \
                .help = "so many checkpoints are kept; 0: all"),                            \
+        DR_STR(pass_lora_config, reference_model, .dflt = "null",                          \
+               .help = "what the base was made from: folder, GGUF file or hub id, "        \
+                       "evaluated beside it"),                                             \
         DR_CHOICE(pass_lora_config, torch_dtype, .dflt = "float32",                        \
                   .choices = pass_train_dtypes,                                            \
                   .help = "of the operands of products; bfloat16: on a GPU; int8: on the " \

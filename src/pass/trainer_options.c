@@ -191,9 +191,9 @@ done:
 
 dr_status pass_trainer_settings(json_t **out, const pass_job *job)
 {
-    static const char *const free_to_change[] = {"logging_steps",      "logging_strategy",
-                                                 "logging_first_step", "save_strategy",
-                                                 "save_steps",         "save_total_limit"};
+    static const char *const free_to_change[] = {
+        "logging_steps", "logging_strategy", "logging_first_step", "save_strategy",
+        "save_steps",    "save_total_limit", "reference_model"};
     dr_status st = DR_OK;
 
     DR_TRY(dr_params_json(out, job->def->params, job->def->params_count, job->config));
@@ -218,7 +218,8 @@ dr_status pass_trainer_options(train_options *o, const pass_job *job,
     static const char *const of_eval[] = {
         "eval_strategy",           "eval_steps",
         "load_best_model_at_end",  "metric_for_best_model",
-        "early_stopping_patience", "early_stopping_threshold"};
+        "early_stopping_patience", "early_stopping_threshold",
+        "reference_model"};
     const pass_def *d = job->def;
     dr_status st = DR_OK;
 

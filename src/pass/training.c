@@ -181,6 +181,9 @@ static dr_status tell_evaluations(const pass_job *job, const train_report *t,
                            "evaluation in %zu\n",
                            t->steps, t->total, t->waited));
     DR_TRY(eval_head(job->text));
+    if (t->original_losses != NULL)
+        DR_TRY(eval_exp_row(job->text, r, "perplexity, original", "original_perplexity",
+                            pass_eval_mean(t->original_losses, eval_blocks)));
     DR_TRY(eval_exp_row(job->text, r, "perplexity before", "base_perplexity",
                         pass_eval_mean(t->base_losses, eval_blocks)));
     DR_TRY(eval_exp_row(job->text, r, "perplexity after", "adapter_perplexity",

@@ -126,6 +126,7 @@ typedef struct {
     bool log_first;      /* the first step, too */
 
     const train_blocks *eval; /* NULL: nothing is evaluated */
+    const hf_model *original; /* that the base was made from, evaluated once; NULL: none */
     train_when eval_when;     /* beside the base before and the adapter after */
     bool load_best;   /* write the adapter whose evaluation was best, not the last */
     size_t patience;  /* stop after so many evaluations without a better one; 0: never */
@@ -166,6 +167,7 @@ typedef struct {
     size_t made_step; /* the step whose adapter was written */
     double *base_losses, *made_losses; /* owned: means of the evaluation's blocks, of the
                                           base and of what was written; NaN: no target */
+    double *original_losses;           /* owned: likewise, of o->original; NULL: none */
     json_t *history;                   /* owned: log_history, as the Trainer has it */
 } train_report;
 void train_report_release(train_report *r);

@@ -164,6 +164,12 @@ void train_memory_plan_there(train_memory *p, const train_there *t);
 
 /* ---- the trainer ---- */
 
+/* The most tokens that one of n sees: of texts that begin at starts (NULL: one text). */
+size_t train_longest(const uint32_t *starts, size_t n);
+/* losses[count]: means of b's blocks by m alone, NaN where a block has no label. */
+DR_MUST_USE dr_status train_original(double *losses, nn_device *dev, const hf_model *m,
+                                     const train_blocks *b, size_t keep_bytes);
+
 /* Can it train with products of integers?  Not on a device with memory of its own, nor
  * where something beside products wants the base's weights. */
 bool train_takes_integers(const hf_adapter *a, bool there);

@@ -232,6 +232,15 @@ static nn_acts *acts_of(const trainer *t, int layer, float **input)
     return &t->acts[t->kept];
 }
 
+size_t train_longest(const uint32_t *starts, size_t n)
+{
+    size_t longest = 0;
+
+    for (size_t k = 0; starts != NULL && k < n; k++)
+        longest = k + 1 - starts[k] > longest ? k + 1 - starts[k] : longest;
+    return longest;
+}
+
 /* Tells the decoder where the texts of blocks of n tokens begin. */
 static void set_documents(trainer *t, const train_blocks *b, const size_t *blocks,
                           size_t count, size_t n)
@@ -245,8 +254,8 @@ static void set_documents(trainer *t, const train_blocks *b, const size_t *block
     for (size_t i = 0; i < count; i++) {
         uint32_t *to = t->starts + i * n;
         memcpy(to, b->starts + blocks[i] * b->seq_len, n * sizeof(*to));
-        for (size_t k = 0; k < n; k++)
-            longest = k + 1 - to[k] > longest ? k + 1 - to[k] : longest;
+        size_t most = train_longest(to, n);
+        longest = most > longest ? most : longest;
     }
     nn_decoder_documents(t->dec, t->starts, longest);
 }
@@ -546,6 +555,11 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     DR_TRY(check_blocks(blocks, base, "train"));
     if (o->eval != NULL)
         DR_TRYF(check_blocks(o->eval, base, "evaluate"), "evaluation");
+    if (o->eval != NULL && o->original != NULL) {
+        report->original_losses = dr_calloc(o->eval->count, sizeof(double));
+        DR_TRY(train_original(report->original_losses, dev, o->original, o->eval,
+                              o->keep_bytes > 0 ? o->keep_bytes : default_keep()));
+    }
     DR_TRY(trainer_open(&t, dev, base, blocks, o));
     t.base_name = base_name;
     if (o->checkpoints != NULL || o->resume != NULL)

@@ -43,6 +43,7 @@ void train_report_release(train_report *r)
     free(r->evals);
     free(r->base_losses);
     free(r->made_losses);
+    free(r->original_losses);
     json_decref(r->history);
     *r = (train_report){0};
 }

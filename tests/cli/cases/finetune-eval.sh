@@ -16,6 +16,7 @@ evaluated() { # steps with an evaluation
     echo
 }
 run --train_split 'train[:75%]' --eval_split 'train[75%:]' --eval_steps 4 -o a
+cp out.json a.json
 at rows
 at eval_rows
 evaluated
@@ -92,3 +93,27 @@ no --lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs '{"factor": 2}
 no --lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs '{"threshold_mode": 1}'
 no --save_steps 2.5
 no --label_smoothing_factor 1
+# what the base was made from, beside it: the same as where that is the base itself
+"$drupe" quantize -m m --algorithm rtn --precision int4 --group_size 16 --no_evaluate -o four \
+    >/dev/null 2>&1
+tuned() {
+    "$drupe" finetune -d json --data_files all.jsonl --text_field prompt --max_seq_len 32 \
+        --per_device_train_batch_size 2 --lora_r 4 --max_steps 2 --json "$@" 2>&1 >out.json
+}
+split="--train_split train[:75%] --eval_split train[75%:]"
+# shellcheck disable=SC2086
+tuned -m four $split --reference_model m -o g
+at original_perplexity >original
+cmp original - <<P && echo "as a base by itself"
+$("$json" get base_perplexity <a.json)
+P
+grep -o "the base's original" g/report.html
+# shellcheck disable=SC2086
+tuned -m m $split --method qlora -o h
+cmp original - <<P && echo "qlora's plain base, too"
+$(at original_perplexity)
+P
+# shellcheck disable=SC2086
+tuned -m four $split --reference_model nothing -o i
+tuned -m four --reference_model m -o i
+ls -d i 2>/dev/null

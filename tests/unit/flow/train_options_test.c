@@ -55,6 +55,7 @@ static line lines[] = {
     {NULL, "early_stopping_threshold",
      EVERY ", \"eval_steps\": 1, \"max_steps\": 6, \"early_stopping_patience\": 2",
      "\"early_stopping_threshold\": 99", false},
+    {NULL, "reference_model", NULL, NULL, false}, /* changes the report (finetune-eval) */
     {"LoRA", "torch_dtype", "", "\"torch_dtype\": \"int8\"", false},
     {NULL, "torch_dtype", NULL, NULL, false}, /* not all train by integers */
     {NULL, "init_lora_weights", "", "\"init_lora_weights\": \"pissa\"", false},
