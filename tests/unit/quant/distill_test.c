@@ -34,6 +34,7 @@ static void round_rtn(const char *dir, const hf_model *m)
     const quant_site site = {.dev = dev, .in = m, .out = w};
     CHECK_OK(quant_rtn(&site, &grid));
     CHECK_OK(hf_writer_finish(w));
+    hf_writer_close(w);
     nn_device_close(dev);
 }
 
@@ -63,7 +64,6 @@ static dr_status distill(quant_distill_report *r, const char *dir, const hf_mode
     const quant_site site = {.dev = dev, .in = packed, .out = w};
     DR_TRY(quant_distill(r, &site, m, &text, &o));
     DR_TRY(hf_writer_finish(w));
-    w = NULL;
 done:
     hf_writer_close(w);
     nn_device_close(dev);

@@ -129,6 +129,7 @@ static void test_dora_start(void)
     CHECK_OK(tiny_train(&r[1], "cpu", 2, 4, &o, "start-dora"));
     CHECK_NEAR(r[0].losses[0], r[1].losses[0], 1e-6);
     CHECK(r[1].trainable > r[0].trainable);
+    train_report_release(&r[1]);
     o.from_adapter = golden("rslora", "start");
     CHECK_STATUS(tiny_train(&r[1], "cpu", 2, 4, &o, "start-other"), DR_EUSAGE);
     CHECK_TRAIL("a LoRA adapter does not go on as DoRA");
