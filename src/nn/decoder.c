@@ -9,12 +9,6 @@
  * Integers (nn_decoder_integers) are a layer's block instead of its weights.
  *
  * Layers in memory of the device's own are decoder_there.c's.
- *
- * Integers (nn_decoder_integers) are a layer's block instead of its weights.
- *
- * In memory of the device's own (nn_decoder_open_there) a layer has two blocks: norms and
- * biases, and weights, in bf16 where that holds all that the file has (or all that the
- * device's products take).
  */
 #include <stdlib.h>
 #include <string.h>
