@@ -115,26 +115,13 @@ done:
     return st;
 }
 
-static dr_status open_reference(base_model *b, const pass_job *job)
-{
-    const pass_lora_config *c = job->config;
-    const char *path = NULL;
-    dr_status st = DR_OK;
-
-    if (c->reference_model == NULL)
-        return DR_OK;
-    DR_TRYF(hf_resolve(job->arena, &path, c->reference_model), "finding reference_model");
-    DR_TRYF(hf_model_open(&b->reference, path), "opening reference_model");
-done:
-    return st;
-}
-
 dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *in,
                         pass_adapter_kind kind)
 {
     const char *model_dir = dr_path_join(job->arena, job->out_dir, "model");
     const char *adapter_dir = dr_path_join(job->arena, job->out_dir, "adapter");
     const char *base = dr_path_join(job->arena, job->final_dir, "model");
+    const pass_lora_config *c = job->config;
     base_model b = {.how = ""};
     nn_device *dev = NULL;
     data_blocks blocks = {0}, eval = {0};
@@ -160,7 +147,8 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
 
     const train_blocks tb = blocks_of(&blocks), te = blocks_of(&eval);
     o.eval = eval.count > 0 ? &te : NULL;
-    DR_TRY(open_reference(&b, job));
+    if (c->reference_model != NULL)
+        DR_TRY(pass_open_reference(&b.reference, job->arena, c->reference_model));
     o.original = b.reference != NULL ? b.reference : o.base_grid != NULL ? b.m : b.plain;
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;

@@ -12,19 +12,4 @@ static const dr_param params[] = {
     DR_REFUSED("rotation", "rotating is a pass of its own: QuaRot", NULL),
 };
 
-extern const pass_def pass_gptq_model; /* PASS(gptq_model) */
-const pass_def pass_gptq_model = {
-    .name = "GptqModel",
-    .version = 1,
-    .summary = "GPTQ with the options of GPTQModel",
-    .takes = PASS_MODEL_HF,
-    .gives = PASS_MODEL_HF,
-    .needs_data = true,
-    .config_size = sizeof(pass_plain_gptq),
-    .params = params,
-    .params_count = DR_COUNT(params),
-    .validate = pass_plain_gptq_validate,
-    .estimate = pass_quantize_estimate,
-    .run = pass_quantize,
-    .quant_plan = pass_plain_gptq_plan,
-};
+PASS_PLAIN_GPTQ(gptq_model, "GptqModel", "GPTQ with the options of GPTQModel");

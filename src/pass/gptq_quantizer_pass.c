@@ -11,19 +11,4 @@ static const dr_param params[] = {
     DR_REFUSED("inside_layer_modules", "families are known", NULL),
 };
 
-extern const pass_def pass_gptq_quantizer; /* PASS(gptq_quantizer) */
-const pass_def pass_gptq_quantizer = {
-    .name = "GptqQuantizer",
-    .version = 1,
-    .summary = "GPTQ with the options of AutoGPTQ",
-    .takes = PASS_MODEL_HF,
-    .gives = PASS_MODEL_HF,
-    .needs_data = true,
-    .config_size = sizeof(pass_plain_gptq),
-    .params = params,
-    .params_count = DR_COUNT(params),
-    .validate = pass_plain_gptq_validate,
-    .estimate = pass_quantize_estimate,
-    .run = pass_quantize,
-    .quant_plan = pass_plain_gptq_plan,
-};
+PASS_PLAIN_GPTQ(gptq_quantizer, "GptqQuantizer", "GPTQ with the options of AutoGPTQ");

@@ -36,4 +36,23 @@ DR_MUST_USE dr_status pass_plain_gptq_validate(const void *config,
                                                const unsigned char *given);
 pass_quant_plan pass_plain_gptq_plan(const void *config);
 
+/* The rest of such a pass's file. */
+#define PASS_PLAIN_GPTQ(symbol, title, says)                                               \
+    extern const pass_def pass_##symbol; /* PASS(symbol) in pass/passes.def */             \
+    const pass_def pass_##symbol = {                                                       \
+        .name = title,                                                                     \
+        .version = 1,                                                                      \
+        .summary = says,                                                                   \
+        .takes = PASS_MODEL_HF,                                                            \
+        .gives = PASS_MODEL_HF,                                                            \
+        .needs_data = true,                                                                \
+        .config_size = sizeof(pass_plain_gptq),                                            \
+        .params = params,                                                                  \
+        .params_count = DR_COUNT(params),                                                  \
+        .validate = pass_plain_gptq_validate,                                              \
+        .estimate = pass_quantize_estimate,                                                \
+        .run = pass_quantize,                                                              \
+        .quant_plan = pass_plain_gptq_plan,                                                \
+    }
+
 #endif

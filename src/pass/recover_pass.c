@@ -57,15 +57,13 @@ static void work_release(work *w)
 static dr_status open_models(work *w, const pass_job *job, const pass_model *in)
 {
     const recover *c = job->config;
-    const char *path = NULL;
     dr_status st = DR_OK;
 
     if (in->adapter_count > 0)
         DR_FAIL(DR_EUSAGE, "%s has an adapter; recover makes one for a base alone",
                 in->name);
     DR_TRYF(hf_model_open(&w->m, in->path), "opening the quantized model");
-    DR_TRYF(hf_resolve(job->arena, &path, c->reference_model), "finding reference_model");
-    DR_TRYF(hf_model_open(&w->original, path), "opening reference_model");
+    DR_TRY(pass_open_reference(&w->original, job->arena, c->reference_model));
 done:
     return st;
 }

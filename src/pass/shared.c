@@ -35,6 +35,17 @@ double pass_seconds(const pass_job *job, double flops)
     return flops / (thread_rate * threads);
 }
 
+dr_status pass_open_reference(hf_model **out, dr_arena *a, const char *name)
+{
+    const char *path = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRYF(hf_resolve(a, &path, name), "finding reference_model");
+    DR_TRYF(hf_model_open(out, path), "opening reference_model");
+done:
+    return st;
+}
+
 dr_status pass_open_device(nn_device **dev, pass_device *where)
 {
     dr_status st = DR_OK;

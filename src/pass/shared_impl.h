@@ -21,6 +21,8 @@ uint64_t pass_embed_elements(const hf_config *c);
  * off either way, which is enough to tell minutes from hours. */
 double pass_seconds(const pass_job *job, double flops);
 
+/* The model that reference_model names: folder, GGUF file or hub id. */
+DR_MUST_USE dr_status pass_open_reference(hf_model **out, dr_arena *a, const char *name);
 /* *dev: the run's, borrowed.  Errors of nn_device_open. */
 DR_MUST_USE dr_status pass_open_device(nn_device **dev, pass_device *where);
 
