@@ -2,7 +2,6 @@
  * original.c - what the model that a base was made from loses on the text that a training
  * evaluates: beside it stands what rounding cost and what the adapter wins back.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "core/mem.h"
@@ -13,16 +12,14 @@ static dr_status judge(double *loss, nn_decoder *d, float *x, int32_t *targets,
                        const train_blocks *b, size_t block)
 {
     const uint32_t *starts = b->starts != NULL ? b->starts + block * b->seq_len : NULL;
-    size_t n = b->lengths[block], counted = 0;
+    size_t n = b->lengths[block], labels = 0;
     double sum = 0;
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
-    train_targets(targets, b, block);
     nn_decoder_documents(d, starts, train_longest(starts, n));
     DR_TRY(nn_decoder_hidden(d, x, b->ids + block * b->seq_len, 1, n));
-    DR_TRY(nn_head_loss(d, x, targets, n, &sum, &counted, NULL, 0, 0));
-    *loss = counted > 0 ? sum / (double)counted : (double)NAN;
+    DR_TRY(train_block_loss(loss, &sum, &labels, d, x, targets, b, block));
 done:
     return st;
 }

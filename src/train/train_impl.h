@@ -214,6 +214,11 @@ DR_MUST_USE dr_status train_forward(trainer *t, const train_blocks *b, const siz
                                     size_t count, bool adapter);
 /* Labels of block i. */
 void train_targets(int32_t *targets, const train_blocks *b, size_t i);
+/* Adds block i's losses and labels for its hidden states x; *mean of these, NaN: it has no
+ * label.  targets: room for its labels. */
+DR_MUST_USE dr_status train_block_loss(double *mean, double *sum, size_t *labels,
+                                       nn_decoder *d, const float *x, int32_t *targets,
+                                       const train_blocks *b, size_t i);
 
 /* ---- what is done beside the steps (train_watch.c) ---- */
 

@@ -77,6 +77,23 @@ static void set_dropout(trainer *t, float p)
         }
 }
 
+dr_status train_block_loss(double *mean, double *sum, size_t *labels, nn_decoder *d,
+                           const float *x, int32_t *targets, const train_blocks *b,
+                           size_t i)
+{
+    size_t own = 0;
+    double loss = 0;
+    dr_status st = DR_OK;
+
+    train_targets(targets, b, i);
+    DR_TRY(nn_head_loss(d, x, targets, b->lengths[i], &loss, &own, NULL, 0, 0));
+    *mean = own > 0 ? loss / (double)own : (double)NAN;
+    *sum += loss;
+    *labels += own;
+done:
+    return st;
+}
+
 /* Means of the blocks (NaN: no target) and over all targets. */
 static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter)
 {
@@ -88,16 +105,9 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
     set_dropout(t, 0);
     t->eval_seconds = dr_now_s();
     for (size_t i = 0; i < b->count; i++) {
-        size_t counted = 0;
-        double sum = 0;
         DR_TRY(dr_cancelled_check());
-        train_targets(t->targets, b, i);
         DR_TRY(train_forward(t, b, &i, 1, adapter));
-        DR_TRY(nn_head_loss(t->dec, t->x, t->targets, b->lengths[i], &sum, &counted, NULL,
-                            0, 0));
-        blocks[i] = counted > 0 ? sum / (double)counted : (double)NAN;
-        total += sum;
-        all += counted;
+        DR_TRY(train_block_loss(&blocks[i], &total, &all, t->dec, t->x, t->targets, b, i));
     }
     if (all == 0)
         DR_FAIL(DR_EFORMAT, "no token of the evaluation data has a label");
