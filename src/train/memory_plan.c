@@ -39,6 +39,20 @@ static size_t layer_bytes(const hf_config *c, size_t seq)
     return (hf_layer_weights(c) + seq * wide) * sizeof(float);
 }
 
+/* What integers take whatever there is: the head both ways, its floats as they are turned,
+ * and room to turn the widest slot of a layer. */
+static size_t integer_bytes(const hf_config *c)
+{
+    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, widest = 0;
+
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t count = hf_slot_out(c, s) * hf_slot_in(c, s);
+        widest = count > widest ? count : widest;
+    }
+    return nn_i8_packed_bytes(v, d) + nn_i8_packed_bytes(d, v) +
+           (2 * v * d + widest) * sizeof(float);
+}
+
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
                        size_t seq, size_t budget, bool best, bool integers)
 {
@@ -48,7 +62,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
 
     p->least = (best ? 20 : 16) * s->count + (s->start != NULL ? 4 * s->count : 0) +
                layer_bytes(c, seq) + one + train_delta_floats(s, c) * sizeof(float) +
-               (layers + 2) * row + head + OTHER_BYTES;
+               (layers + 2) * row + head + OTHER_BYTES + (integers ? integer_bytes(c) : 0);
     size_t left = budget > p->least ? budget - p->least : 0;
     p->kept = left / one < layers ? left / one : layers;
     left -= p->kept * one;
@@ -56,12 +70,7 @@ void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s
     p->group = 1;
     p->bytes = p->least + p->kept * one;
     size_t outer = (size_t)c->vocab * (size_t)c->hidden * sizeof(float);
-    size_t all = layers * layer_bytes(c, 0) + outer;
-    if (integers) {
-        outer = nn_i8_packed_bytes((size_t)c->vocab, (size_t)c->hidden) +
-                nn_i8_packed_bytes((size_t)c->hidden, (size_t)c->vocab);
-        all = layers * nn_layer_packed_bytes(c) + outer;
-    }
+    size_t all = layers * (integers ? nn_layer_packed_bytes(c) : layer_bytes(c, 0)) + outer;
     p->bytes += all <= left ? all : outer <= left ? outer : 0;
 }
 

@@ -56,6 +56,24 @@ static void test_plan(void)
     CHECK_EQ_INT(plan(0, true).least, least.least + 4 * state.count);
 }
 
+/* Integers: the head in codes of a byte both ways, beside it two times in floats, and the
+ * widest of a layer's weights; what stays is less than with floats. */
+static void test_integers(void)
+{
+    const hf_config *c = hf_model_config(model);
+    const size_t head = (size_t)c->vocab * (size_t)c->hidden, room = (size_t)1 << 30;
+    const size_t gate_up = 2 * (size_t)c->intermediate * (size_t)c->hidden;
+    train_memory p = {0}, all = {0};
+
+    train_memory_plan(&p, c, &state, TINY_T, 0, false, true);
+    const size_t more = p.least - plan(0, false).least;
+    CHECK(more >= 2 * head + (2 * head + gate_up) * sizeof(float));
+    CHECK(more <= 16 * head + (2 * head + gate_up) * sizeof(float)); /* columns padded */
+    train_memory_plan(&all, c, &state, TINY_T, room, false, true);
+    CHECK_EQ_INT(all.kept, LAYERS);
+    CHECK(all.bytes > p.least);
+}
+
 static void test_same(void)
 {
     const size_t least = plan(0, false).least;
@@ -132,6 +150,7 @@ int main(void)
     CHECK_EQ_INT(hf_model_config(model)->layers, LAYERS);
     one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_kept);
     test_plan();
+    test_integers();
     test_same();
     test_too_little();
     test_there();
