@@ -113,7 +113,9 @@ DR_MUST_USE dr_status dr_params_parse_argv(const dr_param *params, size_t n, voi
                                            int argc, char *const *argv,
                                            unsigned char *given, dr_arena *a);
 
-/* The members of the object, by type; `where` (a file, a pass) starts every message. */
+/* The members of the object, by type; `where` (a file, a pass) starts every message.  null
+ * is a string's "none", but for one that is required; given NULL takes it there, too: what
+ * dr_params_json wrote of defaults. */
 DR_MUST_USE dr_status dr_params_from_json(const dr_param *params, size_t n, void *cfg,
                                           const json_t *object, const char *where,
                                           unsigned char *given, dr_arena *a);

@@ -192,7 +192,8 @@ dr_status dr_params_from_json(const dr_param *params, size_t n, void *cfg,
         free(label);
         label = dr_asprintf("%s: %s", where, row->name);
         DR_TRY(dr_param_set_json(row, cfg, value, label, a));
-        seen[row - params] = !json_is_null(value) || row->type == DR_PARAM_STR;
+        bool none = row->type != DR_PARAM_STR || (row->required && given != NULL);
+        seen[row - params] = !json_is_null(value) || !none;
     }
     copy_given(given, seen, n);
     free(label);

@@ -31,8 +31,6 @@ static dr_status validate(const void *config, const unsigned char *given)
     const char *key;
     dr_status st = DR_OK;
 
-    if (given != NULL && c->graph_name == NULL)
-        DR_FAIL(DR_EUSAGE, "graph_name is needed");
     DR_TRY(pass_external_validate(config, given));
     if (c->custom_metadata == NULL)
         goto done;

@@ -18,7 +18,7 @@ static dr_status validate(const void *config, const unsigned char *given)
 {
     const nhwc *c = config;
 
-    if (given != NULL && (c->input_names == NULL || *c->input_names == '\0'))
+    if (given != NULL && *c->input_names == '\0')
         return dr_fail(DR_EUSAGE, "input_names is needed");
     return pass_external_validate(config, given);
 }

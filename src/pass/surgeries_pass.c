@@ -44,8 +44,6 @@ static dr_status validate(const void *config, const unsigned char *given)
     const surgeries *c = config;
     dr_status st = DR_OK;
 
-    if (given != NULL && c->surgeries == NULL)
-        DR_FAIL(DR_EUSAGE, "surgeries is needed");
     DR_TRY(pass_external_validate(config, given));
     if (c->surgeries != NULL)
         DR_TRY(each(NULL, c->surgeries));

@@ -231,6 +231,8 @@ static void test_wrong_json(void)
                  "w.json: use_gpu_split is not supported yet: drupe runs on one device",
                  "the nearest is precision");
     refuses_json("{}", "w.json: model_name_or_path is required", "");
+    refuses_json("{\"model_name_or_path\": null}", "w.json: model_name_or_path is required",
+                 "");
     refuses_json("[]", "w.json: expected an object of parameters, found an array", "");
 }
 
