@@ -121,15 +121,13 @@ static dr_status add_inputs(onnx_edit *e, const onnx_edit *other)
 
 static void add_descriptions(onnx_edit *e, const onnx_edit *other)
 {
-    Onnx__GraphProto *g = e->graph;
 
     for (size_t i = 0; i < other->graph->n_output; i++)
         onnx_edit_add_output(e, other->graph->output[i]);
     for (size_t i = 0; i < other->graph->n_value_info; i++) {
         if (onnx_edit_info(e, other->graph->value_info[i]->name) != NULL)
             continue;
-        g->value_info = onnx_edit_room(&e->arena, g->value_info, g->n_value_info);
-        g->value_info[g->n_value_info++] = other->graph->value_info[i];
+        onnx_edit_add_info(e, other->graph->value_info[i]);
     }
 }
 
@@ -152,7 +150,6 @@ done:
 
 static dr_status add_weights(onnx_edit *e, onnx_edit *other)
 {
-    Onnx__GraphProto *g = e->graph;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < other->file_count; i++)
@@ -164,8 +161,7 @@ static dr_status add_weights(onnx_edit *e, onnx_edit *other)
             DR_TRY(same_weights(e, own, other, t));
             continue;
         }
-        g->initializer = onnx_edit_room(&e->arena, g->initializer, g->n_initializer);
-        g->initializer[g->n_initializer++] = t;
+        onnx_edit_take_init(e, t);
     }
 done:
     return st;
@@ -227,8 +223,7 @@ static void drop_read(onnx_edit *const *parts, size_t count)
             g->output[kept++] = g->output[i];
             continue;
         }
-        g->value_info = onnx_edit_room(&e->arena, g->value_info, g->n_value_info);
-        g->value_info[g->n_value_info++] = g->output[i];
+        onnx_edit_add_info(e, g->output[i]);
     }
     g->n_output = kept;
 }

@@ -143,13 +143,19 @@ static void copy_model(onnx_edit *e)
 
 /* ---- external files ---- */
 
-static const char *entry(const Onnx__TensorProto *t, const char *key)
+const char *onnx_edit_entry(struct Onnx__StringStringEntryProto *const *list, size_t n,
+                            const char *key)
 {
-    for (size_t i = 0; i < t->n_external_data; i++) {
-        if (strcmp(onnx_text(t->external_data[i]->key), key) == 0)
-            return onnx_text(t->external_data[i]->value);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(onnx_text(list[i]->key), key) == 0)
+            return onnx_text(list[i]->value);
     }
     return NULL;
+}
+
+static const char *entry(const Onnx__TensorProto *t, const char *key)
+{
+    return onnx_edit_entry(t->external_data, t->n_external_data, key);
 }
 
 bool onnx_edit_external(const Onnx__TensorProto *t)
@@ -485,8 +491,7 @@ void onnx_edit_add_optional(onnx_edit *e, const char *name, int32_t type,
     }
     g->input = onnx_edit_room(a, g->input, g->n_input);
     g->input[g->n_input++] = v;
-    g->initializer = onnx_edit_room(a, g->initializer, g->n_initializer);
-    g->initializer[g->n_initializer++] = t;
+    onnx_edit_take_init(e, t);
 }
 
 /* ---- what nothing reads ---- */

@@ -20,6 +20,7 @@
 struct Onnx__AttributeProto; /* onnx.pb-c.h */
 struct Onnx__GraphProto;
 struct Onnx__NodeProto;
+struct Onnx__StringStringEntryProto;
 struct Onnx__TypeProto__Tensor;
 struct Onnx__ValueInfoProto;
 
@@ -157,6 +158,12 @@ struct Onnx__TypeProto__Tensor *onnx_tensor_of(const struct Onnx__ValueInfoProto
 struct Onnx__ValueInfoProto *onnx_edit_value(dr_arena *a, char *name, int32_t type,
                                              size_t rank);
 void onnx_edit_add_output(onnx_edit *e, struct Onnx__ValueInfoProto *v);
+void onnx_edit_add_info(onnx_edit *e, struct Onnx__ValueInfoProto *v);
+/* t as it is, the arena's. */
+void onnx_edit_take_init(onnx_edit *e, struct Onnx__TensorProto *t);
+/* What stands under the key; NULL: nothing. */
+const char *onnx_edit_entry(struct Onnx__StringStringEntryProto *const *list, size_t n,
+                            const char *key);
 /* The description of a value that the graph has (input, output or between); NULL: none. */
 struct Onnx__ValueInfoProto *onnx_edit_info(const onnx_edit *e, const char *name);
 void onnx_edit_drop_info(onnx_edit *e, const char *name);

@@ -225,13 +225,11 @@ dr_status onnx_edit_add_init(onnx_edit *e, const char *name, int32_t type,
                              const int64_t *dims, size_t rank, const void *values,
                              size_t bytes)
 {
-    Onnx__GraphProto *g = e->graph;
     Onnx__TensorProto *t = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(onnx_edit_tensor(e, &t, name, type, dims, rank, values, bytes));
-    g->initializer = onnx_edit_room(&e->arena, g->initializer, g->n_initializer);
-    g->initializer[g->n_initializer++] = t;
+    onnx_edit_take_init(e, t);
 done:
     return st;
 }
@@ -315,6 +313,22 @@ void onnx_edit_add_output(onnx_edit *e, Onnx__ValueInfoProto *v)
 
     g->output = onnx_edit_room(&e->arena, g->output, g->n_output);
     g->output[g->n_output++] = v;
+}
+
+void onnx_edit_add_info(onnx_edit *e, Onnx__ValueInfoProto *v)
+{
+    Onnx__GraphProto *g = e->graph;
+
+    g->value_info = onnx_edit_room(&e->arena, g->value_info, g->n_value_info);
+    g->value_info[g->n_value_info++] = v;
+}
+
+void onnx_edit_take_init(onnx_edit *e, Onnx__TensorProto *t)
+{
+    Onnx__GraphProto *g = e->graph;
+
+    g->initializer = onnx_edit_room(&e->arena, g->initializer, g->n_initializer);
+    g->initializer[g->n_initializer++] = t;
 }
 
 Onnx__NodeProto *onnx_edit_called(const onnx_edit *e, const char *name)

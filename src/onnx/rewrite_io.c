@@ -240,15 +240,23 @@ done:
 
 /* ---- what is said of the model ---- */
 
-void onnx_set_metadata(onnx_edit *e, const char *key, const char *value)
+static Onnx__StringStringEntryProto *new_entry(dr_arena *a, const char *key,
+                                               const char *value)
 {
     static const Onnx__StringStringEntryProto init = ONNX__STRING_STRING_ENTRY_PROTO__INIT;
-    Onnx__ModelProto *m = e->model;
-    Onnx__StringStringEntryProto *p = dr_arena_alloc(&e->arena, 1, sizeof(*p));
+    Onnx__StringStringEntryProto *p = dr_arena_alloc(a, 1, sizeof(*p));
 
     *p = init;
-    p->key = dr_arena_strdup(&e->arena, key);
-    p->value = dr_arena_strdup(&e->arena, value);
+    p->key = dr_arena_strdup(a, key);
+    p->value = dr_arena_strdup(a, value);
+    return p;
+}
+
+void onnx_set_metadata(onnx_edit *e, const char *key, const char *value)
+{
+    Onnx__ModelProto *m = e->model;
+    Onnx__StringStringEntryProto *p = new_entry(&e->arena, key, value);
+
     e->changes++;
     m->metadata_props = onnx_edit_list(&e->arena, m->metadata_props, m->n_metadata_props);
     for (size_t i = 0; i < m->n_metadata_props; i++) {
@@ -262,26 +270,12 @@ void onnx_set_metadata(onnx_edit *e, const char *key, const char *value)
 
 const char *onnx_metadata(const onnx_edit *e, const char *key)
 {
-    const Onnx__ModelProto *m = e->model;
-
-    for (size_t i = 0; i < m->n_metadata_props; i++)
-        if (strcmp(onnx_text(m->metadata_props[i]->key), key) == 0)
-            return onnx_text(m->metadata_props[i]->value);
-    return NULL;
-}
-
-static const char *entry_of(const Onnx__NodeProto *n, const char *key)
-{
-    for (size_t i = 0; i < n->n_metadata_props; i++)
-        if (strcmp(onnx_text(n->metadata_props[i]->key), key) == 0)
-            return onnx_text(n->metadata_props[i]->value);
-    return NULL;
+    return onnx_edit_entry(e->model->metadata_props, e->model->n_metadata_props, key);
 }
 
 static void annotate(onnx_edit *e, const Onnx__GraphProto *g, const char *part,
                      const char *key, const char *value)
 {
-    static const Onnx__StringStringEntryProto init = ONNX__STRING_STRING_ENTRY_PROTO__INIT;
     dr_arena *a = &e->arena;
 
     for (size_t i = 0; i < g->n_node; i++) {
@@ -292,14 +286,11 @@ static void annotate(onnx_edit *e, const Onnx__GraphProto *g, const char *part,
             for (size_t j = 0; j < n->attribute[k]->n_graphs; j++)
                 annotate(e, n->attribute[k]->graphs[j], part, key, value);
         }
-        if (strstr(onnx_text(n->name), part) == NULL || entry_of(n, key) != NULL)
+        if (strstr(onnx_text(n->name), part) == NULL ||
+            onnx_edit_entry(n->metadata_props, n->n_metadata_props, key) != NULL)
             continue;
-        Onnx__StringStringEntryProto *p = dr_arena_alloc(a, 1, sizeof(*p));
-        *p = init;
-        p->key = dr_arena_strdup(a, key);
-        p->value = dr_arena_strdup(a, value);
         n->metadata_props = onnx_edit_list(a, n->metadata_props, n->n_metadata_props);
-        n->metadata_props[n->n_metadata_props++] = p;
+        n->metadata_props[n->n_metadata_props++] = new_entry(a, key, value);
         e->changes++;
     }
 }
@@ -313,7 +304,7 @@ const char *onnx_annotation(const onnx_edit *e, const char *node, const char *ke
 {
     const Onnx__NodeProto *n = onnx_edit_called(e, node);
 
-    return n != NULL ? entry_of(n, key) : NULL;
+    return n != NULL ? onnx_edit_entry(n->metadata_props, n->n_metadata_props, key) : NULL;
 }
 
 void onnx_set_graph_name(onnx_edit *e, const char *name)

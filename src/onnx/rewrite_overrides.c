@@ -84,13 +84,11 @@ static void look_at(overrides *o, Onnx__NodeProto *n)
 /* Its nodes read a copy; the copy's name. */
 static const char *split(onnx_edit *e, const wanted *w)
 {
-    Onnx__GraphProto *g = e->graph;
     Onnx__TensorProto *copy = dr_arena_alloc(&e->arena, 1, sizeof(*copy));
 
     *copy = *w->init;
     copy->name = onnx_edit_unused(e, "%s_MixedPrecision_copy", w->init->name);
-    g->initializer = onnx_edit_room(&e->arena, g->initializer, g->n_initializer);
-    g->initializer[g->n_initializer++] = copy;
+    onnx_edit_take_init(e, copy);
     for (size_t i = 0; i < w->count; i++)
         for (size_t k = 0; k < w->nodes[i]->n_input; k++)
             if (strcmp(onnx_text(w->nodes[i]->input[k]), w->init->name) == 0) {

@@ -253,7 +253,6 @@ static Onnx__ValueInfoProto *described_value(onnx_edit *e, const onnx_types *typ
 
 static dr_status describe(onnx_edit *e, const onnx_described *more, size_t count)
 {
-    Onnx__GraphProto *g = e->graph;
     onnx_types types;
     dr_status st = DR_OK;
 
@@ -263,8 +262,7 @@ static dr_status describe(onnx_edit *e, const onnx_described *more, size_t count
         if (v == NULL || is_described(e, more[i].name))
             continue;
         onnx_edit_drop_info(e, more[i].name);
-        g->value_info = onnx_edit_room(&e->arena, g->value_info, g->n_value_info);
-        g->value_info[g->n_value_info++] = v;
+        onnx_edit_add_info(e, v);
     }
 done:
     return st;
