@@ -9,8 +9,8 @@
 
 #define PASS_ANNOTATIONS "layer_annotations" /* the member of model_attributes */
 
-/* Into graph, which is dir/model.onnx; where the attributes (or NULL) have some. */
-DR_MUST_USE dr_status pass_annotate(const char *dir, const char *graph,
+/* Into dir/model.onnx, where the attributes (or NULL) have some. */
+DR_MUST_USE dr_status pass_annotate(const pass_job *job, const char *dir,
                                     const char *attributes);
 
 #endif

@@ -3,6 +3,7 @@
  */
 #include "pass/attributes_impl.h"
 #include "pass/int8_impl.h"
+#include "pass/parts_impl.h"
 
 #include <string.h>
 
@@ -95,8 +96,7 @@ done:
 static dr_status measure(const pass_job *job, onnx_seen **seen, const char *const *names,
                          size_t count, const char *graph, const data_blocks *blocks)
 {
-    const char *from = dr_path_dir(job->arena, graph);
-    const char *dir = dr_path_join(job->arena, job->out_dir, "calibration"), *file;
+    const char *dir = dr_path_join(job->arena, job->out_dir, "calibration");
     ort_text *texts = dr_arena_alloc(job->arena, blocks->count + 1, sizeof(*texts));
     float *least = dr_arena_alloc(job->arena, count, sizeof(*least));
     float *largest = dr_arena_alloc(job->arena, count, sizeof(*largest));
@@ -107,9 +107,7 @@ static dr_status measure(const pass_job *job, onnx_seen **seen, const char *cons
     DR_TRY(onnx_rewrite_open(&e, graph, dir));
     DR_TRY(onnx_add_ranges(e, names, count));
     DR_TRY(onnx_rewrite_save(e));
-    for (size_t i = 0; (file = onnx_rewrite_file(e, i)) != NULL; i++)
-        DR_TRY(dr_place_file(dr_path_join(job->arena, dir, file),
-                             dr_path_join(job->arena, from, file), NULL));
+    DR_TRY(pass_link_external(job, dir, graph, e));
     for (size_t i = 0; i < blocks->count; i++)
         texts[i] = (ort_text){blocks->ids + i * blocks->seq_len, blocks->seq_len, 0};
     DR_TRYF(ort_text_ranges(least, largest, names, count,

@@ -82,7 +82,7 @@ done:
     return st;
 }
 
-dr_status pass_annotate(const char *dir, const char *graph, const char *attributes)
+dr_status pass_annotate(const pass_job *job, const char *dir, const char *attributes)
 {
     json_t *j = NULL, *list, *word;
     onnx_edit *e = NULL;
@@ -93,7 +93,7 @@ dr_status pass_annotate(const char *dir, const char *graph, const char *attribut
     DR_TRY(pass_read_attribute(&j, attributes, PASS_ANNOTATIONS));
     if (j == NULL)
         goto done;
-    DR_TRY(onnx_rewrite_open(&e, graph, dir));
+    DR_TRY(onnx_rewrite_open(&e, dr_path_join(job->arena, dir, "model.onnx"), dir));
     json_object_foreach(j, key, list)
     {
         json_array_foreach(list, i, word)

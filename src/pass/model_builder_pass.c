@@ -128,8 +128,7 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
         DR_TRY(hf_adapter_factors(&adapters[i], m, pool));
     DR_TRY(dr_make_dirs(dir));
     DR_TRYF(onnx_build(&report, dir, m, pool, &o), "writing ONNX");
-    DR_TRYF(pass_annotate(dir, dr_path_join(job->arena, dir, "model.onnx"), in->attributes),
-            "annotating nodes");
+    DR_TRYF(pass_annotate(job, dir, in->attributes), "annotating nodes");
     DR_TRY(tell(job, &report, &o));
     bool whole = !o.exclude_embeds && !o.exclude_lm_head; /* GenAI runs it alone */
     if (job->check && o.provider != ONNX_CPU)

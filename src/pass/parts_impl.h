@@ -9,7 +9,11 @@
 /* External files of what was saved, from beside the graph that was opened. */
 DR_MUST_USE dr_status pass_place_external(const pass_job *job, const char *dir,
                                           const char *graph, const onnx_edit *e);
-/* The graphs (the list ends with NULL) loaded and run in the runtime, in order. */
+/* The same for a graph that the runtime alone reads, and that goes again: by hard links. */
+DR_MUST_USE dr_status pass_link_external(const pass_job *job, const char *dir,
+                                         const char *graph, const onnx_edit *e);
+/* The graphs (the list ends with NULL) loaded and run in the runtime, in order; parts NULL:
+ * what GenAI runs, else model.onnx. */
 DR_MUST_USE dr_status pass_check_parts(const pass_job *job, const char *dir,
                                        const char *const *parts);
 

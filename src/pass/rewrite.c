@@ -98,8 +98,7 @@ done:
     return st;
 }
 
-/* parts end with NULL; NULL: what GenAI runs, else model.onnx. */
-static dr_status check(const pass_job *job, const char *dir, const char *const *parts)
+dr_status pass_check_parts(const pass_job *job, const char *dir, const char *const *parts)
 {
     const bool genai = dr_is_file(dr_path_join(job->arena, dir, "genai_config.json"));
     const ort_check_request request = {
@@ -115,53 +114,45 @@ done:
     return st;
 }
 
-dr_status pass_check_parts(const pass_job *job, const char *dir, const char *const *parts)
-{
-    return check(job, dir, parts);
-}
-
 const char *pass_graph_path(const pass_job *job, const pass_model *in)
 {
     return dr_path_join(job->arena, in->path, in->file != NULL ? in->file : "model.onnx");
 }
 
-/* Names of the external files that what was saved needs; ends with NULL. */
-static const char *const *files_of(const onnx_edit *e, dr_arena *a)
-{
-    const char **files = NULL;
-    size_t count = 0;
-
-    while (onnx_rewrite_file(e, count) != NULL)
-        count++;
-    files = dr_arena_alloc(a, count + 1, sizeof(*files));
-    for (size_t i = 0; i < count; i++)
-        files[i] = dr_arena_strdup(a, onnx_rewrite_file(e, i));
-    return files;
-}
-
 dr_status pass_place_external(const pass_job *job, const char *dir, const char *graph,
                               const onnx_edit *e)
 {
-    const char *from = dr_path_dir(job->arena, graph);
+    const char *from = dr_path_dir(job->arena, graph), *file;
     dr_status st = DR_OK;
 
-    for (const char *const *f = files_of(e, job->arena); *f != NULL; f++)
-        DR_TRYF(place(job, dir, from, *f), "placing external weights");
+    for (size_t i = 0; (file = onnx_rewrite_file(e, i)) != NULL; i++)
+        DR_TRYF(place(job, dir, from, file), "placing external weights");
 done:
     return st;
 }
 
-/* What was done in graphs before, and in this one. */
-static void count(const pass_job *job, const char *key, size_t n)
+dr_status pass_link_external(const pass_job *job, const char *dir, const char *graph,
+                             const onnx_edit *e)
 {
-    json_int_t before = json_integer_value(json_object_get(job->report, key));
+    const char *from = dr_path_dir(job->arena, graph), *file;
+    dr_status st = DR_OK;
 
-    json_object_set_new(job->report, key, json_integer(before + (json_int_t)n));
+    for (size_t i = 0; (file = onnx_rewrite_file(e, i)) != NULL; i++)
+        DR_TRY(dr_place_file(dr_path_join(job->arena, dir, file),
+                             dr_path_join(job->arena, from, file), NULL));
+done:
+    return st;
 }
 
+/* Of all graphs of a model. */
+typedef struct {
+    size_t changes, nodes;
+} totals;
+
 /* One graph, written as dir/NAME; graph: where it lies with its weights. */
-static dr_status rewrite_graph(const pass_job *job, const char *dir, const pass_model *in,
-                               const char *graph, const char *name, pass_rewrite_fn change)
+static dr_status rewrite_graph(totals *t, const pass_job *job, const char *dir,
+                               const pass_model *in, const char *graph, const char *name,
+                               pass_rewrite_fn change)
 {
     onnx_edit *e = NULL;
     size_t before = 0;
@@ -173,8 +164,8 @@ static dr_status rewrite_graph(const pass_job *job, const char *dir, const pass_
     DR_TRY(change(e, job, in));
     DR_TRY(onnx_rewrite_save(e));
     DR_TRY(pass_place_external(job, dir, graph, e));
-    count(job, "changes", onnx_rewrite_changes(e));
-    count(job, "nodes", onnx_rewrite_nodes(e));
+    t->changes += onnx_rewrite_changes(e);
+    t->nodes += onnx_rewrite_nodes(e);
     DR_TRY(dr_buf_addf(job->text, "%-14s %zu changes, %zu nodes (before: %zu)\n",
                        in->file != NULL && in->parts != NULL ? in->file : "graph",
                        onnx_rewrite_changes(e), onnx_rewrite_nodes(e), before));
@@ -184,8 +175,9 @@ done:
 }
 
 /* The same on what the runtime makes of it at that level; -1: as it is. */
-static dr_status rewrite_one(const pass_job *job, const char *dir, const pass_model *in,
-                             const char *name, int level, pass_rewrite_fn change)
+static dr_status rewrite_one(totals *t, const pass_job *job, const char *dir,
+                             const pass_model *in, const char *name, int level,
+                             pass_rewrite_fn change)
 {
     const char *graph = pass_graph_path(job, in);
     const char *tmp = dr_path_join(job->arena, job->out_dir, "optimized");
@@ -193,10 +185,10 @@ static dr_status rewrite_one(const pass_job *job, const char *dir, const pass_mo
     dr_status st = DR_OK;
 
     if (level < 0)
-        return rewrite_graph(job, dir, in, graph, name, change);
+        return rewrite_graph(t, job, dir, in, graph, name, change);
     DR_TRY(dr_make_dirs(tmp));
     DR_TRYF(ort_optimize(made, graph, level), "the runtime's optimizations");
-    DR_TRY(rewrite_graph(job, dir, in, made, name, change));
+    DR_TRY(rewrite_graph(t, job, dir, in, made, name, change));
     DR_TRY(dr_remove_tree(tmp));
 done:
     return st;
@@ -209,19 +201,20 @@ dr_status pass_optimized(const pass_job *job, pass_model *out, const pass_model 
     const bool parts = in->kind == PASS_MODEL_PARTS;
     const char *const *names = parts ? in->parts : whole;
     const char *dir = dr_path_join(job->arena, job->out_dir, "model");
+    totals t = {0};
     dr_status st = DR_OK;
 
-    json_object_del(job->report, "changes"); /* an earlier pass's */
-    json_object_del(job->report, "nodes");
     DR_TRY(dr_make_dirs(dir));
     for (size_t i = 0; names[i] != NULL; i++) {
         pass_model one = *in;
         if (parts)
             one.file = names[i];
-        DR_TRYF(rewrite_one(job, dir, &one, names[i], level, change), "%s", names[i]);
+        DR_TRYF(rewrite_one(&t, job, dir, &one, names[i], level, change), "%s", names[i]);
     }
+    json_object_set_new(job->report, "changes", json_integer((json_int_t)t.changes));
+    json_object_set_new(job->report, "nodes", json_integer((json_int_t)t.nodes));
     DR_TRY(pass_place_files(job, dir, in->path, NULL));
-    DR_TRY(check(job, dir, parts ? names : NULL));
+    DR_TRY(pass_check_parts(job, dir, parts ? names : NULL));
     *out =
         (pass_model){.kind = in->kind, .path = dir, .parts = in->parts, .name = in->name};
 done:

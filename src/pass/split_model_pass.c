@@ -90,7 +90,7 @@ static dr_status expose(const pass_job *job, const char *dir, const char *graph,
     DR_TRY(onnx_rewrite_open(&e, graph, dir));
     DR_TRY(onnx_surgery(e, surgeon, "values between parts"));
     DR_TRY(onnx_rewrite_save(e));
-    DR_TRY(pass_place_external(job, dir, graph, e));
+    DR_TRY(pass_link_external(job, dir, graph, e));
 done:
     onnx_rewrite_close(e);
     json_decref(surgeon);
@@ -125,6 +125,9 @@ static dr_status describe(described *out, const pass_job *job, const char *graph
         *d = (onnx_described){dr_arena_strdup(job->arena, name), (size_t)v.ndim, {0}};
         memcpy(d->dims, v.dims, sizeof(v.dims));
     }
+    ort_session_close(s);
+    s = NULL;
+    DR_TRY(dr_remove_tree(dir));
 done:
     ort_session_close(s);
     return st;
@@ -180,7 +183,6 @@ static dr_status run(const pass_job *job, pass_model *out, const pass_model *in)
                 "as they say",
                 in->name, count);
     DR_TRY(pass_place_files(job, dir, in->path, NULL));
-    DR_TRY(dr_remove_tree(dr_path_join(job->arena, job->out_dir, "described")));
     DR_TRY(pass_check_parts(job, dir, files));
     json_object_set_new(job->report, "parts", json_integer((json_int_t)count));
     *out = (pass_model){
