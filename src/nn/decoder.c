@@ -112,8 +112,10 @@ size_t nn_layer_place(nn_layer *w, const hf_config *c, float *at)
     return nn_place(parts, n, at);
 }
 
-dr_status nn_load_norms(const nn_decoder *d, nn_layer *w, int layer)
+dr_status nn_load_small(const nn_decoder *d, nn_layer *w, int layer)
 {
+    const hf_linear *linears = NULL;
+    size_t count = hf_layer_linears(d->m, layer, &linears);
     dr_status st = DR_OK;
 
     w->index = layer;
@@ -122,6 +124,11 @@ dr_status nn_load_norms(const nn_decoder *d, nn_layer *w, int layer)
             DR_TRY(hf_norm_read(d->m, k, layer, w->norm[k]));
         if (w->norm_bias[k] != NULL)
             DR_TRY(hf_norm_bias_read(d->m, k, layer, w->norm_bias[k]));
+    }
+    for (size_t i = 0; i < count; i++) {
+        const hf_linear *l = &linears[i];
+        if (w->bias[l->slot] != NULL)
+            DR_TRY(hf_linear_bias(d->m, l, w->bias[l->slot] + l->row0));
     }
 done:
     return st;
@@ -395,8 +402,6 @@ dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer)
             j->tasks[tasks].row0 = r;
             j->tasks[tasks].rows = r + rows < l->n_out ? rows : l->n_out - r;
         }
-        if (w->bias[l->slot] != NULL)
-            DR_TRY(hf_linear_bias(d->m, l, w->bias[l->slot] + l->row0));
     }
     DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, load_task, j));
     j->grid = &d->grid;
@@ -405,7 +410,7 @@ dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer)
     j->merged = d->merged;
     if (d->merged != NULL)
         DR_TRY(dr_pool_run(nn_device_pool(d->dev), tasks, merge_task, j));
-    DR_TRY(nn_load_norms(d, w, layer));
+    DR_TRY(nn_load_small(d, w, layer));
 done:
     free(j);
     return st;
@@ -533,7 +538,7 @@ dr_status nn_decoder_norms(nn_decoder *d, int layer, const nn_layer **out)
     if (d->norm_block == NULL)
         d->norm_block = dr_calloc(nn_place(parts, n, NULL) + 1, sizeof(float));
     (void)nn_place(parts, n, d->norm_block);
-    DR_TRYF(nn_load_norms(d, &d->norms, layer), "loading layer %d of %d", layer,
+    DR_TRYF(nn_load_small(d, &d->norms, layer), "loading layer %d of %d", layer,
             d->c->layers);
     *out = &d->norms;
 done:

@@ -125,7 +125,8 @@ size_t nn_layer_place(nn_layer *w, const hf_config *c, float *at);
 /* to = from, which are as long. */
 DR_MUST_USE dr_status nn_copy_parts(nn_decoder *d, const nn_part *to, const nn_part *from,
                                     size_t n);
-DR_MUST_USE dr_status nn_load_norms(const nn_decoder *d, nn_layer *w, int layer);
+/* Norms and biases that w has places for. */
+DR_MUST_USE dr_status nn_load_small(const nn_decoder *d, nn_layer *w, int layer);
 /* All of a layer as floats of the host's. */
 DR_MUST_USE dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer);
 /* The layer at place `at` of d->layers. */

@@ -116,29 +116,6 @@ done:
     return st;
 }
 
-/* The blocks of layer place `at`, the weights' of the right kind. */
-static dr_status make_blocks(nn_decoder *d, size_t at, size_t small, size_t weights,
-                             bool exact)
-{
-    float *p = NULL;
-    dr_status st = DR_OK;
-
-    if (d->blocks[at] == NULL) {
-        DR_TRY(nn_mem_new(d->mem, &p, small, NN_MEM_FLOAT, "norms of a layer"));
-        d->blocks[at] = p;
-    }
-    if (d->weights[at] != NULL && d->exact[at] == exact)
-        return DR_OK;
-    nn_mem_free(d->mem, d->weights[at]);
-    d->weights[at] = NULL;
-    d->exact[at] = exact;
-    DR_TRY(nn_mem_new(d->mem, &p, weights, exact ? NN_MEM_BF16 : NN_MEM_FLOAT,
-                      "weights of a layer"));
-    d->weights[at] = p;
-done:
-    return st;
-}
-
 /* The rows of layer's linears as the file has them, if all are bf16 there and nothing is to
  * be done to them; returns how many, 0: they are not. */
 static size_t stored_parts(const nn_decoder *d, nn_stored *parts, const nn_layer *w,
@@ -178,13 +155,33 @@ done:
     return st;
 }
 
+/* Room for all of it, weights of the right kind. */
+static dr_status make_blocks(nn_decoder *d, size_t at, bool exact)
+{
+    nn_part parts[HF_SLOT_COUNT];
+    size_t n = nn_weight_parts(parts, &d->layers[at], d->c);
+    float *p = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(make_small(d, at));
+    if (d->weights[at] == NULL || d->exact[at] != exact) {
+        nn_mem_free(d->mem, d->weights[at]);
+        d->weights[at] = NULL;
+        d->exact[at] = exact;
+        DR_TRY(nn_mem_new(d->mem, &p, nn_place(parts, n, NULL),
+                          exact ? NN_MEM_BF16 : NN_MEM_FLOAT, "weights of a layer"));
+        d->weights[at] = p;
+    }
+    (void)nn_place(parts, n, d->weights[at]);
+done:
+    return st;
+}
+
 /* Norms and biases of a layer, whose weights are there. */
 static dr_status load_small(nn_decoder *d, nn_layer *w, int layer)
 {
     nn_part parts[NN_SMALL_PARTS], parts_here[NN_SMALL_PARTS];
-    const hf_linear *linears = NULL;
     nn_layer here = {0};
-    size_t count = hf_layer_linears(d->m, layer, &linears);
     size_t n = nn_small_parts(parts, w, d->c), floats = nn_place(parts, n, NULL);
     float *stage = NULL;
     dr_status st = DR_OK;
@@ -192,12 +189,7 @@ static dr_status load_small(nn_decoder *d, nn_layer *w, int layer)
     DR_TRY(nn_stage(d, &stage, floats));
     (void)nn_small_parts(parts_here, &here, d->c);
     (void)nn_place(parts_here, n, stage);
-    DR_TRY(nn_load_norms(d, &here, layer));
-    for (size_t i = 0; i < count; i++) {
-        const hf_linear *l = &linears[i];
-        if (here.bias[l->slot] != NULL)
-            DR_TRY(hf_linear_bias(d->m, l, here.bias[l->slot] + l->row0));
-    }
+    DR_TRY(nn_load_small(d, &here, layer));
     DR_TRY(nn_copy_parts(d, parts, parts_here, n));
 done:
     return st;
@@ -207,19 +199,14 @@ done:
 static dr_status load_stored(nn_decoder *d, size_t at, int layer, bool *done_)
 {
     nn_layer *w = &d->layers[at];
-    nn_part small[NN_SMALL_PARTS], weights[HF_SLOT_COUNT];
     nn_stored parts[STORED_PARTS];
-    size_t n = nn_small_parts(small, w, d->c), count = nn_weight_parts(weights, w, d->c);
     dr_status st = DR_OK;
 
     *done_ = d->mem->backend->load != NULL && stored_parts(d, parts, w, layer) > 0;
     if (!*done_)
         return DR_OK;
-    DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
-                       !d->floats));
+    DR_TRY(make_blocks(d, at, !d->floats));
     w->index = layer;
-    (void)nn_place(small, n, d->blocks[at]);
-    (void)nn_place(weights, count, d->weights[at]);
     DR_TRY(load_small(d, w, layer));
     size_t linears = stored_parts(d, parts, w, layer);
     for (size_t i = 0; d->floats && i < linears; i++)
@@ -251,11 +238,8 @@ dr_status nn_load_there(nn_decoder *d, size_t at, int layer)
     (void)nn_weight_parts(weights_here, &here, c);
     for (size_t i = 0; i < count && exact && !nn_device_rounds(d->mem); i++)
         DR_TRY(holds(d, &exact, *weights_here[i].p, weights_here[i].floats));
-    DR_TRY(make_blocks(d, at, nn_place(small, n, NULL), nn_place(weights, count, NULL),
-                       exact));
+    DR_TRY(make_blocks(d, at, exact));
     w->index = layer;
-    (void)nn_place(small, n, d->blocks[at]);
-    (void)nn_place(weights, count, d->weights[at]);
     DR_TRY(nn_copy_parts(d, small, small_here, n));
     DR_TRY(nn_copy_parts(d, weights, weights_here, count));
 done:
@@ -269,12 +253,20 @@ static size_t aligned(size_t bytes)
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* Bytes of codes, scales and zeros of a packed linear. */
+/* Bytes of codes, scales or zeros of a packed linear. */
+static size_t used_bytes(const dr_qtensor *q, int part)
+{
+    const size_t bytes[] = {dr_qtensor_row_bytes(q), dr_qtensor_blocks(q) * sizeof(float),
+                            dr_qtensor_zero_bytes(q)};
+
+    return q->rows * bytes[part];
+}
+
+/* Of each with what aligns it. */
 static void part_bytes(size_t bytes[3], const dr_qtensor *q, bool symmetric)
 {
-    bytes[0] = aligned(q->rows * dr_qtensor_row_bytes(q));
-    bytes[1] = aligned(q->rows * dr_qtensor_blocks(q) * sizeof(float));
-    bytes[2] = symmetric ? 0 : aligned(q->rows * dr_qtensor_zero_bytes(q));
+    for (int k = 0; k < 3; k++)
+        bytes[k] = k == 2 && symmetric ? 0 : aligned(used_bytes(q, k));
 }
 
 /* Of a layer's linears in one block; 0: not all are packed. */
@@ -333,15 +325,6 @@ static dr_status read_task(void *ctx, size_t task, int worker)
 
     (void)worker;
     return hf_linear_packed(j->m, j->l[task], &j->q[task]);
-}
-
-/* Of them without what aligns them. */
-static size_t used_bytes(const dr_qtensor *q, int part)
-{
-    const size_t bytes[] = {dr_qtensor_row_bytes(q), dr_qtensor_blocks(q) * sizeof(float),
-                            dr_qtensor_zero_bytes(q)};
-
-    return q->rows * bytes[part];
 }
 
 /* The layer's linears, which are the host's, to one block there. */

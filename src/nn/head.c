@@ -204,11 +204,7 @@ typedef struct {
 
 static size_t chunk_rows(const nn_decoder *d, size_t count)
 {
-    size_t most = rounded(d) ? NN_HEAD_ROWS_THERE : NN_HEAD_ROWS;
-    size_t rows = (rounded(d) ? NN_HEAD_LOGITS_THERE : NN_HEAD_LOGITS) / d->dims.v;
-
-    rows = rows < 16 ? 16 : rows > most ? most : rows;
-    return rows < count ? rows : count;
+    return nn_head_rows(d->dims.v, count, rounded(d));
 }
 
 static dr_status make_room(nn_decoder *d, chunk *c, size_t rows, bool loss, bool grad)

@@ -240,6 +240,15 @@ nn_act nn_layer_act(const nn_decoder *d);
 enum { NN_HEAD_ROWS = 512, NN_HEAD_LOGITS = 3 << 23, NN_HEAD_PIECE = 1 << 22 };
 /* Of a kept head in the memory of a device whose products round. */
 enum { NN_HEAD_ROWS_THERE = 2048, NN_HEAD_LOGITS_THERE = 1 << 26 };
+/* How many of count rows of v logits that is; rounds: of a head as the latter. */
+static inline size_t nn_head_rows(size_t v, size_t count, bool rounds)
+{
+    size_t most = rounds ? NN_HEAD_ROWS_THERE : NN_HEAD_ROWS;
+    size_t rows = (rounds ? NN_HEAD_LOGITS_THERE : NN_HEAD_LOGITS) / v;
+
+    rows = rows < 16 ? 16 : rows > most ? most : rows;
+    return rows < count ? rows : count;
+}
 
 /* y[M][D] = the final norm of the last layer's output x: what the head multiplies. */
 DR_MUST_USE dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m);

@@ -226,13 +226,14 @@ done:
 static dr_status load_linear(const quant_site *site, const hf_linear *l, float *w,
                              float *stage)
 {
-    const void *as_is = hf_linear_bf16(site->in, l);
+    const void *as_is = NULL;
     size_t count = l->n_out * l->n_in;
     double sum = 0;
     dr_status st = DR_OK;
 
     if (stage == NULL)
         return read_linear(site, l, w);
+    as_is = hf_linear_bf16(site->in, l);
     if (as_is == NULL) {
         DR_TRY(read_linear(site, l, stage));
         DR_TRY(nn_copy(site->dev, w, stage, count * sizeof(*w)));
@@ -249,17 +250,7 @@ done:
 dr_status quant_slot_read(const quant_site *site, int layer, hf_slot slot, float *w,
                           float *bias)
 {
-    size_t count = 0;
-    const hf_linear *l = quant_slot_linears(site->in, layer, slot, &count);
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < count; i++) {
-        DR_TRY(read_linear(site, &l[i], w + l[i].row0 * l[i].n_in));
-        if (bias != NULL)
-            DR_TRY(hf_linear_bias(site->in, &l[i], bias + l[i].row0));
-    }
-done:
-    return st;
+    return quant_slot_load(site, layer, slot, w, NULL, bias);
 }
 
 dr_status quant_slot_load(const quant_site *site, int layer, hf_slot slot, float *w,

@@ -21,11 +21,9 @@ enum { RUNTIME_BYTES = 640 << 20, STAGING_BYTES = 64 << 20, ROWS_AT_ONCE = 16384
 /* Logits of a chunk, its hidden states, and a piece of the head. */
 static size_t head_bytes(const hf_config *c, size_t seq)
 {
-    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, rows = NN_HEAD_LOGITS / v;
-
-    rows = rows < 16 ? 16 : rows > NN_HEAD_ROWS ? NN_HEAD_ROWS : rows;
-    rows = rows < seq ? rows : seq;
+    size_t v = (size_t)c->vocab, d = (size_t)c->hidden, rows = nn_head_rows(v, seq, false);
     size_t piece = NN_HEAD_PIECE < v * d ? NN_HEAD_PIECE : v * d;
+
     return (rows * (v + 4 * d) + piece) * sizeof(float);
 }
 
@@ -84,12 +82,8 @@ static size_t larger(size_t a, size_t b)
 /* What the head needs for m rows, beside its weights. */
 static size_t head_there(const train_there *t, size_t m)
 {
-    bool rounds = nn_device_rounds(t->dev);
-    size_t v = (size_t)t->c->vocab, most = rounds ? NN_HEAD_ROWS_THERE : NN_HEAD_ROWS;
-    size_t rows = (rounds ? NN_HEAD_LOGITS_THERE : NN_HEAD_LOGITS) / v;
+    size_t v = (size_t)t->c->vocab, rows = nn_head_rows(v, m, nn_device_rounds(t->dev));
 
-    rows = rows < 16 ? 16 : rows > most ? most : rows;
-    rows = rows < m ? rows : m;
     /* logits, and once more on their way into a product */
     return rows * (v * 6 + (size_t)t->c->hidden * 20) + (size_t)NN_HEAD_PIECE * 4;
 }
