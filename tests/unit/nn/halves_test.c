@@ -10,17 +10,6 @@
 enum { OPERANDS = 4 };
 static const double near = 8e-3; /* of the largest value: 2^-8, and a sum's own */
 
-/* The value that a bf16 has room for: ties to even. */
-static float rounded(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof(bits));
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
 /* An operation on out and up to three inputs, each in memory of the kind that its letter
  * names: 'b' bf16, 'f' floats, 'h' the host's. */
 typedef struct {
@@ -54,7 +43,7 @@ static void check(nn_device *ref, nn_device *dev, const char *what, fn f, const 
     for (size_t i = 0; i < n; i++) {
         x[i] = nn_random(sizes[i], 10 + i, 1.0f);
         for (size_t k = 0; k < sizes[i]; k++)
-            x[i][k] = i == 0 && !j->acc ? NAN : rounded(x[i][k]);
+            x[i][k] = i == 0 && !j->acc ? NAN : nn_rounded(x[i][k]);
         p[i] = there(kinds[i] == 'h' ? ref : dev, x[i], sizes[i], kinds[i]);
     }
     float *got = dr_calloc(sizes[0], sizeof(*got)), *again = NULL;
@@ -268,22 +257,8 @@ static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
 static void test_attentions(nn_device *ref, nn_device *dev)
 {
     static const size_t dims[] = {16, 64, 80, 96, 100, 128, 256};
-    uint32_t starts[2 * 150];
 
-    for (uint32_t i = 0; i < 300; i++)
-        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
-    for (size_t i = 0; i < DR_COUNT(dims); i++) {
-        nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2};
-        s.head_dim = dims[i];
-        s.rotary_dim = dims[i] / 4 * 2;
-        test_attention(ref, dev, s);
-        s.window = 40;
-        s.rotary_dim = dims[i];
-        test_attention(ref, dev, s);
-        s.starts = starts;
-        s.softcap = 5.0f;
-        test_attention(ref, dev, s);
-    }
+    nn_check_heads(ref, dev, test_attention, dims, DR_COUNT(dims));
 }
 
 /* Parts can be copied, and zeros set, in either direction between all kinds. */
@@ -295,7 +270,7 @@ static void test_copies(nn_device *dev)
           *f = there(dev, x, N, 'f');
 
     for (size_t i = 0; i < N; i++)
-        x[i] = rounded(x[i]);
+        x[i] = nn_rounded(x[i]);
     CHECK_OK(nn_copy(dev, q + 7, p + 3, (N - 7) * sizeof(*x)));
     CHECK_OK(nn_copy(dev, f + 1, q + 2, (N - 2) * sizeof(*x)));
     CHECK_OK(nn_zero(dev, q + 500, 10 * sizeof(*x)));
@@ -325,11 +300,11 @@ static void test_masked(nn_device *ref, nn_device *dev, size_t m, size_t k, size
     bool taken = false;
 
     for (size_t i = 0; i < m * r; i++)
-        x[i] = rounded(x[i]);
+        x[i] = nn_rounded(x[i]);
     for (size_t i = 0; i < r * k; i++)
-        w[i] = rounded(w[i]);
+        w[i] = nn_rounded(w[i]);
     for (size_t i = 0; i < m * k; i++)
-        y[i] = rounded(y[i]);
+        y[i] = nn_rounded(y[i]);
     float *p = there(dev, y, m * k, 'b'), *q = there(dev, x, m * r, 'b');
     float *s = there(dev, w, r * k, 'b');
     CHECK_OK(dev->backend->masked_product(dev, &taken, p, q, s, m, k, r, &mask, SEQUENCES,
@@ -367,7 +342,7 @@ static void test_keep(nn_device *ref, nn_device *dev, size_t m, size_t d)
         CHECK_NEAR(nn_far(got, want, m * d), 0, near);
     CHECK_OK(nn_copy(dev, got, kept, m * d * sizeof(*got)));
     for (size_t i = 0; i < m * d && taken; i++)
-        CHECK(got[i] == rounded(x[i]));
+        CHECK(got[i] == nn_rounded(x[i]));
     nn_mem_free(dev, f);
     nn_mem_free(dev, y);
     nn_mem_free(dev, kept);

@@ -5,17 +5,6 @@
 #include "nn/nn_impl.h"
 #include "nn_check.h"
 
-/* The value that a bf16 has room for: ties to even, as the GPU rounds. */
-static float rounded(float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof(bits));
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
 /* Without the library or a GPU, opening says what is missing. */
 static void test_missing(void)
 {
@@ -80,7 +69,7 @@ static void test_weights(nn_device *ref, nn_device *dev, size_t n, size_t k)
     CHECK_OK(nn_mem_new(dev, &p, n * k, NN_MEM_BF16, "weights"));
     CHECK_OK(nn_copy(dev, p, w, n * k * sizeof(*w)));
     for (size_t i = 0; i < n * k; i++)
-        w[i] = rounded(w[i]);
+        w[i] = nn_rounded(w[i]);
     CHECK_OK(nn_copy(dev, got, p, M * sizeof(*w)));
     CHECK_MEM(got, w, M * sizeof(*w));
     CHECK_OK(nn_matmul_nt(ref, want, x, w, NULL, M, n, k, n, false));
@@ -105,9 +94,9 @@ static void test_rounding(nn_device *ref, nn_device *dev)
 
     CHECK_OK(nn_matmul_nt(dev, got, x, w, NULL, M, N, K, N, false));
     for (size_t i = 0; i < M * K; i++)
-        x[i] = rounded(x[i]);
+        x[i] = nn_rounded(x[i]);
     for (size_t i = 0; i < N * K; i++)
-        w[i] = rounded(w[i]);
+        w[i] = nn_rounded(w[i]);
     CHECK_OK(nn_matmul_nt(ref, want, x, w, NULL, M, N, K, N, false));
     CHECK_NEAR(nn_far(got, want, M * N), 0.0, tol_matmul_nt);
     free(x);
@@ -149,20 +138,8 @@ static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
 static void test_attentions(nn_device *ref, nn_device *dev)
 {
     static const size_t dims[] = {8, 32, 64, 80, 96, 104, 128};
-    uint32_t starts[2 * 150];
 
-    for (uint32_t i = 0; i < 300; i++)
-        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
-    for (size_t i = 0; i < DR_COUNT(dims); i++) {
-        nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2};
-        s.head_dim = dims[i];
-        test_attention(ref, dev, s);
-        s.window = 40;
-        test_attention(ref, dev, s);
-        s.starts = starts;
-        s.softcap = 5.0f;
-        test_attention(ref, dev, s);
-    }
+    nn_check_heads(ref, dev, test_attention, dims, DR_COUNT(dims));
     test_attention(
         ref, dev,
         (nn_attn_shape){.b = 3, .t = 1, .heads = 2, .kv_heads = 2, .head_dim = 16});

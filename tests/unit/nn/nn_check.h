@@ -8,6 +8,7 @@
 #include <float.h>
 
 #include "check.h"
+#include "core/dtype.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "core/mem.h"
@@ -70,6 +71,12 @@ __attribute__((unused)) static float *nn_random(size_t count, uint64_t stream, f
     return x;
 }
 
+/* The value that a bf16 has room for: ties to even, as the GPU rounds. */
+__attribute__((unused)) static float nn_rounded(float x)
+{
+    return dr_bf16_to_f32(dr_f32_to_bf16(x));
+}
+
 /* Largest difference over the largest value of b; NaN counts as infinitely far. */
 __attribute__((unused)) static double nn_far(const float *a, const float *b, size_t count)
 {
@@ -127,6 +134,32 @@ __attribute__((unused)) static bool nn_check_op(const nn_devices *d, const char 
     free(first);
     free(start);
     return check_failed == failed;
+}
+
+/* fn for heads of each of dims: all keys with half of a head rotated, a window, and that
+ * with documents of 70, 30 and 50 tokens and a cap. */
+typedef void (*nn_heads_fn)(nn_device *ref, nn_device *dev, nn_attn_shape s);
+
+__attribute__((unused)) static void nn_check_heads(nn_device *ref, nn_device *dev,
+                                                   nn_heads_fn fn, const size_t *dims,
+                                                   size_t count)
+{
+    uint32_t starts[2 * 150];
+
+    for (uint32_t i = 0; i < 300; i++)
+        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
+    for (size_t i = 0; i < count; i++) {
+        nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2};
+        s.head_dim = dims[i];
+        s.rotary_dim = dims[i] / 4 * 2;
+        fn(ref, dev, s);
+        s.window = 40;
+        s.rotary_dim = dims[i];
+        fn(ref, dev, s);
+        s.starts = starts;
+        s.softcap = 5.0f;
+        fn(ref, dev, s);
+    }
 }
 
 /* ---- goldens: one safetensors file, float and int32 ---- */

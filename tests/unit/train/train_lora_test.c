@@ -317,9 +317,8 @@ static void test_seed(void)
     dr_arena_release(&a);
 }
 
-/* In a device's own memory weights stay packed, and are what they are on the cpu: to the
- * byte where the cpu computes, within the rounding of products on a GPU; rounded, too, and
- * in little memory. */
+/* With weights in a device's own memory the losses on a packed base are the cpu's: the same
+ * where the cpu computes, near them on a GPU, less near where its products round. */
 static void test_packed_there(const char *packed, const train_report *want)
 {
     static const struct {
