@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "ort/ort.h"
+#include "ort_fixture.h"
 
 #define TEXT DRUPE_SOURCE_DIR "/tests/golden/rewrite/text/model.onnx"
 
@@ -72,16 +73,11 @@ static void test_times(void)
 
 int main(void)
 {
-    dr_arena a = {0};
-    ort_info info;
-
-    ort_probe(&a, &info);
-    if (info.ort_found) {
+    if (fixture_has_ort()) {
         test_threads();
         test_times();
     } else {
         SKIP("no onnxruntime");
     }
-    dr_arena_release(&a);
     return check_done();
 }

@@ -10,11 +10,6 @@
 
 static dr_arena arena;
 
-static const char *in_tmp(const char *name)
-{
-    return dr_path_join(&arena, check_tmp(), name);
-}
-
 static void check_case(const json_t *c)
 {
     const char *key;
@@ -49,9 +44,9 @@ static void test_export(void)
     onnx_edit *e = NULL;
 
     if (CHECK_OK(run_pass_on(&arena, &said, "CaptureLayerAnnotations", config, &tiny,
-                             in_tmp("said"))) &&
-        CHECK_OK(
-            run_pass_on(&arena, &built, "ModelBuilder", build, &said, in_tmp("built"))) &&
+                             in_tmp(&arena, "said"))) &&
+        CHECK_OK(run_pass_on(&arena, &built, "ModelBuilder", build, &said,
+                             in_tmp(&arena, "built"))) &&
         CHECK_OK(onnx_rewrite_open(&e, dr_path_join(&arena, built.path, "model.onnx"),
                                    check_tmp()))) {
 #define SAYS(node, what) CHECK_STR(onnx_annotation(e, node, "layer_ann"), what)
@@ -71,9 +66,9 @@ static void refused(json_t *annotations, const char *message)
     json_t *config = json_pack("{s:o}", "layer_annotations", annotations);
     pass_model out;
 
-    CHECK_STATUS(
-        run_pass_on(&arena, &out, "CaptureLayerAnnotations", config, &tiny, in_tmp("bad")),
-        DR_EUSAGE);
+    CHECK_STATUS(run_pass_on(&arena, &out, "CaptureLayerAnnotations", config, &tiny,
+                             in_tmp(&arena, "bad")),
+                 DR_EUSAGE);
     CHECK_TRAIL(message);
     json_decref(config);
 }

@@ -63,7 +63,7 @@ static void check_case(const json_t *c, bool runtime)
 {
     const pass_model in = {.kind = PASS_MODEL_ONNX, .path = FOLDER, .name = FOLDER};
     const json_t *want = json_object_get(c, "overrides");
-    const char *to = dr_path_join(&arena, check_tmp(), "made");
+    const char *to = in_tmp(&arena, "made");
     float before[SIZE], after[SIZE];
     json_t *said = NULL;
     pass_model out;
@@ -107,7 +107,7 @@ static char *quantized(const char *type, const char *attributes, const char *nam
 {
     const pass_model in = {
         .kind = PASS_MODEL_ONNX, .path = TEXT, .name = TEXT, .attributes = attributes};
-    const char *to = dr_path_join(&arena, check_tmp(), name);
+    const char *to = in_tmp(&arena, name);
     json_t *config =
         json_pack("{s:s, s:b}", "activation_type", type, "quant_preprocess", 0);
     char *hex = dr_arena_alloc(&arena, DR_SHA256_HEX, 1);
@@ -140,7 +140,7 @@ static void test_consumed(void)
     CHECK(strcmp(some, wide) != 0 && strcmp(some, narrow) != 0);
     CHECK(strcmp(narrow, wide) != 0);
     CHECK_STATUS(run_pass_on(&arena, &out, "OnnxStaticQuantization", none, &in,
-                             dr_path_join(&arena, check_tmp(), "bad")),
+                             in_tmp(&arena, "bad")),
                  DR_EUNSUPPORTED);
     CHECK_TRAIL("a: expected QUInt16, found QInt4");
     json_decref(none);
@@ -152,7 +152,7 @@ static void refused(json_t *config, const char *message)
     pass_model out;
 
     CHECK_STATUS(run_pass_on(&arena, &out, "MixedPrecisionOverrides", config, &in,
-                             dr_path_join(&arena, check_tmp(), "bad")),
+                             in_tmp(&arena, "bad")),
                  DR_EUSAGE);
     CHECK_TRAIL(message);
     json_decref(config);

@@ -14,6 +14,12 @@ static bool run_pass_checks;
 /* What programs are told; NULL: it is not kept. */
 static json_t *run_pass_report;
 
+/* "name" in the test's folder; arena memory. */
+static inline char *in_tmp(dr_arena *a, const char *name)
+{
+    return dr_path_join(a, check_tmp(), name);
+}
+
 /* On one thread; what is found in out lives in a. */
 static inline dr_status run_pass_on(dr_arena *a, pass_model *out, const char *name,
                                     const json_t *config, const pass_model *in,

@@ -10,11 +10,6 @@
 
 static dr_arena arena;
 
-static const char *in_tmp(const char *name)
-{
-    return dr_path_join(&arena, check_tmp(), name);
-}
-
 /* The settings that save most of the default beside them; NULL: none saves 2 %. */
 static const json_t *fastest(const json_t *report)
 {
@@ -63,7 +58,7 @@ static void test_graph(void)
 
     run_pass_report = report;
     if (CHECK_OK(run_pass_on(&arena, &out, "OrtSessionParamsTuning", config, &in,
-                             in_tmp("tuned")))) {
+                             in_tmp(&arena, "tuned")))) {
         check_result(&out, report, 4);
         CHECK_EQ_INT(json_integer_value(json_object_get(report, "changes")), 0);
     }
@@ -82,11 +77,11 @@ static void test_genai(void)
     json_t *report = json_object(), *genai = NULL;
     pass_model built, out;
 
-    if (CHECK_OK(
-            run_pass_on(&arena, &built, "ModelBuilder", build, &tiny, in_tmp("built")))) {
+    if (CHECK_OK(run_pass_on(&arena, &built, "ModelBuilder", build, &tiny,
+                             in_tmp(&arena, "built")))) {
         run_pass_report = report;
         if (CHECK_OK(run_pass_on(&arena, &out, "OrtSessionParamsTuning", config, &built,
-                                 in_tmp("tuned"))) &&
+                                 in_tmp(&arena, "tuned"))) &&
             CHECK_OK(dr_json_read(&genai,
                                   dr_path_join(&arena, out.path, "genai_config.json")))) {
             const json_t *options =
@@ -99,7 +94,7 @@ static void test_genai(void)
         }
         run_pass_report = NULL;
         CHECK_STATUS(run_pass_on(&arena, &out, "OrtSessionParamsTuning", both, &built,
-                                 in_tmp("bad")),
+                                 in_tmp(&arena, "bad")),
                      DR_EUSAGE);
         CHECK_TRAIL("is for GenAI, which has mode 0 only");
     }
@@ -115,9 +110,9 @@ static void refused(json_t *config, dr_status status, const char *message)
     const pass_model in = {.kind = PASS_MODEL_ONNX, .path = TEXT, .name = TEXT};
     pass_model out;
 
-    CHECK_STATUS(
-        run_pass_on(&arena, &out, "OrtSessionParamsTuning", config, &in, in_tmp("bad")),
-        status);
+    CHECK_STATUS(run_pass_on(&arena, &out, "OrtSessionParamsTuning", config, &in,
+                             in_tmp(&arena, "bad")),
+                 status);
     CHECK_TRAIL(message);
     json_decref(config);
 }

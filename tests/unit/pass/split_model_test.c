@@ -13,11 +13,6 @@ enum { VALUES = 160, BATCH = 2, SEQUENCE = 5 };
 
 static dr_arena arena;
 
-static const char *in_tmp(const char *name)
-{
-    return dr_path_join(&arena, check_tmp(), name);
-}
-
 /* ---- running graphs ---- */
 
 /* Values by name: what was fed, and what came. */
@@ -139,15 +134,16 @@ static void check_split(const pass_model *in, const char *text, size_t parts)
     values before = {0}, chain = {0}, after = {0};
     pass_model cut, joined;
 
-    if (CHECK_OK(run_pass_on(&arena, &cut, "SplitModel", config, in, in_tmp("cut"))) &&
+    if (CHECK_OK(
+            run_pass_on(&arena, &cut, "SplitModel", config, in, in_tmp(&arena, "cut"))) &&
         CHECK_EQ_INT(count_parts(&cut), parts) && run_graph(&before, whole)) {
-        CHECK(!dr_exists(dr_path_join(&arena, in_tmp("cut"), "described")));
+        CHECK(!dr_exists(dr_path_join(&arena, in_tmp(&arena, "cut"), "described")));
         for (size_t i = 0; i < parts; i++)
             if (!run_graph(&chain, dr_path_join(&arena, cut.path, cut.parts[i])))
                 (void)printf("  part %zu of %s\n", i, in->path);
         same_outputs(&before, &chain, whole);
         if (CHECK_OK(run_pass_on(&arena, &joined, "ComposeOnnxModels", none, &cut,
-                                 in_tmp("joined"))) &&
+                                 in_tmp(&arena, "joined"))) &&
             run_graph(&after, dr_path_join(&arena, joined.path, "model.onnx")))
             same_outputs(&before, &after, whole);
         CHECK_EQ_INT(after.count, before.count); /* as many inputs and outputs */
@@ -170,12 +166,13 @@ static void check_each(const char *pass, json_t *config, bool chained)
     pass_model cut, each, one, all;
     const char *path;
 
-    if (CHECK_OK(run_pass_on(&arena, &cut, "SplitModel", where, &text, in_tmp("cut"))) &&
-        CHECK_OK(run_pass_on(&arena, &each, pass, config, &cut, in_tmp("each"))) &&
+    if (CHECK_OK(
+            run_pass_on(&arena, &cut, "SplitModel", where, &text, in_tmp(&arena, "cut"))) &&
+        CHECK_OK(run_pass_on(&arena, &each, pass, config, &cut, in_tmp(&arena, "each"))) &&
         CHECK_EQ_INT(each.kind, PASS_MODEL_PARTS) &&
-        CHECK_OK(
-            run_pass_on(&arena, &one, "ComposeOnnxModels", none, &each, in_tmp("one"))) &&
-        CHECK_OK(run_pass_on(&arena, &all, pass, config, &text, in_tmp("all")))) {
+        CHECK_OK(run_pass_on(&arena, &one, "ComposeOnnxModels", none, &each,
+                             in_tmp(&arena, "one"))) &&
+        CHECK_OK(run_pass_on(&arena, &all, pass, config, &text, in_tmp(&arena, "all")))) {
         path = dr_path_join(&arena, all.path, "model.onnx");
         (void)run_graph(&whole, path);
         for (size_t i = 0; i < count_parts(&each); i++)
@@ -199,13 +196,13 @@ static void test_captured(void)
     json_t *int4 = json_pack("{s:s, s:i}", "precision", "int4", "int4_block_size", 32);
     pass_model said, built;
 
-    if (CHECK_OK(
-            run_pass_on(&arena, &said, "CaptureSplitInfo", info, &tiny, in_tmp("said")))) {
+    if (CHECK_OK(run_pass_on(&arena, &said, "CaptureSplitInfo", info, &tiny,
+                             in_tmp(&arena, "said")))) {
         CHECK_STR(said.attributes, "{\"split_assignments\":{\"model.embed_tokens\":0,"
                                    "\"model.layers.0\":1,\"model.layers.1\":2,"
                                    "\"lm_head\":3}}");
-        if (CHECK_OK(
-                run_pass_on(&arena, &built, "ModelBuilder", int4, &said, in_tmp("built"))))
+        if (CHECK_OK(run_pass_on(&arena, &built, "ModelBuilder", int4, &said,
+                                 in_tmp(&arena, "built"))))
             check_split(&built, NULL, 4);
         /* its own list comes before what the graph says */
         if (built.path != NULL)
@@ -228,9 +225,9 @@ static void test_smollm2(void)
     if (models == NULL || !dr_is_file(gguf))
         SKIP("DRUPE_TEST_MODELS names no folder with smollm2-135m.gguf");
     else if (CHECK_OK(run_pass_on(&arena, &said, "CaptureSplitInfo", info, &in,
-                                  in_tmp("said"))) &&
-             CHECK_OK(
-                 run_pass_on(&arena, &built, "ModelBuilder", int4, &said, in_tmp("built"))))
+                                  in_tmp(&arena, "said"))) &&
+             CHECK_OK(run_pass_on(&arena, &built, "ModelBuilder", int4, &said,
+                                  in_tmp(&arena, "built"))))
         check_split(&built, NULL, 4);
     json_decref(info);
     json_decref(int4);
@@ -246,8 +243,9 @@ static void test_errors(void)
 #define BAD(list, status, message)                                                         \
     do {                                                                                   \
         json_t *c = splits(list);                                                          \
-        CHECK_STATUS(run_pass_on(&arena, &out, "SplitModel", c, &text, in_tmp("bad")),     \
-                     status);                                                              \
+        CHECK_STATUS(                                                                      \
+            run_pass_on(&arena, &out, "SplitModel", c, &text, in_tmp(&arena, "bad")),      \
+            status);                                                                       \
         CHECK_TRAIL(message);                                                              \
         json_decref(c);                                                                    \
     } while (0)
@@ -257,11 +255,12 @@ static void test_errors(void)
     BAD("layers.0=-1", DR_EUSAGE, "found \"layers.0=-1\"");
     BAD("layers.0=0;layers.0=1", DR_EUSAGE, "layers.0 is there twice");
     BAD("blocks.0=0;blocks.1=1", DR_EUSAGE, "leave 1 part of it");
-    if (CHECK_OK(run_pass_on(&arena, &cut, "SplitModel", good, &text, in_tmp("cut")))) {
+    if (CHECK_OK(
+            run_pass_on(&arena, &cut, "SplitModel", good, &text, in_tmp(&arena, "cut")))) {
         cut.parts = backwards;
-        CHECK_STATUS(
-            run_pass_on(&arena, &out, "ComposeOnnxModels", none, &cut, in_tmp("bad")),
-            DR_EUSAGE);
+        CHECK_STATUS(run_pass_on(&arena, &out, "ComposeOnnxModels", none, &cut,
+                                 in_tmp(&arena, "bad")),
+                     DR_EUSAGE);
         CHECK_TRAIL("before it reads");
     }
     json_decref(good);
