@@ -86,76 +86,80 @@ uint64_t dr_checksum(const void *data, size_t n)
 /* ---- in parts ---- */
 
 typedef struct {
-    const dr_map *file;
-    uint8_t *digests; /* [parts][SHA256_DIGEST_SIZE]; NULL: sums */
-    uint64_t *sums;   /* [parts] */
+    dr_map file;
+    size_t count;
+    void *made; /* [count]: what a task makes of a part; owned */
 } parts;
 
-static dr_status one_part(void *ctx, size_t i, int worker)
+/* Its bytes in the file, and how many they are. */
+static size_t part_at(const uint8_t **data, const parts *p, size_t i)
+{
+    const size_t left = p->file.size - i * PART_BYTES;
+
+    *data = p->file.data + i * PART_BYTES;
+    return left < PART_BYTES ? left : PART_BYTES;
+}
+
+static dr_status digest_part(void *ctx, size_t i, int worker)
 {
     const parts *p = ctx;
-    const uint8_t *data = p->file->data + i * PART_BYTES;
-    const size_t left = p->file->size - i * PART_BYTES;
-    const size_t n = left < PART_BYTES ? left : PART_BYTES;
+    const uint8_t *data = NULL;
+    const size_t n = part_at(&data, p, i);
     struct sha256_ctx c;
 
     (void)worker;
-    if (p->digests == NULL) {
-        p->sums[i] = dr_checksum(data, n);
-        return DR_OK;
-    }
     sha256_init(&c);
     sha256_update(&c, n, data);
-    sha256_digest(&c, SHA256_DIGEST_SIZE, p->digests + i * SHA256_DIGEST_SIZE);
+    sha256_digest(&c, SHA256_DIGEST_SIZE, (uint8_t *)p->made + i * SHA256_DIGEST_SIZE);
     return DR_OK;
 }
 
-static size_t part_count(const dr_map *file)
+static dr_status sum_part(void *ctx, size_t i, int worker)
 {
-    return (file->size + PART_BYTES - 1) / PART_BYTES;
+    const parts *p = ctx;
+    const uint8_t *data = NULL;
+    const size_t n = part_at(&data, p, i);
+
+    (void)worker;
+    ((uint64_t *)p->made)[i] = dr_checksum(data, n);
+    return DR_OK;
 }
 
-static dr_status each_part(parts *p)
+/* task makes `size` bytes of each part of a file. */
+static dr_status each_part(parts *p, const char *path, size_t size, dr_task_fn task)
 {
-    const size_t count = part_count(p->file);
     dr_pool *pool = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(dr_pool_open(&pool, count > 1 ? 0 : 1));
-    DR_TRY(dr_pool_run(pool, count, one_part, p));
+    DR_TRY(dr_map_open(&p->file, path));
+    p->count = (p->file.size + PART_BYTES - 1) / PART_BYTES;
+    p->made = dr_calloc(p->count + 1, size);
+    DR_TRY(dr_pool_open(&pool, p->count > 1 ? 0 : 1));
+    DR_TRY(dr_pool_run(pool, p->count, task, p));
 done:
     dr_pool_close(pool);
+    dr_map_close(&p->file);
     return st;
 }
 
 dr_status dr_sha256_parts(char hex[DR_SHA256_HEX], const char *path)
 {
-    dr_map map = {0};
-    parts p = {&map, NULL, NULL};
-    dr_status st = DR_OK;
+    parts p = {0};
+    dr_status st = each_part(&p, path, SHA256_DIGEST_SIZE, digest_part);
 
-    DR_TRY(dr_map_open(&map, path));
-    p.digests = dr_calloc(part_count(&map) + 1, SHA256_DIGEST_SIZE);
-    DR_TRY(each_part(&p));
-    dr_sha256(hex, p.digests, part_count(&map) * SHA256_DIGEST_SIZE);
-done:
-    free(p.digests);
-    dr_map_close(&map);
+    if (st == DR_OK)
+        dr_sha256(hex, p.made, p.count * SHA256_DIGEST_SIZE);
+    free(p.made);
     return st;
 }
 
 dr_status dr_checksum_parts(uint64_t *sum, const char *path)
 {
-    dr_map map = {0};
-    parts p = {&map, NULL, NULL};
-    dr_status st = DR_OK;
+    parts p = {0};
+    dr_status st = each_part(&p, path, sizeof(*sum), sum_part);
 
-    DR_TRY(dr_map_open(&map, path));
-    p.sums = dr_calloc(part_count(&map) + 1, sizeof(*p.sums));
-    DR_TRY(each_part(&p));
-    *sum = dr_checksum(p.sums, part_count(&map) * sizeof(*p.sums));
-done:
-    free(p.sums);
-    dr_map_close(&map);
+    if (st == DR_OK)
+        *sum = dr_checksum(p.made, p.count * sizeof(*sum));
+    free(p.made);
     return st;
 }
