@@ -16,7 +16,7 @@ enum { PLAN_POINTS = 4096, DIMS_MAX = 1024 };
 /* What dimension d of the space decides. */
 typedef struct {
     const wf_pass *pass; /* NULL: which flow */
-    size_t flow, alternative;
+    size_t alternative;
     const wf_choice *choice; /* NULL: which alternative */
 } meaning;
 
@@ -67,7 +67,7 @@ static dr_status add_pass(ways_draft *w, const wf_pass *p, int parent, size_t fl
     if (p->count > 1) {
         int at = (int)w->count;
         DR_TRY(add_dim(w, (search_dim){(int)p->count, false, parent, value},
-                       (meaning){p, flow, 0, NULL}));
+                       (meaning){p, 0, NULL}));
         parent = at;
     }
     for (size_t k = 0; k < p->count; k++) {
@@ -77,7 +77,7 @@ static dr_status add_pass(ways_draft *w, const wf_pass *p, int parent, size_t fl
             DR_TRY(add_dim(w,
                            (search_dim){(int)json_array_size(values), is_ordered(values),
                                         parent, p->count > 1 ? (int)k : value},
-                           (meaning){p, flow, k, &alt->choices[c]}));
+                           (meaning){p, k, &alt->choices[c]}));
         }
     }
 done:

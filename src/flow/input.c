@@ -253,11 +253,18 @@ done:
     return st;
 }
 
+/* Where the graphs of a folder are: in it, or as in an earlier result. */
+static const char *graphs_folder(dr_arena *a, const char *model)
+{
+    const char *inside = dr_path_join(a, model, "model");
+
+    return dr_is_dir(inside) ? inside : model;
+}
+
 /* A folder with several graphs, or that of an earlier result. */
 static dr_status open_parts(pass_model *in, dr_arena *a, const char *model)
 {
-    const char *inside = dr_path_join(a, model, "model");
-    const char *folder = dr_is_dir(inside) ? inside : model;
+    const char *folder = graphs_folder(a, model);
     size_t count = 0;
     dr_status st = DR_OK;
 
@@ -282,8 +289,7 @@ dr_status flow_input_kind(pass_kind *kind, const pass_def *first, const char *mo
     *kind = first->takes;
     if (!first->each_part)
         goto done;
-    const char *inside = dr_path_join(&a, model, "model");
-    const char *folder = dr_is_dir(inside) ? inside : model;
+    const char *folder = graphs_folder(&a, model);
     if (!dr_is_dir(folder) || dr_is_file(dr_path_join(&a, folder, "model.onnx")))
         goto done;
     DR_TRY(flow_list_graphs(&a, &files, &count, folder));

@@ -227,12 +227,11 @@ done:
     return st;
 }
 
-static void end(worker *w, bool kill_it)
+static void end(worker *w)
 {
     if (w->pid == 0)
         return;
-    if (kill_it)
-        (void)kill(w->pid, SIGKILL);
+    (void)kill(w->pid, SIGKILL);
     (void)close(w->fd);
     while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
         ;
@@ -245,7 +244,7 @@ void run_workers_close(run *r)
     run_workers *all = r->workers;
 
     for (size_t i = 0; all != NULL && i < all->count; i++)
-        end(&all->list[i], true);
+        end(&all->list[i]);
     if (all != NULL)
         free(all->list);
     free(all);
@@ -286,7 +285,7 @@ static bool hand_out(run_workers *all, const json_t *tasks, size_t *next)
             w->busy = send_line(w->fd, json_array_get(tasks, *next));
             *next += w->busy;
             if (!w->busy)
-                end(w, true);
+                end(w);
         }
         busy = busy || w->busy;
     }
@@ -311,7 +310,7 @@ dr_status run_workers_do(run *r, const json_t *tasks)
                 continue;
             if (!receive(w->fd, &w->said)) {
                 dr_log(DR_WARNING, "a worker has died; its steps are made without it");
-                end(w, true);
+                end(w);
                 continue;
             }
             json_t *made = take_line(&w->said);
