@@ -6,35 +6,20 @@
 #include "flow/run_impl.h"
 #include "hf/hf.h"
 
-/* Its parameters, of each list the first value. */
-static dr_status first_config(json_t **out, void **cfg, unsigned char **given, dr_arena *a,
-                              const wf_alternative *alt)
-{
-    const pass_def *d = alt->def;
-    dr_status st = DR_OK;
-
-    *out = json_copy(alt->fixed);
-    for (size_t i = 0; i < alt->choice_count; i++)
-        json_object_set(*out, alt->choices[i].name,
-                        json_array_get(alt->choices[i].values, 0));
-    *cfg = dr_arena_alloc(a, 1, d->config_size);
-    *given = dr_arena_alloc(a, d->params_count, 1);
-    dr_params_defaults(d->params, d->params_count, *cfg);
-    DR_TRY(dr_params_from_json(d->params, d->params_count, *cfg, *out, d->name, *given, a));
-done:
-    return st;
-}
-
+/* The estimate of an alternative, of each list of values with the first. */
 static dr_status need_of(pass_need *need, dr_arena *a, const run *r, const pass_model *in,
                          const wf_alternative *alt)
 {
-    json_t *config = NULL;
+    json_t *config = json_copy(alt->fixed);
     void *cfg = NULL;
     unsigned char *given = NULL;
     dr_status st = DR_OK;
 
     *need = (pass_need){0};
-    DR_TRY(first_config(&config, &cfg, &given, a, alt));
+    for (size_t i = 0; i < alt->choice_count; i++)
+        json_object_set(config, alt->choices[i].name,
+                        json_array_get(alt->choices[i].values, 0));
+    DR_TRY(wf_config(&cfg, &given, a, alt->def, config));
     const pass_job job = {.def = alt->def,
                           .config = cfg,
                           .given = given,
@@ -48,9 +33,9 @@ done:
     return st;
 }
 
-/* The estimates of a pass's alternatives, where it has not been told in another flow. */
-static dr_status tell_pass(flow_result *out, json_t *list, dr_arena *a, const run *r,
-                           const pass_model *in, const wf_pass *p)
+/* The estimates of a pass's alternatives. */
+static dr_status add_needs(json_t *list, dr_arena *a, const run *r, const pass_model *in,
+                           const wf_pass *p)
 {
     dr_status st = DR_OK;
 
@@ -60,8 +45,6 @@ static dr_status tell_pass(flow_result *out, json_t *list, dr_arena *a, const ru
         if (alt->def->estimate == NULL || alt->def->takes != PASS_MODEL_HF)
             continue;
         DR_TRYF(need_of(&need, a, r, in, alt), "estimating %s", alt->def->name);
-        DR_TRY(dr_buf_addf(&out->text, "estimate       %s: %.0f MB of memory, %.1f s\n",
-                           alt->def->name, (double)need.memory / 1e6, need.seconds));
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:I, s:f}", "pass", p->name, "type",
                                         alt->def->name, "memory_bytes",
@@ -71,13 +54,31 @@ done:
     return st;
 }
 
-dr_status run_most_memory(uint64_t *bytes, const run *r)
+/* The estimates of all passes on the model that goes in, a Hugging Face model; a pass of
+ * several flows once. */
+static dr_status all_needs(json_t *list, const run *r)
 {
     const flow_spec spec = {.model = r->input.path, .adapters = r->input.adapters};
     pass_model in = {0};
-    pass_need need = {0};
-    double own = 0;
     dr_arena a = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(flow_open_input(&in, &a, &spec, PASS_MODEL_HF));
+    DR_TRY(hf_resolve(&a, &in.path, spec.model));
+    for (size_t f = 0; f < r->w.flow_count; f++)
+        for (size_t i = 0; i < r->w.flows[f].count; i++)
+            if (!wf_in_flows(&r->w, f, r->w.flows[f].passes[i]))
+                DR_TRY(add_needs(list, &a, r, &in, r->w.flows[f].passes[i]));
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
+dr_status run_most_memory(uint64_t *bytes, const run *r)
+{
+    json_t *list = json_array(), *need;
+    double own = 0;
+    size_t i;
     dr_status st = DR_OK;
 
     DR_TRY(run_bytes(&own, &r->input));
@@ -85,54 +86,37 @@ dr_status run_most_memory(uint64_t *bytes, const run *r)
     if (run_first_pass(r)->takes != PASS_MODEL_HF)
         goto done;
     *bytes = 0;
-    DR_TRY(flow_open_input(&in, &a, &spec, PASS_MODEL_HF));
-    DR_TRY(hf_resolve(&a, &in.path, spec.model));
-    for (size_t f = 0; f < r->w.flow_count; f++)
-        for (size_t i = 0; i < r->w.flows[f].count; i++) {
-            const wf_pass *p = r->w.flows[f].passes[i];
-            for (size_t k = 0; k < p->count; k++) {
-                const pass_def *d = p->alternatives[k].def;
-                if (d->estimate == NULL || d->takes != PASS_MODEL_HF)
-                    continue;
-                DR_TRYF(need_of(&need, &a, r, &in, &p->alternatives[k]), "estimating %s",
-                        d->name);
-                *bytes = need.memory > *bytes ? need.memory : *bytes;
-            }
-        }
+    DR_TRY(all_needs(list, r));
+    json_array_foreach(list, i, need)
+    {
+        const uint64_t n =
+            (uint64_t)json_integer_value(json_object_get(need, "memory_bytes"));
+        *bytes = n > *bytes ? n : *bytes;
+    }
 done:
-    dr_arena_release(&a);
+    json_decref(list);
     return st;
-}
-
-/* Whether an earlier flow than f has it. */
-static bool is_told(const workflow *w, size_t f, const wf_pass *p)
-{
-    for (size_t i = 0; i < f; i++)
-        for (size_t k = 0; k < w->flows[i].count; k++)
-            if (w->flows[i].passes[k] == p)
-                return true;
-    return false;
 }
 
 dr_status run_tell_need(const run *r, flow_result *out)
 {
-    const flow_spec spec = {.model = r->input.path, .adapters = r->input.adapters};
-    json_t *list = json_array();
-    pass_model in = {0};
-    dr_arena a = {0};
+    json_t *list = json_array(), *need;
+    size_t i;
     dr_status st = DR_OK;
 
     if (run_first_pass(r)->takes != PASS_MODEL_HF)
         goto done;
-    DR_TRY(flow_open_input(&in, &a, &spec, PASS_MODEL_HF));
-    DR_TRY(hf_resolve(&a, &in.path, spec.model));
-    for (size_t f = 0; f < r->w.flow_count; f++)
-        for (size_t i = 0; i < r->w.flows[f].count; i++)
-            if (!is_told(&r->w, f, r->w.flows[f].passes[i]))
-                DR_TRY(tell_pass(out, list, &a, r, &in, r->w.flows[f].passes[i]));
+    DR_TRY(all_needs(list, r));
+    json_array_foreach(list, i, need)
+    {
+        DR_TRY(dr_buf_addf(
+            &out->text, "estimate       %s: %.0f MB of memory, %.1f s\n",
+            json_string_value(json_object_get(need, "type")),
+            (double)json_integer_value(json_object_get(need, "memory_bytes")) / 1e6,
+            json_real_value(json_object_get(need, "seconds"))));
+    }
     json_object_set(out->report, "estimates", list);
 done:
     json_decref(list);
-    dr_arena_release(&a);
     return st;
 }

@@ -27,13 +27,12 @@ static double wall_s(void)
 /* The pass's whole config, defaults too. */
 static dr_status whole_config(json_t **out, const pass_def *d, const json_t *given)
 {
+    void *cfg = NULL;
+    unsigned char *seen = NULL;
     dr_arena a = {0};
-    void *cfg = dr_arena_alloc(&a, 1, d->config_size);
-    unsigned char *seen = dr_arena_alloc(&a, d->params_count, 1);
     dr_status st = DR_OK;
 
-    dr_params_defaults(d->params, d->params_count, cfg);
-    DR_TRY(dr_params_from_json(d->params, d->params_count, cfg, given, d->name, seen, &a));
+    DR_TRY(wf_config(&cfg, &seen, &a, d, given));
     if (d->validate != NULL)
         DR_TRYF(d->validate(cfg, seen), "%s", d->name);
     DR_TRY(dr_params_json(out, d->params, d->params_count, cfg));

@@ -41,7 +41,6 @@ typedef struct {
     const json_t *data;            /* the one data set; NULL: none */
     const char *device, *provider; /* "gpu", "cuda" */
     json_t *passes, *flows;
-    dr_arena *a;
 } draft;
 
 static bool has_word(const char *list, const char *word)
@@ -104,6 +103,8 @@ static bool is_possible(const draft *d, const char *type, const json_t *config)
     const char *const keys[] = {"provider", "device"};
     const char *const values[] = {d->w->provider, d->w->device};
     json_t *whole = json_deep_copy(config);
+    void *cfg = NULL;
+    unsigned char *given = NULL;
     dr_arena a = {0};
 
     json_object_del(whole, "data_config");
@@ -112,11 +113,7 @@ static bool is_possible(const draft *d, const char *type, const json_t *config)
         if (row != NULL && row->type != DR_PARAM_REFUSED && values[i] != NULL)
             json_object_set_new(whole, keys[i], json_string(values[i]));
     }
-    void *cfg = dr_arena_alloc(&a, 1, def->config_size);
-    unsigned char *given = dr_arena_alloc(&a, def->params_count, 1);
-    dr_params_defaults(def->params, def->params_count, cfg);
-    dr_status st = dr_params_from_json(def->params, def->params_count, cfg, whole,
-                                       def->name, given, &a);
+    dr_status st = wf_config(&cfg, &given, &a, def, whole);
     if (st == DR_OK && def->validate != NULL)
         st = def->validate(cfg, given);
     dr_trail_clear();
@@ -143,12 +140,16 @@ static void step(const draft *d, json_t *flow, bool *possible, const char *type,
         json_decref(config);
 }
 
-/* Takes flow. */
+/* Ends a flow with its tuning, which as in Olive is there only with data, though it does
+ * not need it here; keeps it where it is possible and new.  Takes flow. */
 static void keep(const draft *d, json_t *flow, bool possible)
 {
+    static const char last[] = "OrtSessionParamsTuning";
     json_t *other;
     size_t i;
 
+    if (d->data != NULL && strcasecmp(d->provider, "cpu") == 0)
+        step(d, flow, &possible, last, last, json_object());
     possible = possible && json_array_size(flow) > 0;
     json_array_foreach(d->flows, i, other)
     {
@@ -159,24 +160,14 @@ static void keep(const draft *d, json_t *flow, bool possible)
     json_decref(flow);
 }
 
-/* As in Olive: only with data, which it does not need here. */
-static void tune(const draft *d, json_t *flow, bool *possible)
-{
-    static const char last[] = "OrtSessionParamsTuning";
-
-    if (d->data != NULL && strcasecmp(d->provider, "cpu") == 0)
-        step(d, flow, possible, last, last, json_object());
-}
-
 static void build(const draft *d, const char *precision)
 {
     json_t *flow = json_array();
     bool possible = true;
 
     step(d, flow, &possible, "ModelBuilder",
-         dr_arena_printf(d->a, "ModelBuilder_%s", precision),
+         dr_arena_printf(&d->w->arena, "ModelBuilder_%s", precision),
          json_pack("{s:s}", "precision", precision));
-    tune(d, flow, &possible);
     keep(d, flow, possible);
 }
 
@@ -205,24 +196,12 @@ static void rewrite(const draft *d, const char *precision)
         step(d, flow, &possible, after[i].type, after[i].type, config_of(d, after[i].type));
         half = strcmp(precision, "fp16") == 0;
     }
-    tune(d, flow, &possible);
     keep(d, flow, possible);
     if (!half)
         return;
     flow = json_array();
     step(d, flow, &possible, fusions, "OrtTransformersOptimization_fp16",
          json_pack("{s:b}", "float16", 1));
-    tune(d, flow, &possible);
-    keep(d, flow, possible);
-}
-
-/* The graph as it is, with a session that suits it. */
-static void only_tune(const draft *d)
-{
-    json_t *flow = json_array();
-    bool possible = true;
-
-    tune(d, flow, &possible);
     keep(d, flow, possible);
 }
 
@@ -264,8 +243,7 @@ dr_status wf_auto_passes(json_t **out, workflow *w, const dr_node *n)
                .excluded = dr_node_get(n, "excluded_passes"),
                .device = w->device != NULL ? w->device : "cpu",
                .passes = json_object(),
-               .flows = json_array(),
-               .a = &w->arena};
+               .flows = json_array()};
     bool onnx = false;
     dr_status st = DR_OK;
 
@@ -288,8 +266,8 @@ dr_status wf_auto_passes(json_t **out, workflow *w, const dr_node *n)
         else
             build(&d, *p);
     }
-    if (onnx)
-        only_tune(&d);
+    if (onnx) /* the graph as it is, with a session that suits it */
+        keep(&d, json_array(), true);
     if (json_array_size(d.flows) == 0)
         DR_TRY(dr_node_fail(&w->doc, n, "no pass makes such a model for %s on %s",
                             d.provider, d.device));

@@ -193,7 +193,7 @@ typedef struct {
     search_options sampler;
     size_t output_models;
     size_t num_workers; /* 0: as many as there is room for */
-    double max_time_s; /* 0: none */
+    double max_time_s;  /* 0: none */
     const wf_package *packages;
     size_t package_count;
 } workflow;
@@ -210,8 +210,12 @@ const dr_node *wf_named(const dr_node *all, const char *name);
 DR_MUST_USE dr_status wf_data(data_options *out, workflow *w, const dr_node *n);
 /* workflow_passes.c */
 DR_MUST_USE dr_status wf_read_passes(workflow *w);
-/* One entry of "passes". */
-DR_MUST_USE dr_status wf_read_pass(workflow *w, wf_pass *p, const dr_node *n);
+/* Whether one of the first n flows has it. */
+bool wf_in_flows(const workflow *w, size_t n, const wf_pass *p);
+/* A pass's struct: its defaults, then config; *given: which rows that has.  It is not
+ * validated. */
+DR_MUST_USE dr_status wf_config(void **cfg, unsigned char **given, dr_arena *a,
+                                const pass_def *d, const json_t *config);
 /* workflow_auto.c: the passes and flows that auto_optimizer_config stands for, as JSON:
  * {"passes": {...}, "pass_flows": [[...], ...]}; *out is owned by w. */
 DR_MUST_USE dr_status wf_auto_passes(json_t **out, workflow *w, const dr_node *n);

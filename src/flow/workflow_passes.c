@@ -239,21 +239,30 @@ static size_t members_of(const dr_node *n)
     return count;
 }
 
+dr_status wf_config(void **cfg, unsigned char **given, dr_arena *a, const pass_def *d,
+                    const json_t *config)
+{
+    *cfg = dr_arena_alloc(a, 1, d->config_size);
+    *given = dr_arena_alloc(a, d->params_count, 1);
+    dr_params_defaults(d->params, d->params_count, *cfg);
+    return dr_params_from_json(d->params, d->params_count, *cfg, config, d->name, *given,
+                               a);
+}
+
 /* The pass's own rules, for one choice of each list. */
 static dr_status validate(workflow *w, const wf_alternative *alt, const size_t *chosen)
 {
     const pass_def *d = alt->def;
     json_t *config = json_copy(alt->fixed);
+    void *cfg = NULL;
+    unsigned char *given = NULL;
     dr_arena a = {0};
-    void *cfg = dr_arena_alloc(&a, 1, d->config_size);
-    unsigned char *given = dr_arena_alloc(&a, d->params_count, 1);
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < alt->choice_count; i++)
         json_object_set(config, alt->choices[i].name,
                         json_array_get(alt->choices[i].values, chosen[i]));
-    dr_params_defaults(d->params, d->params_count, cfg);
-    st = dr_params_from_json(d->params, d->params_count, cfg, config, d->name, given, &a);
+    st = wf_config(&cfg, &given, &a, d, config);
     if (st == DR_OK && d->validate != NULL)
         st = d->validate(cfg, given);
     if (st != DR_OK)
@@ -322,7 +331,8 @@ done:
     return st;
 }
 
-dr_status wf_read_pass(workflow *w, wf_pass *p, const dr_node *n)
+/* One entry of "passes". */
+static dr_status read_pass(workflow *w, wf_pass *p, const dr_node *n)
 {
     bool list = json_is_array(n->value);
     size_t count = list ? json_array_size(n->value) : 1;
@@ -453,9 +463,9 @@ done:
     return st;
 }
 
-static bool is_used(const workflow *w, const wf_pass *p)
+bool wf_in_flows(const workflow *w, size_t n, const wf_pass *p)
 {
-    for (size_t i = 0; i < w->flow_count; i++)
+    for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < w->flows[i].count; k++)
             if (w->flows[i].passes[k] == p)
                 return true;
@@ -471,10 +481,10 @@ static dr_status read_all(workflow *w, const dr_node *all, const dr_node *flows)
     if (count == 0)
         DR_TRY(dr_node_fail(&w->doc, all, "a workflow has one pass at least"));
     for (const dr_node *n = all->first; n != NULL; n = n->next, i++)
-        DR_TRY(wf_read_pass(w, &passes[i], n));
+        DR_TRY(read_pass(w, &passes[i], n));
     DR_TRY(read_flows(w, passes, count, flows));
     for (i = 0; i < count; i++)
-        if (!is_used(w, &passes[i]))
+        if (!wf_in_flows(w, w->flow_count, &passes[i]))
             dr_log(DR_WARNING, "%s: the pass %s is in no flow and does not run",
                    w->doc.name, passes[i].name);
 done:
