@@ -297,35 +297,36 @@ static void order_all(run *r, run_outcome *out, bool judge)
 /* ---- ahead of time ---- */
 
 /* The steps that made a model, from the input on. */
-static void add_steps(json_t *task, const run_model *m)
+static void add_steps(json_t *steps, const run *r, const run_model *m)
 {
     if (m->parent == NULL)
         return;
-    add_steps(task, m->parent);
-    json_array_append_new(task,
-                          json_pack("[I, O]", (json_int_t)(uintptr_t)m->alt, m->config));
+    add_steps(steps, r, m->parent);
+    json_array_append_new(steps, run_step_json(r, m->alt, m->config));
 }
 
-static json_t *task_of(run *r, const run_model *in, const ways *w, const int *point)
+static json_t *task_of(run *r, const run_model *in, const ways *w, const int *point,
+                       bool judge)
 {
     const wf_flow *flow = flow_at(w, point);
-    json_t *task = json_array(), *config = NULL;
+    json_t *steps = json_array(), *config = NULL;
 
-    add_steps(task, in);
+    add_steps(steps, r, in);
     for (size_t i = 0; i < flow->count; i++) {
         const wf_alternative *alt = at_point(r, &config, w, flow->passes[i], point);
-        json_array_append_new(task,
-                              json_pack("[I, O]", (json_int_t)(uintptr_t)alt, config));
+        json_array_append_new(steps, run_step_json(r, alt, config));
     }
-    return task;
+    return json_pack("{s:o, s:b}", "steps", steps, "judge", judge);
 }
 
 /* Workers, if there are any, make the models of the next candidates, of those that do not
- * depend on figures; *left: how many that are. */
+ * depend on figures; *left: how many that are.  One alone is the run's, unless a worker is
+ * to look at the time. */
 static dr_status make_ahead(run *r, size_t *left, const run_model *in, const ways *w,
-                            const search *s)
+                            const search *s, bool judge)
 {
     const size_t most = 2 * run_worker_count(r);
+    const size_t least = r->w.task_timeout_s > 0 ? 1 : 2;
     int *points = NULL;
     json_t *tasks = NULL;
     dr_status st = DR_OK;
@@ -336,12 +337,38 @@ static dr_status make_ahead(run *r, size_t *left, const run_model *in, const way
     tasks = json_array();
     *left = search_ahead(s, points, most);
     for (size_t i = 0; i < *left; i++)
-        json_array_append_new(tasks, task_of(r, in, w, points + i * w->space.count));
-    if (*left > 1)
+        json_array_append_new(tasks,
+                              task_of(r, in, w, points + i * w->space.count, judge));
+    if (*left >= least)
         DR_TRY(run_workers_do(r, tasks));
 done:
     json_decref(tasks);
     free(points);
+    return st;
+}
+
+/* A candidate that depends on figures, where a worker is to look at the time. */
+static dr_status make_one(run *r, const run_model *in, const ways *w, const int *point,
+                          bool judge)
+{
+    json_t *tasks = json_array();
+    dr_status st = DR_OK;
+
+    json_array_append_new(tasks, task_of(r, in, w, point, judge));
+    if (run_worker_count(r) > 0)
+        DR_TRY(run_workers_do(r, tasks));
+done:
+    json_decref(tasks);
+    return st;
+}
+
+/* Why workers could not even fail at a candidate. */
+static dr_status lost(run *r, const run_model *in, const ways *w, const int *point)
+{
+    json_t *task = task_of(r, in, w, point, false);
+    dr_status st = run_workers_lost(r, task);
+
+    json_decref(task);
     return st;
 }
 
@@ -364,12 +391,18 @@ dr_status run_candidates(run *r, run_outcome *out, const run_model *in,
     search_open(&s, &w.space, r->judged, r->figure_count, &r->w.sampler);
     while (out->stopped == NULL) {
         if (left == 0)
-            DR_TRY(make_ahead(r, &left, in, &w, s));
+            DR_TRY(make_ahead(r, &left, in, &w, s, judge));
         if (!search_next(s, point))
             break;
+        if (left == 0 && r->w.task_timeout_s > 0)
+            DR_TRY(make_one(r, in, &w, point, judge));
         left -= left > 0;
         run_candidate *c = add_candidate(r, out, &room);
-        st = walk(r, c, in, &w, point, judge, winners >= r->w.output_models);
+        st = lost(r, in, &w, point);
+        if (st == DR_OK)
+            st = walk(r, c, in, &w, point, judge, winners >= r->w.output_models);
+        else
+            c->choices = choices_of(r, &w, point);
         if (st == DR_ECANCELLED)
             goto done;
         if (st != DR_OK) {

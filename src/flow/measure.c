@@ -9,12 +9,14 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#    include <sys/prctl.h>
+#endif
 
 #include "core/file.h"
 #include "core/json.h"
@@ -22,8 +24,6 @@
 #include "core/mem.h"
 #include "flow/run_impl.h"
 #include "ort/ort.h"
-
-extern char **environ;
 
 /* ---- accuracy ---- */
 
@@ -242,22 +242,57 @@ done:
 
 /* ---- a user's command ---- */
 
+/* The program in place of a child, which ends with us; what failed goes to `report`. */
+static _Noreturn void become(const wf_metric *m, int in, int out, int report)
+{
+#ifdef __linux__
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
+        (void)execvp(m->command[0], (char **)(uintptr_t)m->command);
+    const int failed = errno;
+    (void)!write(report, &failed, sizeof(failed));
+    _exit(127);
+}
+
+/* *child: it runs, with in and out as its standard input and output. */
+static dr_status begin(pid_t *child, const wf_metric *m, int in, int out)
+{
+    int ends[2] = {-1, -1}, failed = 0;
+    dr_status st = DR_OK;
+
+    if (pipe(ends) != 0 || fcntl(ends[1], F_SETFD, FD_CLOEXEC) != 0)
+        DR_FAIL(DR_EIO, "no pipe for %s: %s", m->command[0], strerror(errno));
+    *child = fork();
+    if (*child == 0)
+        become(m, in, out, ends[1]);
+    if (*child < 0)
+        DR_FAIL(DR_EIO, "no process for %s: %s", m->command[0], strerror(errno));
+    (void)close(ends[1]);
+    ends[1] = -1;
+    if (read(ends[0], &failed, sizeof(failed)) == sizeof(failed)) {
+        (void)waitpid(*child, NULL, 0);
+        DR_FAIL(DR_EUSAGE, "%s: %s", m->command[0], strerror(failed));
+    }
+done:
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0)
+            (void)close(ends[i]);
+    return st;
+}
+
 /* Runs it with in as standard input and out as its output. */
 static dr_status spawn(const wf_metric *m, const char *in, const char *out)
 {
-    posix_spawn_file_actions_t files;
+    const int from = open(in, O_RDONLY | O_CLOEXEC);
+    const int to = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     pid_t child = 0;
     int status = 0;
     dr_status st = DR_OK;
 
-    (void)posix_spawn_file_actions_init(&files);
-    (void)posix_spawn_file_actions_addopen(&files, STDIN_FILENO, in, O_RDONLY, 0);
-    (void)posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out,
-                                           O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    int failed = posix_spawnp(&child, m->command[0], &files, NULL,
-                              (char **)(uintptr_t)m->command, environ);
-    if (failed != 0)
-        DR_FAIL(DR_EUSAGE, "%s: %s", m->command[0], strerror(failed));
+    if (from < 0 || to < 0)
+        DR_FAIL(DR_EIO, "%s: %s", from < 0 ? in : out, strerror(errno));
+    DR_TRY(begin(&child, m, from, to));
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         if (dr_cancelled_check() != DR_OK)
             (void)kill(child, SIGTERM);
@@ -266,7 +301,10 @@ static dr_status spawn(const wf_metric *m, const char *in, const char *out)
         DR_FAIL(DR_EDEVICE, "%s ended with status %d", m->command[0],
                 WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 done:
-    (void)posix_spawn_file_actions_destroy(&files);
+    if (from >= 0)
+        (void)close(from);
+    if (to >= 0)
+        (void)close(to);
     return st;
 }
 
@@ -274,8 +312,7 @@ static dr_status measure_command(double *values, const run *r, const wf_metric *
                                  const run_model *model)
 {
     dr_arena a = {0};
-    const char *in = dr_arena_printf(&a, "%s/ask-%d.json", r->cache.dir, (int)getpid());
-    const char *out = dr_arena_printf(&a, "%s/answer-%d.json", r->cache.dir, (int)getpid());
+    char host[64] = "";
     const char *inside = dr_path_join(&a, model->path, "model");
     json_t *names = json_array(), *answer = NULL;
     bool folder = model->parent != NULL && dr_exists(inside);
@@ -283,6 +320,11 @@ static dr_status measure_command(double *values, const run *r, const wf_metric *
                             folder ? inside : model->path, "figures", names);
     dr_status st = DR_OK;
 
+    (void)gethostname(host, sizeof(host) - 1); /* a cache may be shared by hosts */
+    const char *in =
+        dr_arena_printf(&a, "%s/ask-%s-%d.json", r->cache.dir, host, (int)getpid());
+    const char *out =
+        dr_arena_printf(&a, "%s/answer-%s-%d.json", r->cache.dir, host, (int)getpid());
     for (size_t i = 0; i < m->figure_count; i++)
         json_array_append_new(names, json_string(m->figures[i].name));
     DR_TRY(dr_json_write(in, ask));

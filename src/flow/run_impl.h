@@ -49,6 +49,8 @@ typedef struct {
     const run_model *timed; /* the model that others are timed beside; NULL: none yet */
     run_workers *workers;   /* NULL: none */
     json_t *ahead;          /* owned: key to [key, start, end] of steps that workers made */
+    json_t *figured;        /* owned: "METRIC KEY" to figures of workers' commands */
+    json_t *lost;           /* owned: steps of a task to why its candidate has failed */
     json_t *owned;
     double began_s;
 } run;
@@ -116,6 +118,9 @@ DR_MUST_USE dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const 
  * [figure_count].  may_stop: the rest is left out, NAN, once a limit is missed.
  */
 DR_MUST_USE dr_status run_judge(run *r, run_value *values, run_model *m, bool may_stop);
+/* A worker's part of that: what needs no quiet machine, into the cache, and figures of
+ * commands into `figured`, until one fails. */
+void run_judge_ahead(run *r, json_t *figured, run_model *m);
 
 /* ---- candidates.c ---- */
 
@@ -157,9 +162,14 @@ DR_MUST_USE dr_status run_most_memory(uint64_t *bytes, const run *r);
 DR_MUST_USE dr_status run_workers_open(run *r);
 void run_workers_close(run *r);
 size_t run_worker_count(const run *r);
-/* Tasks: [[[address of a wf_alternative, config], ...], ...], from the input on; comes back
- * when all were tried. */
+/* Tasks: [{"steps": [...], "judge": bool}, ...], steps from the input on; comes back when
+ * all were tried. */
 DR_MUST_USE dr_status run_workers_do(run *r, const json_t *tasks);
+/* DR_EDEVICE: workers died of the task, or took too long, which the message says. */
+DR_MUST_USE dr_status run_workers_lost(const run *r, const json_t *task);
+
+/* worker.c: a step of a task, by names alone; new. */
+json_t *run_step_json(const run *r, const wf_alternative *alt, json_t *config);
 
 /* report.c: report.html in dir. */
 DR_MUST_USE dr_status run_report(const run *r, const run_outcome *o, const bool *front,

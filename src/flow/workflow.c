@@ -131,6 +131,7 @@ static dr_status read_search(workflow *w)
     w->max_time_s = wf_num(time, 0);
     w->output_models = (size_t)wf_num(dr_node_get(n, "output_model_num"), 1);
     w->num_workers = (size_t)wf_num(dr_node_get(n, "num_workers"), 0);
+    w->task_timeout_s = wf_num(dr_node_get(n, "task_timeout"), 0);
     w->stop_when_goals_met = wf_bool(dr_node_get(n, "stop_when_goals_met"), false);
     w->pass_params = wf_bool(dr_node_get(n, "include_pass_params"), true);
 done:

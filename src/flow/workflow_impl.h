@@ -152,6 +152,7 @@ typedef struct {
     const char *average;  /* of f1_score and the like; NULL: binary or macro */
     int max_new_tokens;   /* of exact_match and wer; 0: 32 */
     const char **command; /* of custom: ends with NULL */
+    bool parallel;        /* of custom: workers may run it */
     int warmup, repeats;  /* of latency and throughput */
     int prompt_tokens, new_tokens;
     double sleep_s;
@@ -193,7 +194,8 @@ typedef struct {
     search_options sampler;
     size_t output_models;
     size_t num_workers; /* 0: as many as there is room for */
-    double max_time_s;  /* 0: none */
+    double task_timeout_s; /* of a worker's task; 0: none */
+    double max_time_s;     /* 0: none */
     const wf_package *packages;
     size_t package_count;
 } workflow;

@@ -157,6 +157,7 @@ static dr_status read_user(workflow *w, wf_metric *m, const dr_node *n)
 {
     const dr_node *u = dr_node_get(n, "user_config");
     const dr_node *command = dr_node_get(u, "command"), *task = dr_node_get(u, "task");
+    const dr_node *parallel = dr_node_get(u, "parallel");
     dr_status st = DR_OK;
 
     if ((m->kind == WF_CUSTOM) != (command != NULL))
@@ -166,6 +167,9 @@ static dr_status read_user(workflow *w, wf_metric *m, const dr_node *n)
                                 : "user_config.command belongs to a custom metric"));
     if (task != NULL && m->kind != WF_ACCURACY)
         DR_TRY(dr_node_fail(&w->doc, task, "it belongs to an accuracy metric"));
+    if (parallel != NULL && m->kind != WF_CUSTOM)
+        DR_TRY(dr_node_fail(&w->doc, parallel, "it belongs to a custom metric"));
+    m->parallel = wf_bool(parallel, false);
     m->task = wf_str(task);
     m->max_new_tokens = (int)wf_num(dr_node_get(u, "max_new_tokens"), 0);
     m->prompt_tokens = (int)wf_num(dr_node_get(u, "prompt_tokens"), PROMPT_TOKENS);

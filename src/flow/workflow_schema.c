@@ -203,6 +203,8 @@ OBJECT(sub, "sub_type");
 
 static const wf_row user_rows[] = {
     {"command", WF_STRS, .help = "of custom: a program and its arguments"},
+    {"parallel", WF_BOOL,
+     .help = "of custom: workers run it, for several models at a time"},
     {"task", WF_STR, .help = "of accuracy: JSON lines of questions, instead of a text"},
     {"max_new_tokens", WF_INT, .min = 1, .max = 1 << 20,
      .help = "of exact_match and wer: tokens of an answer (32)"},
@@ -291,6 +293,8 @@ static const wf_row strategy_rows[] = {
     {"max_time", WF_NUM, .min = 1e-3, .max = 1e9, .help = "seconds"},
     {"num_workers", WF_INT, .min = 0, .max = 256,
      .help = "processes that make models; 0: by processors and memory"},
+    {"task_timeout", WF_NUM, .min = 1e-3, .max = 1e9,
+     .help = "seconds that a worker may take for a candidate"},
     {"include_pass_params", WF_BOOL,
      .help = "false: lists of values take the pass's default"},
 };

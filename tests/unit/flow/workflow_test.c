@@ -81,6 +81,12 @@ static void test_refused(void)
             "a search needs an evaluator with a figure that has a priority");
     refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: {max_samples: -1}\n",
             "expected 0 to 1000000, found -1");
+    refused("a.yaml", "passes: {q: {type: Rtn}}\nsearch_strategy: {task_timeout: 0}\n",
+            "expected 0.001 to 1000000000, found 0");
+    refused("a.yaml",
+            "passes: {q: {type: Rtn}}\nevaluator: {metrics: [{name: s, type: size_on_disk, "
+            "user_config: {parallel: true}}]}\n",
+            "parallel: it belongs to a custom metric");
 #define PACK(text) "passes: {q: {type: Rtn}}\npackaging_config: " text "\n"
     refused("a.yaml", PACK("{type: AzureMLData}"), "AzureMLData is not supported: nothing");
     refused("a.yaml", PACK("{type: Dockerfile}"), "Dockerfile is not supported: an image");
