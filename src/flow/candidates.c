@@ -464,7 +464,7 @@ static dr_status cover(run *r, coverage *c, const ways *w, const int *point)
     return st;
 }
 
-static dr_status tell_pass(dr_buf *text, const wf_pass *p)
+static dr_status tell_pass(dr_buf *text, json_t *programs, const wf_pass *p)
 {
     dr_status st = DR_OK;
 
@@ -483,6 +483,8 @@ static dr_status tell_pass(dr_buf *text, const wf_pass *p)
         }
     }
     DR_TRY(dr_buf_adds(text, "\n"));
+    for (size_t k = 0; k < p->count; k++)
+        DR_TRY(flow_tell_program(text, programs, p->alternatives[k].def));
 done:
     return st;
 }
@@ -496,8 +498,9 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
     DR_TRY(ways_of(&w, r, r->w.flows, r->w.flow_count));
     size_t points = search_space_size(&w.space);
     DR_TRY(dr_buf_addf(&out->text, "model          %s\n", r->input.path));
-    json_t *flows = json_array();
+    json_t *flows = json_array(), *programs = json_array();
     json_object_set_new(out->report, "flows", flows);
+    json_object_set_new(out->report, "programs", programs);
     for (size_t f = 0; f < r->w.flow_count; f++) {
         const wf_flow *flow = &r->w.flows[f];
         json_t *names = json_array();
@@ -507,7 +510,7 @@ dr_status run_tell_plan(run *r, flow_result *out, bool known_input)
         if (r->w.flow_count > 1)
             DR_TRY(dr_buf_addf(&out->text, "flow           %zu\n", f + 1));
         for (size_t i = 0; i < flow->count; i++)
-            DR_TRY(tell_pass(&out->text, flow->passes[i]));
+            DR_TRY(tell_pass(&out->text, programs, flow->passes[i]));
     }
     DR_TRY(dr_buf_addf(&out->text, "output         %s\n", r->w.output_dir));
     DR_TRY(run_tell_packages(r, out));

@@ -35,8 +35,10 @@ typedef struct {
 
 const char *flow_kind_text(pass_kind kind)
 {
-    static const char *const texts[] = {"a Hugging Face model", "an ONNX model",
-                                        "an ONNX model in parts"};
+    static const char *const texts[PASS_MODEL_KINDS] = {
+        "a Hugging Face model", "an ONNX model",         "an ONNX model in parts",
+        "an OpenVINO model",    "a QNN model in C++",    "a QNN model library",
+        "a QNN context binary"};
 
     return texts[kind];
 }
@@ -51,7 +53,7 @@ void flow_result_release(flow_result *r)
 
 static dr_status no_pass(const char *name)
 {
-    const char *names[64];
+    const char *names[128];
     size_t n = 0;
     const pass_def *const *list = pass_list(&n);
     dr_status st = dr_fail(DR_EUSAGE, "no pass is called %s", name);
@@ -130,6 +132,21 @@ static dr_status make_plan(plan *p, dr_arena *a, const flow_spec *spec)
         p->resumes = p->resumes || d->quant_plan != NULL;
     }
 done:
+    return st;
+}
+
+/* Programs of vendors are there before anything runs. */
+static dr_status need_programs(const plan *p, size_t count)
+{
+    dr_arena a = {0};
+    pass_program found = {0};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < count; i++)
+        if (p->steps[i].def->program != NULL)
+            DR_TRY(pass_program_need(&found, &a, p->steps[i].def));
+done:
+    dr_arena_release(&a);
     return st;
 }
 
@@ -276,11 +293,19 @@ static const char *after_commit(dr_arena *a, const char *path, const char *tmp,
 /* What would be run, and nothing is. */
 static dr_status tell_plan(flow_result *out, const flow_spec *spec, const plan *p)
 {
-    json_t *workflow = NULL;
+    json_t *workflow = NULL, *programs = json_array();
     char *text = NULL;
+    dr_buf lines;
     dr_status st = DR_OK;
 
+    dr_buf_init(&lines, 1 << 16);
     DR_TRY(flow_workflow_json(&workflow, spec, p->steps, p->reads_data));
+    for (size_t i = 0; i < spec->step_count; i++)
+        DR_TRY(flow_tell_program(&lines, programs, p->steps[i].def));
+    if (lines.len > 0) { /* not among the result, which is a file as it is */
+        dr_tell("%.*s", (int)lines.len - 1, lines.data);
+        json_object_set(out->report, "programs", programs);
+    }
     text = json_dumps(workflow, JSON_INDENT(2));
     if (text == NULL)
         DR_FAIL(DR_EUSAGE, "a name that is not UTF-8 cannot be in a workflow");
@@ -288,6 +313,8 @@ static dr_status tell_plan(flow_result *out, const flow_spec *spec, const plan *
     json_object_set(out->report, "workflow", workflow);
 done:
     free(text);
+    dr_buf_release(&lines);
+    json_decref(programs);
     json_decref(workflow);
     return st;
 }
@@ -335,6 +362,8 @@ static dr_status finish(flow_result *out, const flow_spec *spec, const plan *p,
     if (made->kind == PASS_MODEL_HF) /* paths as they are in the folder */
         DR_TRY(hf_write_model_config(tmp, made->path + strlen(tmp) + 1,
                                      out->adapter_path ? "adapter" : NULL));
+    else if (pass_kind_is_vendors(made->kind))
+        DR_TRY(flow_write_vendor_config(tmp, made));
     else
         DR_TRY(flow_write_onnx_config(tmp));
     DR_TRY(flow_write_settings(tmp, made));
@@ -393,6 +422,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
         DR_TRY(tell_plan(out, spec, &p));
         goto done;
     }
+    DR_TRY(need_programs(&p, spec->step_count));
     DR_TRY(flow_compute(&device,
                         device_for(&out->arena, &p, spec->step_count, asked->device),
                         spec->threads));

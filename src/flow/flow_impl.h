@@ -32,6 +32,8 @@ DR_MUST_USE dr_status flow_read_attributes(dr_arena *a, const char **attributes,
                                            const char *folder);
 /* Whether that names an ONNX model. */
 bool flow_is_onnx_type(const char *type);
+/* Whether a model that a file calls so can be of this kind. */
+bool flow_type_fits(pass_kind kind, const char *type);
 /* What a first pass would take of the model as typed: parts, where it takes each of them
  * and there is no whole graph. */
 DR_MUST_USE dr_status flow_input_kind(pass_kind *kind, const pass_def *first,
@@ -44,6 +46,17 @@ DR_MUST_USE dr_status flow_is_onnx_model(bool *onnx, dr_arena *a, const char *mo
  * would replace. */
 DR_MUST_USE dr_status flow_check_apart(const flow_spec *spec, const pass_model *in,
                                        const char *output);
+
+/* ---- vendor_model.c ---- */
+
+/* A model of a vendor's: its main file, its folder, or an earlier result. */
+DR_MUST_USE dr_status flow_open_vendor(pass_model *in, dr_arena *a, const char *model,
+                                       pass_kind kind);
+/* Its model_config.json in dir. */
+DR_MUST_USE dr_status flow_write_vendor_config(const char *dir, const pass_model *m);
+/* The program that a pass would run, and where it is, for a dry run: a line, and a member
+ * of list; nothing, where it runs none. */
+DR_MUST_USE dr_status flow_tell_program(dr_buf *line, json_t *list, const pass_def *d);
 
 /* ---- workflow_json.c ---- */
 

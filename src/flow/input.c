@@ -340,6 +340,8 @@ dr_status flow_open_input(pass_model *in, dr_arena *a, const flow_spec *spec,
         DR_TRY(open_hf(in, a, spec));
     else if (kind == PASS_MODEL_ONNX)
         DR_TRY(open_onnx(in, a, spec->model));
+    else if (pass_kind_is_vendors(kind))
+        DR_TRY(flow_open_vendor(in, a, spec->model, kind));
     else
         DR_TRY(open_parts(in, a, spec->model));
     DR_TRY(flow_read_attributes(a, &in->attributes, spec->model));

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -21,25 +22,40 @@ const pass_def *run_first_pass(const run *r)
     return r->w.flows[0].passes[0]->alternatives[0].def;
 }
 
+/* A vendor's model is run by the vendor's runtime, which is not here. */
+static dr_status refuse_vendors(const run *r, const wf_metric *m, const wf_pass *p)
+{
+    dr_status st =
+        dr_node_fail(&r->w.doc, m->node,
+                     "the pass %s gives %s, which nothing here runs: no %s is measured "
+                     "of it",
+                     p->name, flow_kind_text(p->alternatives[0].def->gives), m->name);
+
+    dr_hint("size_on_disk and a command of your own can be measured of it");
+    return st;
+}
+
 /* A figure that nothing of this workflow can have. */
 static dr_status check_metric(const run *r, const wf_metric *m)
 {
     const workflow *w = &r->w;
     dr_status st = DR_OK;
 
-    if (!run_is_timed(m))
-        return DR_OK;
     for (size_t f = 0; f < w->flow_count; f++)
         for (size_t i = 0; i < w->flows[f].count; i++) {
             const wf_pass *p = w->flows[f].passes[i];
             bool judged = i + 1 == w->flows[f].count || w->pass_by_pass;
-            if (judged && p->alternatives[0].def->gives != PASS_MODEL_ONNX)
+            const pass_kind gives = p->alternatives[0].def->gives;
+            if (judged && m->kind != WF_SIZE && m->kind != WF_CUSTOM &&
+                pass_kind_is_vendors(gives))
+                DR_TRY(refuse_vendors(r, m, p));
+            if (judged && run_is_timed(m) && gives != PASS_MODEL_ONNX)
                 DR_TRY(dr_node_fail(
                     &w->doc, m->node,
                     "ONNX models are timed, and the pass %s gives another one", p->name));
         }
     pass_kind takes = run_first_pass(r)->takes;
-    for (size_t k = 0; k < m->figure_count; k++)
+    for (size_t k = 0; run_is_timed(m) && k < m->figure_count; k++)
         if (search_goal_needs_baseline(m->figures[k].goal) && takes != PASS_MODEL_ONNX)
             DR_TRY(dr_node_fail(&w->doc, m->figures[k].node,
                                 "this goal counts from the input model, which is no ONNX "
@@ -79,14 +95,18 @@ static dr_status find_input(run *r, bool *known)
     const flow_spec spec = {.model = r->w.model.path,
                             .adapters = r->w.model.adapter,
                             .output = r->w.output_dir};
-    const char *type = r->w.model.type;
+    const char *type = r->w.model.type, *format = r->w.model.format;
     pass_model in = {0};
     dr_status st = DR_OK;
 
     DR_TRY(flow_input_kind(&kind, run_first_pass(r), r->w.model.path));
-    if (type != NULL && (kind != PASS_MODEL_HF) != flow_is_onnx_type(type))
+    if (type != NULL && !flow_type_fits(kind, type))
         DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
                             run_first_pass(r)->name, flow_kind_text(kind), type));
+    if (format != NULL &&
+        (pass_kind_format(kind) == NULL || strcasecmp(format, pass_kind_format(kind)) != 0))
+        DR_TRY(dr_node_fail(&r->w.doc, r->w.model.node, "%s takes %s, and this is %s",
+                            run_first_pass(r)->name, flow_kind_text(kind), format));
     DR_TRY(flow_open_input(&in, &r->arena, &spec, kind));
     DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
     r->input = (run_model){.path = in.path, .adapters = r->w.model.adapter, .kind = kind};
@@ -98,7 +118,7 @@ static dr_status find_input(run *r, bool *known)
     DR_TRY(flow_check_apart(&spec, &in, r->w.output_dir));
     DR_TRYF(cache_model_id(r->input.id, &r->cache, &in), "reading %s", in.path);
     r->input.path = in.path;
-    if (kind == PASS_MODEL_ONNX && in.file != NULL)
+    if ((kind == PASS_MODEL_ONNX || pass_kind_is_vendors(kind)) && in.file != NULL)
         r->input.path = dr_path_join(&r->arena, in.path, in.file);
     else if (kind != PASS_MODEL_HF || dr_is_dir(r->w.model.path))
         r->input.path = r->w.model.path; /* an earlier result keeps its model_config */
@@ -170,6 +190,26 @@ static const char *cache_dir(const run *r)
                                     : ".drupe-cache";
 }
 
+/* Programs of vendors are there before anything runs. */
+static dr_status need_programs(const run *r)
+{
+    dr_arena a = {0};
+    pass_program found = {0};
+    dr_status st = DR_OK;
+
+    for (size_t f = 0; f < r->w.flow_count; f++)
+        for (size_t i = 0; i < r->w.flows[f].count; i++) {
+            const wf_pass *p = r->w.flows[f].passes[i];
+            for (size_t k = 0; k < p->count; k++)
+                if (p->alternatives[k].def->program != NULL)
+                    DR_TRYF(pass_program_need(&found, &a, p->alternatives[k].def),
+                            "%s: the pass %s", r->w.doc.name, p->name);
+        }
+done:
+    dr_arena_release(&a);
+    return st;
+}
+
 static dr_status run_it(run *r, flow_result *out)
 {
     run_outcome outcome = {0};
@@ -182,6 +222,8 @@ static dr_status run_it(run *r, flow_result *out)
         dr_log_level((dr_level)r->w.log_level);
     r->w.output_dir = flow_clean_output(&r->arena, r->w.output_dir);
     DR_TRY(collect_figures(r));
+    if (!r->o->dry_run)
+        DR_TRY(need_programs(r));
     DR_TRY(describe_isa(r));
     if (!r->o->dry_run || dr_is_dir(cache_dir(r)))
         DR_TRY(cache_open(&r->cache, cache_dir(r)));

@@ -22,6 +22,7 @@ static dr_status read_model(workflow *w, const char *model)
         return dr_node_fail(&w->doc, w->doc.top, "no input_model, and no model was named");
     w->model.path = wf_str(wf_get(n, "model_path"));
     w->model.type = wf_str(wf_get(n, "type"));
+    w->model.format = wf_str(wf_get(n, "model_file_format"));
     w->model.adapter = wf_str(wf_get(n, "adapter_path"));
     if (file != NULL)
         w->model.path = dr_path_join(&w->arena, w->model.path, file);

@@ -121,7 +121,7 @@ typedef struct {
 
 typedef struct {
     const char *path, *adapter;
-    const char *type; /* NULL: not given */
+    const char *type, *format; /* NULL: not given */
     const dr_node *node;
 } wf_model;
 

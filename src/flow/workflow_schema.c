@@ -103,7 +103,10 @@ OBJECT(data, "data_config");
 
 /* ---- models and systems ---- */
 
-static const char *const model_types[] = {"HfModel", "ONNXModel", "CompositeModel", NULL};
+static const char *const model_types[] = {"HfModel",       "ONNXModel", "CompositeModel",
+                                          "OpenVINOModel", "QNNModel",  NULL};
+static const char *const model_formats[] = {"QNN.CPP", "QNN.LIB", "QNN.SERIALIZED.BIN",
+                                            NULL};
 static const char *const model_tasks[] = {"text-generation", "text-generation-with-past",
                                           NULL};
 
@@ -118,9 +121,12 @@ OBJECT(load_kwargs, "load_kwargs");
 
 static const wf_row model_rows[] = {
     {"type", WF_WORD, .words = model_types,
-     .help = "HfModel, ONNXModel, or CompositeModel: a folder of graphs"},
+     .help = "HfModel, ONNXModel, OpenVINOModel, QNNModel, or CompositeModel: a folder of "
+             "graphs"},
     {"model_path", WF_STR, .required = true,
      .help = "folder, GGUF file, hub id, or an earlier result"},
+    {"model_file_format", WF_WORD, .words = model_formats,
+     .help = "of a QNNModel: what the first pass is to take"},
     {"onnx_file_name", WF_STR, .help = "the graph's file in the folder"},
     {"adapter_path", WF_STR, .help = "PEFT folder"},
     {"task", WF_WORD, .words = model_tasks, .help = "what the model does"},

@@ -176,6 +176,30 @@ DR_MUST_USE dr_status onnx_npu_build(onnx_report *report, const char *dir,
                                      const hf_model *m, dr_pool *pool,
                                      const onnx_npu_options *o);
 
+/* A vendor's model under a graph of one EPContext node (context_graph.c). */
+typedef struct {
+    const char *name;
+    int type; /* TensorProto's number */
+    int rank; /* -1: not said */
+    const int64_t *dims; /* [rank]; -1: open */
+} onnx_context_value;
+typedef struct {
+    const char *domain;
+    int64_t version;
+} onnx_context_opset;
+typedef struct {
+    const char *file;        /* the vendor's, beside the graph */
+    const char *source;      /* the provider that runs it */
+    const char *sdk_version; /* of the vendor's tools */
+    const char *device;      /* "CPU" */
+    bool keep_open_sizes;    /* as -1; else they are called input_0_1 */
+    const onnx_context_value *inputs, *outputs;
+    size_t input_count, output_count;
+    const onnx_context_opset *opsets;
+    size_t opset_count;
+} onnx_context;
+DR_MUST_USE dr_status onnx_context_write(const char *path, const onnx_context *c);
+
 /* Inspecting a model.onnx: what `drupe inspect` shows.  The wire format is scanned with
  * limits before protobuf sees it. */
 typedef struct {

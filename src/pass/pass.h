@@ -15,14 +15,27 @@
 #include <stdint.h>
 
 #include "core/arena.h"
+#include "core/hash.h"
 #include "core/param.h"
 #include "core/resume.h"
 #include "core/status.h"
 #include "data/data.h"
 
-/* PARTS: several graphs, which are run one after the other. */
-typedef enum { PASS_MODEL_HF, PASS_MODEL_ONNX, PASS_MODEL_PARTS } pass_kind;
+/* PARTS: several graphs, which are run one after the other.  The others are of vendors:
+ * OpenVINO's IR; of QNN, source files in C++, libraries made of them, a context binary. */
+typedef enum {
+    PASS_MODEL_HF,
+    PASS_MODEL_ONNX,
+    PASS_MODEL_PARTS,
+    PASS_MODEL_OPENVINO,
+    PASS_MODEL_QNN_CPP,
+    PASS_MODEL_QNN_LIB,
+    PASS_MODEL_QNN_BIN,
+    PASS_MODEL_KINDS
+} pass_kind;
 const char *pass_kind_type(pass_kind kind); /* Olive's: "HfModel", "CompositeModel" */
+const char *pass_kind_format(pass_kind kind); /* its model_file_format; NULL: of no kind */
+bool pass_kind_is_vendors(pass_kind kind);
 
 typedef struct {
     const char *name; /* "travel"; NULL: the user gave none */
@@ -40,8 +53,9 @@ typedef struct {
 /* A model between passes.  Strings live in the job's arena or longer. */
 typedef struct {
     pass_kind kind;
-    const char *path;         /* HF: folder or .gguf; ONNX, PARTS: folder */
-    const char *file;         /* ONNX: the graph's file in it; NULL: model.onnx */
+    const char *path;         /* HF: folder or .gguf; the others: folder */
+    const char *file;         /* ONNX: the graph's file in it; NULL: model.onnx.  Of a
+                                 vendor's: its main file in it */
     const char *const *parts; /* PARTS: the graphs' files in it, in order; ends with NULL */
     const char *name;         /* as the user typed it, for messages */
     const pass_adapter *adapters;
@@ -106,6 +120,7 @@ struct pass_def {
     bool each_part; /* of ONNX models: takes and gives those in parts, too */
     bool clocked; /* what it gives depends on how fast this machine is */
     bool judges;  /* takes evaluate and max_kl, as quantizers do */
+    const char *program; /* that it runs, of vendor_programs.def; NULL: none */
     size_t config_size;
     const dr_param *params;
     size_t params_count;
@@ -147,6 +162,26 @@ typedef struct {
  * DR_EFORMAT: a row of the task, by file and line. */
 DR_MUST_USE dr_status pass_evaluate(const pass_evaluation *e);
 DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need);
+
+/* ---- programs of vendors ---- */
+
+/* A program that a pass runs.  Strings live in the arena of the call or for ever. */
+typedef struct {
+    const char *name;       /* "ovc" */
+    const char *path;       /* NULL: it is not installed */
+    const char *root, *arch; /* its SDK's folder, its word for this machine; NULL: none */
+    const char *looked;     /* where, for people: "in PATH" */
+    const char *install;    /* what to install */
+} pass_program;
+
+void pass_program_find(pass_program *out, dr_arena *a, const char *name);
+/* d->program, which is there.  DR_EUNSUPPORTED: it is not; says where it was looked for and
+ * what to install. */
+DR_MUST_USE dr_status pass_program_need(pass_program *out, dr_arena *a, const pass_def *d);
+/* What changes with its version: for the keys of a cache. */
+DR_MUST_USE dr_status pass_program_identity(char hex[DR_SHA256_HEX], const pass_program *p);
+
+/* ---- the list ---- */
 
 /* Whether a pass takes such a model, and what it gives of it. */
 bool pass_takes(const pass_def *d, pass_kind kind);

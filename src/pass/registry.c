@@ -17,9 +17,26 @@ static const pass_def *const passes[] = {
 
 const char *pass_kind_type(pass_kind kind)
 {
-    static const char *const types[] = {"HfModel", "ONNXModel", "CompositeModel"};
+    static const char *const types[PASS_MODEL_KINDS] = {
+        "HfModel",  "ONNXModel", "CompositeModel", "OpenVINOModel",
+        "QNNModel", "QNNModel",  "QNNModel"};
 
     return types[kind];
+}
+
+const char *pass_kind_format(pass_kind kind)
+{
+    static const char *const formats[PASS_MODEL_KINDS] = {
+        [PASS_MODEL_QNN_CPP] = "QNN.CPP",
+        [PASS_MODEL_QNN_LIB] = "QNN.LIB",
+        [PASS_MODEL_QNN_BIN] = "QNN.SERIALIZED.BIN"};
+
+    return formats[kind];
+}
+
+bool pass_kind_is_vendors(pass_kind kind)
+{
+    return kind >= PASS_MODEL_OPENVINO;
 }
 
 bool pass_takes(const pass_def *d, pass_kind kind)
