@@ -70,6 +70,18 @@ drupe_result_json(const drupe_result *r); /* for programs: an object */
 DRUPE_API const char *drupe_result_missed(const drupe_result *r);
 DRUPE_API void drupe_result_free(drupe_result *r);
 
+/* ---- several processes ---- */
+
+/* Processes that mpirun of Open MPI started (or srun --mpi=pmix) and that share a job: all
+ * make the same calls; the first writes the result, the others' results are empty. */
+typedef struct dr_ranks drupe_ranks;
+/* Once a process.  *out NULL: it was started alone. */
+DRUPE_API drupe_status drupe_ranks_open(drupe_ranks **out);
+DRUPE_API size_t drupe_ranks_id(const drupe_ranks *r); /* from 0, the first */
+DRUPE_API void drupe_ranks_close(drupe_ranks *r);
+/* Instead of it, after a failure: ends all of them. */
+DRUPE_API void drupe_ranks_abort(drupe_ranks *r, int exit_status);
+
 /* ---- jobs ---- */
 
 typedef struct {
@@ -112,6 +124,7 @@ typedef struct {
     bool evaluate;      /* measure a quantized model against the original */
     double max_kl;      /* limit for that, nats; 0: none (drupe_result_missed) */
     bool check;         /* load an exported model in ONNX Runtime before it is committed */
+    drupe_ranks *ranks; /* that share it; NULL: this process alone */
     bool dry_run;       /* only say what would be run: a workflow file of Olive's form */
     bool save_config;   /* the same as config.json in output */
 } drupe_job;

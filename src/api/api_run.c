@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/ranks.h"
 #include "flow/flow.h"
 #include "hf/hf.h"
 #include "pass/pass.h"
@@ -123,6 +124,29 @@ void drupe_result_free(drupe_result *r)
     free(r->json);
     free(r->missed);
     free(r);
+}
+
+/* ---- several processes ---- */
+
+drupe_status drupe_ranks_open(drupe_ranks **out)
+{
+    dr_trail_clear();
+    return (drupe_status)dr_ranks_open(out);
+}
+
+size_t drupe_ranks_id(const drupe_ranks *r)
+{
+    return dr_ranks_id(r);
+}
+
+void drupe_ranks_close(drupe_ranks *r)
+{
+    dr_ranks_close(r);
+}
+
+void drupe_ranks_abort(drupe_ranks *r, int exit_status)
+{
+    dr_ranks_abort(r, exit_status);
 }
 
 /* ---- jobs ---- */
@@ -245,6 +269,7 @@ drupe_status drupe_run(drupe_result **out, const drupe_job *job)
                             .eval = job->eval.name != NULL ? &eval : NULL,
                             .device = job->device,
                             .threads = job->threads,
+                            .ranks = job->ranks,
                             .evaluate = job->evaluate,
                             .check = job->check,
                             .max_kl = job->max_kl,

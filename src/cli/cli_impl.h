@@ -41,6 +41,7 @@ typedef struct {
     bool json;
     int threads;
     int compute;
+    drupe_ranks *ranks; /* borrowed; NULL: one process */
 } cli_common;
 
 /* Row names come from field names; nested structs are reached by their offset. */

@@ -115,7 +115,10 @@ dr_status cli_run_passes(const cli_common *c, const drupe_job *options, const ch
     dr_status st = DR_OK;
 
     job.threads = c->threads;
+    job.ranks = c->ranks;
     DR_TRY((dr_status)drupe_run(&r, &job));
+    if (drupe_ranks_id(c->ranks) > 0)
+        goto done;
     DR_TRY(cli_print(c, r));
     if (!job.dry_run)
         dr_log(DR_INFO, "%s: %s", done, job.output);

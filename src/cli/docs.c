@@ -27,6 +27,8 @@ static const char head[] =
     "| 130 | interrupted; nothing half-made is left |\n\n"
     "| environment | meaning |\n|---|---|\n"
     "| `DRUPE_LIB_PATH` | folders where the runtimes are looked for first |\n"
+    "| `DRUPE_RANKS_TIMEOUT` | seconds that processes of mpirun wait for each other (1800) "
+    "|\n"
     "| `DRUPE_MEMORY_LIMIT`, `DRUPE_DISK_LIMIT` | a run that needs more is refused (`4G`) "
     "|\n"
     "| `HF_HOME`, `HF_HUB_CACHE` | where models of the hub are kept, shared with Python |\n"

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli_impl.h"
@@ -29,23 +30,26 @@ const cli_verb_row cli_verbs[] = {
 };
 const size_t cli_verb_count = DR_COUNT(cli_verbs);
 
+/* Those that several processes may run at once, each a share. */
+static const cli_verb *const shared_verbs[] = {&verb_finetune};
+
 static void on_signal(int number)
 {
     drupe_cancel();
     (void)signal(number, SIG_DFL); /* a second one ends the process at once */
 }
 
-static void print_error(dr_status st)
+static void print_error(const drupe_ranks *ranks)
 {
     bool color = isatty(STDERR_FILENO) && getenv("NO_COLOR") == NULL;
     const dr_trail *t = dr_trail_get();
+    char who[32] = "";
 
-    if (t->count == 0) {
-        (void)fprintf(stderr, "drupe: %s\n", dr_status_text(st));
-        return;
-    }
-    (void)fprintf(stderr, "%sdrupe:%s %s\n", color ? "\033[31m" : "",
-                  color ? "\033[0m" : "", t->frames[0].text);
+    if (drupe_ranks_id(ranks) > 0)
+        (void)snprintf(who, sizeof(who), "rank %zu: ", drupe_ranks_id(ranks));
+    (void)fprintf(stderr, "%sdrupe:%s %s%s\n", color ? "\033[31m" : "",
+                  color ? "\033[0m" : "", who,
+                  t->count > 0 ? t->frames[0].text : dr_status_text(t->status));
     for (int i = 1; i < t->count; i++)
         (void)fprintf(stderr, "  %s\n", t->frames[i].text);
     if (t->hint[0] != '\0')
@@ -83,7 +87,50 @@ static dr_status find_verb(const cli_verb_row **row, const char *name)
     return st;
 }
 
-static dr_status run_verb(const cli_verb_row *row, int argc, char **argv)
+static bool is_shared(const cli_verb *v)
+{
+    for (size_t i = 0; i < DR_COUNT(shared_verbs); i++)
+        if (shared_verbs[i] == v)
+            return true;
+    return false;
+}
+
+/* The other processes, if mpirun started some.  The first one speaks for all. */
+static dr_status open_ranks(drupe_ranks **ranks, const cli_verb_row *row)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY((dr_status)drupe_ranks_open(ranks));
+    if (*ranks == NULL)
+        return DR_OK;
+    if (drupe_ranks_id(*ranks) > 0)
+        dr_log_silence();
+    if (!is_shared(row->verb)) {
+        st = dr_fail(DR_EUSAGE, "%s runs in one process, and mpirun started several",
+                     row->name);
+        dr_hint("run it without mpirun");
+    }
+done:
+    return st;
+}
+
+/*
+ * After an error all of them end.  One that all have the same is told by the first: the
+ * others give it time to do so, and are ended meanwhile.
+ */
+static void end_ranks(drupe_ranks *ranks, int status)
+{
+    const struct timespec second = {.tv_sec = 1};
+
+    if (drupe_ranks_id(ranks) > 0)
+        (void)nanosleep(&second, NULL);
+    if (dr_cancelled_check() == DR_OK)
+        print_error(ranks);
+    drupe_ranks_abort(ranks, status);
+}
+
+static dr_status run_verb(drupe_ranks **ranks, const cli_verb_row *row, int argc,
+                          char **argv)
 {
     const cli_verb *v = row->verb;
     dr_arena arena = {0};
@@ -93,23 +140,23 @@ static dr_status run_verb(const cli_verb_row *row, int argc, char **argv)
         if (is_help(argv[i]))
             return cli_help_verb(row);
     }
-    void *config = dr_arena_alloc(&arena, 1, v->config_size);
+    DR_TRY(open_ranks(ranks, row));
+    cli_common *c = dr_arena_alloc(&arena, 1, v->config_size);
     unsigned char *given = dr_arena_alloc(&arena, v->params_count, 1);
-    dr_params_defaults(v->params, v->params_count, config);
-    st =
-        dr_params_parse_argv(v->params, v->params_count, config, argc, argv, given, &arena);
+    dr_params_defaults(v->params, v->params_count, c);
+    st = dr_params_parse_argv(v->params, v->params_count, c, argc, argv, given, &arena);
     if (st != DR_OK && dr_trail_get()->hint[0] == '\0')
         dr_hint("drupe %s --help lists the options", row->name);
     DR_TRY(st);
-    const cli_common *c = config;
     drupe_log_level(c->log_level);
-    DR_TRY(v->run(config, given));
+    c->ranks = *ranks;
+    DR_TRY(v->run(c, given));
 done:
     dr_arena_release(&arena);
     return st;
 }
 
-static dr_status run_program(int argc, char **argv)
+static dr_status run_program(drupe_ranks **ranks, int argc, char **argv)
 {
     static const char version[] = "drupe " DRUPE_VERSION "\n";
     const cli_verb_row *row = NULL;
@@ -136,7 +183,7 @@ static dr_status run_program(int argc, char **argv)
         st = cli_completion(argc == 3 ? argv[2] : NULL);
     } else {
         DR_TRY(find_verb(&row, word));
-        st = run_verb(row, argc - 2, argv + 2);
+        st = run_verb(ranks, row, argc - 2, argv + 2);
     }
 done:
     return st;
@@ -163,16 +210,24 @@ int main(int argc, char **argv)
     (void)signal(SIGINT, on_signal);
     (void)signal(SIGTERM, on_signal);
     (void)signal(SIGPIPE, SIG_IGN);
+    drupe_ranks *ranks = NULL;
     dr_status st = check_descriptors();
     if (st == DR_OK)
-        st = run_program(argc, argv);
-    if (st == DR_OK)
+        st = run_program(&ranks, argc, argv);
+    if (st == DR_OK) {
+        drupe_ranks_close(ranks);
         return 0;
-    if (st != DR_ECANCELLED)
-        print_error(st);
-    if (st == DR_ECANCELLED || dr_cancelled_check() != DR_OK) {
-        (void)fprintf(stderr, "drupe: interrupted\n");
-        return 130;
     }
-    return st == DR_EUSAGE ? 2 : 1;
+    int status = st == DR_EUSAGE ? 2 : 1;
+    bool stopped = st == DR_ECANCELLED || dr_cancelled_check() != DR_OK;
+    if (ranks != NULL && !stopped)
+        end_ranks(ranks, status);
+    else if (st != DR_ECANCELLED)
+        print_error(ranks);
+    if (!stopped)
+        return status;
+    if (drupe_ranks_id(ranks) == 0)
+        (void)fprintf(stderr, "drupe: interrupted\n");
+    drupe_ranks_abort(ranks, 130);
+    return 130;
 }

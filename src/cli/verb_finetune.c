@@ -130,8 +130,8 @@ static const char *const metrics[] = {"eval_loss", "loss", NULL};
         DR_REFUSED("torch_compile", "no Python is run", NULL),                             \
         DR_REFUSED("use_cpu", "training is on the CPU", NULL),                             \
         DR_REFUSED("no_cuda", "training is on the CPU", NULL),                             \
-        DR_REFUSED("deepspeed", "one device a run", NULL),                                 \
-        DR_REFUSED("fsdp", "one device a run", NULL),                                      \
+        DR_REFUSED("deepspeed", "mpirun shares a run among GPUs", NULL),                   \
+        DR_REFUSED("fsdp", "mpirun shares a run among GPUs", NULL),                        \
         DR_REFUSED("push_to_hub", "nothing is sent anywhere", NULL)
 
 static const dr_param params[] = {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 static dr_level level_min = DR_ERROR;
+static bool silent;
 static atomic_int cancelled; /* lock-free: set in a signal handler, read by threads */
 
 void dr_log_level(dr_level at_least)
@@ -21,7 +22,12 @@ void dr_log_level(dr_level at_least)
 
 bool dr_log_shows(dr_level level)
 {
-    return level >= level_min;
+    return level >= level_min && !silent;
+}
+
+void dr_log_silence(void)
+{
+    silent = true;
 }
 
 static bool stderr_is_terminal(void)
@@ -35,6 +41,8 @@ DR_PRINTF(2, 0) static void say(const char *prefix, const char *fmt, va_list va)
 {
     char text[2048];
 
+    if (silent)
+        return;
     (void)vsnprintf(text, sizeof(text), fmt, va);
     if (stderr_is_terminal())
         (void)fputs("\r\033[K", stderr); /* a progress line may stand here */
@@ -88,7 +96,7 @@ double dr_now_s(void)
 
 void dr_progress_begin(dr_progress *p, const char *label, const char *unit, size_t total)
 {
-    bool terminal = stderr_is_terminal();
+    bool terminal = stderr_is_terminal() && !silent;
 
     *p = (dr_progress){.label = label, .unit = unit, .total = total, .terminal = terminal};
     p->shown = terminal || dr_log_shows(DR_INFO);

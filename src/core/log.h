@@ -17,6 +17,8 @@ typedef enum { DR_DEBUG, DR_INFO, DR_WARNING, DR_ERROR, DR_CRITICAL } dr_level;
 
 void dr_log_level(dr_level at_least); /* default DR_ERROR, as Olive's */
 bool dr_log_shows(dr_level level);
+/* From here on nothing is shown: of several processes one speaks (core/ranks.h). */
+void dr_log_silence(void);
 void dr_log(dr_level level, const char *fmt, ...) DR_PRINTF(2, 3);
 /* Several lines as they are (a preview, a plan), at that level. */
 void dr_log_text(dr_level level, const char *text);

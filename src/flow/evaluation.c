@@ -167,7 +167,7 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
     dr_buf_init(&out->text, (size_t)16 << 20);
     p.report = out->report;
     p.device = &device;
-    DR_TRY(flow_compute(&device, e->device, e->threads));
+    DR_TRY(flow_compute(&device, e->device, e->threads, NULL));
     DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
     DR_TRY(find_adapter(&p.model, &out->arena, e->adapter));
     if (e->reference != NULL)

@@ -242,6 +242,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
         DR_TRY(dr_resume_open(&resume, dr_path_join(&out->arena, p->in, name), p->key,
                               spec->output));
     DR_TRY(flow_limits(&memory, &disk, tmp));
+    memory /= dr_ranks_local_count(spec->ranks);
     if (spec->memory != NULL) {
         DR_TRY(dr_parse_size(&given, spec->memory, "memory"));
         memory = memory == 0 || given < memory ? given : memory;
@@ -403,6 +404,8 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
 {
     flow_spec resolved = *asked;
     const flow_spec *spec = &resolved;
+    const bool first = dr_ranks_first(asked->ranks);
+    const char *tmp = NULL, *final = NULL;
     dr_outdir *dir = NULL;
     plan p = {0};
     pass_model model = {0};
@@ -415,7 +418,8 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     DR_TRY(make_plan(&p, &out->arena, spec));
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
-    const char *final = flow_clean_output(&out->arena, spec->output);
+    DR_TRY(flow_ranks_check(spec->ranks, p.steps, spec->step_count));
+    final = flow_clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec, p.kind));
     DR_TRY(flow_check_apart(spec, &model, final));
     if (spec->dry_run) {
@@ -425,29 +429,40 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     DR_TRY(need_programs(&p, spec->step_count));
     DR_TRY(flow_compute(&device,
                         device_for(&out->arena, &p, spec->step_count, asked->device),
-                        spec->threads));
+                        spec->threads, spec->ranks));
+    DR_TRY(flow_ranks_device(spec->ranks, &device));
     resolved.device = device.kind;
-    if (dr_exists(final)) /* refused, if it is, before a model is downloaded */
+    if (first && dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)
         DR_TRYF(hf_resolve(&out->arena, &model.path, spec->model), "finding the model");
     DR_TRY(flow_check_apart(spec, &model, final));
-    if (dir == NULL)
+    if (first && dir == NULL)
         DR_TRY(open_output(&dir, &p, final));
     DR_TRY(flow_fingerprint(hash, &model, p.reads_data ? &spec->data : NULL, spec->eval));
+    DR_TRY(flow_ranks_same(spec, hash, p.json, p.reads_data));
     if (p.resumes)
         DR_TRY(flow_state_key(p.key, spec, &model, p.json, p.reads_data));
-    p.in = dr_outdir_resume(dir);
-    DR_TRY(dr_remove_tree(dr_arena_printf(&out->arena, "%s.checkpoints.tmp", final)));
-    const char *tmp = dr_outdir_tmp(dir);
+    if (first)
+        DR_TRY(dr_remove_tree(dr_arena_printf(&out->arena, "%s.checkpoints.tmp", final)));
+    DR_TRY(flow_ranks_output(&tmp, &out->arena, spec, dir, final));
+    p.in = first ? dr_outdir_resume(dir) : dr_path_join(&out->arena, tmp, "resume");
     for (size_t i = 0; i < spec->step_count; i++) {
         DR_TRY(run_step(&p, i, spec, out, &device, tmp, final, &model));
         DR_TRY(dr_cancelled_check());
     }
-    DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
-    DR_TRYF(dr_outdir_commit(dir), "committing %s", final);
-    drop_spent(&out->arena, model.spent);
+    if (!first)
+        flow_ranks_drop(tmp, final);
+    DR_TRY(dr_ranks_meet(spec->ranks, "the end of the pass"));
+    if (first) {
+        DR_TRY(finish(out, spec, &p, tmp, final, &model, hash));
+        DR_TRYF(dr_outdir_commit(dir), "committing %s", final);
+        drop_spent(&out->arena, model.spent);
+    }
+    DR_TRY(dr_ranks_meet(spec->ranks, "the output folder"));
 done:
+    if (st != DR_OK && !first && tmp != NULL)
+        flow_ranks_drop(tmp, final);
     json_decref(p.json);
     dr_outdir_close(dir);
     nn_device_close(device.dev);

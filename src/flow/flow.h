@@ -37,6 +37,7 @@ typedef struct {
     const char *resume;       /* of a training: "true", or a checkpoint; NULL: none */
     const char *device;       /* of flow_compute; NULL: "cpu" */
     int threads;
+    struct dr_ranks *ranks; /* borrowed; NULL: one process (core/ranks.h) */
     bool evaluate, check;
     double
         max_kl;   /* of what is evaluated; 0: no limit.  Missing it is a result, no error */

@@ -4,6 +4,8 @@
 #ifndef DRUPE_FLOW_FLOW_IMPL_H
 #define DRUPE_FLOW_FLOW_IMPL_H
 
+#include "core/file.h"
+#include "core/ranks.h"
 #include "flow/flow.h"
 #include "pass/pass.h"
 
@@ -103,6 +105,9 @@ DR_MUST_USE dr_status flow_file_key(json_t *j, const char *key, const char *path
 DR_MUST_USE dr_status flow_data_key(json_t **out, const data_options *o);
 
 /* drupe.json: what made the folder.  No time, no path of this machine. */
+/* What drupe.json says. */
+json_t *flow_footprint_json(const flow_spec *spec, const char *input_hash,
+                            const json_t *steps, bool with_data);
 DR_MUST_USE dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
                                            const char *input_hash, const json_t *steps,
                                            bool with_data);
@@ -119,6 +124,24 @@ DR_MUST_USE dr_status flow_list_graphs(dr_arena *a, const char *const **files,
  * else "cpu"; ":bf16" behind it, or behind "cuda", wants a GPU.  NULL: "cpu".  to->dev: the
  * caller's to close; a GPU is open, a cpu not yet.
  * DR_EUNSUPPORTED: "cuda" cannot be opened, with what is missing. */
-DR_MUST_USE dr_status flow_compute(pass_device *to, const char *asked, int threads);
+DR_MUST_USE dr_status flow_compute(pass_device *to, const char *asked, int threads,
+                                   dr_ranks *ranks);
+
+/* ---- several processes (shared_run.c); of one, each is nothing ---- */
+
+/* DR_EUSAGE: these passes are for one process. */
+DR_MUST_USE dr_status flow_ranks_check(dr_ranks *r, const flow_planned *steps,
+                                       size_t count);
+/* DR_EUSAGE: ranks have other versions of drupe, or other devices.  GPUs meet. */
+DR_MUST_USE dr_status flow_ranks_device(dr_ranks *r, const pass_device *device);
+/* DR_EUSAGE: they have other options or other files. */
+DR_MUST_USE dr_status flow_ranks_same(const flow_spec *spec, const char *hash,
+                                      const json_t *steps, bool with_data);
+/* Where this rank writes: dir's, which the first one has opened, or a folder of its own. */
+DR_MUST_USE dr_status flow_ranks_output(const char **tmp, dr_arena *a,
+                                        const flow_spec *spec, const dr_outdir *dir,
+                                        const char *final);
+/* Not the first rank's, after all. */
+void flow_ranks_drop(const char *tmp, const char *final);
 
 #endif

@@ -189,8 +189,8 @@ done:
     return st;
 }
 
-static json_t *footprint(const flow_spec *spec, const char *input_hash, const json_t *steps,
-                         bool with_data)
+json_t *flow_footprint_json(const flow_spec *spec, const char *input_hash,
+                            const json_t *steps, bool with_data)
 {
     json_t *j = json_object();
 
@@ -209,7 +209,7 @@ dr_status flow_write_footprint(const char *dir, const flow_spec *spec,
                                const char *input_hash, const json_t *steps, bool with_data)
 {
     dr_arena arena = {0};
-    json_t *j = footprint(spec, input_hash, steps, with_data);
+    json_t *j = flow_footprint_json(spec, input_hash, steps, with_data);
     dr_status st = DR_OK;
 
     DR_TRY(dr_json_write(dr_path_join(&arena, dir, "drupe.json"), j));
@@ -226,7 +226,7 @@ dr_status flow_state_key(char hex[65], const flow_spec *spec, const pass_model *
     dr_status st = DR_OK;
 
     DR_TRY(fingerprint(hex, in, with_data ? &spec->data : NULL, spec->eval, true));
-    j = footprint(spec, hex, steps, with_data);
+    j = flow_footprint_json(spec, hex, steps, with_data);
     if (!dr_json_sha256(hex, j))
         DR_FAIL(DR_EUSAGE, "a name that is not UTF-8 cannot be in drupe.json");
 done:

@@ -36,6 +36,12 @@ static dr_status check_complete(const nn_backend *b)
 
 dr_status nn_device_open(nn_device **out, const char *kind, int threads)
 {
+    return nn_device_open_rank(out, kind, threads, NULL);
+}
+
+dr_status nn_device_open_rank(nn_device **out, const char *kind, int threads,
+                              dr_ranks *ranks)
+{
     dr_status st = DR_OK;
     nn_device *dev = NULL;
     const nn_backend *b = find(kind);
@@ -52,6 +58,12 @@ dr_status nn_device_open(nn_device **out, const char *kind, int threads)
     }
     dev = dr_calloc(1, sizeof(*dev));
     dev->backend = b;
+    dev->ranks = ranks;
+    dev->rank = dr_ranks_id(ranks);
+    dev->rank_count = dr_ranks_count(ranks);
+    dev->place = dr_ranks_local(ranks);
+    dev->place_count = dr_ranks_local_count(ranks);
+    dev->rank_timeout = dr_ranks_timeout(ranks);
     DR_TRY(check_complete(b));
     DR_TRY(dr_pool_open(&dev->pool, threads));
     int n = dr_pool_threads(dev->pool);
@@ -185,6 +197,55 @@ dr_status nn_zero(nn_device *dev, void *dst, size_t bytes)
         return dev->backend->zero(dev, dst, bytes);
     memset(dst, 0, bytes);
     return DR_OK;
+}
+
+/* ---- several processes ---- */
+
+dr_ranks *nn_device_ranks(const nn_device *dev)
+{
+    return dev->ranks;
+}
+
+dr_status nn_device_join(nn_device *dev)
+{
+    unsigned char mine[NN_RANK_ID] = {0}, *all = NULL;
+    dr_status st = DR_OK;
+
+    if (dev->rank_count == 1 || dev->backend->rank_join == NULL)
+        return DR_OK;
+    all = dr_calloc(dev->rank_count, NN_RANK_ID);
+    if (dev->rank == 0)
+        DR_TRY(dev->backend->rank_id(dev, mine));
+    DR_TRY(dr_ranks_gather(dev->ranks, all, mine, sizeof(mine), "the GPUs' meeting"));
+    DR_TRY(dev->backend->rank_join(dev, all));
+done:
+    free(all);
+    return st;
+}
+
+dr_status nn_sum_ranks(nn_device *dev, float *p, size_t count, const char *what)
+{
+    bool taken = false;
+    void *host = NULL;
+    dr_status st = DR_OK;
+
+    if (dev->rank_count == 1)
+        return DR_OK;
+    if (dev->backend->rank_sum != NULL) {
+        DR_TRYF(dev->backend->rank_sum(dev, &taken, p, count), "adding %s of all ranks",
+                what);
+        if (taken)
+            return DR_OK;
+    }
+    if (dev->backend->mem_new == NULL)
+        return dr_ranks_sum(dev->ranks, p, count, what);
+    DR_TRY(dr_big_alloc(&host, count, sizeof(float), what));
+    DR_TRY(nn_copy(dev, host, p, count * sizeof(float)));
+    DR_TRY(dr_ranks_sum(dev->ranks, host, count, what));
+    DR_TRY(nn_copy(dev, p, host, count * sizeof(float)));
+done:
+    dr_big_free(host);
+    return st;
 }
 
 /* ---- operations ---- */

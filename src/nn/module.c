@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "nn/module_impl.h"
 
@@ -79,6 +80,7 @@ static dr_status ask(const nn_module **out, void *lib)
                                         .note_at = dr_note_at,
                                         .bug_at = dr_bug_at,
                                         .calloc_ = dr_calloc,
+                                        .cancelled_check = dr_cancelled_check,
                                         .pool_run = dr_pool_run,
                                         .pool_threads = dr_pool_threads};
     union {

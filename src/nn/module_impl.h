@@ -12,7 +12,7 @@
 
 #define NN_MODULE_SYMBOL "drupe_cuda_module"
 
-enum { NN_MODULE_ABI = 6 }; /* raise it when this file, nn_impl.h or a list changes */
+enum { NN_MODULE_ABI = 7 }; /* raise it when this file, nn_impl.h or a list changes */
 
 /* Functions of core, as core's headers have them. */
 typedef struct {
@@ -24,6 +24,7 @@ typedef struct {
     void (*note_at)(const char *file, int line, const char *fmt, ...) DR_PRINTF(3, 4);
     void (*bug_at)(const char *file, int line, const char *condition) DR_NORETURN;
     void *(*calloc_)(size_t count, size_t size);
+    dr_status (*cancelled_check)(void);
     dr_status (*pool_run)(dr_pool *pool, size_t tasks, dr_task_fn fn, void *ctx);
     int (*pool_threads)(const dr_pool *pool);
 } nn_module_host;

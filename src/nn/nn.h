@@ -23,6 +23,7 @@
 
 #include "core/arena.h"
 #include "core/pool.h"
+#include "core/ranks.h"
 #include "core/status.h"
 #include "hf/hf.h"
 #include "nn/nn_acts.h"
@@ -45,6 +46,18 @@ typedef struct nn_device nn_device;
  * threads 0: all.  DR_EUSAGE: an unknown kind.  DR_EUNSUPPORTED: not here, and why.
  */
 DR_MUST_USE dr_status nn_device_open(nn_device **out, const char *kind, int threads);
+/* The same for one of several processes (core/ranks.h; borrowed; NULL: alone): a GPU is
+ * that of its number on its host.  DR_EUNSUPPORTED, too: there are fewer GPUs. */
+DR_MUST_USE dr_status nn_device_open_rank(nn_device **out, const char *kind, int threads,
+                                          dr_ranks *ranks);
+/* After it, by all ranks at once and with the same kind: nn_sum_ranks works. */
+DR_MUST_USE dr_status nn_device_join(nn_device *dev);
+/* NULL: it is alone. */
+dr_ranks *nn_device_ranks(const nn_device *dev);
+/* p[count], of either memory, becomes the sum over all ranks, the same bytes on each; alone
+ * it stays as it is.  what: for messages.  DR_EDEVICE: a rank is gone. */
+DR_MUST_USE dr_status nn_sum_ranks(nn_device *dev, float *p, size_t count,
+                                   const char *what);
 void nn_device_close(nn_device *dev);
 dr_pool *nn_device_pool(nn_device *dev);
 const char *nn_device_describe(const nn_device *dev); /* "cpu, 2 threads, avx512" */

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "core/pool.h"
+#include "core/ranks.h"
 #include "core/status.h"
 #include "nn/nn.h"
 
@@ -35,6 +36,8 @@ typedef struct {
 } nn_mask;
 
 enum { NN_MASK_CHUNK = 128 };
+
+enum { NN_RANK_ID = 128 };
 
 /* Values of a mapped file, stored as bf16, and where they go: a block of NN_MEM_BF16. */
 typedef struct {
@@ -58,6 +61,13 @@ typedef struct nn_backend {
     void (*mem_free)(nn_device *dev, void *p);
     dr_status (*copy)(nn_device *dev, void *dst, const void *src, size_t bytes);
     dr_status (*zero)(nn_device *dev, void *dst, size_t bytes);
+    /* Several processes (core/ranks.h), each with a device of its own; both, or none: what
+     * they add goes through the host.  rank_id: what the first one makes up and all are
+     * given.  rank_join: the device becomes one of several.  Then rank_sum: p[count]
+     * becomes the sum over all; *taken false: p is not the device's. */
+    dr_status (*rank_id)(nn_device *dev, unsigned char id[NN_RANK_ID]);
+    dr_status (*rank_join)(nn_device *dev, const unsigned char id[NN_RANK_ID]);
+    dr_status (*rank_sum)(nn_device *dev, bool *taken, float *p, size_t count);
     /* Of such memory: takes parts over, by many threads, and does not wait for it; NULL:
      * none.  DR_EDEVICE, DR_ENOMEM. */
     dr_status (*load)(nn_device *dev, const nn_stored *parts, size_t count);
@@ -79,6 +89,10 @@ struct nn_device {
     const nn_backend *backend; /* borrowed */
     dr_pool *pool;             /* owned */
     void *state;               /* owned by the backend */
+    dr_ranks *ranks;           /* borrowed; NULL: alone */
+    size_t rank, rank_count;   /* of ranks */
+    size_t place, place_count; /* among those of this host: which GPU is taken */
+    double rank_timeout;       /* seconds that are waited for others */
     char text[128];            /* "cpu, 2 threads, avx512" */
 };
 

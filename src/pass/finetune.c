@@ -110,7 +110,8 @@ static dr_status place_base(const pass_job *job, base_model *b, const char *dir,
     }
     if (kind == PASS_KIND_QLORA)
         o->base_grid = &b->grid;
-    DR_TRYF(pass_place_base(job, dir, b->m, &b->how), "placing the base model");
+    if (dr_ranks_first(job->device->ranks)) /* the others train on it where it is */
+        DR_TRYF(pass_place_base(job, dir, b->m, &b->how), "placing the base model");
 done:
     return st;
 }
@@ -153,6 +154,10 @@ dr_status pass_finetune(const pass_job *job, pass_model *out, const pass_model *
     DR_TRY(pass_trainer_settings(&settings, job));
     o.settings = settings;
     DR_TRYF(train_lora(&report, dev, b.m, base, &tb, &o, adapter_dir), "training");
+    if (!dr_ranks_first(job->device->ranks)) {
+        *out = (pass_model){.kind = PASS_MODEL_HF, .path = model_dir, .name = in->name};
+        goto done;
+    }
     const pass_training made = {&report, &blocks, &eval, b.m, b.how};
     DR_TRY(pass_tell_training(job, &made));
     DR_TRY(pass_training_report(job, &made));

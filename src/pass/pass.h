@@ -77,6 +77,7 @@ typedef struct {
     const char *kind;      /* of nn_device_open: "cpu", "ref", "cuda", ... */
     int threads;           /* 0: all */
     struct nn_device *dev; /* owned; NULL: not opened yet */
+    struct dr_ranks *ranks; /* borrowed; NULL: one process (core/ranks.h) */
 } pass_device;
 
 typedef struct {
@@ -117,6 +118,7 @@ struct pass_def {
     bool needs_data;
     bool chooses; /* writes nothing: it says something to the quantizer after it */
     bool trains;  /* takes eval and resume */
+    bool shared;  /* several processes may run it at once, each a share */
     bool each_part; /* of ONNX models: takes and gives those in parts, too */
     bool clocked; /* what it gives depends on how fast this machine is */
     bool judges;  /* takes evaluate and max_kl, as quantizers do */

@@ -51,7 +51,7 @@ dr_status pass_open_device(nn_device **dev, pass_device *where)
     dr_status st = DR_OK;
 
     if (where->dev == NULL)
-        DR_TRY(nn_device_open(&where->dev, where->kind, where->threads));
+        DR_TRY(nn_device_open_rank(&where->dev, where->kind, where->threads, where->ranks));
     *dev = where->dev;
 done:
     return st;

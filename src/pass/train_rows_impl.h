@@ -150,6 +150,7 @@
         .gives = PASS_MODEL_HF,                                                            \
         .needs_data = true,                                                                \
         .trains = true,                                                                    \
+        .shared = true,                                                                    \
         .config_size = sizeof(pass_lora_config),                                           \
         .params = params,                                                                  \
         .params_count = DR_COUNT(params),                                                  \

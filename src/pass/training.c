@@ -222,13 +222,17 @@ dr_status pass_tell_training(const pass_job *job, const pass_training *what)
     const data_blocks *blocks = what->blocks;
     double first = t->steps > 0 ? t->losses[0] : 0, last = 0;
     size_t tail = t->steps < 10 ? t->steps : 10;
-    json_t *r = job->report, *losses = json_array();
+    double rate = t->seconds > 0 ? (double)t->session_tokens / t->seconds : 0;
+    json_t *r = job->report, *losses = json_array(), *step_seconds = json_array();
     dr_status st = DR_OK;
 
     for (size_t i = t->steps - tail; i < t->steps; i++)
         last += t->losses[i] / (double)tail;
     for (size_t i = 0; i < t->steps; i++)
         json_array_append_new(losses, json_real(t->losses[i]));
+    for (size_t i = 0; i < t->steps; i++)
+        if (t->step_seconds[i] > 0)
+            json_array_append_new(step_seconds, json_real(t->step_seconds[i]));
     json_object_set_new(r, "losses", losses);
     json_object_set(r, "log_history", t->history);
     set_count(r, "steps", t->steps);
@@ -236,14 +240,20 @@ dr_status pass_tell_training(const pass_job *job, const pass_training *what)
     set_count(r, "trained_tokens", t->tokens);
     set_count(r, "trainable_parameters", t->trainable);
     json_object_set_new(r, "seconds", json_real(t->seconds));
+    json_object_set_new(r, "step_seconds", step_seconds);
+    json_object_set_new(r, "tokens_per_second", json_real(rate));
+    set_count(r, "ranks", t->ranks);
     json_object_set_new(r, "base", json_string(what->how));
     DR_TRY(dr_buf_addf(job->text, "steps          %zu over %zu blocks of %zu tokens\n",
                        t->steps, blocks->count, blocks->seq_len));
     DR_TRY(dr_buf_addf(job->text, "loss           %.4f at first, %.4f over the last %zu\n",
                        first, last, tail));
     DR_TRY(dr_buf_addf(job->text, "parameters     %zu trained\n", t->trainable));
-    DR_TRY(dr_buf_addf(job->text, "time           %.1f s, %.0f tokens/s\n", t->seconds,
-                       t->seconds > 0 ? (double)t->session_tokens / t->seconds : 0));
+    DR_TRY(
+        dr_buf_addf(job->text, "time           %.1f s, %.0f tokens/s\n", t->seconds, rate));
+    if (t->ranks > 1)
+        DR_TRY(dr_buf_addf(
+            job->text, "ranks          %zu, each with a share of every batch\n", t->ranks));
     DR_TRY(dr_buf_addf(job->text, "base model     %s\n", what->how));
     if (t->eval_count > 0)
         DR_TRY(tell_evaluations(job, t, what->eval->count));

@@ -18,6 +18,11 @@ static arrays arrays_of(const train_state *s)
                     s->there + 3 * s->count};
 }
 
+dr_status train_grad_sum(nn_device *dev, train_state *s)
+{
+    return nn_sum_ranks(dev, arrays_of(s).grad, s->count, "gradients");
+}
+
 dr_status train_grad_norm(double *norm, nn_device *dev, const train_state *s)
 {
     dr_status st = DR_OK;

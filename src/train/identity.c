@@ -122,6 +122,21 @@ static const char *rounded(const hf_bnb *g)
     return g->nested ? " nf4 nested" : " nf4";
 }
 
+static const char batch_key[] = "per_device_train_batch_size";
+
+/* With the batch of all ranks: as many blocks a step may be shared out otherwise. */
+static json_t *settings_of(const trainer *t)
+{
+    json_t *j = t->o->settings != NULL ? json_deep_copy(t->o->settings) : json_object();
+    const json_t *batch = json_object_get(j, batch_key);
+
+    if (json_is_integer(batch))
+        json_object_set_new(
+            j, batch_key,
+            json_integer(json_integer_value(batch) * (json_int_t)dr_ranks_count(t->ranks)));
+    return j;
+}
+
 dr_status train_identity(json_t **out, const trainer *t, const hf_model *m)
 {
     char hex[DR_SHA256_HEX];
@@ -138,9 +153,7 @@ dr_status train_identity(json_t **out, const trainer *t, const hf_model *m)
     }
     dr_sha256(hex, t->state.param, t->state.count * sizeof(float));
     json_object_set_new(j, "starting adapter", json_string(hex));
-    json_object_set_new(j, "settings",
-                        t->o->settings != NULL ? json_deep_copy(t->o->settings)
-                                               : json_object());
+    json_object_set_new(j, "settings", settings_of(t));
     *out = j;
     j = NULL;
 done:
@@ -181,7 +194,9 @@ static dr_status compare_settings(const trainer *t, const json_t *was, const jso
             continue;
         a = words(old);
         b = words(value);
-        DR_FAIL(DR_EUSAGE, "%s: it was made with %s %s, this run has %s", where, key, a, b);
+        bool shared = strcmp(key, batch_key) == 0 && dr_ranks_count(t->ranks) > 1;
+        DR_FAIL(DR_EUSAGE, "%s: it was made with %s%s %s, this run has %s", where, key,
+                shared ? " times ranks" : "", a, b);
     }
 done:
     free(a);

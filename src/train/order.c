@@ -60,10 +60,12 @@ void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuf
 
 /* ---- an epoch, cut into steps ---- */
 
-void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o)
+void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o,
+                        size_t ranks)
 {
     *s = (train_sampler){.order = dr_calloc(b->count, sizeof(size_t)), .epoch = SIZE_MAX};
-    s->batches = (b->count + o->batch - 1) / o->batch;
+    s->batch = o->batch * ranks;
+    s->batches = (b->count + s->batch - 1) / s->batch;
     s->groups = (s->batches + o->accumulation - 1) / o->accumulation;
 }
 
@@ -78,4 +80,18 @@ void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
     }
     *first = group * o->accumulation;
     *end = *first + o->accumulation < s->batches ? *first + o->accumulation : s->batches;
+}
+
+/* As accelerate shares batches out (BatchSamplerShard): of so many in a row, each rank has
+ * the next.  Its ranks repeat blocks until all have whole batches; here the last ranks have
+ * less, and every block counts once, as in one process. */
+void train_sampler_share(const train_sampler *s, size_t mb, const train_blocks *b,
+                         size_t rank, size_t ranks, size_t *from, size_t *to)
+{
+    size_t each = s->batch / ranks;
+
+    *from = mb * s->batch + rank * each;
+    *to = *from + each;
+    *from = *from < b->count ? *from : b->count;
+    *to = *to < b->count ? *to : b->count;
 }

@@ -28,6 +28,7 @@ dr_status train_original(double *losses, nn_device *dev, const hf_model *m,
                          const train_blocks *b, size_t keep_bytes)
 {
     const hf_config *c = hf_model_config(m);
+    dr_ranks *ranks = nn_device_ranks(dev);
     nn_device *mem = nn_mem_room(dev) > 0 ? dev : NULL;
     size_t keep = mem != NULL ? nn_mem_room(dev) / 2 : keep_bytes;
     int32_t *targets = dr_calloc(b->seq_len, sizeof(*targets));
@@ -38,8 +39,9 @@ dr_status train_original(double *losses, nn_device *dev, const hf_model *m,
     DR_TRY(nn_decoder_open_there(&d, dev, m, keep));
     DR_TRY(
         nn_mem_new(mem, &x, b->seq_len * (size_t)c->hidden, NN_MEM_FLOAT, "hidden states"));
-    for (size_t i = 0; i < b->count; i++)
+    for (size_t i = dr_ranks_id(ranks); i < b->count; i += dr_ranks_count(ranks))
         DR_TRYF(judge(&losses[i], d, x, targets, b, i), "evaluating %s", hf_model_path(m));
+    DR_TRY(train_share_blocks(ranks, losses, 1, b->count));
 done:
     nn_mem_free(mem, x);
     nn_decoder_close(d);

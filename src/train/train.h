@@ -155,6 +155,8 @@ typedef struct {
     size_t tokens;         /* trained on, repeats counted */
     double seconds;        /* of this process's steps, without evaluations */
     size_t session_tokens; /* of these */
+    double *step_seconds;  /* owned: of each step; 0: another process made it */
+    size_t ranks;          /* processes that shared the work */
     size_t trainable;      /* parameters */
     size_t peak_bytes;     /* planned: weights, activations, gradients, optimizer */
 

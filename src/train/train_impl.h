@@ -108,6 +108,8 @@ typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
 } train_adamw;
 
+/* Of several ranks: the gradients become the sum over all. */
+DR_MUST_USE dr_status train_grad_sum(nn_device *dev, train_state *s);
 /* Global L2 norm of the gradients, summed in a fixed order. */
 DR_MUST_USE dr_status train_grad_norm(double *norm, nn_device *dev, const train_state *s);
 /* One update; gradients are multiplied by grad_scale first and zeroed after.  t from 1. */
@@ -132,12 +134,18 @@ void train_order(size_t *order, size_t n, uint64_t seed, size_t epoch, bool shuf
 /* Which blocks a step trains on: cut as the Trainer's loader cuts an epoch. */
 typedef struct {
     size_t *order;                 /* owned: of the current epoch */
+    size_t batch;                  /* blocks of a micro-batch, of all ranks */
     size_t epoch, batches, groups; /* micro-batches and steps in an epoch */
 } train_sampler;
-void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o);
+/* A micro-batch has o->batch blocks of each of so many ranks. */
+void train_sampler_open(train_sampler *s, const train_blocks *b, const train_options *o,
+                        size_t ranks);
 /* Micro-batches [*first, *end) of step k, in the order of its epoch. */
 void train_sampler_step(train_sampler *s, size_t k, const train_blocks *b,
                         const train_options *o, size_t *first, size_t *end);
+/* Blocks [*from, *to) of the order: what a rank has of micro-batch mb; perhaps none. */
+void train_sampler_share(const train_sampler *s, size_t mb, const train_blocks *b,
+                         size_t rank, size_t ranks, size_t *from, size_t *to);
 
 /* ---- memory (memory_plan.c) ---- */
 
@@ -197,6 +205,7 @@ typedef struct {
     uint32_t *starts; /* owned, likewise */
     size_t bytes;     /* of all that */
     train_sampler sampler;
+    dr_ranks *ranks;       /* borrowed; NULL: alone */
     size_t logged;         /* steps that are in the history already */
     double eval_seconds;   /* of the last evaluation */
     double *last_losses;   /* owned: of the last evaluation's blocks */
@@ -226,6 +235,11 @@ DR_MUST_USE dr_status train_block_loss(double *mean, double *sum, size_t *labels
 size_t train_every(double every, size_t total);
 /* Room for it. */
 void train_watch_open(trainer *t, train_report *r);
+/* Of several ranks, each of which has set its blocks of v[count][each] (block i is rank i %
+ * count's): all get all. */
+DR_MUST_USE dr_status train_share_blocks(dr_ranks *r, double *v, size_t each, size_t count);
+/* DR_EDEVICE: the parameters that were pulled last are not the same on all ranks. */
+DR_MUST_USE dr_status train_check_ranks(const trainer *t);
 /* Evaluates the base; then what is due after step r->steps; then what is due at the end,
  * where the best adapter takes the last one's place. */
 DR_MUST_USE dr_status train_watch_begin(trainer *t, train_report *r);

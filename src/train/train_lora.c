@@ -12,6 +12,11 @@
  *   forward   x0 = embed; for each layer: keep what the backward needs; loss, dx at the top
  *   backward  layers from the top down to the lowest that trains
  *
+ * Of several ranks (core/ranks.h) each runs its share of a micro-batch, which has a batch
+ * of each: the mean is over the targets of all, gradients and losses are added once a step,
+ * and all make the same update.  So a step is what one process with a batch so many times
+ * as large would make it, but for the order of sums.
+ *
  * What the backward needs is kept of as many layers as memory has room for; of the others
  * only the input is kept and the layer is run again.  Both give the same bytes.
  */
@@ -135,6 +140,7 @@ static dr_status plan_here(trainer *t, train_memory *plan, const hf_config *c, b
 {
     size_t keep = t->o->keep_bytes > 0 ? t->o->keep_bytes : default_keep();
 
+    keep /= t->o->strict ? 1 : dr_ranks_local_count(t->ranks);
     train_memory_plan(plan, c, &t->state, t->blocks->seq_len, keep, best, t->o->integers);
     return t->o->strict && plan->least > keep ? too_little(plan, keep) : DR_OK;
 }
@@ -171,8 +177,11 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     train_memory plan;
     dr_status st = DR_OK;
 
-    *t = (trainer){
-        .blocks = blocks, .o = o, .layers = c->layers, .hidden = (size_t)c->hidden};
+    *t = (trainer){.blocks = blocks,
+                   .o = o,
+                   .layers = c->layers,
+                   .hidden = (size_t)c->hidden,
+                   .ranks = nn_device_ranks(dev)};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
     if (o->integers)
         DR_TRY(check_integers(&t->state.adapter, nn_mem_room(dev) > 0));
@@ -186,7 +195,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
     DR_TRY(make_room(t, &plan, c));
     if (best)
         DR_TRY(floats(&t->best, NULL, t->state.count, 1, "the best adapter"));
-    train_sampler_open(&t->sampler, blocks, o);
+    train_sampler_open(&t->sampler, blocks, o, dr_ranks_count(t->ranks));
     t->bytes = plan.bytes;
     if (t->mem != NULL)
         DR_TRY(nn_decoder_open_there(&t->dec, dev, base, plan.weights));
@@ -413,32 +422,52 @@ static size_t batch_targets(trainer *t, const size_t *order, size_t from, size_t
     return n;
 }
 
-static dr_status run_step(trainer *t, size_t k, double *loss, size_t *tokens)
+/* This rank's share of micro-batch mb, whose n targets are those of all ranks; `sequence`
+ * is the number of its first block in the step. */
+static dr_status run_share(trainer *t, size_t k, size_t mb, float scale, size_t sequence,
+                           double *sum)
 {
     const train_options *o = t->o;
+    train_sampler *s = &t->sampler;
+    size_t from = 0, to = 0, counted = 0;
+    dr_status st = DR_OK;
+
+    train_sampler_share(s, mb, t->blocks, dr_ranks_id(t->ranks), dr_ranks_count(t->ranks),
+                        &from, &to);
+    sequence += from - mb * s->batch;
+    for (size_t i = from, count; i < to; i += count, sequence += count) {
+        DR_TRY(dr_cancelled_check());
+        count = group_of(t, s->order + i, to - i);
+        train_state_masks(&t->state, o->seed, k, sequence, count);
+        DR_TRY(run_blocks(t, s->order + i, count, scale, sum, &counted));
+    }
+done:
+    return st;
+}
+
+static dr_status run_step(trainer *t, size_t k, double *loss, size_t *tokens)
+{
     train_sampler *s = &t->sampler;
     size_t first = 0, end = 0, sequence = 0;
     dr_status st = DR_OK;
 
     *loss = 0;
-    train_sampler_step(s, k, t->blocks, o, &first, &end);
+    train_sampler_step(s, k, t->blocks, t->o, &first, &end);
     for (size_t mb = first; mb < end; mb++) {
-        size_t from = mb * o->batch, to = from + o->batch, counted = 0;
+        size_t from = mb * s->batch, to = from + s->batch;
         double sum = 0;
         to = to < t->blocks->count ? to : t->blocks->count;
         size_t n = batch_targets(t, s->order, from, to);
         if (n == 0)
             continue;
         float scale = (float)(1.0 / ((double)n * (double)(end - first)));
-        for (size_t i = from, count; i < to; i += count, sequence += count) {
-            DR_TRY(dr_cancelled_check());
-            count = group_of(t, s->order + i, to - i);
-            train_state_masks(&t->state, o->seed, k, sequence, count);
-            DR_TRY(run_blocks(t, s->order + i, count, scale, &sum, &counted));
-            *tokens += count * t->blocks->lengths[s->order[i]];
-        }
+        DR_TRY(run_share(t, k, mb, scale, sequence, &sum));
+        for (size_t i = from; i < to; i++)
+            *tokens += t->blocks->lengths[s->order[i]];
+        sequence += to - from;
         *loss += sum / (double)n / (double)(end - first);
     }
+    DR_TRY(dr_ranks_sum_doubles(t->ranks, loss, 1, "the loss"));
     if (!isfinite(*loss))
         DR_FAIL(DR_EDEVICE, "step %zu: the loss is %g; try a lower learning_rate", k + 1,
                 *loss);
@@ -454,6 +483,7 @@ static dr_status update(trainer *t, train_report *r)
     double clip = 1, *norm = &r->grad_norms[k];
     dr_status st = DR_OK;
 
+    DR_TRY(train_grad_sum(dev, &t->state));
     DR_TRY(train_grad_norm(norm, dev, &t->state));
     if (!isfinite(*norm))
         DR_FAIL(DR_EDEVICE, "step %zu: the gradient is %g; try a lower learning_rate",
@@ -486,11 +516,35 @@ static dr_status step(trainer *t, train_report *r, dr_progress *progress)
     if (k == progress->from)
         train_forecast(t, r, progress, start);
     r->seconds += start;
+    r->step_seconds[k] = start;
     (void)snprintf(text, sizeof(text), "loss %.4f, %.3g tokens/s", r->losses[k],
                    (double)r->session_tokens / r->seconds);
     dr_progress_step(progress, r->steps, text);
     DR_TRY(train_watch_step(t, r));
 done:
+    return st;
+}
+
+/* Of several ranks, all go on from one checkpoint. */
+static dr_status same_step(const trainer *t, size_t step)
+{
+    char text[32];
+
+    (void)snprintf(text, sizeof(text), "%zu", step);
+    return dr_ranks_same(t->ranks, text, "step of the last checkpoint");
+}
+
+dr_status train_check_ranks(const trainer *t)
+{
+    char hex[DR_SHA256_HEX];
+    dr_status st = DR_OK;
+
+    if (dr_ranks_count(t->ranks) == 1)
+        return DR_OK;
+    dr_sha256(hex, t->state.param, t->state.count * sizeof(float));
+    if (dr_ranks_same(t->ranks, hex, "adapter") != DR_OK)
+        st = dr_fail(DR_EDEVICE, "%s: the same steps gave other parameters",
+                     dr_trail_get()->frames[0].text);
     return st;
 }
 
@@ -506,10 +560,13 @@ static dr_status train(trainer *t, train_report *r)
         r->total = (size_t)ceil(o->epochs * (double)r->epoch_steps);
     r->losses = dr_calloc(r->total, sizeof(double));
     r->grad_norms = dr_calloc(r->total, sizeof(double));
+    r->step_seconds = dr_calloc(r->total, sizeof(double));
     train_watch_open(t, r);
     if (o->resume != NULL) {
         DR_TRY(train_checkpoint_read(t, r));
-        DR_TRY(train_checkpoint_rotate(o)); /* it may have been killed before that */
+        DR_TRY(same_step(t, r->steps));
+        if (dr_ranks_first(t->ranks))
+            DR_TRY(train_checkpoint_rotate(o)); /* it may have been killed before that */
     } else {
         DR_TRY(train_checkpoint_none(o));
         DR_TRY(train_watch_begin(t, r));
@@ -565,9 +622,11 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     if (o->checkpoints != NULL || o->resume != NULL)
         DR_TRY(train_identity(&t.identity, &t, base));
     report->trainable = t.state.count;
+    report->ranks = dr_ranks_count(t.ranks);
     report->peak_bytes = t.bytes;
     DR_TRY(train(&t, report));
-    DR_TRY(train_state_write(&t.state, out_dir, base_name));
+    if (dr_ranks_first(t.ranks))
+        DR_TRY(train_state_write(&t.state, out_dir, base_name));
 done:
     trainer_release(&t);
     return st;

@@ -40,6 +40,7 @@ void train_report_release(train_report *r)
 {
     free(r->losses);
     free(r->grad_norms);
+    free(r->step_seconds);
     free(r->evals);
     free(r->base_losses);
     free(r->made_losses);

@@ -94,20 +94,46 @@ done:
     return st;
 }
 
+dr_status train_share_blocks(dr_ranks *r, double *v, size_t each, size_t count)
+{
+    size_t n = each * count, ranks = dr_ranks_count(r);
+    double *all = NULL;
+    dr_status st = DR_OK;
+
+    if (ranks == 1)
+        return DR_OK;
+    all = dr_calloc(ranks * n, sizeof(*all));
+    DR_TRY(dr_ranks_gather(r, all, v, n * sizeof(*v), "the evaluation"));
+    for (size_t i = 0; i < count; i++)
+        memcpy(v + i * each, all + i % ranks * n + i * each, each * sizeof(*v));
+done:
+    free(all);
+    return st;
+}
+
 /* Means of the blocks (NaN: no target) and over all targets. */
 static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter)
 {
     const train_blocks *b = t->o->eval;
     size_t all = 0;
-    double total = 0;
+    double total = 0, *sums = dr_calloc(2 * b->count, sizeof(*sums)); /* and labels */
     dr_status st = DR_OK;
 
     set_dropout(t, 0);
     t->eval_seconds = dr_now_s();
-    for (size_t i = 0; i < b->count; i++) {
+    for (size_t i = dr_ranks_id(t->ranks); i < b->count; i += dr_ranks_count(t->ranks)) {
+        size_t labels = 0;
         DR_TRY(dr_cancelled_check());
         DR_TRY(train_forward(t, b, &i, 1, adapter));
-        DR_TRY(train_block_loss(&blocks[i], &total, &all, t->dec, t->x, t->targets, b, i));
+        DR_TRY(train_block_loss(&blocks[i], &sums[2 * i], &labels, t->dec, t->x, t->targets,
+                                b, i));
+        sums[2 * i + 1] = (double)labels;
+    }
+    DR_TRY(train_share_blocks(t->ranks, blocks, 1, b->count));
+    DR_TRY(train_share_blocks(t->ranks, sums, 2, b->count));
+    for (size_t i = 0; i < b->count; i++) {
+        total += sums[2 * i];
+        all += (size_t)sums[2 * i + 1];
     }
     if (all == 0)
         DR_FAIL(DR_EFORMAT, "no token of the evaluation data has a label");
@@ -115,6 +141,7 @@ static dr_status evaluate(trainer *t, double *blocks, double *loss, bool adapter
     t->eval_seconds = dr_now_s() - t->eval_seconds;
 done:
     set_dropout(t, (float)t->o->dropout);
+    free(sums);
     return st;
 }
 
@@ -205,8 +232,12 @@ dr_status train_watch_step(trainer *t, train_report *r)
         log_step(t, r);
     if (o->eval != NULL && due(r, o->eval_when, o->eval_steps))
         DR_TRY(eval_step(t, r));
-    if (o->checkpoints != NULL && due(r, o->save_when, o->save_steps))
-        DR_TRY(train_checkpoint_write(t, r));
+    if (o->checkpoints != NULL && due(r, o->save_when, o->save_steps)) {
+        DR_TRY(train_state_pull(&t->state));
+        DR_TRY(train_check_ranks(t));
+        if (dr_ranks_first(t->ranks))
+            DR_TRY(train_checkpoint_write(t, r));
+    }
     if (r->stopped && r->steps < r->total)
         dr_log(DR_INFO, "step %zu: %zu evaluations without a better one; it stops here",
                r->steps, r->waited);
@@ -218,6 +249,7 @@ dr_status train_watch_end(trainer *t, train_report *r)
 {
     dr_status st = DR_OK;
 
+    DR_TRY(train_check_ranks(t));
     r->made_step = r->steps;
     if (t->o->eval == NULL)
         return DR_OK;

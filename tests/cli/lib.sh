@@ -65,3 +65,35 @@ skip() {
     echo "$*"
     exit 77
 }
+
+# COUNT processes that share one run, without mpirun: rank 0's stdout, then all errors and
+# each one's status.  shared COUNT ARGS...
+shared() {
+    n=$1
+    shift
+    i=$n
+    while [ $((i -= 1)) -ge 0 ]; do
+        (
+            DRUPE_RANKS="$i/$n/$PWD/.socket" "$drupe" "$@" >".out-$i" 2>".err-$i"
+            echo $? >".rc-$i"
+        ) &
+    done
+    wait
+    i=0
+    while [ $i -lt "$n" ]; do
+        cat ".out-$i" ".err-$i"
+        rc=$(cat ".rc-$i")
+        [ "$rc" = 0 ] || echo "[rank $i: exit $rc]"
+        i=$((i + 1))
+    done | sed "s|$PWD/||g; s|$top|TOP|g"
+    rm -f .out-* .err-* .rc-*
+}
+
+# Whether two lists of losses are near: near A.json B.json
+near() {
+    for f in "$1" "$2"; do
+        tr -d ' \n' <"$f" | sed 's/.*"losses":\[\([^]]*\)\].*/\1/' | tr , '\n' >"$f.list"
+    done
+    paste "$1.list" "$2.list" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > most) most = d }
+        END { print (NR > 1 && most < 1e-6 ? "the same losses" : "other losses: " NR " " most) }'
+}

@@ -55,8 +55,16 @@ static dr_status open_gpu(nn_device *dev)
     int err = (int)cudaGetDeviceCount(&count);
     if (err != 0 || count == 0)
         return no_device(err);
-    DR_TRY(cu_check((int)cudaSetDevice(0), "taking the GPU"));
-    DR_TRY(cu_check((int)cudaGetDeviceProperties(&prop, 0), "asking the GPU"));
+    if (dev->place >= (size_t)count) {
+        st = dr_fail(DR_EUNSUPPORTED,
+                     "cuda: %zu processes of this host want a GPU each, and it has %d",
+                     dev->place_count, count);
+        dr_hint("start as many as there are GPUs; CUDA_VISIBLE_DEVICES may hide some");
+        goto done;
+    }
+    DR_TRY(cu_check((int)cudaSetDevice((int)dev->place), "taking the GPU"));
+    DR_TRY(
+        cu_check((int)cudaGetDeviceProperties(&prop, (int)dev->place), "asking the GPU"));
     if (prop.major * 10 + prop.minor < CAPABILITY_LEAST)
         DR_FAIL(DR_EUNSUPPORTED,
                 "cuda: %s has compute capability %d.%d, this build needs 8.0", prop.name,
@@ -75,6 +83,7 @@ static dr_status open_as(nn_device *dev, bool bf16)
     DR_TRY(open_gpu(dev));
     c = dr_calloc(1, sizeof(*c));
     c->bf16 = bf16;
+    c->device = (int)dev->place;
     dev->state = c;
     DR_TRY(cu_check((int)cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
                     "making a stream"));
@@ -108,6 +117,7 @@ static void close_gpu(nn_device *dev)
         return;
     if (c->stream != NULL)
         (void)cudaStreamSynchronize(c->stream);
+    cu_ranks_close(c->ranks);
     cu_loader_close(c->loader);
     cu_lt_close(c->lt);
     cu_mem_close(c);
@@ -121,6 +131,7 @@ static void close_gpu(nn_device *dev)
 #define MEMBERS                                                                            \
     .close = close_gpu, .round_products = round_products, .mem_room = cu_mem_room,         \
     .mem_new = cu_mem_new, .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero,      \
+    .rank_id = cu_rank_id, .rank_join = cu_rank_join, .rank_sum = cu_rank_sum,             \
     .load = cu_load, .masked_product = cu_masked_product, .norm_keep = cu_norm_keep
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
@@ -196,6 +207,11 @@ void dr_note_at(const char *file, int line, const char *fmt, ...)
 DR_NORETURN void dr_bug_at(const char *file, int line, const char *condition)
 {
     core.bug_at(file, line, condition);
+}
+
+dr_status dr_cancelled_check(void)
+{
+    return core.cancelled_check();
 }
 
 dr_status dr_pool_run(dr_pool *pool, size_t tasks, dr_task_fn fn, void *ctx)

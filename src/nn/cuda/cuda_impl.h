@@ -42,8 +42,10 @@ typedef struct {
 
 typedef struct cu_lt cu_lt;
 typedef struct cu_loader cu_loader;
+typedef struct cu_ranks cu_ranks;
 
 typedef struct {
+    int device;                      /* the GPU's number; of every thread that calls CUDA */
     cu_stream stream;                /* owned */
     struct CUmemPoolHandle_st *pool; /* owned: of blocks */
     bool bf16;                       /* operands of products are rounded to it */
@@ -54,6 +56,7 @@ typedef struct {
     size_t slab_count;
     cu_lt *lt;         /* owned */
     cu_loader *loader; /* owned; NULL: nothing was loaded yet */
+    cu_ranks *ranks;   /* owned; NULL: NCCL is not loaded */
 } cu_state;
 
 static inline cu_state *cu_of(const nn_device *dev)
@@ -83,6 +86,13 @@ dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
 /* nn_backend.load (cuda_load.c). */
 DR_MUST_USE dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count);
 void cu_loader_close(cu_loader *l);
+
+/* nn_backend.rank_id, .rank_join, .rank_sum (cuda_ranks.c).  DR_EUNSUPPORTED: no NCCL;
+ * DR_EDEVICE: what it says, or another GPU does not come. */
+DR_MUST_USE dr_status cu_rank_id(nn_device *dev, unsigned char id[NN_RANK_ID]);
+DR_MUST_USE dr_status cu_rank_join(nn_device *dev, const unsigned char id[NN_RANK_ID]);
+DR_MUST_USE dr_status cu_rank_sum(nn_device *dev, bool *taken, float *p, size_t count);
+void cu_ranks_close(cu_ranks *r);
 
 /* ---- a call ---- */
 

@@ -104,6 +104,7 @@ static dr_status load_task(void *ctx, size_t task, int worker)
     char *place = j->l->pinned + ((size_t)worker * TURNS + (size_t)s->turn) * PIECE;
     char *to = cu_place(cu_find(j->c, j->parts[i].dst), j->parts[i].dst);
 
+    DR_TRY(cu_check((int)cudaSetDevice(j->c->device), "taking the GPU"));
     DR_TRY(cu_check((int)cudaEventSynchronize(s->gone[s->turn]), "waiting for the GPU"));
     memcpy(place, (const char *)j->parts[i].src + at, n);
     DR_TRY(cu_check(

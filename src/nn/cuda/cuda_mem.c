@@ -164,8 +164,9 @@ void cu_mem_free(nn_device *dev, void *p)
 
 dr_status cu_mem_open(cu_state *c)
 {
-    const struct cudaMemPoolProps props = {.allocType = cudaMemAllocationTypePinned,
-                                           .location = {.type = cudaMemLocationTypeDevice}};
+    const struct cudaMemPoolProps props = {
+        .allocType = cudaMemAllocationTypePinned,
+        .location = {.type = cudaMemLocationTypeDevice, .id = c->device}};
     uint64_t all = UINT64_MAX;
     dr_status st = DR_OK;
 
