@@ -484,7 +484,8 @@ static dr_status tell_pass(dr_buf *text, json_t *programs, const wf_pass *p)
     }
     DR_TRY(dr_buf_adds(text, "\n"));
     for (size_t k = 0; k < p->count; k++)
-        DR_TRY(flow_tell_program(text, programs, p->alternatives[k].def));
+        DR_TRY(flow_tell_program(text, programs, p->alternatives[k].def,
+                                 p->alternatives[k].fixed));
 done:
     return st;
 }

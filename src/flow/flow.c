@@ -36,8 +36,8 @@ typedef struct {
 const char *flow_kind_text(pass_kind kind)
 {
     static const char *const texts[PASS_MODEL_KINDS] = {
-        "a Hugging Face model", "an ONNX model",         "an ONNX model in parts",
-        "an OpenVINO model",    "a QNN model in C++",    "a QNN model library",
+        "a Hugging Face model", "an ONNX model",      "an ONNX model in parts",
+        "an OpenVINO model",    "a QNN model in C++", "a QNN model library",
         "a QNN context binary"};
 
     return texts[kind];
@@ -54,14 +54,18 @@ void flow_result_release(flow_result *r)
 static dr_status no_pass(const char *name)
 {
     const char *names[128];
+    const char *instead = NULL, *why = pass_refused(name, &instead);
     size_t n = 0;
     const pass_def *const *list = pass_list(&n);
-    dr_status st = dr_fail(DR_EUSAGE, "no pass is called %s", name);
+    dr_status st = why != NULL ? dr_fail(DR_EUSAGE, "%s is not supported: %s", name, why)
+                               : dr_fail(DR_EUSAGE, "no pass is called %s", name);
 
     DR_BUG_IF(n > DR_COUNT(names));
     for (size_t i = 0; i < n; i++)
         names[i] = list[i]->name;
-    const char *near = dr_nearest(name, names, n);
+    const char *near = why == NULL ? dr_nearest(name, names, n) : NULL;
+    if (instead != NULL)
+        dr_hint("%s", instead);
     if (near != NULL)
         dr_hint("did you mean %s?", near);
     return st;
@@ -135,6 +139,11 @@ done:
     return st;
 }
 
+static const json_t *config_of(const plan *p, size_t i)
+{
+    return json_object_get(json_array_get(p->json, i), "config");
+}
+
 /* Programs of vendors are there before anything runs. */
 static dr_status need_programs(const plan *p, size_t count)
 {
@@ -143,8 +152,7 @@ static dr_status need_programs(const plan *p, size_t count)
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < count; i++)
-        if (p->steps[i].def->program != NULL)
-            DR_TRY(pass_program_need(&found, &a, p->steps[i].def));
+        DR_TRY(pass_program_need(&found, &a, p->steps[i].def, config_of(p, i)));
 done:
     dr_arena_release(&a);
     return st;
@@ -302,7 +310,7 @@ static dr_status tell_plan(flow_result *out, const flow_spec *spec, const plan *
     dr_buf_init(&lines, 1 << 16);
     DR_TRY(flow_workflow_json(&workflow, spec, p->steps, p->reads_data));
     for (size_t i = 0; i < spec->step_count; i++)
-        DR_TRY(flow_tell_program(&lines, programs, p->steps[i].def));
+        DR_TRY(flow_tell_program(&lines, programs, p->steps[i].def, config_of(p, i)));
     if (lines.len > 0) { /* not among the result, which is a file as it is */
         dr_tell("%.*s", (int)lines.len - 1, lines.data);
         json_object_set(out->report, "programs", programs);

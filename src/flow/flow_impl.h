@@ -58,7 +58,8 @@ DR_MUST_USE dr_status flow_open_vendor(pass_model *in, dr_arena *a, const char *
 DR_MUST_USE dr_status flow_write_vendor_config(const char *dir, const pass_model *m);
 /* The program that a pass would run, and where it is, for a dry run: a line, and a member
  * of list; nothing, where it runs none. */
-DR_MUST_USE dr_status flow_tell_program(dr_buf *line, json_t *list, const pass_def *d);
+DR_MUST_USE dr_status flow_tell_program(dr_buf *line, json_t *list, const pass_def *d,
+                                        const json_t *config);
 
 /* ---- workflow_json.c ---- */
 

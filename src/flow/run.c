@@ -201,9 +201,9 @@ static dr_status need_programs(const run *r)
         for (size_t i = 0; i < r->w.flows[f].count; i++) {
             const wf_pass *p = r->w.flows[f].passes[i];
             for (size_t k = 0; k < p->count; k++)
-                if (p->alternatives[k].def->program != NULL)
-                    DR_TRYF(pass_program_need(&found, &a, p->alternatives[k].def),
-                            "%s: the pass %s", r->w.doc.name, p->name);
+                DR_TRYF(pass_program_need(&found, &a, p->alternatives[k].def,
+                                          p->alternatives[k].fixed),
+                        "%s: the pass %s", r->w.doc.name, p->name);
         }
 done:
     dr_arena_release(&a);

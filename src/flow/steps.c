@@ -59,15 +59,14 @@ done:
 }
 
 /* Another version of a vendor's program makes another model.  A dry run may have none. */
-static dr_status add_program(json_t *parts, const pass_def *d)
+static dr_status add_program(json_t *parts, const pass_def *d, const json_t *config)
 {
     char identity[DR_SHA256_HEX];
     pass_program p = {0};
     dr_arena a = {0};
     dr_status st = DR_OK;
 
-    pass_program_find(&p, &a, d->program);
-    if (p.path == NULL)
+    if (!pass_program_find(&p, &a, d, config) || p.path == NULL)
         goto done;
     DR_TRY(pass_program_identity(identity, &p));
     json_object_set_new(parts, "program", json_string(identity));
@@ -87,8 +86,7 @@ dr_status run_step_key(char key[DR_SHA256_HEX], const run *r, const char *in_id,
                       "input", in_id, "pass", alt->def->name, "version", alt->def->version,
                       "isa", r->isa, "config", config, "given", given);
     DR_TRY(add_files(parts, alt->def, config));
-    if (alt->def->program != NULL)
-        DR_TRY(add_program(parts, alt->def));
+    DR_TRY(add_program(parts, alt->def, config));
     if (alt->def->clocked)
         json_object_set_new(parts, "machine", json_string(r->machine));
     if (alt->def->needs_data) {

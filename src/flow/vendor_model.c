@@ -133,15 +133,15 @@ bool flow_type_fits(pass_kind kind, const char *type)
     return strcasecmp(type, pass_kind_type(kind)) == 0;
 }
 
-dr_status flow_tell_program(dr_buf *line, json_t *list, const pass_def *d)
+dr_status flow_tell_program(dr_buf *line, json_t *list, const pass_def *d,
+                            const json_t *config)
 {
     dr_arena a = {0};
     pass_program p = {0};
     dr_status st = DR_OK;
 
-    if (d->program == NULL)
-        return DR_OK;
-    pass_program_find(&p, &a, d->program);
+    if (!pass_program_find(&p, &a, d, config))
+        goto done;
     if (p.path != NULL)
         DR_TRY(dr_buf_addf(line, "program        %s: %s\n", p.name, p.path));
     else

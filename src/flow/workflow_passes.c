@@ -304,7 +304,7 @@ static dr_status validate_some(workflow *w, const wf_alternative *alt)
 static dr_status read_alternative(workflow *w, wf_alternative *alt, const dr_node *entry)
 {
     const char *name = wf_str(dr_node_get(entry, "type"));
-    const char *names[NAMES_MAX];
+    const char *names[NAMES_MAX], *instead = NULL;
     size_t count = 0;
     const pass_def *const *list = pass_list(&count);
     dr_status st = DR_OK;
@@ -312,6 +312,13 @@ static dr_status read_alternative(workflow *w, wf_alternative *alt, const dr_nod
     alt->def = pass_find(name);
     for (size_t i = 0; i < count && i < NAMES_MAX; i++)
         names[i] = list[i]->name;
+    const char *why = alt->def == NULL ? pass_refused(name, &instead) : NULL;
+    if (why != NULL) {
+        st = dr_node_fail(&w->doc, dr_node_get(entry, "type"), "%s is not supported: %s",
+                          name, why);
+        dr_hint("%s", instead);
+        goto done;
+    }
     if (alt->def == NULL)
         return wf_unknown(&w->doc, dr_node_get(entry, "type"), "pass", name, names, count);
     alt->node = entry;

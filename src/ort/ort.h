@@ -100,6 +100,23 @@ void ort_values_release(ort_value *values, size_t count);
 enum { ORT_LEVEL_NONE = 0, ORT_LEVEL_BASIC = 1, ORT_LEVEL_EXTENDED = 2 };
 DR_MUST_USE dr_status ort_optimize(const char *dst, const char *src, int level);
 
+/* src compiled by a provider (plugins.def): a graph of EPContext nodes, dst, and what they
+ * name, beside it or (embed) inside; in a child process.  strict: nothing is left for the
+ * CPU.  Options are the provider's and the runtime's own.
+ * DR_EUNSUPPORTED: no runtime, or no such provider in it; DR_EDEVICE: it fails. */
+typedef struct {
+    const char *key, *value;
+} ort_option;
+typedef struct {
+    const char *dst, *src, *provider;
+    bool embed, strict;
+    const ort_option *provider_options, *session_options;
+    size_t provider_count, session_count;
+} ort_context_request;
+DR_MUST_USE dr_status ort_context(const ort_context_request *q);
+/* NULL: no provider of this name comes as a library. */
+const char *ort_plugin_library(const char *provider);
+
 /*
  * How long runs take, in a child process, on dummy inputs of so many tokens and an empty
  * cache.  seconds: [count][2][repeats]: of the defaults, and of list[i], by turns.

@@ -91,40 +91,60 @@ done:
     return st;
 }
 
+const char *ort_plugin_library(const char *provider)
+{
+    const plugin *p = find_plugin(provider);
+
+    return p != NULL ? p->file : NULL;
+}
+
+/* What a provider is told; of two with one key the first one counts. */
+typedef struct {
+    const char **keys, **values; /* arena */
+    size_t count;
+} options;
+
+static void tell(options *o, const char *key, const char *value)
+{
+    for (size_t i = 0; i < o->count; i++)
+        if (strcmp(o->keys[i], key) == 0)
+            return;
+    o->keys[o->count] = key;
+    o->values[o->count++] = value;
+}
+
 dr_status plugin_append(ort_runtime *r, OrtSessionOptions *o, const char *provider,
-                        bool strict)
+                        bool strict, const ort_option *more, size_t more_count)
 {
     const ort_api *api = &r->api;
     const plugin *p = find_plugin(provider);
     const OrtEpDevice *device = NULL;
-    const char *keys[3], *values[3];
-    size_t count = 0;
+    options all = {0};
     dr_arena a = {0};
     dr_status st = DR_OK;
 
     DR_BUG_IF(p == NULL);
+    all.keys = dr_arena_alloc(&a, more_count + 3, sizeof(*all.keys));
+    all.values = dr_arena_alloc(&a, more_count + 3, sizeof(*all.values));
+    for (size_t i = 0; i < more_count; i++)
+        tell(&all, more[i].key, more[i].value);
     DR_TRY(find_device(r, &device, provider));
     DR_BUG_IF(device == NULL);
     if (p->backend != NULL) {
         const char *path = library_find(&a, &r->lib, p->backend);
-        if (path != NULL) {
-            keys[count] = p->option;
-            values[count++] = path;
-        }
-        keys[count] = "offload_graph_io_quantization";
-        values[count++] = "0";
-        if (api->HardwareDevice_Type(api->EpDevice_Device(device)) != ORT_HARDWARE_NPU) {
-            keys[count] = "htp_arch";
-            values[count++] = SIMULATED_ARCH;
-        }
+        if (path != NULL)
+            tell(&all, p->option, path);
+        tell(&all, "offload_graph_io_quantization", "0");
+        if (api->HardwareDevice_Type(api->EpDevice_Device(device)) != ORT_HARDWARE_NPU)
+            tell(&all, "htp_arch", SIMULATED_ARCH);
     }
     if (strict)
         DR_TRY(ort_result(
             api, api->AddSessionConfigEntry(o, "session.disable_cpu_ep_fallback", "1"),
             provider));
     DR_TRY(ort_result(api,
-                      api->SessionOptionsAppendExecutionProvider_V2(o, r->env, &device, 1,
-                                                                    keys, values, count),
+                      api->SessionOptionsAppendExecutionProvider_V2(
+                          o, r->env, &device, 1, all.keys, all.values, all.count),
                       provider));
 done:
     dr_arena_release(&a);

@@ -146,7 +146,7 @@ static dr_status make_session(ort_session *s, const ort_settings *set, const cha
     if (set->parallel)
         DR_TRY(ort_result(api, api->SetSessionExecutionMode(o, 1), s->path));
     if (provider != NULL)
-        DR_TRY(plugin_append(&s->rt, o, provider, strict));
+        DR_TRY(plugin_append(&s->rt, o, provider, strict, NULL, 0));
     DR_TRY(
         ort_result(api, api->CreateSession(s->rt.env, s->path, o, &s->session), s->path));
 done:

@@ -19,7 +19,7 @@
 typedef struct {
     int target_device;
     const char *ov_version, *opset_imports;
-    bool keep_ov_dynamic_dims;
+    bool keep_ov_dynamic_dims, reuse_cache;
     const char *genai_config_override;
 } encapsulation;
 
@@ -41,7 +41,8 @@ static const dr_param params[] = {
             .help = "open sizes are -1 in the graph; false: each has a name, input_0_1"),
     DR_STR(encapsulation, genai_config_override, .dflt = "null", .json = true,
            .help = "members that genai_config.json has, with other values"),
-    DR_REFUSED("reuse_cache", "files of the cache are linked, not copied", NULL),
+    DR_BOOL(encapsulation, reuse_cache, .dflt = "false",
+            .help = "files of the cache are linked and not copied, whatever it says"),
 };
 
 static dr_status read_opsets(onnx_context *c, dr_arena *a, const char *text)

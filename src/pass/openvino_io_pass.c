@@ -21,7 +21,7 @@ enum { XML_BYTES = 1 << 28 };
 
 typedef struct {
     const char *input_names, *input_shapes;
-    bool is_static;
+    bool is_static, reuse_cache;
 } io_update;
 
 static const dr_param params[] = {
@@ -36,7 +36,8 @@ static const dr_param params[] = {
      .help = "inputs have the shapes of input_shapes"},
     DR_REFUSED("extra_configs", "nothing is converted here; OpenVINOConversion has it",
                NULL),
-    DR_REFUSED("reuse_cache", "files of the cache are linked, not copied", NULL),
+    DR_BOOL(io_update, reuse_cache, .dflt = "false",
+            .help = "files of the cache are linked and not copied, whatever it says"),
     DR_REFUSED("user_script", "no Python is run", NULL),
     DR_REFUSED("script_dir", "no Python is run", NULL),
 };

@@ -33,7 +33,7 @@ typedef enum {
     PASS_MODEL_QNN_BIN,
     PASS_MODEL_KINDS
 } pass_kind;
-const char *pass_kind_type(pass_kind kind); /* Olive's: "HfModel", "CompositeModel" */
+const char *pass_kind_type(pass_kind kind);   /* Olive's: "HfModel", "CompositeModel" */
 const char *pass_kind_format(pass_kind kind); /* its model_file_format; NULL: of no kind */
 bool pass_kind_is_vendors(pass_kind kind);
 
@@ -123,6 +123,7 @@ struct pass_def {
     bool clocked; /* what it gives depends on how fast this machine is */
     bool judges;  /* takes evaluate and max_kl, as quantizers do */
     const char *program; /* that it runs, of vendor_programs.def; NULL: none */
+    bool provided;       /* it runs the library of its parameter `provider` */
     size_t config_size;
     const dr_param *params;
     size_t params_count;
@@ -167,19 +168,24 @@ DR_MUST_USE dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need
 
 /* ---- programs of vendors ---- */
 
-/* A program that a pass runs.  Strings live in the arena of the call or for ever. */
+/* A program that a pass runs, or the library of a provider.  Strings live in the arena of
+ * the call or for ever. */
 typedef struct {
-    const char *name;       /* "ovc" */
-    const char *path;       /* NULL: it is not installed */
+    const char *name;        /* "ovc", "libonnxruntime_providers_qnn.so" */
+    const char *path;        /* NULL: it is not installed */
     const char *root, *arch; /* its SDK's folder, its word for this machine; NULL: none */
-    const char *looked;     /* where, for people: "in PATH" */
-    const char *install;    /* what to install */
+    const char *runtime;     /* of a library: the version of onnxruntime; NULL: none */
+    const char *looked;      /* where, for people: "in PATH" */
+    const char *install;     /* what to install */
 } pass_program;
 
-void pass_program_find(pass_program *out, dr_arena *a, const char *name);
-/* d->program, which is there.  DR_EUNSUPPORTED: it is not; says where it was looked for and
- * what to install. */
-DR_MUST_USE dr_status pass_program_need(pass_program *out, dr_arena *a, const pass_def *d);
+/* What d runs; config: its parameters that are given, or NULL.  false: it runs none. */
+bool pass_program_find(pass_program *out, dr_arena *a, const pass_def *d,
+                       const json_t *config);
+/* The same, which is there (or d runs none).  DR_EUNSUPPORTED: it is not; says where it was
+ * looked for and what to install. */
+DR_MUST_USE dr_status pass_program_need(pass_program *out, dr_arena *a, const pass_def *d,
+                                        const json_t *config);
 /* What changes with its version: for the keys of a cache. */
 DR_MUST_USE dr_status pass_program_identity(char hex[DR_SHA256_HEX], const pass_program *p);
 
@@ -190,6 +196,8 @@ bool pass_takes(const pass_def *d, pass_kind kind);
 pass_kind pass_gives(const pass_def *d, pass_kind kind);
 /* By name, any case; NULL: no such pass. */
 const pass_def *pass_find(const char *name);
+/* Why a pass of Olive is not here; *instead: what to do.  NULL: it is none of those. */
+const char *pass_refused(const char *name, const char **instead);
 const pass_def *const *pass_list(size_t *count);
 
 #include "pass/pass_page.h" /* a part of this door */

@@ -45,7 +45,7 @@ static dr_status dlc_reader(const char **out, const pass_job *job)
     pass_program p = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(pass_program_need(&p, job->arena, job->def));
+    DR_TRY(pass_program_need(&p, job->arena, job->def, NULL));
     if (p.root == NULL)
         DR_FAIL(DR_EUNSUPPORTED,
                 "a DLC is read by libQnnModelDlc.so of the SDK, and QNN_SDK_ROOT does not "

@@ -26,10 +26,10 @@ const char *pass_kind_type(pass_kind kind)
 
 const char *pass_kind_format(pass_kind kind)
 {
-    static const char *const formats[PASS_MODEL_KINDS] = {
-        [PASS_MODEL_QNN_CPP] = "QNN.CPP",
-        [PASS_MODEL_QNN_LIB] = "QNN.LIB",
-        [PASS_MODEL_QNN_BIN] = "QNN.SERIALIZED.BIN"};
+    static const char *const formats[PASS_MODEL_KINDS] = {[PASS_MODEL_QNN_CPP] = "QNN.CPP",
+                                                          [PASS_MODEL_QNN_LIB] = "QNN.LIB",
+                                                          [PASS_MODEL_QNN_BIN] =
+                                                              "QNN.SERIALIZED.BIN"};
 
     return formats[kind];
 }
@@ -54,6 +54,25 @@ const pass_def *pass_find(const char *name)
     for (size_t i = 0; i < DR_COUNT(passes); i++) {
         if (strcasecmp(passes[i]->name, name) == 0)
             return passes[i];
+    }
+    return NULL;
+}
+
+const char *pass_refused(const char *name, const char **instead)
+{
+    static const struct {
+        const char *name, *why, *instead;
+    } refused[] = {
+#define REFUSED(name, why, instead) {name, why, instead},
+#include "pass/refused.def"
+#undef REFUSED
+    };
+
+    for (size_t i = 0; i < DR_COUNT(refused); i++) {
+        if (strcasecmp(refused[i].name, name) != 0)
+            continue;
+        *instead = refused[i].instead;
+        return refused[i].why;
     }
     return NULL;
 }

@@ -17,6 +17,7 @@
 #include "core/hash.h"
 #include "core/json.h"
 #include "core/mem.h"
+#include "ort/ort.h"
 #include "pass/vendor_impl.h"
 
 enum { IDENTITY_BYTES = 4 << 20 };
@@ -88,29 +89,61 @@ static void look_in_sdk(pass_program *p, dr_arena *a, const char *variable)
     p->arch = arch;
 }
 
-void pass_program_find(pass_program *out, dr_arena *a, const char *name)
+static void find_program(pass_program *out, dr_arena *a, const char *name)
 {
-    const char *variable = NULL;
     size_t i = 0;
 
     while (i < DR_COUNT(rows) && strcmp(rows[i].name, name) != 0)
         i++;
     DR_BUG_IF(i == DR_COUNT(rows));
-    variable = rows[i].variable;
     *out = (pass_program){
         .name = rows[i].name, .install = rows[i].install, .looked = "in PATH"};
-    if (variable != NULL)
-        look_in_sdk(out, a, variable);
+    if (rows[i].variable != NULL)
+        look_in_sdk(out, a, rows[i].variable);
     if (out->path == NULL)
         out->path = in_path(a, name);
 }
 
-dr_status pass_program_need(pass_program *out, dr_arena *a, const pass_def *d)
+/* The library of a provider. */
+static void find_library(pass_program *out, dr_arena *a, const char *provider)
+{
+    const char *file = ort_plugin_library(provider);
+    ort_info info = {0};
+
+    *out = (pass_program){.name = file != NULL ? file : provider,
+                          .looked = "in DRUPE_LIB_PATH and beside the runtime",
+                          .install =
+                              "onnxruntime 1.22 or later and a provider that comes as a "
+                              "library (pip install onnxruntime onnxruntime-qnn); name "
+                              "both folders in DRUPE_LIB_PATH"};
+    ort_probe(a, &info);
+    out->runtime = info.ort_version;
+    for (size_t i = 0; i < info.plugin_count; i++)
+        if (strcmp(info.plugins[i].name, provider) == 0)
+            out->path = info.plugins[i].path;
+}
+
+bool pass_program_find(pass_program *out, dr_arena *a, const pass_def *d,
+                       const json_t *config)
+{
+    const dr_param *row =
+        d->provided ? dr_param_find(d->params, d->params_count, "provider") : NULL;
+    const char *given = json_string_value(json_object_get(config, "provider"));
+
+    *out = (pass_program){0};
+    if (d->program != NULL)
+        find_program(out, a, d->program);
+    else if (row != NULL)
+        find_library(out, a, given != NULL ? given : row->dflt);
+    return out->name != NULL;
+}
+
+dr_status pass_program_need(pass_program *out, dr_arena *a, const pass_def *d,
+                            const json_t *config)
 {
     dr_status st;
 
-    pass_program_find(out, a, d->program);
-    if (out->path != NULL)
+    if (!pass_program_find(out, a, d, config) || out->path != NULL)
         return DR_OK;
     st = dr_fail(DR_EUNSUPPORTED, "%s runs %s, which is not installed: looked for it %s",
                  d->name, out->name, out->looked);
@@ -156,6 +189,8 @@ dr_status pass_program_identity(char hex[DR_SHA256_HEX], const pass_program *p)
     DR_TRY(vendor_absolute(&path, &a, p->path));
     DR_TRY(dr_sha256_file(content, path));
     DR_TRY(dr_buf_addf(&b, "%s %s\n", path, content));
+    if (p->runtime != NULL)
+        DR_TRY(dr_buf_addf(&b, "onnxruntime %s\n", p->runtime));
     if (p->root != NULL) {
         const char *sdk = dr_path_join(&a, p->root, "sdk.yaml");
         if (dr_is_file(sdk)) {
@@ -181,6 +216,25 @@ dr_status vendor_absolute(const char **out, dr_arena *a, const char *path)
     *out = dr_arena_strdup(a, whole);
     free(whole);
     return DR_OK;
+}
+
+dr_status vendor_hf_folder(const char **out, dr_arena *a, const pass_job *job,
+                           const pass_model *in)
+{
+    dr_status st = DR_OK;
+
+    if (!dr_is_dir(in->path))
+        DR_FAIL(DR_EUNSUPPORTED, "%s: %s reads folders of Hugging Face", in->name,
+                job->def->program);
+    if (in->adapter_count > 0) {
+        st = dr_fail(DR_EUNSUPPORTED, "%s: %s reads no adapters", in->name,
+                     job->def->program);
+        dr_hint("MergeAdapterWeights before it folds them into the weights");
+        goto done;
+    }
+    DR_TRY(vendor_absolute(out, a, in->path));
+done:
+    return st;
 }
 
 dr_status vendor_check_name(const char *name, const char *label)
@@ -222,7 +276,7 @@ dr_status vendor_tell(const pass_job *job)
     char identity[DR_SHA256_HEX];
     dr_status st = DR_OK;
 
-    DR_TRY(pass_program_need(&p, job->arena, job->def));
+    DR_TRY(pass_program_need(&p, job->arena, job->def, NULL));
     DR_TRY(pass_program_identity(identity, &p));
     DR_TRY(dr_buf_addf(job->text, "program        %s\n", p.path));
     json_object_set_new(

@@ -39,6 +39,9 @@ typedef struct {
     const char *dir;            /* its working folder; NULL: the caller's */
     const char *const *outputs; /* files that are there afterwards and hold something; ends
                                    with NULL */
+    const char *outputs_dir;    /* where they are; NULL: dir */
+    const char *tmp;            /* a folder for its temporary files, on the same disk as the
+                                   result; removed afterwards.  NULL: the system's */
 } vendor_work;
 
 /*
@@ -52,6 +55,11 @@ DR_MUST_USE dr_status vendor_run(const pass_job *job, const vendor_args *args,
 
 /* A path as any working folder has it; path exists. */
 DR_MUST_USE dr_status vendor_absolute(const char **out, dr_arena *a, const char *path);
+
+/* The folder of a Hugging Face model, absolute.  DR_EUNSUPPORTED: it is a GGUF file, or has
+ * adapters. */
+DR_MUST_USE dr_status vendor_hf_folder(const char **out, dr_arena *a, const pass_job *job,
+                                       const pass_model *in);
 
 /* DR_EUSAGE: name is no file's name alone, or begins with - or a dot. */
 DR_MUST_USE dr_status vendor_check_name(const char *name, const char *label);

@@ -152,36 +152,43 @@ static const char *in_front(dr_arena *a, const char *name, const char *first)
                                        : dr_arena_printf(a, "%s=%s", name, first);
 }
 
+enum { OWN = 5 };
+
 /* The caller's; a program of an SDK finds what belongs to it first. */
-static char **environment(dr_arena *a, const pass_program *p)
+static char **environment(dr_arena *a, const pass_program *p, const char *tmp)
 {
-    const char *own[4] = {NULL};
-    static const char *const names[] = {"PATH", "LD_LIBRARY_PATH", "PYTHONPATH",
-                                        "SDK_ROOT"};
+    static const char *const names[OWN] = {"TMPDIR", "PATH", "LD_LIBRARY_PATH",
+                                           "PYTHONPATH", "SDK_ROOT"};
+    const char *own[OWN] = {NULL};
     size_t count = 0, n = 0;
 
-    if (p->root == NULL)
-        return environ;
-    const char *bin = dr_arena_printf(a, "%s/bin/%s", p->root, p->arch);
-    const char *python = dr_arena_printf(a, "%s/olive-pyenv/bin", p->root);
-    if (dr_is_dir(python))
-        bin = dr_arena_printf(a, "%s:%s", python, bin);
-    own[0] = in_front(a, "PATH", bin);
-    own[1] =
-        in_front(a, "LD_LIBRARY_PATH", dr_arena_printf(a, "%s/lib/%s", p->root, p->arch));
-    own[2] = in_front(a, "PYTHONPATH", dr_arena_printf(a, "%s/lib/python", p->root));
-    own[3] = dr_arena_printf(a, "SDK_ROOT=%s", p->root);
+    if (tmp != NULL)
+        own[0] = dr_arena_printf(a, "TMPDIR=%s", tmp);
+    if (p->root != NULL) {
+        const char *bin = dr_arena_printf(a, "%s/bin/%s", p->root, p->arch);
+        const char *python = dr_arena_printf(a, "%s/olive-pyenv/bin", p->root);
+        if (dr_is_dir(python))
+            bin = dr_arena_printf(a, "%s:%s", python, bin);
+        own[1] = in_front(a, "PATH", bin);
+        own[2] = in_front(a, "LD_LIBRARY_PATH",
+                          dr_arena_printf(a, "%s/lib/%s", p->root, p->arch));
+        own[3] = in_front(a, "PYTHONPATH", dr_arena_printf(a, "%s/lib/python", p->root));
+        own[4] = dr_arena_printf(a, "SDK_ROOT=%s", p->root);
+    }
     while (environ[count] != NULL)
         count++;
-    const char **all = dr_arena_alloc(a, count + DR_COUNT(own) + 1, sizeof(*all));
+    const char **all = dr_arena_alloc(a, count + OWN + 1, sizeof(*all));
     for (size_t i = 0; i < count; i++) {
         bool replaced = false;
-        for (size_t k = 0; k < DR_COUNT(names); k++)
-            replaced = replaced || variable_of(environ[i], names[k]) != NULL;
+        for (size_t k = 0; k < OWN; k++)
+            replaced =
+                replaced || (own[k] != NULL && variable_of(environ[i], names[k]) != NULL);
         if (!replaced)
             all[n++] = environ[i];
     }
-    memcpy(all + n, own, sizeof(own));
+    for (size_t k = 0; k < OWN; k++)
+        if (own[k] != NULL)
+            all[n++] = own[k];
     return (char **)(uintptr_t)all;
 }
 
@@ -357,7 +364,9 @@ static void note_last(const child *c)
 
 static dr_status judge(const child *c, const vendor_work *work)
 {
-    const char *dir = work->dir != NULL ? work->dir : ".";
+    const char *dir = work->outputs_dir != NULL ? work->outputs_dir
+                      : work->dir != NULL       ? work->dir
+                                                : ".";
     dr_arena a = {0};
     uint64_t bytes = 0;
     dr_status st = DR_OK;
@@ -404,12 +413,12 @@ done:
 dr_status vendor_run(const pass_job *job, const vendor_args *args, const vendor_work *work)
 {
     pass_program p = {0};
-    const char *path = NULL;
+    const char *path = NULL, *tmp = NULL;
     child *c = dr_calloc(1, sizeof(*c));
     dr_status st = DR_OK;
 
     c->words = -1;
-    DR_TRY(pass_program_need(&p, job->arena, job->def));
+    DR_TRY(pass_program_need(&p, job->arena, job->def, NULL));
     path = p.path;
     if (*path != '/')
         DR_TRY(vendor_absolute(&path, job->arena, path));
@@ -419,11 +428,17 @@ dr_status vendor_run(const pass_job *job, const vendor_args *args, const vendor_
     c->name = p.name;
     c->dir = work->dir;
     c->argv = (char *const *)(uintptr_t)argv;
-    c->envp = environment(job->arena, &p);
+    if (work->tmp != NULL) {
+        DR_TRY(dr_make_dirs(work->tmp));
+        DR_TRY(vendor_absolute(&tmp, job->arena, work->tmp));
+    }
+    c->envp = environment(job->arena, &p, tmp);
     DR_TRY(log_command(args, path));
     DR_TRY(begin(c));
     DR_TRYF(follow(c), "running %s", p.name);
     DR_TRY(judge(c, work));
+    if (work->tmp != NULL)
+        DR_TRY(dr_remove_tree(work->tmp));
 done:
     if (c->words >= 0)
         (void)close(c->words);

@@ -61,6 +61,13 @@ tags() { # FILE
     } END { print n + 0 " left open" }'
 }
 
+# A program of this case, in bin/.
+program() { # NAME SCRIPT
+    mkdir -p bin
+    printf '#!/bin/sh\n%s\n' "$2" >"bin/$1"
+    chmod +x "bin/$1"
+}
+
 skip() {
     echo "$*"
     exit 77

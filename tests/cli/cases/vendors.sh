@@ -4,11 +4,6 @@ unset QNN_SDK_ROOT
 had=$PATH
 golden=$top/tests/golden/openvino
 export golden
-tools() { # NAME SCRIPT: one in PATH
-    mkdir -p bin
-    printf '#!/bin/sh\n%s\n' "$2" >bin/$1
-    chmod +x bin/$1
-}
 here_is() { sed "s|$PWD|HERE|g"; }
 lines='for a in "$@"; do echo "<$a>"; done >>"$LOG"'
 export LOG="$PWD/log"
@@ -28,7 +23,7 @@ here_is <.said | sed 's|bin/[a-z0-9_.-]*|bin/ARCH|'
 [ -e no ] && echo "something was left"
 
 # OpenVINO: a workflow in Olive's words
-tools ovc "$lines; cp \"\$golden/plain/ov_model.xml\" ir.xml; cp \"\$golden/plain/ov_model.bin\" ir.bin; echo done"
+program ovc "$lines; cp \"\$golden/plain/ov_model.xml\" ir.xml; cp \"\$golden/plain/ov_model.bin\" ir.bin; echo done"
 PATH=$PWD/bin:$had
 cat >ov.json <<END
 {"input_model": {"type": "ONNXModel", "model_path": "graph/model.onnx"},
@@ -49,7 +44,7 @@ sed 's/^ *//' ov/model_config.json | tr -d '\n' && echo
 grep -o '"type": "[A-Za-z]*Model"' ov/footprint.json | sort | uniq -c | sed 's/^ *//'
 "$drupe" run --config ov.json 2>&1 | grep steps
 # another version of the program is another key
-tools ovc "$lines; cp \"\$golden/old/ov_model.xml\" ir.xml; cp \"\$golden/old/ov_model.bin\" ir.bin"
+program ovc "$lines; cp \"\$golden/old/ov_model.xml\" ir.xml; cp \"\$golden/old/ov_model.bin\" ir.bin"
 "$drupe" run --config ov.json 2>&1 | grep steps
 # alone; from an IR; what the folder says that it is
 try run-pass --pass_name OpenVINOEncapsulation -m graph/ov_model.xml -o wrapped
@@ -69,13 +64,13 @@ try run --config mixed.json
 sed 's/"output_dir"/"evaluator": {"metrics": [{"name": "p", "type": "accuracy", "sub_types": [{"name": "perplexity"}]}]}, "output_dir"/; /"wrap"/d; s/\[1, 8\]\]},/[1, 8]]}},/' ov.json >judged.json
 try run --config judged.json
 # it fails, it is killed, it leaves nothing
-tools ovc 'echo "[ ERROR ]  Cannot convert"; exit 5'
+program ovc 'echo "[ ERROR ]  Cannot convert"; exit 5'
 try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
-tools ovc 'kill -9 $$'
+program ovc 'kill -9 $$'
 try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
-tools ovc 'exit 0'
+program ovc 'exit 0'
 try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
-tools ovc 'echo "<net/>" >ov_model.xml; echo x >ov_model.bin'
+program ovc 'echo "<net/>" >ov_model.xml; echo x >ov_model.bin'
 try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
 ls -d no no.tmp 2>/dev/null
 
@@ -86,9 +81,9 @@ bin=sdk/bin/x86_64-linux-clang
 mkdir -p $bin sdk/lib/${bin#sdk/bin/} sdk/olive-pyenv/bin
 : >sdk/lib/${bin#sdk/bin/}/libQnnModelDlc.so
 say="echo \"\${0##*/}\" >>\"\$LOG\"; $lines"
-tools qnn-onnx-converter "$say; echo int >\"\$4\"; echo w >\"\${4%.cpp}.bin\""
-tools qnn-model-lib-generator "$say; for a in \"\$@\"; do o=\$a; done; for t in aarch64-android x86_64-linux-clang; do mkdir -p \"\$o/\$t\"; echo so >\"\$o/\$t/libtiny.so\"; done"
-tools qnn-context-binary-generator "$say; echo bin >\"\$6/\$8.bin\""
+program qnn-onnx-converter "$say; echo int >\"\$4\"; echo w >\"\${4%.cpp}.bin\""
+program qnn-model-lib-generator "$say; for a in \"\$@\"; do o=\$a; done; for t in aarch64-android x86_64-linux-clang; do mkdir -p \"\$o/\$t\"; echo so >\"\$o/\$t/libtiny.so\"; done"
+program qnn-context-binary-generator "$say; echo bin >\"\$6/\$8.bin\""
 mv bin/qnn-* $bin/
 export QNN_SDK_ROOT=$PWD/sdk
 cat >qnn.yaml <<END

@@ -75,7 +75,7 @@ static void found(void)
     /* in a Python environment: another package beside it is another program */
     script(in_tmp(&arena, "env/bin/ovc"), "exit 0");
     (void)setenv("PATH", in_tmp(&arena, "env/bin"), 1);
-    pass_program_find(&p, &arena, "ovc");
+    (void)pass_program_find(&p, &arena, &in_path, NULL);
     CHECK_STR(p.path, in_tmp(&arena, "env/bin/ovc"));
     CHECK_OK(pass_program_identity(one, &p));
     CHECK_OK(pass_program_identity(two, &p));
@@ -89,7 +89,7 @@ static void found(void)
     CHECK(strcmp(one, two) != 0);
     /* not a program */
     CHECK(chmod(p.path, 0600) == 0);
-    pass_program_find(&p, &arena, "ovc");
+    (void)pass_program_find(&p, &arena, &in_path, NULL);
     CHECK(p.path == NULL);
 }
 
@@ -118,7 +118,7 @@ static void in_an_sdk(void)
     CHECK_STR(content("lib"),
               dr_arena_printf(&arena, "%s/lib/x86_64-linux-clang:/had\n", root));
     CHECK_STR(content("python"), dr_arena_printf(&arena, "%s/lib/python %s\n", root, root));
-    pass_program_find(&p, &arena, "qnn-model-lib-generator");
+    (void)pass_program_find(&p, &arena, &of_sdk, NULL);
     CHECK_OK(pass_program_identity(one, &p));
     CHECK_OK(dr_write_file(in_tmp(&arena, "sdk/sdk.yaml"), "v: 2\n", 5));
     CHECK_OK(pass_program_identity(two, &p));
