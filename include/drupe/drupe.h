@@ -147,10 +147,14 @@ typedef struct {
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise */
     int threads;                /* 0: all */
+    const char *program; /* the drupe that mpirun or srun begin; NULL: that of PATH */
+    bool launched; /* of several that mpirun or srun began one runs it, the others help */
     bool own_log_level;         /* the file's log_severity_level does not count */
     bool dry_run;               /* only say what would be run, and what is in the cache */
 } drupe_workflow;
 DRUPE_API drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w);
+/* What mpirun or srun begin for such a run, until it ends: `drupe worker`. */
+DRUPE_API drupe_status drupe_run_worker(void);
 /* What the cache of such runs holds. */
 typedef struct {
     const char *dir;      /* NULL: .drupe-cache */

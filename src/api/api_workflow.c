@@ -14,6 +14,8 @@ drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
                                      .output = w->output,
                                      .cache_dir = w->cache_dir,
                                      .threads = w->threads,
+                                     .program = w->program,
+                                     .launched = w->launched,
                                      .own_log_level = w->own_log_level,
                                      .dry_run = w->dry_run};
     flow_result made = {0};
@@ -23,6 +25,12 @@ drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
     dr_trail_clear();
     st = flow_workflow(&made, &o);
     return api_result_taken(out, &made, st);
+}
+
+drupe_status drupe_run_worker(void)
+{
+    dr_trail_clear();
+    return (drupe_status)flow_worker();
 }
 
 drupe_status drupe_workflow_schema(drupe_result **out)

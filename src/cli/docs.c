@@ -29,6 +29,7 @@ static const char head[] =
     "| `DRUPE_LIB_PATH` | folders where the runtimes are looked for first |\n"
     "| `DRUPE_RANKS_TIMEOUT` | seconds that processes of mpirun wait for each other (1800) "
     "|\n"
+    "| `DRUPE_ALONE` | `1`: each process of mpirun or srun is a run of its own |\n"
     "| `DRUPE_MEMORY_LIMIT`, `DRUPE_DISK_LIMIT` | a run that needs more is refused (`4G`) "
     "|\n"
     "| `HF_HOME`, `HF_HUB_CACHE` | where models of the hub are kept, shared with Python |\n"

@@ -100,6 +100,8 @@ static dr_status open_ranks(drupe_ranks **ranks, const cli_verb_row *row)
 {
     dr_status st = DR_OK;
 
+    if (row->verb == &verb_run) /* its processes share candidates, and need no MPI */
+        return DR_OK;
     DR_TRY((dr_status)drupe_ranks_open(ranks));
     if (*ranks == NULL)
         return DR_OK;
@@ -177,6 +179,8 @@ static dr_status run_program(drupe_ranks **ranks, int argc, char **argv)
         st = cli_docs(); /* for `make docs`, not for people */
     } else if (strcmp(word, "docs") == 0 && argc == 3 && strcmp(argv[2], "passes") == 0) {
         st = cli_pass_docs();
+    } else if (strcmp(word, "worker") == 0 && argc == 2) {
+        st = (dr_status)drupe_run_worker(); /* for mpirun and srun, not for people */
     } else if (strcmp(word, "man") == 0 && argc == 2) {
         st = cli_man();
     } else if (strcmp(word, "completion") == 0 && argc <= 3) {

@@ -2,6 +2,8 @@
  * verb_run.c - drupe run: a workflow file; drupe schema: what may stand in one; drupe
  * cache: what runs have left for the next ones.
  */
+#include <unistd.h>
+
 #include "cli/cli_impl.h"
 
 typedef struct {
@@ -41,19 +43,24 @@ static const dr_param params[] = {
 static dr_status run(const void *cfg, const unsigned char *given)
 {
     const options *o = cfg;
+    char program[PATH_MAX] = "";
+    const bool known = readlink("/proc/self/exe", program, sizeof(program) - 1) > 0;
     const drupe_workflow w = {
         .config = o->config,
         .model = o->model_name_or_path,
         .output = o->output_path,
         .cache_dir = o->cache_dir,
         .threads = o->common.threads,
+        .program = known ? program : NULL,
+        .launched = true,
         .own_log_level = dr_param_given(params, DR_COUNT(params), given, "log_level"),
         .dry_run = o->dry_run};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
     DR_TRY((dr_status)drupe_run_workflow(&r, &w));
-    DR_TRY(cli_print(&o->common, r));
+    if (*drupe_result_text(r) != '\0') /* else this was a helper of a run's: a rank */
+        DR_TRY(cli_print(&o->common, r));
 done:
     drupe_result_free(r);
     return st;

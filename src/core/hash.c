@@ -1,5 +1,5 @@
 /*
- * hash.c - SHA-256, from nettle; a checksum.
+ * hash.c - SHA-256 and HMAC, from nettle; a checksum.
  *
  * The checksum has eight lanes of 64 bits.  A step is a one-to-one map of its lane for a
  * given word and of the word for a given lane (an exclusive or, an odd factor, a rotation),
@@ -7,7 +7,10 @@
  */
 #include "core/hash.h"
 
+#include <nettle/hmac.h>
 #include <nettle/sha2.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +40,31 @@ void dr_sha256(char hex[DR_SHA256_HEX], const void *data, size_t n)
     sha256_update(&ctx, n, data);
     sha256_digest(&ctx, sizeof(digest), digest);
     to_hex(hex, digest);
+}
+
+void dr_hmac_sha256(char hex[DR_SHA256_HEX], const char *key, const char *text)
+{
+    struct hmac_sha256_ctx ctx;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+
+    hmac_sha256_set_key(&ctx, strlen(key), (const uint8_t *)key);
+    hmac_sha256_update(&ctx, strlen(text), (const uint8_t *)text);
+    hmac_sha256_digest(&ctx, sizeof(digest), digest);
+    to_hex(hex, digest);
+}
+
+dr_status dr_secret(char hex[DR_SHA256_HEX])
+{
+    uint8_t bits[SHA256_DIGEST_SIZE];
+    FILE *f = fopen("/dev/urandom", "re");
+    const bool got = f != NULL && fread(bits, 1, sizeof(bits), f) == sizeof(bits);
+
+    if (f != NULL)
+        (void)fclose(f);
+    if (!got)
+        return dr_fail(DR_EIO, "/dev/urandom gives no random bits");
+    to_hex(hex, bits);
+    return DR_OK;
 }
 
 dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path)

@@ -1,5 +1,5 @@
 /*
- * hash.h - SHA-256, from nettle, and a checksum as fast as memory.
+ * hash.h - SHA-256 and HMAC, from nettle, and a checksum as fast as memory.
  */
 #ifndef DRUPE_CORE_HASH_H
 #define DRUPE_CORE_HASH_H
@@ -12,6 +12,10 @@
 enum { DR_SHA256_HEX = 65 };
 
 void dr_sha256(char hex[DR_SHA256_HEX], const void *data, size_t n);
+/* HMAC-SHA-256 (RFC 2104) of text under a key, which is text, too. */
+void dr_hmac_sha256(char hex[DR_SHA256_HEX], const char *key, const char *text);
+/* 256 bits that nobody can guess, from the system.  DR_EIO: it gives none. */
+DR_MUST_USE dr_status dr_secret(char hex[DR_SHA256_HEX]);
 /* Of a whole file, read through; DR_EIO names the file. */
 DR_MUST_USE dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path);
 /* Of the SHA-256 of a file's parts of 4 MiB, which all processors take: another value than

@@ -38,6 +38,14 @@ bool ranks_env(size_t *value, const char *name, size_t limit)
     return true;
 }
 
+/* Each process is by itself, whoever started it: so are programs that a run starts. */
+static bool is_alone(void)
+{
+    const char *text = getenv("DRUPE_ALONE");
+
+    return text != NULL && strcmp(text, "1") == 0;
+}
+
 /* Ranks that another program than Open MPI's started: MPICH's and its kin's processes are
  * told of each other by PMI. */
 static dr_status check_starter(void)
@@ -45,8 +53,8 @@ static dr_status check_starter(void)
     size_t n = 0;
     dr_status st;
 
-    if (getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_RANK") != NULL ||
-        !ranks_env(&n, "PMI_SIZE", 1 << 20) || n < 2)
+    if (is_alone() || getenv("OMPI_COMM_WORLD_SIZE") != NULL ||
+        getenv("PMIX_RANK") != NULL || !ranks_env(&n, "PMI_SIZE", 1 << 20) || n < 2)
         return DR_OK;
     st = dr_fail(DR_EUNSUPPORTED,
                  "ranks: started by the mpiexec of MPICH or of Intel MPI, or by srun's "
@@ -60,6 +68,8 @@ static const ranks_backend *backend_asked(void)
 {
     size_t n = 0;
 
+    if (is_alone())
+        return NULL;
     if (getenv("DRUPE_RANKS") != NULL)
         return &ranks_socket;
     if (ranks_env(&n, "OMPI_COMM_WORLD_SIZE", 1 << 20))
@@ -75,8 +85,8 @@ bool dr_ranks_asked(void)
     size_t n = 0;
 
     return backend_asked() != NULL ||
-           (getenv("OMPI_COMM_WORLD_SIZE") == NULL && getenv("PMIX_RANK") == NULL &&
-            ranks_env(&n, "PMI_SIZE", 1 << 20) && n > 1);
+           (!is_alone() && getenv("OMPI_COMM_WORLD_SIZE") == NULL &&
+            getenv("PMIX_RANK") == NULL && ranks_env(&n, "PMI_SIZE", 1 << 20) && n > 1);
 }
 
 dr_status dr_ranks_open(dr_ranks **out)

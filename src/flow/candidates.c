@@ -325,14 +325,16 @@ static json_t *task_of(run *r, const run_model *in, const ways *w, const int *po
 static dr_status make_ahead(run *r, size_t *left, const run_model *in, const ways *w,
                             const search *s, bool judge)
 {
-    const size_t most = 2 * run_worker_count(r);
+    size_t most = 0;
     const size_t least = r->w.task_timeout_s > 0 ? 1 : 2;
     int *points = NULL;
     json_t *tasks = NULL;
     dr_status st = DR_OK;
 
+    DR_TRY(run_workers_look(&most, r));
+    most *= 2;
     if (most == 0)
-        return DR_OK;
+        goto done;
     points = dr_calloc(most * (w->space.count + 1), sizeof(*points));
     tasks = json_array();
     *left = search_ahead(s, points, most);
@@ -352,10 +354,12 @@ static dr_status make_one(run *r, const run_model *in, const ways *w, const int 
                           bool judge)
 {
     json_t *tasks = json_array();
+    size_t count = 0;
     dr_status st = DR_OK;
 
     json_array_append_new(tasks, task_of(r, in, w, point, judge));
-    if (run_worker_count(r) > 0)
+    DR_TRY(run_workers_look(&count, r));
+    if (count > 0)
         DR_TRY(run_workers_do(r, tasks));
 done:
     json_decref(tasks);

@@ -70,6 +70,8 @@ typedef struct {
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise; neither: .drupe-cache */
     int threads;
+    const char *program; /* that launchers begin as workers; NULL: "drupe" */
+    bool launched; /* of several that mpirun or srun began one runs, the others work */
     bool own_log_level; /* the file's log_severity_level does not count */
     bool dry_run;       /* say what would be run and what is in the cache; run nothing */
 } flow_workflow_options;
@@ -81,6 +83,13 @@ typedef struct {
  * another one works.
  */
 DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_options *o);
+
+/*
+ * A worker of a run elsewhere, which DRUPE_WORKER names: "SECRET@address:port,...".  Comes
+ * back when that run has ended.  DR_EUSAGE: the variable is not set, the run refuses it, or
+ * it cannot do the run's work; DR_EDEVICE: no run is there.
+ */
+DR_MUST_USE dr_status flow_worker(void);
 
 typedef struct {
     const char *dir;

@@ -167,7 +167,7 @@ done:
     return st;
 }
 
-static dr_status describe_isa(run *r)
+dr_status run_describe_isa(run *r)
 {
     const char *text = NULL;
     dr_status st = DR_OK;
@@ -224,12 +224,15 @@ static dr_status run_it(run *r, flow_result *out)
     DR_TRY(collect_figures(r));
     if (!r->o->dry_run)
         DR_TRY(need_programs(r));
-    DR_TRY(describe_isa(r));
+    DR_TRY(run_workers_check(r));
+    DR_TRY(run_describe_isa(r));
     if (!r->o->dry_run || dr_is_dir(cache_dir(r)))
         DR_TRY(cache_open(&r->cache, cache_dir(r)));
     if (!r->o->dry_run)
         DR_TRY(cache_clear(&r->cache, r->w.clean_cache,
                            r->w.clean_cache || r->w.clean_evaluations));
+    if (!r->o->dry_run)
+        DR_TRY(run_workers_announce(r));
     DR_TRY(find_input(r, &known));
     if (r->o->dry_run) {
         DR_TRY(run_tell_plan(r, out, known));
@@ -253,6 +256,22 @@ done:
     return st;
 }
 
+/* A rank behind the first one: the same file, for the cache's folder.  What is wrong with
+ * it the first one says. */
+static dr_status run_rank(run *r, const run_ranks *k)
+{
+    dr_status st = DR_OK;
+
+    if (r->o->dry_run)
+        return DR_OK;
+    st = workflow_read(&r->w, r->o->config, r->o->text, r->o->model, r->o->output);
+    if (st == DR_OK)
+        return ranks_work(k, cache_dir(r));
+    dr_log(DR_WARNING, "rank %d: %s", k->rank, dr_trail_get()->frames[0].text);
+    dr_trail_clear();
+    return DR_OK;
+}
+
 dr_status flow_workflow(flow_result *out, const flow_workflow_options *o)
 {
     run r = {.o = o, .owned = json_array(), .began_s = dr_now_s()};
@@ -260,7 +279,8 @@ dr_status flow_workflow(flow_result *out, const flow_workflow_options *o)
 
     *out = (flow_result){.report = json_object()};
     dr_buf_init(&out->text, (size_t)16 << 20);
-    st = run_it(&r, out);
+    r.ranks = ranks_of(o);
+    st = r.ranks.rank > 0 ? run_rank(&r, &r.ranks) : run_it(&r, out);
     run_workers_close(&r);
     cache_close(&r.cache);
     json_decref(r.owned);

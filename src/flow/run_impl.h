@@ -33,6 +33,13 @@ typedef struct {
 
 typedef struct run_workers run_workers;
 
+/* A run that mpirun or srun has begun several times: the first one runs it, the others work
+ * for it. */
+typedef struct {
+    int rank, size; /* size 0: it was begun once */
+    char id[DR_SHA256_HEX];
+} run_ranks;
+
 typedef struct {
     const flow_workflow_options *o;
     workflow w;
@@ -47,6 +54,7 @@ typedef struct {
     const char *isa;        /* the processor's kernels, for keys */
     const char *machine;    /* its name and cores: of what is timed */
     const run_model *timed; /* the model that others are timed beside; NULL: none yet */
+    run_ranks ranks;
     run_workers *workers;   /* NULL: none */
     json_t *ahead;          /* owned: key to [key, start, end] of steps that workers made */
     json_t *figured;        /* owned: "METRIC KEY" to figures of workers' commands */
@@ -55,7 +63,9 @@ typedef struct {
     double began_s;
 } run;
 
-/* run.c: the first one of all; the other flows' first ones take the same kind of model. */
+/* run.c: what the processor computes with. */
+DR_MUST_USE dr_status run_describe_isa(run *r);
+/* The first one of all; the other flows' first ones take the same kind of model. */
 const pass_def *run_first_pass(const run *r);
 
 /* ---- measure.c ---- */
@@ -158,15 +168,25 @@ DR_MUST_USE dr_status run_most_memory(uint64_t *bytes, const run *r);
 
 /* ---- workers.c ---- */
 
+/* DR_EUSAGE: the file's launcher is not here. */
+DR_MUST_USE dr_status run_workers_check(const run *r);
+/* The port of workers that come from elsewhere: early, as they may be waiting. */
+DR_MUST_USE dr_status run_workers_announce(run *r);
 /* Of a search, where there is room for two or more. */
 DR_MUST_USE dr_status run_workers_open(run *r);
 void run_workers_close(run *r);
-size_t run_worker_count(const run *r);
+/* *count: as many as there are now. */
+DR_MUST_USE dr_status run_workers_look(size_t *count, run *r);
 /* Tasks: [{"steps": [...], "judge": bool}, ...], steps from the input on; comes back when
  * all were tried. */
 DR_MUST_USE dr_status run_workers_do(run *r, const json_t *tasks);
 /* DR_EDEVICE: workers died of the task, or took too long, which the message says. */
 DR_MUST_USE dr_status run_workers_lost(const run *r, const json_t *task);
+
+/* run_ranks.c: what the launcher of this process says. */
+run_ranks ranks_of(const flow_workflow_options *o);
+/* What those behind the first one do.  DR_EDEVICE: the first one does not come. */
+DR_MUST_USE dr_status ranks_work(const run_ranks *k, const char *cache);
 
 /* worker.c: a step of a task, by names alone; new. */
 json_t *run_step_json(const run *r, const wf_alternative *alt, json_t *config);

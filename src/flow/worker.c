@@ -225,26 +225,23 @@ static bool pass_on(process *p, run *r, int fd, dr_buf *asked, bool from_run)
     return good;
 }
 
-void worker_guard(run *r, int fd)
+void worker_guard(run *r, int fd, dr_buf *said)
 {
     process p = {.fd = -1};
     bool good = true;
-    dr_buf asked;
     int status = 0;
 
-    dr_buf_init(&asked, WORKER_LINE_BYTES);
     dr_buf_init(&p.said, WORKER_LINE_BYTES);
     while (good && dr_cancelled_check() == DR_OK) {
         struct pollfd both[2] = {{fd, POLLIN, 0}, {p.fd, POLLIN, 0}};
         if (poll(both, 2, -1) < 0)
             continue; /* a signal */
         if (both[1].revents != 0)
-            good = pass_on(&p, r, fd, &asked, false);
+            good = pass_on(&p, r, fd, said, false);
         if (good && both[0].revents != 0)
-            good = pass_on(&p, r, fd, &asked, true);
+            good = pass_on(&p, r, fd, said, true);
     }
     end(&p, &status);
     dr_trail_clear();
     dr_buf_release(&p.said);
-    dr_buf_release(&asked);
 }

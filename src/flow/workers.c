@@ -36,25 +36,11 @@
 #include "flow/workers_impl.h"
 
 enum { AUTO_MAX = 8, POLL_MS = 100, TRIES = 2 };
-static const double stop_s = 10; /* for a worker to say that it has ended a task */
-
-typedef struct {
-    bool live;
-    pid_t pid; /* of its guard */
-    int fd;    /* the run's end */
-    int threads;
-    bool judges;  /* there is memory for more than steps */
-    bool busy;    /* with task `task` since `since_s` */
-    bool stopped; /* it was told to end it */
-    size_t task;
-    double since_s;
-    dr_buf said;
-} worker;
-
-struct run_workers {
-    worker *list; /* owned */
-    size_t count;
-};
+static const double stop_s = 10;     /* for a worker to say that it has ended a task */
+static const double stranger_s = 20; /* for one that comes to show what it is */
+static const double ask_s = 600;     /* to read the workflow and what it names */
+static const double gather_s = 60;   /* for ranks to come, which are begun with the run */
+static const double more_s = 15;     /* for the next one of a launcher's */
 
 /* A task on its way. */
 typedef struct {
@@ -63,6 +49,7 @@ typedef struct {
     const char *why; /* of the last one; arena */
 } task_state;
 
+/* Tasks at hand; of workers_turn without any: none. */
 typedef struct {
     const json_t *tasks;
     task_state *of;
@@ -106,6 +93,7 @@ static dr_status start(run *r, size_t i)
 {
     worker *w = &r->workers->list[i];
     int ends[2] = {-1, -1};
+    dr_buf said;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return dr_fail(DR_EIO, "no socket for a worker: %s", strerror(errno));
@@ -118,7 +106,8 @@ static dr_status start(run *r, size_t i)
             (void)close(r->workers->list[k].fd);
         (void)close(ends[0]);
         r->workers = NULL;
-        worker_guard(r, ends[1]);
+        dr_buf_init(&said, WORKER_LINE_BYTES);
+        worker_guard(r, ends[1], &said);
         for (;;) /* without what a library arranged for the end of the run */
             (void)raise(SIGKILL);
     }
@@ -127,52 +116,35 @@ static dr_status start(run *r, size_t i)
         (void)close(ends[0]);
         return dr_fail(DR_EIO, "no process for a worker: %s", strerror(errno));
     }
-    w->live = true;
+    w->state = WORKER_READY;
     w->fd = ends[0];
     dr_buf_init(&w->said, WORKER_LINE_BYTES);
     r->workers->count = i + 1;
     return DR_OK;
 }
 
-/* Whether n workers may judge models beside each other: two models and what they compute,
- * the input and another one. */
-static dr_status may_judge(bool *yes, const run *r, uint64_t memory, size_t n)
-{
-    double bytes = 0;
-    dr_status st = DR_OK;
-
-    DR_TRY(run_bytes(&bytes, &r->input));
-    *yes = memory == 0 || 3 * bytes * (double)n <= (double)memory;
-done:
-    return st;
-}
-
-dr_status run_workers_open(run *r)
+/* Of this process. */
+static dr_status open_local(run *r)
 {
     const int cores = r->o->threads > 0 ? r->o->threads : dr_cpu_count();
     uint64_t memory = 0, need = 0;
     size_t count = 0;
-    bool judges = false;
+    double bytes = 0;
     dr_status st = DR_OK;
 
-    if (!r->w.search)
-        goto done;
     DR_TRY(count_workers(&count, &memory, &need, r, cores));
     if (count == 0)
         goto done;
-    DR_TRY(may_judge(&judges, r, memory, count));
+    DR_TRY(run_bytes(&bytes, &r->input));
     r->workers = dr_calloc(1, sizeof(*r->workers));
+    r->workers->port = -1;
+    r->workers->room = count;
     r->workers->list = dr_calloc(count, sizeof(worker));
-    r->ahead = json_object();
-    r->figured = json_object();
-    r->lost = json_object();
-    json_array_append_new(r->owned, r->ahead);
-    json_array_append_new(r->owned, r->figured);
-    json_array_append_new(r->owned, r->lost);
     const int share = cores / (int)count;
     for (size_t i = 0; i < count; i++) {
         r->workers->list[i].threads = share > 1 ? share : 1;
-        r->workers->list[i].judges = judges;
+        r->workers->list[i].judges =
+            memory == 0 || 3 * bytes * (double)count <= (double)memory;
         DR_TRY(start(r, i));
     }
     dr_log(DR_INFO, "%zu worker%s", count, count == 1 ? "" : "s");
@@ -180,11 +152,98 @@ done:
     return st;
 }
 
-/* Its guard ends its process when nobody is there for it, and then itself; one that does
- * not is killed, and its process with it. */
-static void end(worker *w)
+dr_status run_workers_check(const run *r)
 {
-    if (!w->live)
+    return r->w.search && r->w.launcher != WF_LOCAL && r->ranks.size == 0
+               ? launcher_check(r)
+               : DR_OK;
+}
+
+dr_status run_workers_announce(run *r)
+{
+    dr_status st = DR_OK;
+
+    if (r->ranks.size > 0) {
+        DR_TRY(remote_listen(r, (size_t)r->ranks.size - 1));
+        r->workers->meeting = ranks_meeting(&r->ranks, r->cache.dir);
+        DR_TRY(ranks_announce(r->workers));
+    } else if (r->w.search && r->w.launcher != WF_LOCAL) {
+        DR_TRY(remote_listen(r, launcher_workers(r)));
+    }
+done:
+    return st;
+}
+
+/* Until all have come, or nobody comes any more.  A launcher may wait for a place in a
+ * queue; the run waits with it. */
+static dr_status gather(run *r)
+{
+    run_workers *all = r->workers;
+    const bool launched = r->ranks.size == 0;
+    double since = dr_now_s(), told = since;
+    size_t came = 0;
+    dr_status st = DR_OK;
+
+    while (workers_ready(all) < all->expected) {
+        DR_TRY(workers_turn(r, POLL_MS));
+        if (all->came > came)
+            since = dr_now_s();
+        came = all->came;
+        if (launched && launcher_ended(all))
+            break;
+        if (dr_now_s() - since > (launched ? more_s : gather_s) && (came > 0 || !launched))
+            break;
+        if (dr_now_s() - told > gather_s) {
+            dr_tell("waiting for workers; none of %zu has come", all->expected);
+            told = dr_now_s();
+        }
+    }
+    const size_t n = workers_ready(all);
+    if (launched && n == 0 && all->launcher == 0)
+        DR_FAIL(DR_EDEVICE, "%s has ended with status %d, and no worker is there",
+                r->w.launcher == WF_MPIRUN ? "mpirun" : "srun",
+                WIFEXITED(all->launcher_status) ? WEXITSTATUS(all->launcher_status)
+                                                : 128 + WTERMSIG(all->launcher_status));
+    if (n < all->expected)
+        dr_tell("%zu of %zu workers are there; the run goes on", n, all->expected);
+    dr_log(DR_INFO, "%zu worker%s", n, n == 1 ? "" : "s");
+done:
+    return st;
+}
+
+static dr_status open_remote(run *r)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(run_most_memory(&r->workers->need, r));
+    DR_TRY(run_bytes(&r->workers->input_bytes, &r->input));
+    if (r->ranks.size == 0)
+        DR_TRY(launcher_start(r));
+    else if (r->w.launcher != WF_LOCAL)
+        dr_log(DR_INFO, "the ranks are the workers; no launcher is begun");
+    DR_TRY(gather(r));
+done:
+    return st;
+}
+
+dr_status run_workers_open(run *r)
+{
+    if (!r->w.search)
+        return DR_OK;
+    r->ahead = json_object();
+    r->figured = json_object();
+    r->lost = json_object();
+    json_array_append_new(r->owned, r->ahead);
+    json_array_append_new(r->owned, r->figured);
+    json_array_append_new(r->owned, r->lost);
+    return r->workers != NULL ? open_remote(r) : open_local(r);
+}
+
+/* Its guard ends its process when nobody is there for it, and then itself; one of this
+ * process that does not is killed, and its process with it. */
+void workers_end(worker *w)
+{
+    if (w->state == WORKER_GONE)
         return;
     (void)close(w->fd);
     for (int i = 0; i < 100 && w->pid > 0; i++) {
@@ -199,31 +258,64 @@ static void end(worker *w)
             ;
     }
     dr_buf_release(&w->said);
+    free(w->host);
     *w = (worker){.fd = -1};
+}
+
+/* Ranks that have not come yet come to nothing: each is told so, or would wait. */
+static void send_away(run *r)
+{
+    const double began = dr_now_s();
+    dr_trail kept = *dr_trail_get();
+
+    r->workers->over = true;
+    while (r->workers->came < r->workers->expected && dr_now_s() - began < gather_s)
+        if (workers_turn(r, POLL_MS) != DR_OK)
+            break;
+    dr_trail_set(&kept);
 }
 
 void run_workers_close(run *r)
 {
     run_workers *all = r->workers;
 
-    for (size_t i = 0; all != NULL && i < all->count; i++)
-        if (all->list[i].live) /* all of them begin to end before one is waited for */
+    if (all == NULL)
+        return;
+    if (all->meeting != NULL)
+        send_away(r);
+    for (size_t i = 0; i < all->count; i++)
+        if (all->list[i].state !=
+            WORKER_GONE) /* all begin to end before one is waited for */
             (void)shutdown(all->list[i].fd, SHUT_RDWR);
-    for (size_t i = 0; all != NULL && i < all->count; i++)
-        end(&all->list[i]);
-    if (all != NULL)
-        free(all->list);
+    for (size_t i = 0; i < all->count; i++)
+        workers_end(&all->list[i]);
+    remote_close(all);
+    launcher_stop(all);
+    free(all->list);
     free(all);
     r->workers = NULL;
 }
 
-size_t run_worker_count(const run *r)
+size_t workers_ready(const run_workers *all)
 {
     size_t n = 0;
 
-    for (size_t i = 0; r->workers != NULL && i < r->workers->count; i++)
-        n += r->workers->list[i].live;
+    for (size_t i = 0; i < all->count; i++)
+        n += all->list[i].state == WORKER_READY;
     return n;
+}
+
+dr_status run_workers_look(size_t *count, run *r)
+{
+    dr_status st = DR_OK;
+
+    *count = 0;
+    if (r->workers == NULL)
+        goto done;
+    DR_TRY(workers_turn(r, 0));
+    *count = workers_ready(r->workers);
+done:
+    return st;
 }
 
 /* ---- tasks ---- */
@@ -278,13 +370,14 @@ static void give_up(run *r, const json_t *task, const char *why)
 }
 
 /* False: it is gone. */
-static bool hand_to(worker *w, const batch *b, size_t i)
+static bool hand_to(const run *r, worker *w, const batch *b, size_t i)
 {
+    const int threads = w->host != NULL ? remote_threads(r, w) : w->threads;
     json_t *task = json_copy((json_t *)(uintptr_t)json_array_get(b->tasks, i));
 
     if (!w->judges)
         json_object_set_new(task, "judge", json_false());
-    json_object_set_new(task, "threads", json_integer(w->threads));
+    json_object_set_new(task, "threads", json_integer(threads));
     w->busy = line_send(w->fd, task);
     json_decref(task);
     w->task = i;
@@ -294,8 +387,9 @@ static bool hand_to(worker *w, const batch *b, size_t i)
 }
 
 /* Hands tasks to those that have none; false: nobody is at work. */
-static bool hand_out(run_workers *all, batch *b)
+static bool hand_out(const run *r, batch *b)
 {
+    run_workers *all = r->workers;
     size_t next = 0;
     bool busy = false;
 
@@ -303,8 +397,9 @@ static bool hand_out(run_workers *all, batch *b)
         worker *w = &all->list[i];
         while (next < b->count && (b->of[next].given || b->of[next].done))
             next++;
-        if (w->live && !w->busy && !w->stopped && next < b->count && !hand_to(w, b, next))
-            end(w);
+        if (w->state == WORKER_READY && !w->busy && !w->stopped && next < b->count &&
+            !hand_to(r, w, b, next))
+            workers_end(w);
         busy = busy || w->busy || w->stopped;
     }
     return busy;
@@ -335,19 +430,23 @@ static void take_answer(run *r, batch *b, worker *w, const json_t *line)
 static void listen_to(run *r, batch *b, worker *w)
 {
     const bool here = line_receive(w->fd, &w->said);
+    bool good = here;
     json_t *line = NULL;
 
-    while (here && (line = line_take(&w->said)) != NULL) {
-        take_answer(r, b, w, line);
+    while (good && (line = line_take(&w->said)) != NULL) {
+        if (w->state == WORKER_READY)
+            take_answer(r, b, w, line);
+        else
+            good = remote_talk(r, w, line);
         json_decref(line);
     }
-    if (here)
+    if (good)
         return;
-    if (w->busy)
+    if (!here && w->busy)
         lose(b, w, "a worker has died");
-    else
+    else if (!here && w->state == WORKER_READY)
         dr_log(DR_WARNING, "a worker has died");
-    end(w);
+    workers_end(w);
 }
 
 /* Whoever takes too long is told to end it; who does not even do that is ended. */
@@ -355,52 +454,70 @@ static void watch(run *r, batch *b, worker *w)
 {
     const double limit = r->w.task_timeout_s, took = dr_now_s() - w->since_s;
 
-    if (limit > 0 && w->busy && !w->stopped && took > limit) {
+    if ((w->state == WORKER_NEW && took > stranger_s) ||
+        (w->state == WORKER_ASKED && took > ask_s)) {
+        workers_end(w);
+    } else if (limit > 0 && w->busy && !w->stopped && took > limit) {
         json_t *stop = json_pack("{s:b}", "stop", true);
         (void)line_send(w->fd, stop); /* one that is gone is found out by the answer */
         json_decref(stop);
         w->stopped = true;
     } else if (w->stopped && took > limit + stop_s) {
-        if (w->busy)
-            lose(b, w, "a worker took too long and did not end");
-        end(w);
+        if (w->busy) {
+            b->of[w->task].late = true;
+            lose(b, w, "a worker took longer than task_timeout and did not end");
+        }
+        workers_end(w);
     }
 }
 
-static dr_status turn(run *r, batch *b, struct pollfd *p)
+static dr_status turn(run *r, batch *b, int ms)
 {
     run_workers *all = r->workers;
+    const size_t n = all->count;
+    struct pollfd *p = dr_calloc(n + 1, sizeof(*p));
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < all->count; i++)
-        p[i] = (struct pollfd){all->list[i].live ? all->list[i].fd : -1, POLLIN, 0};
-    (void)poll(p, all->count, POLL_MS);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (struct pollfd){all->list[i].state != WORKER_GONE ? all->list[i].fd : -1,
+                               POLLIN, 0};
+    p[n] = (struct pollfd){all->port, POLLIN, 0};
+    (void)poll(p, n + 1, ms);
     DR_TRY(dr_cancelled_check());
-    for (size_t i = 0; i < all->count; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (p[i].fd >= 0 && p[i].revents != 0)
             listen_to(r, b, &all->list[i]);
-        if (all->list[i].live)
+        if (all->list[i].state != WORKER_GONE)
             watch(r, b, &all->list[i]);
     }
+    if (p[n].revents != 0)
+        remote_accept(r);
+    if (all->launcher > 0 && launcher_ended(all) && workers_ready(all) == 0)
+        dr_log(DR_WARNING, "the launcher has ended; no worker is left");
 done:
+    free(p);
     return st;
+}
+
+dr_status workers_turn(run *r, int ms)
+{
+    batch none = {0};
+
+    return turn(r, &none, ms);
 }
 
 dr_status run_workers_do(run *r, const json_t *tasks)
 {
-    run_workers *all = r->workers;
-    struct pollfd *p = dr_calloc(all->count + 1, sizeof(*p));
     batch b = {tasks, NULL, json_array_size(tasks)};
     dr_status st = DR_OK;
 
     b.of = dr_calloc(b.count + 1, sizeof(*b.of));
-    while (hand_out(all, &b))
-        DR_TRY(turn(r, &b, p));
+    while (hand_out(r, &b))
+        DR_TRY(turn(r, &b, POLL_MS));
     for (size_t i = 0; i < b.count; i++)
         if (b.of[i].losses >= TRIES || (b.of[i].late && !b.of[i].done))
             give_up(r, json_array_get(tasks, i), b.of[i].why);
 done:
     free(b.of);
-    free(p);
     return st;
 }

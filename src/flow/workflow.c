@@ -90,6 +90,28 @@ static const dr_node *strategy_key(const dr_node *n, const char *key, const char
                        : dr_node_get(dr_node_get(n, "search_algorithm_config"), older);
 }
 
+static dr_status read_launcher(workflow *w, const dr_node *strategy)
+{
+    const dr_node *n = dr_node_get(strategy, "launcher");
+    const dr_node *args = dr_node_get(strategy, "launcher_args");
+    const char *word = wf_str(n);
+
+    w->launcher_node = n;
+    w->launcher = word == NULL || strcasecmp(word, "local") == 0 ? WF_LOCAL
+                  : strcasecmp(word, "mpirun") == 0              ? WF_MPIRUN
+                                                                 : WF_SLURM;
+    if (args == NULL)
+        return DR_OK;
+    if (w->launcher == WF_LOCAL)
+        return dr_node_fail(&w->doc, args, "they belong to the launchers mpirun and slurm");
+    const bool list = json_is_array(args->value);
+    const size_t count = list ? json_array_size(args->value) : 1;
+    w->launcher_args = dr_arena_alloc(&w->arena, count + 1, sizeof(char *));
+    for (const dr_node *i = list ? args->first : args; i != NULL; i = list ? i->next : NULL)
+        w->launcher_args[w->launcher_arg_count++] = wf_str(i);
+    return DR_OK;
+}
+
 static dr_status read_search(workflow *w)
 {
     const dr_node *n = wf_engine(&w->doc, "search_strategy");
@@ -133,6 +155,7 @@ static dr_status read_search(workflow *w)
     w->output_models = (size_t)wf_num(dr_node_get(n, "output_model_num"), 1);
     w->num_workers = (size_t)wf_num(dr_node_get(n, "num_workers"), 0);
     w->task_timeout_s = wf_num(dr_node_get(n, "task_timeout"), 0);
+    DR_TRY(read_launcher(w, n));
     w->stop_when_goals_met = wf_bool(dr_node_get(n, "stop_when_goals_met"), false);
     w->pass_params = wf_bool(dr_node_get(n, "include_pass_params"), true);
 done:

@@ -125,6 +125,13 @@ typedef struct {
     const dr_node *node;
 } wf_model;
 
+/* Who begins the processes of a search. */
+typedef enum {
+    WF_LOCAL,
+    WF_MPIRUN,
+    WF_SLURM
+} wf_launcher;
+
 typedef enum {
     WF_ACCURACY,
     WF_LATENCY,
@@ -194,6 +201,10 @@ typedef struct {
     search_options sampler;
     size_t output_models;
     size_t num_workers; /* 0: as many as there is room for */
+    wf_launcher launcher;
+    const char **launcher_args; /* ends with NULL */
+    size_t launcher_arg_count;
+    const dr_node *launcher_node; /* NULL: not given */
     double task_timeout_s; /* of a worker's task; 0: none */
     double max_time_s;     /* 0: none */
     const wf_package *packages;

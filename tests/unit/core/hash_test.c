@@ -87,6 +87,16 @@ int main(void)
         dr_sha256(hex, rows[i].text, strlen(rows[i].text));
         CHECK_STR(hex, rows[i].hex);
     }
+    /* RFC 4231, cases 2 and 6: a key longer than a block */
+    dr_hmac_sha256(hex, "Jefe", "what do ya want for nothing?");
+    CHECK_STR(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    char key[132] = "", other[DR_SHA256_HEX];
+    memset(key, '\xaa', 131);
+    dr_hmac_sha256(hex, key, "Test Using Larger Than Block-Size Key - Hash Key First");
+    CHECK_STR(hex, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+    CHECK_OK(dr_secret(hex));
+    CHECK_OK(dr_secret(other));
+    CHECK(strlen(hex) == DR_SHA256_HEX - 1 && strcmp(hex, other) != 0);
     memset(million, 'a', 1000000);
     dr_sha256(hex, million, 1000000);
     CHECK_STR(hex, million_a);
