@@ -74,6 +74,9 @@ DR_MUST_USE dr_status onnx_fix_input(onnx_edit *e, const char *input, const int6
 void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size_t rank);
 /* Inputs [N, C, H, W] that are given as [N, H, W, C], with a Transpose inside. */
 DR_MUST_USE dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs);
+/* The same of inputs and outputs [N, C, D1, ...] of three sizes and more; NULL: none. */
+DR_MUST_USE dr_status onnx_channels_last(onnx_edit *e, onnx_names inputs,
+                                         onnx_names outputs);
 
 void onnx_set_metadata(onnx_edit *e, const char *key, const char *value);
 const char *onnx_metadata(const onnx_edit *e, const char *key); /* NULL: none */
@@ -96,6 +99,11 @@ DR_MUST_USE dr_status onnx_tidy(onnx_edit *e, const onnx_tidy_options *o);
 enum { ONNX_OPSET_OLDEST = 11, ONNX_OPSET_NEWEST = 23 };
 /* The same graph in a newer version of the standard operators.  DR_EUSAGE: older. */
 DR_MUST_USE dr_status onnx_raise_opset(onnx_edit *e, int64_t version);
+
+/* Gelu, LpNormalization, SpaceToDepth and (layer_norm) LayerNormalization where they are
+ * written out; nodes without a name get one (rewrite_qnn.c).  DR_EUSAGE: layer_norm, and an
+ * opset before 17. */
+DR_MUST_USE dr_status onnx_prepare_for_qnn(onnx_edit *e, bool layer_norm);
 
 /* One of the surgeons, with its arguments as Olive's GraphSurgeries has them. */
 DR_MUST_USE dr_status onnx_surgery(onnx_edit *e, const json_t *surgeon, const char *where);

@@ -213,26 +213,89 @@ void onnx_fix_output(onnx_edit *e, const char *output, const int64_t *dims, size
 
 /* ---- layout ---- */
 
+enum { LAYOUT_MAX = 8 };
+
+/* Its second size comes last; *rank: of how many. */
+static dr_status move_channels(size_t *rank, const onnx_edit *e, const char *what,
+                               const char *name, const Onnx__TypeProto__Tensor *t)
+{
+    *rank = t->shape != NULL ? t->shape->n_dim : 0;
+    if (*rank < 3 || *rank > LAYOUT_MAX)
+        return dr_fail(DR_EUSAGE, "%s: %s %s has %zu dimensions, not N, C and others",
+                       e->path, what, name, *rank);
+    Onnx__TensorShapeProto__Dimension *c = t->shape->dim[1];
+    for (size_t i = 1; i + 1 < *rank; i++)
+        t->shape->dim[i] = t->shape->dim[i + 1];
+    t->shape->dim[*rank - 1] = c;
+    return DR_OK;
+}
+
+static dr_status input_last(onnx_edit *e, const char *name)
+{
+    const Onnx__GraphProto *g = e->graph;
+    const Onnx__TypeProto__Tensor *t =
+        onnx_tensor_of(onnx_edit_in(g->input, g->n_input, name));
+    int64_t inward[LAYOUT_MAX] = {0};
+    size_t rank = 0;
+    dr_status st = DR_OK;
+
+    if (t == NULL)
+        DR_TRY(no_input(e, name));
+    DR_TRY(move_channels(&rank, e, "input", name, t));
+    inward[1] = (int64_t)rank - 1;
+    for (size_t i = 2; i < rank; i++)
+        inward[i] = (int64_t)i - 1;
+    onnx_edit_set_ints(e, after_input(e, "Transpose", name), "perm", inward, rank);
+    e->changes++;
+done:
+    return st;
+}
+
+static dr_status output_last(onnx_edit *e, const char *name)
+{
+    const Onnx__GraphProto *g = e->graph;
+    const Onnx__TypeProto__Tensor *t =
+        onnx_tensor_of(onnx_edit_in(g->output, g->n_output, name));
+    int64_t outward[LAYOUT_MAX] = {0};
+    size_t rank = 0;
+    dr_status st = DR_OK;
+
+    if (t == NULL || onnx_edit_maker(e, name) == NULL)
+        DR_FAIL(DR_EUSAGE, "%s has no output called %s that a node gives", e->path, name);
+    DR_TRY(move_channels(&rank, e, "output", name, t));
+    outward[rank - 1] = 1;
+    for (size_t i = 1; i + 1 < rank; i++)
+        outward[i] = (int64_t)i + 1;
+    onnx_edit_set_ints(e, before_output(e, "Transpose", name), "perm", outward, rank);
+    e->changes++;
+done:
+    return st;
+}
+
+dr_status onnx_channels_last(onnx_edit *e, onnx_names inputs, onnx_names outputs)
+{
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; inputs != NULL && inputs[i] != NULL; i++)
+        DR_TRY(input_last(e, inputs[i]));
+    for (size_t i = 0; outputs != NULL && outputs[i] != NULL; i++)
+        DR_TRY(output_last(e, outputs[i]));
+done:
+    return st;
+}
+
 dr_status onnx_nchw_to_nhwc(onnx_edit *e, onnx_names inputs)
 {
-    static const int64_t inward[] = {0, 3, 1, 2};
-    Onnx__GraphProto *g = e->graph;
+    const Onnx__GraphProto *g = e->graph;
     dr_status st = DR_OK;
 
     for (size_t i = 0; inputs[i] != NULL; i++) {
-        Onnx__ValueInfoProto *v = onnx_edit_in(g->input, g->n_input, inputs[i]);
-        Onnx__TypeProto__Tensor *t = onnx_tensor_of(v);
-        if (t == NULL)
-            DR_TRY(no_input(e, inputs[i]));
-        if (t->shape == NULL || t->shape->n_dim != 4)
+        const Onnx__TypeProto__Tensor *t =
+            onnx_tensor_of(onnx_edit_in(g->input, g->n_input, inputs[i]));
+        if (t != NULL && (t->shape == NULL || t->shape->n_dim != 4))
             DR_FAIL(DR_EUSAGE, "%s: input %s has %zu dimensions, not N, C, H, W", e->path,
                     inputs[i], t->shape != NULL ? t->shape->n_dim : 0);
-        onnx_edit_set_ints(e, after_input(e, "Transpose", inputs[i]), "perm", inward, 4);
-        Onnx__TensorShapeProto__Dimension **d = t->shape->dim, *c = d[1];
-        d[1] = d[2];
-        d[2] = d[3];
-        d[3] = c;
-        e->changes++;
+        DR_TRY(input_last(e, inputs[i]));
     }
 done:
     return st;
