@@ -132,7 +132,12 @@ dr_status run_bytes(double *value, const run_model *model)
     dr_arena a = {0};
     const char *own = dr_path_join(&a, model->path, "model");
     const char *adapter = dr_path_join(&a, model->path, "adapter");
-    const char *data = dr_arena_printf(&a, "%s.data", model->path);
+    const bool vendors = pass_kind_is_vendors(model->kind);
+    const char *end = strrchr(model->path, '.');
+    const char *data =
+        vendors && end != NULL
+            ? dr_arena_printf(&a, "%.*s.bin", (int)(end - model->path), model->path)
+            : dr_arena_printf(&a, "%s.data", model->path);
     bool result = model->parent != NULL;
     dr_status st = DR_OK;
 
@@ -140,7 +145,7 @@ dr_status run_bytes(double *value, const run_model *model)
     DR_TRY(bytes_below(value, result ? own : model->path));
     if (result && dr_is_dir(adapter))
         DR_TRY(bytes_below(value, adapter));
-    if (!result && dr_is_file(data)) /* of a graph's file */
+    if (!result && dr_is_file(data) && strcmp(data, model->path) != 0) /* of its file */
         DR_TRY(bytes_below(value, data));
 done:
     dr_arena_release(&a);

@@ -72,6 +72,9 @@ static void move_paths(json_t *config, const char *under)
 
     if (path != NULL && (strcmp(path, ".") == 0 || strcmp(path, "model") == 0))
         json_object_set_new(inner, "model_path", json_string(under));
+    else if (path != NULL && strncmp(path, "model/", 6) == 0) /* a vendor's file */
+        json_object_set_new(inner, "model_path",
+                            json_string(dr_path_join(&a, under, path + 6)));
     if (file != NULL && strncmp(file, "model/", 6) == 0)
         json_object_set_new(inner, "onnx_file_name", json_string(file + 6));
     if (adapter != NULL && strcmp(adapter, "adapter") == 0)

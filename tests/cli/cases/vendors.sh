@@ -46,6 +46,17 @@ grep -o '"type": "[A-Za-z]*Model"' ov/footprint.json | sort | uniq -c | sed 's/^
 # another version of the program is another key
 program ovc "$lines; cp \"\$golden/old/ov_model.xml\" ir.xml; cp \"\$golden/old/ov_model.bin\" ir.bin"
 "$drupe" run --config ov.json 2>&1 | grep steps
+# an IR's bytes are those of both files
+cat >size.json <<END
+{"input_model": {"type": "OpenVINOModel", "model_path": "graph"},
+ "passes": {"update": {"type": "OpenVINOIoUpdate", "input_names": ["x", "y", "z"]}},
+ "evaluator": {"metrics": [{"name": "s", "type": "size_on_disk", "sub_types": [{"name": "bytes"}]}]},
+ "evaluate_input_model": true, "packaging_config": {"type": "Zipfile", "name": "best"}, "output_dir": "sized"}
+END
+"$drupe" run --config size.json >.said 2>&1 || cat .said
+grep '"value"' sized/input_model_metrics.json sized/metrics.json | sed 's/.*value": //'
+wc -c graph/ov_model.* sized/model/* | grep -v total | awk '{print $1}'
+grep -ao '"type": "OpenVINOModel"' sized/best.zip | sort -u
 # alone; from an IR; what the folder says that it is
 try run-pass --pass_name OpenVINOEncapsulation -m graph/ov_model.xml -o wrapped
 try run-pass --pass_name OpenVINOEncapsulation -m graph/model.onnx -o no
@@ -73,6 +84,23 @@ try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
 program ovc 'echo "<net/>" >ov_model.xml; echo x >ov_model.bin'
 try run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no
 ls -d no no.tmp 2>/dev/null
+# a run that is killed, or ended by a signal, takes its program along
+ended_by() { # SIGNAL: how long drupe and its program are there after it
+    rm -f pid
+    "$drupe" run-pass --pass_name OpenVINOConversion -m graph/model.onnx -o no >.said 2>&1 &
+    run=$!
+    for _ in $(seq 100); do [ -s pid ] && break || sleep 0.1; done
+    kill "-$1" $run
+    wait $run
+    echo "exit $?"
+    for _ in $(seq 100); do kill -0 "$(cat pid)" 2>/dev/null || break; sleep 0.1; done
+    kill -0 "$(cat pid)" 2>/dev/null && echo "it goes on"
+}
+program ovc 'echo $$ >"${LOG%/log}/pid"; exec sleep 60'
+ended_by TERM
+ls -d no no.tmp 2>/dev/null
+ended_by KILL
+rm -rf no.tmp
 
 # QNN: three programs of an SDK
 rm -f log
