@@ -15,7 +15,10 @@
 
 #include "core/fault.h"
 
-enum { IDLE_BYTES = 1 << 26 }; /* less is not worth its page faults */
+enum {
+    IDLE_BYTES = 1 << 26, /* less is not worth its page faults */
+    HUGE_PAGE = 1 << 21   /* x86-64's and AArch64's; a block of several is worth them */
+};
 
 bool dr_mul(size_t *out, size_t a, size_t b)
 {
@@ -76,6 +79,37 @@ char *dr_asprintf(const char *fmt, ...)
     return p;
 }
 
+/* Huge pages fault 512 times less; the system may have none to give. */
+static void *aligned(size_t align, size_t bytes)
+{
+    void *p = NULL;
+
+    if (posix_memalign(&p, align, bytes) != 0)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (align == HUGE_PAGE)
+        (void)madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
+/* Where the system makes pages zero as they are touched, a large block has none until then. */
+static void zero_pages(void *p, size_t bytes)
+{
+#ifdef __linux__
+    if (bytes >= IDLE_BYTES) {
+        size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        size_t head = (page - (uintptr_t)p % page) % page;
+        size_t tail = (bytes - head) % page;
+        memset(p, 0, head);
+        memset((char *)p + bytes - tail, 0, tail);
+        if (madvise((char *)p + head, bytes - head - tail, MADV_DONTNEED) == 0)
+            return;
+    }
+#endif
+    memset(p, 0, bytes);
+}
+
 dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
 {
     size_t bytes = 0;
@@ -85,12 +119,13 @@ dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
     if (!dr_mul(&bytes, count, size) || bytes > SIZE_MAX - 64)
         return dr_fail(DR_ENOMEM, "%s: %zu x %zu bytes do not fit the address space", what,
                        count, size);
+    size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
     bytes = bytes ? (bytes + 63) / 64 * 64 : 64;
     if (!dr_fault_hit(DR_FAULT_BIG))
-        p = aligned_alloc(64, bytes);
+        p = aligned(align, bytes);
     if (p == NULL)
         return dr_fail(DR_ENOMEM, "%s: cannot allocate %zu bytes", what, bytes);
-    memset(p, 0, bytes);
+    zero_pages(p, bytes);
     *out = p;
     return DR_OK;
 }

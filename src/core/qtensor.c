@@ -118,6 +118,18 @@ void dr_qtensor_copy_rows(dr_qtensor *to, size_t to_row, const dr_qtensor *from,
 }
 
 /* One block of 4-bit codes, n elements (n even except in a short last block). */
+dr_qtensor dr_qtensor_rows(const dr_qtensor *q, size_t row0, size_t count)
+{
+    dr_qtensor part = *q;
+
+    part.rows = count;
+    part.codes += row0 * dr_qtensor_row_bytes(q);
+    part.scales += row0 * dr_qtensor_blocks(q);
+    part.zeros = q->zeros != NULL ? q->zeros + row0 * dr_qtensor_zero_bytes(q) : NULL;
+    part.owned = false;
+    return part;
+}
+
 static void block4_to_f32(float *dst, const uint8_t *codes, size_t n, float scale, int zero)
 {
     float table[16];

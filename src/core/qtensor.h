@@ -52,6 +52,9 @@ void dr_qtensor_set_zero(dr_qtensor *q, size_t row, size_t block, int zero);
 void dr_qtensor_copy_rows(dr_qtensor *to, size_t to_row, const dr_qtensor *from,
                           size_t from_row, size_t count);
 
+/* count rows of q as a tensor that borrows them. */
+dr_qtensor dr_qtensor_rows(const dr_qtensor *q, size_t row0, size_t count);
+
 /* dst[count][K] = rows row0 .. row0+count-1 as floats. */
 void dr_qtensor_to_f32(float *dst, const dr_qtensor *q, size_t row0, size_t count);
 

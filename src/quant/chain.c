@@ -4,7 +4,7 @@
  *
  * Never worse: each row keeps the best of the chain, of GPTQ alone and of rounding to
  * nearest, by its loss e H e^T without damping.  Rows are independent, so choosing row by
- * row is choosing the best weight.
+ * row is choosing the best weight, and slices of a large one are worked on in turn.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +15,19 @@
 enum { CHAIN, GPTQ, RTN, WAYS };
 
 typedef struct {
-    dr_qtensor q[WAYS];  /* owned; [CHAIN] is given away */
-    float *values[WAYS]; /* [CHAIN] borrowed, else owned: [rows][cols] */
-    double *loss[WAYS];  /* owned: [rows] */
-    float *orig;         /* owned */
-    size_t count[WAYS];  /* rows that each way gave */
+    nn_device *dev;
+    const float *h;         /* borrowed: [cols][cols] */
+    quant_grid grid, whole; /* asked for; with the group's width */
+    double damp;
+    int sweeps;
+    float *orig; /* owned: [rows][cols] */
+    size_t cols;
+    /* of a slice of rows: */
+    dr_qtensor q[WAYS];  /* owned; [CHAIN] is a part of what is given away */
+    float *values[WAYS]; /* [CHAIN] borrowed, else owned: [slice][cols] */
+    double *loss[WAYS];  /* owned: [slice] */
+    /* of all so far: */
+    size_t count[WAYS]; /* rows that each way gave */
     double total[WAYS];
 } chain;
 
@@ -34,10 +42,10 @@ static void chain_close(chain *c)
     dr_big_free(c->orig);
 }
 
-/* Moves each row's best way to [CHAIN]. */
-static double keep_best(chain *c, size_t rows, size_t cols)
+/* Moves each row's best way to [CHAIN]; their losses are added to *sum. */
+static void keep_best(chain *c, size_t rows, double *sum)
 {
-    double sum = 0;
+    const size_t cols = c->cols;
 
     for (size_t r = 0; r < rows; r++) {
         int best = CHAIN;
@@ -46,14 +54,40 @@ static double keep_best(chain *c, size_t rows, size_t cols)
         for (int i = 0; i < WAYS; i++)
             c->total[i] += c->loss[i][r];
         c->count[best]++;
-        sum += c->loss[best][r];
+        *sum += c->loss[best][r];
         if (best == CHAIN)
             continue;
         dr_qtensor_copy_rows(&c->q[CHAIN], r, &c->q[best], r, 1);
         memcpy(c->values[CHAIN] + r * cols, c->values[best] + r * cols,
                cols * sizeof(float));
     }
-    return sum;
+}
+
+/* What GPTQ made of the rows from row0 on, q and w, becomes the best of the three. */
+static dr_status best_rows(chain *c, const dr_qtensor *q, float *w, size_t row0,
+                           double *loss)
+{
+    const size_t rows = q->rows, cols = c->cols;
+    const float *orig = c->orig + row0 * cols;
+    dr_status st = DR_OK;
+
+    c->q[CHAIN] = *q;
+    c->values[CHAIN] = w;
+    DR_TRY(quant_pack_rtn(&c->q[RTN], nn_device_pool(c->dev), orig, rows, cols, &c->whole,
+                          true));
+    dr_qtensor_to_f32(c->values[RTN], &c->q[RTN], 0, rows);
+    DR_TRY(dr_qtensor_new(&c->q[GPTQ], q->bits, q->block, rows, cols, q->zeros == NULL));
+    dr_qtensor_copy_rows(&c->q[GPTQ], 0, q, 0, rows);
+    memcpy(c->values[GPTQ], w, rows * cols * sizeof(*w));
+    DR_TRY(
+        quant_descend(&c->q[CHAIN], w, c->dev, orig, c->h, &c->grid, c->damp, c->sweeps));
+    for (int i = 0; i < WAYS; i++)
+        DR_TRY(quant_row_losses(c->loss[i], c->dev, c->values[i], orig, c->h, rows, cols));
+    keep_best(c, rows, loss);
+done:
+    for (int i = 0; i < WAYS; i++)
+        dr_qtensor_release(&c->q[i]); /* [CHAIN] borrows */
+    return st;
 }
 
 static double damping(const float *h, size_t n, double percent)
@@ -73,8 +107,8 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
                             const quant_grid *grid, const quant_gptq_options *o,
                             const char *name)
 {
-    chain c = {.values = {w}};
-    quant_grid whole = *grid;
+    const size_t slice = quant_slice_rows(rows, cols);
+    chain c = {.dev = dev, .h = h, .grid = *grid, .whole = *grid, .cols = cols};
     size_t block = 0;
     dr_status st = DR_OK;
 
@@ -82,31 +116,27 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
     DR_TRY(quant_grid_block(&block, grid, cols, name));
     if (quant_there(dev) != NULL && block <= NN_FACTOR_MAX)
         return quant_chain_there(q, loss, dev, w, h, rows, cols, grid, o, name);
-    whole.group_size = (int)block;
+    c.whole.group_size = (int)block;
+    c.damp = damping(h, cols, o->damp_percent);
+    c.sweeps = o->sweeps;
     DR_TRY(quant_floats(&c.orig, rows, cols, "weight to round"));
     memcpy(c.orig, w, rows * cols * sizeof(*w));
+    DR_TRY(quant_gptq_solve(q, NULL, dev, w, h, rows, cols, grid, o, name));
     for (int i = 0; i < WAYS; i++)
-        c.loss[i] = dr_calloc(rows, sizeof(*c.loss[i]));
+        c.loss[i] = dr_calloc(slice, sizeof(*c.loss[i]));
     for (int i = 1; i < WAYS; i++)
-        DR_TRY(quant_floats(&c.values[i], rows, cols, "rounded weight"));
-    DR_TRY(quant_pack_rtn(&c.q[RTN], nn_device_pool(dev), w, rows, cols, &whole, true));
-    dr_qtensor_to_f32(c.values[RTN], &c.q[RTN], 0, rows);
-    DR_TRY(quant_gptq_solve(&c.q[CHAIN], NULL, dev, w, h, rows, cols, grid, o, name));
-    DR_TRY(dr_qtensor_new(&c.q[GPTQ], quant_stored_bits(grid), (int)block, rows, cols,
-                          grid->symmetric));
-    dr_qtensor_copy_rows(&c.q[GPTQ], 0, &c.q[CHAIN], 0, rows);
-    memcpy(c.values[GPTQ], w, rows * cols * sizeof(*w));
-    DR_TRY(quant_descend(&c.q[CHAIN], w, dev, c.orig, h, grid,
-                         damping(h, cols, o->damp_percent), o->sweeps));
-    for (int i = 0; i < WAYS; i++)
-        DR_TRY(quant_row_losses(c.loss[i], dev, c.values[i], c.orig, h, rows, cols));
-    *loss = keep_best(&c, rows, cols);
+        DR_TRY(quant_floats(&c.values[i], slice, cols, "rounded weight"));
+    *loss = 0;
+    for (size_t r = 0; r < rows; r += slice) {
+        dr_qtensor part = dr_qtensor_rows(q, r, rows - r < slice ? rows - r : slice);
+        DR_TRY(best_rows(&c, &part, w + r * cols, r, loss));
+    }
     dr_log(DR_DEBUG, "%s: loss rtn %.6g, gptq %.6g, chain %.6g; rows %zu, %zu, %zu", name,
            c.total[RTN], c.total[GPTQ], c.total[CHAIN], c.count[RTN], c.count[GPTQ],
            c.count[CHAIN]);
-    *q = c.q[CHAIN];
-    c.q[CHAIN] = (dr_qtensor){0};
 done:
     chain_close(&c);
+    if (st != DR_OK)
+        dr_qtensor_release(q);
     return st;
 }

@@ -19,8 +19,8 @@
  * With o->upstream the original's text runs beside it, slot by slot (upstream.c).
  *
  * Peak memory: x and attention outputs of all tokens (or KEEP_BYTES, where that is more),
- * one slot's weight three times, its Hessian twice; a chunk's activations and the Hessian's
- * strips are the system's while a slot is solved.  Products are nn's integer ones: text
+ * one slot's weight twice, its Hessian twice; a chunk's activations and the Hessian's
+ * strips are the system's while a slot is solved, weight and Hessian while text goes by.  Products are nn's integer ones: text
  * passes a layer that has been rounded to 4 bits, next to which their 8 are as good as
  * exact.
  */
@@ -135,7 +135,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_floats_at(mem, &r->full, widest.in, widest.in, "Hessian"));
     DR_TRY(quant_floats(&r->scale, widest.in, 1, "scales"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
-    DR_TRY(quant_upstream_open(&r->up, &r->s, r->original, r->o->upstream));
+    DR_TRY(quant_upstream_open(&r->up, &r->s, r->original, r->o->upstream, r->wide));
 done:
     return st;
 }
@@ -545,7 +545,7 @@ done:
 }
 
 /* While a slot is solved nothing is in what its text went through. */
-static void idle_chunk(gptq_run *r)
+static void idle_chunk(gptq_run *r, hf_slot slot)
 {
     const hf_config *c = r->s.cfg;
     const quant_widest widest = quant_widest_slot(c);
@@ -553,6 +553,18 @@ static void idle_chunk(gptq_run *r)
     nn_mem_idle(r->mem, r->h, r->m * (size_t)c->hidden);
     nn_mem_idle(r->mem, r->wide, r->m * widest.out);
     nn_mem_idle(r->mem, r->act, r->m * (size_t)c->intermediate);
+    quant_upstream_idle(&r->up, slot);
+}
+
+/* And the other way round. */
+static void idle_weights(gptq_run *r, hf_slot slot)
+{
+    size_t n = hf_slot_out(r->s.cfg, slot), k = hf_slot_in(r->s.cfg, slot);
+
+    nn_mem_idle(r->mem, r->full, k * k);
+    nn_mem_idle(r->mem, r->w, n * k);
+    if (r->other != NULL)
+        nn_mem_idle(r->mem, r->other, n * k);
 }
 
 static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
@@ -567,8 +579,9 @@ static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
     if (r->mem != NULL) /* so that times are told apart */
         DR_TRY(nn_copy(r->mem, r->scale, r->strips, sizeof(float)));
     quant_tell_time(&time, "text");
-    idle_chunk(r);
+    idle_chunk(r, slot);
     DR_TRY(solve_slot(r, layer, slot));
+    idle_weights(r, slot);
     quant_tell_time(&time, "solving and writing");
 done:
     return st;

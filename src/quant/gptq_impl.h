@@ -11,26 +11,34 @@ typedef struct {
     const float *scale;    /* borrowed: [K] what the original's inputs are divided by to be
                            those of the slot at hand; NULL: nothing */
     double share;          /* of the differences, to be taken back */
-    nn_decoder *dec;       /* owned */
-    nn_layer layer;        /* the original's; packed are these: */
-    float *packed[HF_SLOT_COUNT];
+    const hf_model *original; /* borrowed */
+    nn_decoder *dec;          /* owned */
+    nn_layer layer;           /* the original's; packed and bias are these: */
+    float *packed[HF_SLOT_COUNT], *bias[HF_SLOT_COUNT]; /* owned; bias: the host's */
     float *x;              /* borrowed: the second half of s->x */
     float *attn;           /* owned: of all tokens */
-    float *h, *wide, *act; /* owned: of a chunk */
+    float *h, *act;        /* owned: of a chunk */
+    float *wide;           /* borrowed: likewise */
     float *turned, *in;    /* owned: a chunk by columns; the slot's inputs, packed */
-    float *cross, *drift;  /* owned: sums of the slot at hand, [K][K] and [D][K] */
-    float *factor, *rhs;   /* owned */
+    float *cross, *drift;  /* owned: sums of the slot at hand, [K][K] and [D][K]; in the
+                              place of cross: the factor of the Hessian */
+    float *rhs;            /* owned: a slot's weights */
 } quant_upstream;
 
-/* s has embedded its text; s->x is made anew, twice as long.  No stream for share 0. */
+/* s has embedded its text; s->x is made anew, twice as long.  No stream for share 0.  wide:
+ * room for a chunk's widest outputs, lent whenever inputs are added. */
 DR_MUST_USE dr_status quant_upstream_open(quant_upstream *u, quant_stream *s,
-                                          const hf_model *original, double share);
+                                          const hf_model *original, double share,
+                                          float *wide);
 void quant_upstream_close(quant_upstream *u);
 DR_MUST_USE dr_status quant_upstream_layer(quant_upstream *u, int layer);
 /* Chunk i of m rows, the slots of a layer in order: in[m][K] are the inputs that the slot
  * has now, x[m][D] the residual stream that its output is added to. */
 DR_MUST_USE dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
                                          const float *x, size_t i, size_t m);
+/* The slot's inputs are summed: what its text went through is the system's until the next
+ * one's. */
+void quant_upstream_idle(quant_upstream *u, hf_slot slot);
 /* w[N][K] becomes the weight to round; h[K][K]: the sum of in^T in. */
 DR_MUST_USE dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h,
                                              hf_slot slot, const char *name);

@@ -11,8 +11,10 @@
  * mean diagonal; when the factorisation fails all the same it is raised tenfold, four
  * times.
  *
- * Cost: n^3/3 + rows n^2 multiply-adds; memory: n^2 floats for the factor, two copies of
- * the weight (three with desc_act) and the diagonal blocks.
+ * Rows depend on each other in nothing: a large weight is swept in slices of them.
+ *
+ * Cost: n^3/3 + rows n^2 multiply-adds; memory: n^2 floats for the factor, a copy of a
+ * slice of the weight (two with desc_act) and the diagonal blocks.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +22,19 @@
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { L = QUANT_LANES, NB = QUANT_SWEEP, RAISES = 4, TASK_ROWS = 32 };
+enum {
+    L = QUANT_LANES,
+    NB = QUANT_SWEEP,
+    RAISES = 4,
+    TASK_ROWS = 32,
+    SLICE_FLOATS = 1 << 23,
+    SLICE_ROWS = 512 /* at least: fewer would cut the factor too often */
+};
 
 typedef struct {
     nn_device *dev;
-    const float *h; /* borrowed: [n][n] */
-    size_t rows, n, block;
+    const float *h;        /* borrowed: [n][n] */
+    size_t rows, n, block; /* rows: of a slice */
     const quant_gptq_options *o;
     const char *name;
     size_t *order;      /* owned: [n] */
@@ -37,8 +46,8 @@ typedef struct {
     float *spread;      /* owned: [n][NB] panel, then [NB][NB], then [NB] pivots */
     float *wide;        /* owned: [block][block] of a group wider than NB, or NULL */
     float *scratch;     /* owned */
-    double *loss;       /* owned: [tiles] */
-    quant_lanes *grids; /* owned: [tiles] */
+    double *loss;       /* owned: [tiles of a slice] */
+    quant_lanes *grids; /* owned: the same */
 } solver;
 
 static void solver_release(solver *s)
@@ -138,7 +147,7 @@ double quant_gptq_mean(const float *diagonal, size_t step, size_t n)
 typedef struct {
     solver *s;
     double mean, damp;
-    const float *w;
+    float *w;
 } rows_job;
 
 /* factor = the damped Hessian in processing order, backwards. */
@@ -230,8 +239,9 @@ static dr_status load_weights(void *ctx, size_t task, int worker)
             to[j] = s->h[at * n + at] > 0.0f ? job->w[r * n + at] : 0.0f;
         }
     }
-    if (s->orig != NULL)
-        memcpy(s->orig + row0 * n, s->adj + row0 * n, (end - row0) * n * sizeof(float));
+    /* dead columns are zero there too */
+    memcpy((s->orig != NULL ? s->orig : job->w) + row0 * n, s->adj + row0 * n,
+           (end - row0) * n * sizeof(float));
     return DR_OK;
 }
 
@@ -355,36 +365,60 @@ static dr_status pack_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
+/* w's rows, which are q's; their losses are added to *loss, unless it is NULL. */
+static dr_status solve_rows(solver *s, dr_qtensor *q, float *w, const quant_rule *rule,
+                            double *loss)
+{
+    pack_job pack = {q, *rule, w, s->scratch, quant_sweep_floats(s->block)};
+    dr_pool *pool = nn_device_pool(s->dev);
+    size_t tiles = (q->rows + L - 1) / L;
+    dr_status st = DR_OK;
+
+    s->rows = q->rows;
+    DR_TRY(dr_pool_run(pool, (s->rows + TASK_ROWS - 1) / TASK_ROWS, load_weights,
+                       &(rows_job){.s = s, .w = w}));
+    memset(s->loss, 0, tiles * sizeof(*s->loss));
+    DR_TRY(sweep(s, q, w, rule));
+    DR_TRY(dr_pool_run(pool, tiles, pack_tile, &pack));
+    for (size_t t = 0; loss != NULL && t < tiles; t++)
+        *loss += s->loss[t];
+done:
+    return st;
+}
+
+size_t quant_slice_rows(size_t rows, size_t cols)
+{
+    size_t slice = SLICE_FLOATS / cols / L * L;
+
+    slice = slice < SLICE_ROWS ? SLICE_ROWS : slice;
+    return slice < rows ? slice : rows;
+}
+
 dr_status quant_gptq_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w,
                            const float *h, size_t rows, size_t cols, const quant_grid *grid,
                            const quant_gptq_options *o, const char *name)
 {
-    solver s = {.dev = dev, .h = h, .rows = rows, .n = cols, .o = o, .name = name};
+    const size_t slice = quant_slice_rows(rows, cols);
+    solver s = {.dev = dev, .h = h, .rows = slice, .n = cols, .o = o, .name = name};
     const quant_rule rule = quant_rule_of(grid);
-    dr_pool *pool = nn_device_pool(dev);
-    size_t tiles = (rows + L - 1) / L;
     dr_status st = DR_OK;
 
     *q = (dr_qtensor){0};
     DR_TRY(quant_grid_block(&s.block, grid, cols, name));
     if (quant_there(dev) != NULL && s.block <= NN_FACTOR_MAX)
         return quant_gptq_there(q, loss, dev, w, h, rows, cols, grid, o, name);
-    DR_TRY(solver_init(&s, (size_t)dr_pool_threads(pool)));
+    DR_TRY(solver_init(&s, (size_t)dr_pool_threads(nn_device_pool(dev))));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)s.block, rows, cols,
                           grid->symmetric));
     quant_gptq_order(s.order, h, cols + 1, cols, s.block, o->desc_act);
-    DR_TRY(dr_pool_run(pool, (rows + TASK_ROWS - 1) / TASK_ROWS, load_weights,
-                       &(rows_job){.s = &s, .w = w}));
-    if (s.orig == NULL)
-        memcpy(w, s.adj, rows * cols * sizeof(float)); /* dead columns are zero there too */
     load_grams(&s);
     DR_TRY(factorize(&s));
-    DR_TRY(sweep(&s, q, w, &rule));
-
-    pack_job pack = {q, rule, w, s.scratch, quant_sweep_floats(s.block)};
-    DR_TRY(dr_pool_run(pool, tiles, pack_tile, &pack));
-    for (size_t t = 0; loss != NULL && t < tiles; t++)
-        *loss = (t == 0 ? 0.0 : *loss) + s.loss[t];
+    if (loss != NULL)
+        *loss = 0;
+    for (size_t r = 0; r < rows; r += slice) {
+        dr_qtensor part = dr_qtensor_rows(q, r, rows - r < slice ? rows - r : slice);
+        DR_TRY(solve_rows(&s, &part, w + r * cols, &rule, loss));
+    }
 done:
     solver_release(&s);
     if (st != DR_OK)

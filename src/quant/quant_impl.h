@@ -237,6 +237,9 @@ DR_MUST_USE dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *
                                         const quant_grid *grid, const quant_gptq_options *o,
                                         const char *name);
 
+/* Rows of a weight that are worked on at once, so that no search has copies of all. */
+size_t quant_slice_rows(size_t rows, size_t cols);
+
 /* factor[n][n]: of h damped, the lower triangle read backwards (see gptq_solve.c). */
 DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const float *h,
                                         size_t n, double damp_percent, const char *name);

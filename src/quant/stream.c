@@ -10,7 +10,7 @@
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-enum { READ_ROWS = 64, SLOT_LINEARS = 3 };
+enum { READ_ROWS = 64, SLOT_LINEARS = 3, CHUNK_FLOATS = 3 << 23 };
 
 dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
 {
@@ -125,6 +125,8 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
     if (!dr_mul(&rows, calib->count, t))
         DR_FAIL(DR_EUSAGE, "calibration: %zu sequences of %zu tokens are too many",
                 calib->count, t);
+    while (mem == NULL && chunk * quant_widest_slot(c).out > CHUNK_FLOATS)
+        chunk /= 2; /* a wide model's */
     s->step = t < chunk ? chunk / t : 1;
     DR_TRY(quant_decoder_open(&s->dec, site->dev, mem, site->in));
     DR_TRY(quant_floats_at(mem, &s->x, rows, (size_t)c->hidden, "calibration inputs"));

@@ -51,7 +51,7 @@ done:
 }
 
 dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model *original,
-                              double share)
+                              double share, float *wide)
 {
     const hf_config *c = s->cfg;
     size_t t = s->calib->seq_len, tokens = s->calib->count * t, m = s->step * t;
@@ -65,52 +65,79 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
         return DR_OK;
     u->s = s;
     u->share = share;
+    u->original = original;
+    u->wide = wide;
     m = m < tokens ? m : tokens;
     DR_TRY(quant_decoder_open(&u->dec, s->site->dev, mem, original));
     DR_TRY(double_stream(u, s, tokens * d));
     DR_TRY(quant_floats_at(mem, &u->attn, tokens, hf_slot_in(c, HF_SLOT_O),
                            "attention outputs"));
     DR_TRY(quant_floats_at(mem, &u->h, m, d, "norm outputs"));
-    DR_TRY(quant_floats_at(mem, &u->wide, m, widest.out, "activations"));
     DR_TRY(quant_floats_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
     DR_TRY(quant_floats_at(mem, &u->turned, widest.in, m, "inputs by columns"));
     DR_TRY(quant_floats_at(mem, &u->in, nn_i8_packed_bytes(widest.in, m) / sizeof(float), 1,
                            "packed inputs"));
     DR_TRY(quant_floats_at(mem, &u->cross, widest.in, widest.in, "sums of differences"));
     DR_TRY(quant_floats_at(mem, &u->drift, d, widest.in, "sums of differences"));
-    DR_TRY(quant_floats_at(mem, &u->factor, widest.in, widest.in, "factor of the Hessian"));
     DR_TRY(quant_floats_at(mem, &u->rhs, widest.weights, 1, "a slot's correction"));
     DR_TRY(quant_packed_slots(u->packed, mem, c));
+    for (hf_slot k = 0; k < HF_SLOT_COUNT; k++)
+        DR_TRY(quant_floats(&u->bias[k], hf_slot_out(c, k), 1, "biases"));
 done:
     return st;
 }
 
 void quant_upstream_close(quant_upstream *u)
 {
-    float *all[] = {u->attn, u->h,     u->wide,  u->act,    u->turned,
-                    u->in,   u->cross, u->drift, u->factor, u->rhs};
+    float *all[] = {u->attn, u->h,     u->act,   u->turned,
+                    u->in,   u->cross, u->drift, u->rhs};
 
     nn_device *mem = u->s != NULL ? u->s->mem : NULL;
 
     for (size_t i = 0; i < DR_COUNT(all); i++)
         nn_mem_free(mem, all[i]);
-    for (int i = 0; i < HF_SLOT_COUNT; i++)
+    for (int i = 0; i < HF_SLOT_COUNT; i++) {
         nn_mem_free(mem, u->packed[i]);
+        dr_big_free(u->bias[i]);
+    }
     nn_decoder_close(u->dec);
     *u = (quant_upstream){0};
 }
 
+/* Slot by slot: the host has no room for a layer as floats. */
+static dr_status pack_here(quant_upstream *u, int layer)
+{
+    quant_site site = *u->s->site;
+    const nn_layer *norms = NULL;
+    dr_status st = DR_OK;
+
+    site.in = u->original;
+    DR_TRY(nn_decoder_norms(u->dec, layer, &norms));
+    u->layer = *norms;
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(u->s->cfg, s), k = hf_slot_in(u->s->cfg, s);
+        bool biased = quant_slot_linears(site.in, layer, s, NULL)->has_bias;
+        DR_TRY(quant_slot_read(&site, layer, s, u->rhs, u->bias[s]));
+        DR_TRY(nn_i8_pack(site.dev, u->packed[s], u->rhs, n, k));
+        u->layer.packed[s] = u->packed[s];
+        u->layer.bias[s] = biased ? u->bias[s] : NULL;
+    }
+    nn_mem_idle(NULL, u->rhs, quant_widest_slot(u->s->cfg).weights);
+done:
+    return st;
+}
+
 dr_status quant_upstream_layer(quant_upstream *u, int layer)
 {
-    const hf_config *c = NULL;
-    const nn_layer *l = NULL;
     dr_status st = DR_OK;
 
     if (u->s == NULL)
         return DR_OK;
-    c = u->s->cfg;
+    if (u->s->mem == NULL)
+        return pack_here(u, layer);
+    const nn_layer *l = NULL;
     DR_TRY(nn_decoder_layer(u->dec, layer, &l));
-    DR_TRY(quant_pack_slots(&u->layer, u->packed, u->s->site->dev, c, l));
+    DR_TRY(quant_pack_slots(&u->layer, u->packed, u->s->site->dev, u->s->cfg, l));
 done:
     return st;
 }
@@ -250,6 +277,22 @@ done:
     return st;
 }
 
+void quant_upstream_idle(quant_upstream *u, hf_slot slot)
+{
+    if (u->s == NULL)
+        return;
+    nn_device *mem = u->s->mem;
+    const hf_config *c = u->s->cfg;
+    const quant_widest widest = quant_widest_slot(c);
+    size_t t = u->s->calib->seq_len, m = u->s->step * t;
+
+    nn_mem_idle(mem, u->h, m * (size_t)c->hidden);
+    nn_mem_idle(mem, u->act, m * (size_t)c->intermediate);
+    nn_mem_idle(mem, u->turned, m * widest.in);
+    if (slot == HF_SLOT_DOWN || (slot == HF_SLOT_GATE_UP && !c->parallel))
+        nn_mem_idle(mem, u->attn, u->s->calib->count * t * hf_slot_in(c, HF_SLOT_O));
+}
+
 /* ---- the target ---- */
 
 dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf_slot slot,
@@ -263,20 +306,23 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
     nn_device *dev = u->s->site->dev;
     size_t k = hf_slot_in(u->s->cfg, slot), n = hf_slot_out(u->s->cfg, slot);
 
-    DR_TRY(quant_damped_factor(u->factor, &found, dev, h, k, DAMPING));
+    DR_TRY(nn_matmul_nn(dev, u->rhs, w, u->cross, n, k, k, k, false));
+    DR_TRY(quant_damped_factor(u->cross, &found, dev, h, k, DAMPING)); /* in its place */
     if (!found) {
         dr_log(DR_INFO, "%s: the layers before it are not made up for: its inputs are 0",
                name);
         goto done;
     }
-    DR_TRY(nn_matmul_nn(dev, u->rhs, w, u->cross, n, k, k, k, false));
     if (adds_plainly(u, slot))
         DR_TRY(nn_add(dev, u->rhs, u->drift, n * k));
-    DR_TRY(quant_chol_solve(dev, u->rhs, n, k, u->factor));
+    DR_TRY(quant_chol_solve(dev, u->rhs, n, k, u->cross));
     double part = 1 - (double)k / (double)(u->s->calib->count * u->s->calib->seq_len);
     float share = (float)(part > 0 ? u->share * part : 0);
     DR_TRY(nn_residual(dev, u->rhs, w, n * k, share));
     DR_TRY(nn_copy(dev, w, u->rhs, n * k * sizeof(*w)));
+    nn_mem_idle(u->s->mem, u->cross, k * k);
+    nn_mem_idle(u->s->mem, u->drift, (size_t)u->s->cfg->hidden * k);
+    nn_mem_idle(u->s->mem, u->rhs, n * k);
 done:
     return st;
 }

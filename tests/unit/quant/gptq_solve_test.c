@@ -267,6 +267,42 @@ static void better(nn_device *dev)
     free(v);
 }
 
+/* A weight of more rows than one slice: those of the second are what they are alone. */
+static void slices(nn_device *dev, bool chain)
+{
+    enum { N = 64, M = 200, MORE = 40 };
+    size_t slice = quant_slice_rows((size_t)-1, N), rows = slice + MORE;
+    float *x = fix_inputs(M, N, 72), *h = fix_gram(x, M, N);
+    float *w = fix_normal(rows * N, 73, 0.2f), *alone = dr_calloc(MORE * N, sizeof(*alone));
+    const quant_grid grid = {4, 32, false};
+    const quant_gptq_options o = {.damp_percent = 0.01, .minmax = !chain, .sweeps = 1};
+    dr_qtensor q = {0}, part = {0};
+    double loss = 0, rest = 0;
+    int wrong = 0;
+
+    CHECK(slice < 1 << 20);
+    memcpy(alone, w + slice * N, MORE * N * sizeof(*alone));
+    if (chain) {
+        CHECK_OK(quant_chain_solve(&q, &loss, dev, w, h, rows, N, &grid, &o, "w"));
+        CHECK_OK(quant_chain_solve(&part, &rest, dev, alone, h, MORE, N, &grid, &o, "w"));
+    } else {
+        CHECK_OK(quant_gptq_solve(&q, &loss, dev, w, h, rows, N, &grid, &o, "w"));
+        CHECK_OK(quant_gptq_solve(&part, &rest, dev, alone, h, MORE, N, &grid, &o, "w"));
+    }
+    CHECK_MEM(w + slice * N, alone, MORE * N * sizeof(*w));
+    CHECK(loss > rest && rest > 0);
+    for (size_t r = 0; r < MORE; r++)
+        for (size_t j = 0; j < N; j++)
+            wrong += dr_qtensor_code(&q, slice + r, j) != dr_qtensor_code(&part, r, j);
+    CHECK_EQ_INT(wrong, 0);
+    dr_qtensor_release(&q);
+    dr_qtensor_release(&part);
+    free(x);
+    free(h);
+    free(w);
+    free(alone);
+}
+
 static void not_definite(nn_device *dev)
 {
     enum { N = 32 };
@@ -295,6 +331,8 @@ int main(void)
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     textbooks(dev);
     better(dev);
+    slices(dev, false);
+    slices(dev, true);
     not_definite(dev);
     nn_device_close(dev);
     return check_done();

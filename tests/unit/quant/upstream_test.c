@@ -108,10 +108,12 @@ static void check_layers(nn_device *dev, const hf_model *m, const quant_calib *c
     nn_decoder *dec = NULL;
     nn_acts acts = {0};
     float *x = dr_calloc((size_t)M * D, sizeof(*x));
+    size_t widest = quant_widest_slot(hf_model_config(m)).out;
+    float *wide = dr_calloc(M * widest, sizeof(*wide));
 
     CHECK_OK(quant_stream_open(&s, &site, calib, NULL));
     s.step = step;
-    CHECK_OK(quant_upstream_open(&u, &s, s.site->in, share));
+    CHECK_OK(quant_upstream_open(&u, &s, s.site->in, share, wide));
     CHECK_OK(nn_decoder_open(&dec, dev, m, 0));
     CHECK_OK(nn_acts_new(&acts, hf_model_config(m), COUNT, SEQ, 0));
     memcpy(x, s.x, (size_t)M * D * sizeof(*x));
@@ -127,6 +129,7 @@ static void check_layers(nn_device *dev, const hf_model *m, const quant_calib *c
     }
     dr_big_free(acts.x);
     free(x);
+    free(wide);
     nn_decoder_close(dec);
     quant_upstream_close(&u);
     quant_stream_close(&s);
