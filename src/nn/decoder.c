@@ -166,10 +166,10 @@ static void plan_memory(nn_decoder *d)
     size_t layers = d->as_floats ? 0 : nn_packed_bytes(d->mem, d->m);
     size_t head = nn_head_bytes(d->mem, d->m), keep = d->keep_bytes;
 
-    d->keep_packed = layers > 0 && layers <= keep;
-    if (!d->keep_packed)
-        d->keep = dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers) && layers <= keep;
-    d->keep_head = head <= (d->keep_packed || d->keep ? keep - layers : keep) ||
+    d->packed_there = layers > 0;
+    d->keep = d->packed_there || dr_mul(&layers, kept_bytes(d), (size_t)d->c->layers);
+    d->keep = d->keep && layers <= keep;
+    d->keep_head = head <= (d->keep ? keep - layers : keep) ||
                    (keep == 0 && d->mem != NULL && head < nn_mem_room(d->mem) / HEAD_SHARE);
 }
 
@@ -507,7 +507,7 @@ dr_status nn_decoder_layer(nn_decoder *d, int layer, const nn_layer **out)
     nn_layer *w = &d->layers[at];
 
     DR_BUG_IF(layer < 0 || layer >= d->c->layers);
-    if (d->keep_packed) {
+    if (d->packed_there) {
         DR_TRYF(nn_packed_layer(d, layer, out), "loading layer %d of %d", layer,
                 d->c->layers);
         return DR_OK;

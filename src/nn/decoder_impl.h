@@ -45,8 +45,8 @@ struct nn_decoder {
 
     const hf_adapter *merged; /* borrowed; NULL: none */
 
-    bool keep;        /* every layer has its own block; else one for all */
-    bool keep_packed; /* or is packed in mem (decoder_there.c) */
+    bool keep;         /* every layer has its own block; else one for all */
+    bool packed_there; /* what goes to mem is packed (decoder_there.c) */
     bool as_floats;   /* packed weights are not what is multiplied */
     nn_layer *layers; /* owned: c->layers of them; without keep the first is used */
     void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
@@ -131,7 +131,7 @@ DR_MUST_USE dr_status nn_load_small(const nn_decoder *d, nn_layer *w, int layer)
 DR_MUST_USE dr_status nn_load_weights(nn_decoder *d, nn_layer *w, int layer);
 /* The layer at place `at` of d->layers. */
 DR_MUST_USE dr_status nn_load_there(nn_decoder *d, size_t at, int layer);
-/* With keep_packed. */
+/* With packed_there. */
 DR_MUST_USE dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out);
 void nn_packed_free(nn_decoder *d);
 /* Bytes in mem: of a weight's value; of the head, and embeddings beside it; of all layers

@@ -4,8 +4,9 @@
  *
  * A layer has two blocks: norms and biases, and weights, in bf16 where that holds all that
  * the file has (or all that the device's products take).  bf16 of a file goes there as it
- * is.  Packed weights stay packed, whatever room there is: one block of weights is for all
- * layers, and a layer is unpacked into it whenever another one was there.
+ * is.  Packed weights go there packed and stay so, whatever room there is: one block of
+ * weights is for all layers, and a layer is unpacked into it whenever another one was there.
+ * Without room for all packed ones a layer's are let go once it is unpacked.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -302,12 +303,17 @@ size_t nn_packed_bytes(nn_device *mem, const hf_model *m)
     return sum > 0 ? sum + nn_layer_place(&measure, c, NULL) * each : 0;
 }
 
+static void let_go(nn_decoder *d, int layer)
+{
+    nn_mem_free(d->mem, d->packed[layer].block);
+    free(d->packed[layer].q);
+    d->packed[layer] = (nn_packed_weights){0};
+}
+
 void nn_packed_free(nn_decoder *d)
 {
-    for (int i = 0; d->packed != NULL && i < d->c->layers; i++) {
-        nn_mem_free(d->mem, d->packed[i].block);
-        free(d->packed[i].q);
-    }
+    for (int i = 0; d->packed != NULL && i < d->c->layers; i++)
+        let_go(d, i);
     free(d->packed);
     nn_mem_free(d->mem, d->unpacked);
 }
@@ -408,17 +414,21 @@ dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out)
         DR_TRY(nn_mem_new(d->mem, &d->unpacked, nn_place(parts, n, NULL),
                           nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT,
                           "weights of a layer"));
-    if (!d->loaded[layer])
-        DR_TRY(read_packed(d, layer));
     *out = w;
     if (d->streamed == layer)
         return DR_OK;
+    if (!d->loaded[layer])
+        DR_TRY(read_packed(d, layer));
     d->streamed = -1;
     w->index = layer;
     (void)nn_place(parts, n, d->unpacked);
     for (size_t i = 0; i < count; i++)
         DR_TRY(nn_unpack(d->dev, w->w[l[i].slot] + l[i].row0 * l[i].n_in,
                          &d->packed[layer].q[i]));
+    if (!d->keep) {
+        let_go(d, layer);
+        d->loaded[layer] = false;
+    }
     d->streamed = layer;
 done:
     return st;

@@ -9,6 +9,8 @@
  * and into V's and the up rows, whose outputs are then smaller by what the next slot's
  * columns are larger.  How much is read off the weights: of each such row the factor by
  * which it fits the original's (with the norm's change undone) best in least squares.
+ *
+ * On a device with memory of its own all but the norms stays there.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,74 +20,120 @@
 #include "quant/quant_impl.h"
 
 typedef struct {
+    nn_device *dev, *mem; /* borrowed; mem: where activations lie, NULL: the host's */
     nn_decoder *dec[2];   /* owned: before, after */
     const nn_layer *w[2]; /* of the layer at hand */
+    const nn_layer *norms[2]; /* its norms, the host's */
     const hf_config *c;
-    nn_acts acts[2]; /* owned */
+    nn_acts acts[2]; /* owned, mem's as what follows */
     float *x, *out;  /* owned: [M][D] the layer's input; its output */
     float *stream;   /* owned: [M][D] through the quantized layers */
-    float *scale;    /* owned: factors of the V or up rows */
     float *in, *y;   /* owned: [M][widest input]; [2][M][D] */
+    float *turned;   /* owned: a slot's output or rows, scaled; with mem only */
+    float *scale;    /* owned, the host's: factors of a slot's rows */
+    float *column;   /* owned, the host's: of the columns that a slot reads */
+    double *dots;    /* owned, the host's: [2][rows] */
     size_t m, t;
 } errors;
 
-/* sqrt(sum (b - a)^2 / sum a^2), b's columns from `scaled` on times scale. */
-static double relative(const float *a, const float *b, size_t m, size_t n, size_t scaled,
-                       const float *scale)
+/* *out = sqrt(sum (b - a)^2 / sum a^2) of [M][n], b's columns times scale[n] (NULL: 1). */
+static dr_status relative(double *out, errors *e, const float *a, const float *b, size_t n,
+                          const float *scale)
 {
     double off = 0, all = 0;
+    dr_status st = DR_OK;
 
-    for (size_t r = 0; r < m; r++) {
+    if (e->mem != NULL) {
+        if (scale != NULL)
+            DR_TRY(nn_scale_matrix(e->dev, e->turned, b, e->m, n, scale, NULL, false));
+        DR_TRY(nn_difference(e->dev, &off, a, scale != NULL ? e->turned : b, e->m * n));
+        DR_TRY(nn_squares(e->dev, &all, a, e->m * n));
+    }
+    for (size_t r = 0; r < e->m && e->mem == NULL; r++) {
         for (size_t i = 0; i < n; i++) {
             double x = (double)a[r * n + i], y = (double)b[r * n + i];
-            y = i >= scaled ? y * (double)scale[i - scaled] : y;
+            y = scale != NULL ? y * (double)scale[i] : y;
             off += (y - x) * (y - x);
             all += x * x;
         }
     }
-    return all > 0 ? sqrt(off / all) : 0;
+    *out = all > 0 ? sqrt(off / all) : 0;
+done:
+    return st;
 }
 
-/* scale[rows]: what rows row0.. of the slot were divided by. */
-static void row_factors(const errors *e, hf_slot slot, hf_norm norm, size_t row0,
-                        size_t rows)
+/* dots[r] = a_r y_r, dots[rows + r] = y_r y_r of the rows y_r = b_r * column. */
+static dr_status dots_there(errors *e, const float *a, const float *b, size_t rows,
+                            size_t k)
 {
-    const size_t k = hf_slot_in(e->c, slot);
-    const float *before = e->w[0]->norm[norm], *after = e->w[1]->norm[norm];
+    dr_status st = DR_OK;
 
+    DR_TRY(nn_scale_matrix(e->dev, e->turned, b, rows, k, e->column, NULL, false));
+    DR_TRY(nn_row_dots(e->dev, e->dots, a, e->turned, rows, k));
+    DR_TRY(nn_row_dots(e->dev, e->dots + rows, e->turned, e->turned, rows, k));
+done:
+    return st;
+}
+
+static void dots_here(errors *e, const float *a, const float *b, size_t rows, size_t k)
+{
     for (size_t r = 0; r < rows; r++) {
-        const float *a = e->w[0]->w[slot] + (row0 + r) * k;
-        const float *b = e->w[1]->w[slot] + (row0 + r) * k;
         double ab = 0, bb = 0;
         for (size_t i = 0; i < k; i++) {
-            double y = (double)b[i];
-            if (before != NULL && before[i] != 0.0f)
-                y *= (double)after[i] / (double)before[i];
-            ab += (double)a[i] * y;
+            double y = (double)b[r * k + i] * (double)e->column[i];
+            ab += (double)a[r * k + i] * y;
             bb += y * y;
         }
-        e->scale[r] = bb > 0 && ab > 0 ? (float)(ab / bb) : 1.0f;
+        e->dots[r] = ab;
+        e->dots[rows + r] = bb;
     }
+}
+
+/* scale[row0 ..]: what rows row0 .. row0 + rows - 1 of the slot were divided by. */
+static dr_status row_factors(errors *e, hf_slot slot, hf_norm norm, size_t row0,
+                             size_t rows)
+{
+    const size_t k = hf_slot_in(e->c, slot);
+    const float *before = e->norms[0]->norm[norm], *after = e->norms[1]->norm[norm];
+    const float *a = e->w[0]->w[slot] + row0 * k, *b = e->w[1]->w[slot] + row0 * k;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < k; i++)
+        e->column[i] =
+            before != NULL && before[i] != 0.0f ? after[i] / before[i] : 1.0f;
+    if (e->mem != NULL)
+        DR_TRY(dots_there(e, a, b, rows, k));
+    else
+        dots_here(e, a, b, rows, k);
+    for (size_t r = 0; r < rows; r++) {
+        double ab = e->dots[r], bb = e->dots[rows + r];
+        e->scale[row0 + r] = bb > 0 && ab > 0 ? (float)(ab / bb) : 1.0f;
+    }
+done:
+    return st;
 }
 
 /* The error of a slot that reads `in`, whose column i the quantizer made larger by
  * factor[of(i)]. */
-static dr_status next_slot(double *error, errors *e, hf_slot slot, const float *in)
+static dr_status next_slot(double *error, errors *e, hf_slot slot, const float *in,
+                           const float *factor)
 {
     const size_t k = hf_slot_in(e->c, slot), n = hf_slot_out(e->c, slot);
     const size_t hd = (size_t)e->c->head_dim;
     const size_t share = (size_t)(e->c->heads / e->c->kv_heads);
     dr_status st = DR_OK;
 
-    for (size_t r = 0; r < e->m; r++) {
-        for (size_t i = 0; i < k; i++) {
-            size_t of = slot == HF_SLOT_O ? i / hd / share * hd + i % hd : i;
-            e->in[r * k + i] = in[r * k + i] / e->scale[of];
-        }
-    }
+    for (size_t i = 0; i < k; i++)
+        e->column[i] =
+            factor[slot == HF_SLOT_O ? i / hd / share * hd + i % hd : i];
+    if (e->mem != NULL)
+        DR_TRY(nn_scale_matrix(e->dev, e->in, in, e->m, k, e->column, NULL, true));
+    for (size_t r = 0; r < e->m && e->mem == NULL; r++)
+        for (size_t i = 0; i < k; i++)
+            e->in[r * k + i] = in[r * k + i] / e->column[i];
     DR_TRY(nn_layer_linear(e->dec[0], e->w[0], slot, e->y, in, e->m, false));
     DR_TRY(nn_layer_linear(e->dec[1], e->w[1], slot, e->y + e->m * n, e->in, e->m, false));
-    *error = relative(e->y, e->y + e->m * n, e->m, n, n, NULL);
+    DR_TRY(relative(error, e, e->y, e->y + e->m * n, n, NULL));
 done:
     return st;
 }
@@ -97,12 +145,12 @@ static dr_status two_slots(double *error, errors *e, hf_slot slot, hf_norm norm,
     const size_t n = hf_slot_out(e->c, slot), last = slot + 1;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < tail; i++)
+    for (size_t i = 0; i < n; i++)
         e->scale[i] = 1.0f;
     if (quant_can_fold(e->c, (hf_slot)last))
-        row_factors(e, slot, norm, n - tail, tail);
-    error[slot] = relative(a, b, e->m, n, n - tail, e->scale);
-    DR_TRY(next_slot(&error[last], e, (hf_slot)last, in));
+        DR_TRY(row_factors(e, slot, norm, n - tail, tail));
+    DR_TRY(relative(&error[slot], e, a, b, n, e->scale));
+    DR_TRY(next_slot(&error[last], e, (hf_slot)last, in, e->scale + n - tail));
 done:
     return st;
 }
@@ -110,22 +158,23 @@ done:
 static dr_status one_layer(quant_layer_error *out, errors *e, int layer)
 {
     const size_t kv = (size_t)e->c->kv_heads * (size_t)e->c->head_dim;
-    const size_t d = (size_t)e->c->hidden;
+    const size_t d = (size_t)e->c->hidden, bytes = e->m * d * sizeof(*e->x);
     dr_status st = DR_OK;
 
     DR_TRY(dr_cancelled_check());
     for (int i = 1; i >= 0; i--) { /* the original's output stays */
+        DR_TRY(nn_decoder_norms(e->dec[i], layer, &e->norms[i]));
         DR_TRY(nn_decoder_layer(e->dec[i], layer, &e->w[i]));
-        memcpy(e->out, e->x, e->m * d * sizeof(*e->x));
+        DR_TRY(nn_copy(e->dev, e->out, e->x, bytes));
         DR_TRY(nn_layer_forward(e->dec[i], e->w[i], 1, e->t, e->out, &e->acts[i], NULL, 0));
     }
     DR_TRY(two_slots(out->slot, e, HF_SLOT_QKV, HF_NORM_ATTN, kv, e->acts[0].qkv,
                      e->acts[1].qkv, e->acts[0].attn));
     DR_TRY(two_slots(out->slot, e, HF_SLOT_GATE_UP, HF_NORM_MLP, (size_t)e->c->intermediate,
                      e->acts[0].gate_up, e->acts[1].gate_up, e->acts[0].act));
-    memcpy(e->x, e->out, e->m * d * sizeof(*e->x));
+    DR_TRY(nn_copy(e->dev, e->x, e->out, bytes));
     DR_TRY(nn_layer_forward(e->dec[1], e->w[1], 1, e->t, e->stream, &e->acts[1], NULL, 0));
-    out->stream = relative(e->x, e->stream, e->m, d, d, NULL);
+    DR_TRY(relative(&out->stream, e, e->x, e->stream, d, NULL));
 done:
     return st;
 }
@@ -135,36 +184,49 @@ static dr_status errors_open(errors *e, nn_device *dev, const hf_model *before,
 {
     const hf_config *c = hf_model_config(before);
     const size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
-    const size_t heads = hf_slot_in(c, HF_SLOT_O);
+    const size_t heads = hf_slot_in(c, HF_SLOT_O), widest = inner > heads ? inner : heads;
+    const size_t columns = widest > d ? widest : d;
+    nn_device *mem = nn_mem_room(dev) > 0 ? dev : NULL;
+    size_t rows = 0, turned = 0;
     dr_status st = DR_OK;
 
-    *e = (errors){.c = c, .m = t, .t = t};
-    DR_TRY(nn_decoder_open(&e->dec[0], dev, before, 0));
-    DR_TRY(nn_decoder_open(&e->dec[1], dev, after, 0));
-    DR_TRY(nn_acts_new(&e->acts[0], c, 1, t, 0));
-    DR_TRY(nn_acts_new(&e->acts[1], c, 1, t, 0));
-    DR_TRY(quant_floats(&e->x, t, d, "hidden states"));
-    DR_TRY(quant_floats(&e->out, t, d, "hidden states"));
-    DR_TRY(quant_floats(&e->stream, t, d, "hidden states"));
-    DR_TRY(quant_floats(&e->scale, 1, inner > heads ? inner : heads, "factors of rows"));
-    DR_TRY(quant_floats(&e->in, t, inner > heads ? inner : heads, "inputs of a slot"));
-    DR_TRY(quant_floats(&e->y, 2 * t, d, "outputs of a slot"));
+    *e = (errors){.dev = dev, .mem = mem, .c = c, .m = t, .t = t};
+    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
+        size_t n = hf_slot_out(c, s), k = hf_slot_in(c, s);
+        rows = n > rows ? n : rows;
+        turned = n * (k > t ? k : t) > turned ? n * (k > t ? k : t) : turned;
+    }
+    DR_TRY(nn_decoder_open_there(&e->dec[0], dev, before, 0));
+    DR_TRY(nn_decoder_open_there(&e->dec[1], dev, after, 0));
+    DR_TRY(nn_acts_new_there(&e->acts[0], mem, c, 1, t, 0));
+    DR_TRY(nn_acts_new_there(&e->acts[1], mem, c, 1, t, 0));
+    DR_TRY(quant_floats_at(mem, &e->x, t, d, "hidden states"));
+    DR_TRY(quant_floats_at(mem, &e->out, t, d, "hidden states"));
+    DR_TRY(quant_floats_at(mem, &e->stream, t, d, "hidden states"));
+    DR_TRY(quant_floats_at(mem, &e->in, t, widest, "inputs of a slot"));
+    DR_TRY(quant_floats_at(mem, &e->y, 2 * t, d, "outputs of a slot"));
+    if (mem != NULL)
+        DR_TRY(quant_floats_at(mem, &e->turned, turned, 1, "a slot, scaled"));
+    DR_TRY(quant_floats(&e->scale, 1, rows, "factors of rows"));
+    DR_TRY(quant_floats(&e->column, 1, columns, "factors of columns"));
+    e->dots = dr_calloc(2 * rows, sizeof(*e->dots));
 done:
     return st;
 }
 
 static void errors_close(errors *e)
 {
+    float *const there[] = {e->x, e->out, e->stream, e->in, e->y, e->turned};
+
     for (int i = 0; i < 2; i++) {
         nn_decoder_close(e->dec[i]);
-        dr_big_free(e->acts[i].x);
+        nn_acts_free(&e->acts[i], e->mem);
     }
-    dr_big_free(e->x);
-    dr_big_free(e->out);
-    dr_big_free(e->stream);
+    for (size_t i = 0; i < DR_COUNT(there); i++)
+        nn_mem_free(e->mem, there[i]);
     dr_big_free(e->scale);
-    dr_big_free(e->in);
-    dr_big_free(e->y);
+    dr_big_free(e->column);
+    free(e->dots);
 }
 
 dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev, const hf_model *before,

@@ -5,7 +5,7 @@
  * nothing); layers are streamed, so a batch should be large.  Of a batch only final hidden
  * states are kept, HIDDEN_BYTES at most; logits are made as they are asked for.  A batch
  * ends early where texts become much shorter than its first one: the caller puts texts of
- * one length together.
+ * one length together.  Layers stay in a device's own memory where they fit KEEP_SHARE of it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,10 @@
 #include "quant/quant_impl.h"
 
 #define HIDDEN_BYTES ((size_t)128 << 20)
-enum { BATCH_TOKENS = 2048 }; /* enough to make reading the layers cheap */
+enum {
+    BATCH_TOKENS = 2048, /* enough to make reading the layers cheap */
+    KEEP_SHARE = 4       /* of a device's free memory, what layers take at most */
+};
 
 struct quant_logits {
     nn_device *dev;          /* borrowed */
@@ -82,7 +85,7 @@ dr_status quant_logits_open(quant_logits **out, nn_device *dev, const hf_model *
                         .width = (size_t)hf_model_config(m)->hidden};
     for (size_t i = 0; i < count; i++)
         DR_BUG_IF(texts[i].count == 0 || texts[i].from >= texts[i].count);
-    DR_TRY(nn_decoder_open_there(&s->dec, dev, m, 0));
+    DR_TRY(nn_decoder_open_there(&s->dec, dev, m, nn_mem_room(dev) / KEEP_SHARE));
     DR_TRY(make_room(s));
     s->at = count > 0 ? texts[0].from : 0;
     *out = s;

@@ -8,10 +8,11 @@
 #include "hf/hf.h"
 #include "quant_fixture.h"
 
-enum { T = 40 };
+enum { T = 40, LAYERS = 4 };
 typedef enum { NOTHING, RTN, AWQ, DAMAGE } how;
 static const fix_shape llama = {false, true, 64, 96, 4, 4, 2, 96};
 static nn_device *dev;
+static quant_layer_error same[LAYERS], few[LAYERS], many[LAYERS], folded[LAYERS], hurt[LAYERS];
 
 /* One linear of layer 1 halved, the rest as it was. */
 static dr_status damage(const hf_model *m, hf_writer *w, dr_arena *a)
@@ -70,22 +71,16 @@ static void measure(quant_layer_error *e, const hf_model *m, how what, int bits,
     hf_model_close(after);
 }
 
-int main(void)
+static void test_ways(const hf_model *m, dr_arena *a)
 {
-    quant_layer_error same[4], few[4], many[4], folded[4], hurt[4];
-    dr_arena a = {0};
-    hf_model *m = NULL;
-
-    CHECK_OK(nn_device_open(&dev, "cpu", 2));
-    if (!CHECK_OK(hf_model_open(&m, fix_model(&a, "errors", &llama))))
-        return check_done();
     int layers = hf_model_config(m)->layers;
-    CHECK(layers <= 4);
-    measure(same, m, NOTHING, 0, &a);
-    measure(few, m, RTN, 4, &a);
-    measure(many, m, RTN, 8, &a);
-    measure(folded, m, AWQ, 8, &a);
-    measure(hurt, m, DAMAGE, 0, &a);
+
+    CHECK(layers <= LAYERS);
+    measure(same, m, NOTHING, 0, a);
+    measure(few, m, RTN, 4, a);
+    measure(many, m, RTN, 8, a);
+    measure(folded, m, AWQ, 8, a);
+    measure(hurt, m, DAMAGE, 0, a);
     for (int i = 0; i < layers; i++) {
         CHECK_NEAR(same[i].stream, 0, 1e-9);
         CHECK(few[i].stream > many[i].stream && many[i].stream > 0);
@@ -100,8 +95,44 @@ int main(void)
     }
     CHECK_NEAR(hurt[0].stream, 0, 1e-9);
     CHECK(hurt[1].stream > 0.01);
-    hf_model_close(m);
+}
+
+/* Rounding by RTN is the same everywhere, so its errors are. */
+static void test_device(const char *kind, const hf_model *m, dr_arena *a)
+{
+    quant_layer_error want[2][LAYERS];
+
+    memcpy(want[0], few, sizeof(few));
+    memcpy(want[1], many, sizeof(many));
+    if (nn_device_open(&dev, kind, 2) != DR_OK) {
+        SKIP("gpu: none to use");
+        return;
+    }
+    test_ways(m, a);
+    for (int i = 0; i < hf_model_config(m)->layers; i++) {
+        CHECK_NEAR(few[i].stream, want[0][i].stream, 1e-4);
+        CHECK_NEAR(many[i].stream, want[1][i].stream, 1e-4);
+        for (int s = 0; s < HF_SLOT_COUNT; s++) {
+            CHECK_NEAR(few[i].slot[s], want[0][i].slot[s], 1e-4);
+            CHECK_NEAR(many[i].slot[s], want[1][i].slot[s], 1e-4);
+        }
+    }
     nn_device_close(dev);
+}
+
+int main(void)
+{
+    dr_arena a = {0};
+    hf_model *m = NULL;
+
+    CHECK_OK(nn_device_open(&dev, "cpu", 2));
+    if (!CHECK_OK(hf_model_open(&m, fix_model(&a, "errors", &llama))))
+        return check_done();
+    test_ways(m, &a);
+    nn_device_close(dev);
+    test_device("cpu:apart", m, &a);
+    test_device("cuda", m, &a);
+    hf_model_close(m);
     dr_arena_release(&a);
     return check_done();
 }
