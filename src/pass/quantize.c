@@ -55,14 +55,11 @@ static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
 
     DR_TRY(pass_text_blocks(&blocks, &texts, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
-    DR_TRYF(quant_compare(&found->quality, dev, before, after, &text),
+    if (layers)
+        found->errors =
+            dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
+    DR_TRYF(quant_compare_layers(&found->quality, found->errors, dev, before, after, &text),
             "judging the result");
-    if (!layers)
-        goto done;
-    found->errors =
-        dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
-    DR_TRYF(quant_layer_errors(found->errors, dev, before, after, text.ids, text.seq_len),
-            "judging its layers");
 done:
     data_blocks_release(&blocks);
     return st;

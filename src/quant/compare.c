@@ -1,6 +1,7 @@
 /*
  * compare.c - how close a quantized model stays to its original, on held-out text: both
- * models' logits (text_logits.c) to the judge (judge.c).
+ * models' logits (text_logits.c) to the judge (judge.c), and both decoders, whose layers may
+ * be in a device's memory by then, to layer_error.c.
  */
 #include <stdlib.h>
 
@@ -16,15 +17,10 @@ quant_text *quant_texts_of(const quant_calib *text)
     return list;
 }
 
-dr_status quant_compare(quant_quality *out, nn_device *dev, const hf_model *before,
-                        const hf_model *after, const quant_calib *text)
-{
-    return quant_compare_adapter(out, dev, before, after, NULL, text);
-}
-
-dr_status quant_compare_adapter(quant_quality *out, nn_device *dev, const hf_model *before,
-                                const hf_model *after, const hf_adapter *adapter,
-                                const quant_calib *text)
+/* errors, adapter: or NULL. */
+static dr_status compare(quant_quality *out, quant_layer_error *errors, nn_device *dev,
+                         const hf_model *before, const hf_model *after,
+                         const hf_adapter *adapter, const quant_calib *text)
 {
     int before_vocab = hf_model_config(before)->vocab;
     int after_vocab = hf_model_config(after)->vocab;
@@ -40,17 +36,42 @@ dr_status quant_compare_adapter(quant_quality *out, nn_device *dev, const hf_mod
     DR_TRY(quant_judge_open(&judge, dev, (size_t)before_vocab, true, true, text));
     DR_TRY(quant_logits_open(&a, dev, before, texts, text->count));
     DR_TRY(quant_logits_open(&b, dev, after, texts, text->count));
-    quant_logits_adapter(b, adapter);
+    if (adapter != NULL)
+        quant_logits_adapter(b, adapter);
     while ((n = quant_judge_wants(judge)) > 0) {
         DR_TRY(quant_logits_next(a, quant_judge_logits(judge, QUANT_BEFORE), n));
         DR_TRY(quant_logits_next(b, quant_judge_logits(judge, QUANT_AFTER), n));
         DR_TRY(quant_judge_take(judge));
     }
     quant_judge_result(judge, out);
+    if (errors != NULL)
+        DR_TRYF(quant_layer_errors(errors, quant_logits_decoder(a), quant_logits_decoder(b),
+                                   text->ids, text->seq_len),
+                "judging its layers");
 done:
     quant_logits_close(a);
     quant_logits_close(b);
     quant_judge_close(judge);
     free(texts);
     return st;
+}
+
+dr_status quant_compare(quant_quality *out, nn_device *dev, const hf_model *before,
+                        const hf_model *after, const quant_calib *text)
+{
+    return compare(out, NULL, dev, before, after, NULL, text);
+}
+
+dr_status quant_compare_layers(quant_quality *out, quant_layer_error *errors,
+                               nn_device *dev, const hf_model *before,
+                               const hf_model *after, const quant_calib *text)
+{
+    return compare(out, errors, dev, before, after, NULL, text);
+}
+
+dr_status quant_compare_adapter(quant_quality *out, nn_device *dev, const hf_model *before,
+                                const hf_model *after, const hf_adapter *adapter,
+                                const quant_calib *text)
+{
+    return compare(out, NULL, dev, before, after, adapter, text);
 }

@@ -21,7 +21,7 @@
 
 typedef struct {
     nn_device *dev, *mem; /* borrowed; mem: where activations lie, NULL: the host's */
-    nn_decoder *dec[2];   /* owned: before, after */
+    nn_decoder *dec[2];   /* borrowed: before, after */
     const nn_layer *w[2]; /* of the layer at hand */
     const nn_layer *norms[2]; /* its norms, the host's */
     const hf_config *c;
@@ -179,10 +179,10 @@ done:
     return st;
 }
 
-static dr_status errors_open(errors *e, nn_device *dev, const hf_model *before,
-                             const hf_model *after, size_t t)
+static dr_status errors_open(errors *e, nn_decoder *const dec[2], size_t t)
 {
-    const hf_config *c = hf_model_config(before);
+    const hf_config *c = nn_decoder_config(dec[0]);
+    nn_device *dev = nn_decoder_device(dec[0]);
     const size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
     const size_t heads = hf_slot_in(c, HF_SLOT_O), widest = inner > heads ? inner : heads;
     const size_t columns = widest > d ? widest : d;
@@ -190,14 +190,13 @@ static dr_status errors_open(errors *e, nn_device *dev, const hf_model *before,
     size_t rows = 0, turned = 0;
     dr_status st = DR_OK;
 
-    *e = (errors){.dev = dev, .mem = mem, .c = c, .m = t, .t = t};
+    *e = (errors){
+        .dev = dev, .mem = mem, .dec = {dec[0], dec[1]}, .c = c, .m = t, .t = t};
     for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
         size_t n = hf_slot_out(c, s), k = hf_slot_in(c, s);
         rows = n > rows ? n : rows;
         turned = n * (k > t ? k : t) > turned ? n * (k > t ? k : t) : turned;
     }
-    DR_TRY(nn_decoder_open_there(&e->dec[0], dev, before, 0));
-    DR_TRY(nn_decoder_open_there(&e->dec[1], dev, after, 0));
     DR_TRY(nn_acts_new_there(&e->acts[0], mem, c, 1, t, 0));
     DR_TRY(nn_acts_new_there(&e->acts[1], mem, c, 1, t, 0));
     DR_TRY(quant_floats_at(mem, &e->x, t, d, "hidden states"));
@@ -218,10 +217,8 @@ static void errors_close(errors *e)
 {
     float *const there[] = {e->x, e->out, e->stream, e->in, e->y, e->turned};
 
-    for (int i = 0; i < 2; i++) {
-        nn_decoder_close(e->dec[i]);
+    for (int i = 0; i < 2; i++)
         nn_acts_free(&e->acts[i], e->mem);
-    }
     for (size_t i = 0; i < DR_COUNT(there); i++)
         nn_mem_free(e->mem, there[i]);
     dr_big_free(e->scale);
@@ -229,15 +226,16 @@ static void errors_close(errors *e)
     free(e->dots);
 }
 
-dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev, const hf_model *before,
-                             const hf_model *after, const int32_t *ids, size_t count)
+dr_status quant_layer_errors(quant_layer_error *out, nn_decoder *before, nn_decoder *after,
+                             const int32_t *ids, size_t count)
 {
+    nn_decoder *const dec[] = {before, after};
     errors e = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(errors_open(&e, dev, before, after, count));
-    DR_TRY(nn_decoder_embed(e.dec[0], e.x, ids, count));
-    DR_TRY(nn_decoder_embed(e.dec[1], e.stream, ids, count));
+    DR_TRY(errors_open(&e, dec, count));
+    DR_TRY(nn_decoder_embed(before, e.x, ids, count));
+    DR_TRY(nn_decoder_embed(after, e.stream, ids, count));
     for (int i = 0; i < e.c->layers; i++)
         DR_TRY(one_layer(&out[i], &e, i));
 done:

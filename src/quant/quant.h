@@ -282,14 +282,15 @@ DR_MUST_USE dr_status quant_compare(quant_quality *out, nn_device *dev,
 /*
  * Relative errors of a layer on one text, sqrt(sum (after - before)^2 / sum before^2): of
  * each slot's output on the original's own input, and of the residual stream behind the
- * layer, where all errors so far have added up.  out[layers].
+ * layer, where all errors so far have added up.
  */
 typedef struct {
     double slot[HF_SLOT_COUNT], stream;
 } quant_layer_error;
-DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_device *dev,
-                                         const hf_model *before, const hf_model *after,
-                                         const int32_t *ids, size_t count);
+/* quant_compare, then errors[layers] on text's first block (NULL: none). */
+DR_MUST_USE dr_status quant_compare_layers(quant_quality *out, quant_layer_error *errors,
+                                           nn_device *dev, const hf_model *before,
+                                           const hf_model *after, const quant_calib *text);
 
 #include "quant/quant_distill.h"
 #include "quant/quant_recover.h"

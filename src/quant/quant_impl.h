@@ -382,4 +382,13 @@ const hf_linear *quant_slot_linears(const hf_model *m, int layer, hf_slot slot,
 DR_MUST_USE dr_status quant_slot_write(const quant_site *site, int layer, hf_slot slot,
                                        dr_qtensor *q);
 
+/* ---- layer_error.c ---- */
+
+/* out[layers] of two models in memory, on one text. */
+DR_MUST_USE dr_status quant_layer_errors(quant_layer_error *out, nn_decoder *before,
+                                         nn_decoder *after, const int32_t *ids,
+                                         size_t count);
+/* The decoder that makes the logits (text_logits.c). */
+nn_decoder *quant_logits_decoder(quant_logits *s);
+
 #endif

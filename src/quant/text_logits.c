@@ -110,6 +110,11 @@ void quant_logits_adapter(quant_logits *s, const hf_adapter *a)
     nn_decoder_merge(s->dec, a);
 }
 
+nn_decoder *quant_logits_decoder(quant_logits *s)
+{
+    return s->dec;
+}
+
 static dr_status next_batch(quant_logits *s)
 {
     dr_status st = DR_OK;

@@ -75,12 +75,13 @@ static quant_layer_error *errors_of(const hf_model *m, const char *made)
     size_t layers = (size_t)hf_model_config(m)->layers;
     quant_layer_error *e = dr_arena_alloc(&arena, layers, sizeof(*e));
     quant_calib text = text_of(hf_model_config(m), 2);
+    quant_quality q;
     nn_device *dev = NULL;
     hf_model *after = NULL;
 
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     if (CHECK_OK(hf_model_open(&after, made)))
-        CHECK_OK(quant_layer_errors(e, dev, m, after, text.ids, LENGTH));
+        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text));
     hf_model_close(after);
     nn_device_close(dev);
     return e;

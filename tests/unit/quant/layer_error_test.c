@@ -63,11 +63,12 @@ static void measure(quant_layer_error *e, const hf_model *m, how what, int bits,
 {
     const char *out = dr_arena_printf(a, "%s-%d-%d", hf_model_path(m), (int)what, bits);
     const quant_calib text = fix_ids(a, &llama, 1, T, 2);
+    quant_quality q;
     hf_model *after = NULL;
 
     CHECK_OK(change(out, m, what, bits, a));
     if (CHECK_OK(hf_model_open(&after, out)))
-        CHECK_OK(quant_layer_errors(e, dev, m, after, text.ids, T));
+        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text));
     hf_model_close(after);
 }
 
