@@ -3,6 +3,7 @@
 # make demo      the lab, on a small real model
 # make test-aarch64  unit tests of an aarch64 build, in an emulator
 # make bench     timings; tests/bench/results.csv keeps them
+# make bench-gpu  the same on a GPU; ROWS="awq lora": some of them
 # make docs      docs/cli.md and docs/passes.md, from the tables
 # make install   PREFIX=/usr/local      make dist     tar.gz and wheel in dist/
 BUILD   ?= build
@@ -10,7 +11,7 @@ PREFIX  ?= /usr/local
 PRESET  ?= release
 JOBS    ?= $(shell nproc)
 
-.PHONY: all setup demo test test-aarch64 bench docs install dist clean
+.PHONY: all setup demo test test-aarch64 bench bench-gpu docs install dist clean
 
 all: $(BUILD)/build.ninja
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -35,6 +36,9 @@ test-aarch64: setup
 
 bench: all
 	@tests/bench/run $(BUILD)
+
+bench-gpu: all
+	@tests/bench/gpu $(BUILD) $(ROWS)
 
 docs: all
 	@$(BUILD)/drupe docs >docs/cli.md

@@ -21,7 +21,7 @@ enum {
     HEAD_SLICE = 8192, /* rows of the head at a time */
     GROUP_MIN = 16,
     GROUP_MAX = 1024,
-    WRITERS = 4
+    WRITERS = 12
 };
 
 dr_status pass_check_group(const char *name, int group)
