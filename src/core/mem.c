@@ -16,7 +16,7 @@
 #include "core/fault.h"
 
 enum {
-    IDLE_BYTES = 1 << 26, /* less is not worth its page faults */
+    IDLE_BYTES = 1 << 25, /* less is not worth its page faults */
     HUGE_PAGE = 1 << 21   /* x86-64's and AArch64's; a block of several is worth them */
 };
 
@@ -93,7 +93,7 @@ static void *aligned(size_t align, size_t bytes)
     return p;
 }
 
-/* Where the system makes pages zero as they are touched, a large block has none until then. */
+/* Where the system makes pages zero as they are touched, a large block has none before. */
 static void zero_pages(void *p, size_t bytes)
 {
 #ifdef __linux__

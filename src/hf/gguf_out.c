@@ -267,7 +267,7 @@ static dr_status write_packed(struct sink *w, const struct tensor *t, bool *kept
     *kept = false;
     if (!t->l->packed)
         return DR_OK;
-    DR_TRY(hf_linear_packed(w->m, t->l, &q));
+    DR_TRY(hf_linear_packed(w->m, t->l, &q, NULL));
     if (!gguf_keeps_codes(&q, t->type))
         goto done;
     look_at(w, t, q.scales, q.rows * dr_qtensor_blocks(&q));

@@ -119,9 +119,10 @@ DR_MUST_USE dr_status hf_linear_read(const hf_model *m, const hf_linear *l, floa
 const void *hf_linear_bf16(const hf_model *m, const hf_linear *l);
 /* dst[n_out]; zeros when there is no bias. */
 DR_MUST_USE dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst);
-/* A packed linear in drupe's layout; released with dr_qtensor_release. */
+/* A packed linear in drupe's layout, by pool (NULL: by this thread); released with
+ * dr_qtensor_release. */
 DR_MUST_USE dr_status hf_linear_packed(const hf_model *m, const hf_linear *l,
-                                       dr_qtensor *out);
+                                       dr_qtensor *out, dr_pool *pool);
 
 /* bits, block, rows and cols of what that gives, nothing else; symmetric: without zeros. */
 void hf_linear_packed_shape(const hf_model *m, const hf_linear *l, dr_qtensor *out,

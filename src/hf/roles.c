@@ -383,7 +383,7 @@ dr_status hf_linear_read(const hf_model *m, const hf_linear *l, float *dst, size
         return p->rows(m, l, dst, row0, count);
     if (!l->packed)
         return hf_entry_read(m, p->weight, dst, row0, count);
-    DR_TRY(hf_unpack_rows(m, l, &q, row0, count));
+    DR_TRY(hf_unpack_rows(m, l, &q, row0, count, NULL));
     dr_qtensor_to_f32(dst, &q, 0, count);
 done:
     dr_qtensor_release(&q);
@@ -411,10 +411,11 @@ dr_status hf_linear_bias(const hf_model *m, const hf_linear *l, float *dst)
     return DR_OK;
 }
 
-dr_status hf_linear_packed(const hf_model *m, const hf_linear *l, dr_qtensor *out)
+dr_status hf_linear_packed(const hf_model *m, const hf_linear *l, dr_qtensor *out,
+                           dr_pool *pool)
 {
     DR_BUG_IF(!l->packed);
-    return hf_unpack_rows(m, l, out, 0, l->n_out);
+    return hf_unpack_rows(m, l, out, 0, l->n_out, pool);
 }
 
 dr_status hf_norm_read(const hf_model *m, hf_norm which, int layer, float *dst)

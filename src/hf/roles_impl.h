@@ -57,9 +57,10 @@ DR_MUST_USE dr_status hf_merged_factor(float *factor, const float *w,
 /* Is there a packed weight under this module?  Then fills p's packed entries, checked
  * against l's sizes, and sets l->packed; or p->rows, where its inputs are not in order. */
 DR_MUST_USE dr_status hf_unpack_find(hf_model *m, hf_linear *l, hf_parts *p);
-/* Rows row0 .. row0+count-1 in drupe's layout; released with dr_qtensor_release. */
+/* Rows row0 .. row0+count-1 in drupe's layout, by pool (NULL: this thread); released with
+ * dr_qtensor_release. */
 DR_MUST_USE dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
-                                     size_t row0, size_t count);
+                                     size_t row0, size_t count, dr_pool *pool);
 
 /* ---- bnb.c ---- */
 

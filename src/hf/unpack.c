@@ -22,13 +22,20 @@
  * such a linear is not packed, but read as floats.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
 #include "hf/packed_impl.h"
 #include "hf/roles_impl.h"
 
-enum { BLOCK_MAX = 256, BLOCK_MIN = 16, ROW_BLOCK = 128, TILE_WORDS = 64 };
+enum {
+    BLOCK_MAX = 256,
+    BLOCK_MIN = 16,
+    ROW_BLOCK = 128,
+    TILE_WORDS = 64,
+    TASK_ROWS = 256 /* whole words of any layout */
+};
 
 /* ---- sizes ---- */
 
@@ -198,7 +205,7 @@ static dr_status read_unordered(const hf_model *m, const hf_linear *l, float *ds
     dr_status st = DR_OK;
 
     /* Codes come by input, scales and zero points by group in order: block g * span. */
-    DR_TRY(hf_unpack_rows(m, l, &q, row0, count));
+    DR_TRY(hf_unpack_rows(m, l, &q, row0, count, NULL));
     size_t kb = dr_qtensor_blocks(&q);
     for (size_t r = 0; r < count; r++) {
         for (size_t k = 0; k < v.cols; k++) {
@@ -418,8 +425,9 @@ static unsigned stored_zero(const struct view *v, size_t g, size_t n)
     return v->quant->method == HF_QUANT_GPTQ && !v->v2 ? (z + 1) & mask : z;
 }
 
-/* out->zeros is zeroed storage.  A symmetric file may write its middle all the same. */
-static void read_zeros(dr_qtensor *out, const struct view *v)
+/* out->zeros is zeroed storage.  A symmetric file may write its middle all the same: are
+ * all of them that? */
+static bool read_zeros(dr_qtensor *out, const struct view *v)
 {
     size_t kb = dr_qtensor_blocks(out), row_bytes = dr_qtensor_zero_bytes(out);
     size_t block = (size_t)out->block, bits = (size_t)out->bits;
@@ -433,10 +441,7 @@ static void read_zeros(dr_qtensor *out, const struct view *v)
             middle = middle && z == 1u << (bits - 1);
         }
     }
-    if (v->quant->symmetric && middle) {
-        dr_big_free(out->zeros);
-        out->zeros = NULL;
-    }
+    return middle;
 }
 
 void hf_linear_packed_shape(const hf_model *m, const hf_linear *l, dr_qtensor *out,
@@ -452,10 +457,41 @@ void hf_linear_packed_shape(const hf_model *m, const hf_linear *l, dr_qtensor *o
     *symmetric = v.p->qzeros == NULL;
 }
 
+typedef struct {
+    const struct view *v;
+    dr_qtensor *out;
+    bool *middle; /* [tasks]: of a task's rows all zero points are */
+} unpack_job;
+
+static dr_status unpack_task(void *ctx, size_t task, int worker)
+{
+    const unpack_job *j = ctx;
+    struct view v = *j->v;
+    size_t at = task * TASK_ROWS, left = v.rows - at;
+
+    (void)worker;
+    v.row0 += at;
+    v.rows = left < TASK_ROWS ? left : TASK_ROWS;
+    dr_qtensor out = dr_qtensor_rows(j->out, at, v.rows);
+    if (v.quant->method == HF_QUANT_AWQ)
+        awq_codes(&out, &v);
+    else if (v.quant->method == HF_QUANT_GPTQ)
+        gptq_codes(&out, &v);
+    else
+        row_codes(&out, &v);
+    if (out.zeros != NULL)
+        j->middle[task] = read_zeros(&out, &v);
+    pad_codes(&out);
+    return DR_OK;
+}
+
 dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
-                         size_t row0, size_t count)
+                         size_t row0, size_t count, dr_pool *pool)
 {
     struct view v = view_of(m, l, hf_linear_parts(m, l));
+    size_t tasks = (count + TASK_ROWS - 1) / TASK_ROWS;
+    unpack_job j = {&v, out, dr_calloc(tasks, sizeof(*j.middle))};
+    bool middle = true;
     dr_status st = DR_OK;
 
     DR_BUG_IF(row0 > l->n_out || count > l->n_out - row0);
@@ -464,17 +500,19 @@ dr_status hf_unpack_rows(const hf_model *m, const hf_linear *l, dr_qtensor *out,
     DR_TRYF(dr_qtensor_new(out, v.quant->bits, block_for(v.span, v.cols), count, v.cols,
                            v.p->qzeros == NULL),
             "unpacking %s", l->path);
-    if (v.quant->method == HF_QUANT_AWQ)
-        awq_codes(out, &v);
-    else if (v.quant->method == HF_QUANT_GPTQ)
-        gptq_codes(out, &v);
-    else
-        row_codes(out, &v);
     DR_TRY(read_scales(out, &v, m));
-    if (out->zeros != NULL)
-        read_zeros(out, &v);
-    pad_codes(out);
+    if (pool != NULL)
+        DR_TRY(dr_pool_run(pool, tasks, unpack_task, &j));
+    for (size_t i = 0; i < tasks && pool == NULL; i++)
+        DR_TRY(unpack_task(&j, i, 0));
+    for (size_t i = 0; i < tasks; i++)
+        middle = middle && j.middle[i];
+    if (v.quant->symmetric && middle && out->zeros != NULL) {
+        dr_big_free(out->zeros);
+        out->zeros = NULL;
+    }
 done:
+    free(j.middle);
     if (st != DR_OK)
         dr_qtensor_release(out);
     return st;

@@ -560,7 +560,7 @@ static dr_status copy_packed(hf_writer *w, const hf_linear *l)
     if (!l->packed)
         DR_FAIL(DR_EUSAGE, "%s was not given, and is not packed in the source", l->path);
     if (!same_layout(w, l)) {
-        DR_TRY(hf_linear_packed(w->m, l, &q));
+        DR_TRY(hf_linear_packed(w->m, l, &q, NULL));
         DR_TRYF(hf_writer_packed(w, l, &q), "converting %s", l->path);
         goto done;
     }

@@ -47,12 +47,12 @@ struct nn_decoder {
 
     bool keep;         /* every layer has its own block; else one for all */
     bool packed_there; /* what goes to mem is packed (decoder_there.c) */
-    bool as_floats;   /* packed weights are not what is multiplied */
-    nn_layer *layers; /* owned: c->layers of them; without keep the first is used */
-    void **blocks;    /* owned: the weights of each of layers; NULL: not loaded */
-    void **weights;   /* owned: with mem, the slots' weights of each of layers */
-    bool *loaded;     /* owned: each of layers holds its layer */
-    bool *exact;      /* owned: those are bf16, as they are in the file */
+    bool as_floats;    /* packed weights are not what is multiplied */
+    nn_layer *layers;  /* owned: c->layers of them; without keep the first is used */
+    void **blocks;     /* owned: the weights of each of layers; NULL: not loaded */
+    void **weights;    /* owned: with mem, the slots' weights of each of layers */
+    bool *loaded;      /* owned: each of layers holds its layer */
+    bool *exact;       /* owned: those are bf16, as they are in the file */
     float *stage; /* owned: a layer, rows of the head or embeddings, on the way to mem */
     size_t stage_floats;
     nn_packed_weights *packed; /* owned [layers]; NULL: none was read yet */

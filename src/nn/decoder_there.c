@@ -5,8 +5,8 @@
  * A layer has two blocks: norms and biases, and weights, in bf16 where that holds all that
  * the file has (or all that the device's products take).  bf16 of a file goes there as it
  * is.  Packed weights go there packed and stay so, whatever room there is: one block of
- * weights is for all layers, and a layer is unpacked into it whenever another one was there.
- * Without room for all packed ones a layer's are let go once it is unpacked.
+ * weights is for all layers, and a layer is unpacked into it whenever another one was
+ * there.  Without room for all packed ones a layer's are let go once it is unpacked.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -330,7 +330,7 @@ static dr_status read_task(void *ctx, size_t task, int worker)
     const read_job *j = ctx;
 
     (void)worker;
-    return hf_linear_packed(j->m, j->l[task], &j->q[task]);
+    return hf_linear_packed(j->m, j->l[task], &j->q[task], NULL);
 }
 
 /* The layer's linears, which are the host's, to one block there. */

@@ -235,7 +235,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_QKV));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data.pool, layer, HF_SLOT_QKV));
     if (onnx_one_product(b, (onnx_rows){&s, 0, s.rows}))
         DR_TRY(packed_qkv(b, qkv, path, &s, x));
     else
@@ -245,7 +245,7 @@ dr_status onnx_build_attention(onnx_builder *b, const char **out, int layer,
     const char *y = attend(b, layer, path, qkv);
     onnx_source_release(&s);
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_O));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data.pool, layer, HF_SLOT_O));
     DR_TRY(onnx_build_linear(b, out, o_path, (onnx_rows){&s, 0, s.rows}, y));
     DR_TRY(onnx_build_lora_add(b, out, o_path, &s, y));
 done:

@@ -77,7 +77,7 @@ static dr_status float_embedding(onnx_builder *b, const char **out)
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_embedding(&s, b->m));
+    DR_TRY(onnx_source_embedding(&s, b->m, b->data.pool));
     DR_TRYF(onnx_data_rows(&b->data, name, type, &s), "writing the embedding");
     b->table = b->g.inits.last;
     *out = gather(b, name, type);
@@ -96,7 +96,7 @@ static dr_status turned_embedding(onnx_builder *b, const char **out)
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_embedding(&s, b->m));
+    DR_TRY(onnx_source_embedding(&s, b->m, b->data.pool));
     DR_TRYF(onnx_data_columns(&b->data, name, &s, 0, s.rows), "writing the embedding");
     b->table = b->g.inits.last;
     onnx_node *n = onnx_node_new(&b->g, "", "Transpose", EMBED "/Transpose");
@@ -207,7 +207,7 @@ static dr_status packed_table(onnx_builder *b, const char **out, int bits, bool 
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_embedding(&s, b->m));
+    DR_TRY(onnx_source_embedding(&s, b->m, b->data.pool));
     if (bits == 0)
         DR_BUG_IF(!onnx_source_grid(&s, 0, s.rows, &grid));
     why = no_table(b, &grid);

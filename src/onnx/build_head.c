@@ -51,7 +51,7 @@ static dr_status head_product(onnx_builder *b, const char **out, const char *res
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_head(&s, b->m));
+    DR_TRY(onnx_source_head(&s, b->m, b->data.pool));
     bool packed = onnx_source_packed(&s, 0, s.rows);
     int bits = packed ? 0 : onnx_choose_bits(b, "/lm_head");
     if (b->head_is_table) {

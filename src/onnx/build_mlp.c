@@ -84,7 +84,7 @@ static dr_status whole(onnx_builder *b, const char **out, int layer, const char 
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, slot));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data.pool, layer, slot));
     DR_TRY(onnx_build_linear(b, out, path, (onnx_rows){&s, 0, s.rows}, x));
     DR_TRY(onnx_build_lora_add(b, out, path, &s, x));
 done:
@@ -99,7 +99,7 @@ static dr_status gated(onnx_builder *b, const char **out, int layer, const char 
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_GATE_UP));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data.pool, layer, HF_SLOT_GATE_UP));
     DR_TRY(gate_up(b, half, path, &s, x));
     *out =
         onnx_op(&b->g, "Mul", onnx_build_path(b, path, "Mul"), activation(b, path, half[0]),

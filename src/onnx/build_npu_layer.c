@@ -283,7 +283,7 @@ static dr_status attention(npu_builder *b, npu_value *x, const char *path, int l
     size_t row = 0;
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_QKV));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data->pool, layer, HF_SLOT_QKV));
     for (int i = 0; i < 3; i++) {
         DR_TRY(npu_linear(b, &qkv[i], npu_path(b, path, names[i]),
                           (npu_rows){&s, row, counts[i]}, x));
@@ -291,7 +291,7 @@ static dr_status attention(npu_builder *b, npu_value *x, const char *path, int l
     }
     DR_TRY(attend(b, &y, path, qkv, layer));
     onnx_source_release(&s);
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_O));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data->pool, layer, HF_SLOT_O));
     DR_TRY(npu_linear(b, x, npu_path(b, path, "o_proj"), (npu_rows){&s, 0, s.rows}, &y));
 done:
     onnx_source_release(&s);
@@ -322,7 +322,7 @@ static dr_status mlp(npu_builder *b, npu_value *x, const char *path, int layer)
     onnx_source s = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_GATE_UP));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data->pool, layer, HF_SLOT_GATE_UP));
     const size_t half = s.rows / 2;
     DR_TRY(
         npu_linear(b, &gate, npu_path(b, path, "gate_proj"), (npu_rows){&s, 0, half}, x));
@@ -333,7 +333,7 @@ static dr_status mlp(npu_builder *b, npu_value *x, const char *path, int layer)
     pair[1] = up;
     onnx_node *n = npu_node(b, "Mul", npu_path(b, path, "Mul"), pair, 2);
     const npu_value y = npu_settle(b, n, gate.shape);
-    DR_TRY(onnx_source_slot(&s, b->m, layer, HF_SLOT_DOWN));
+    DR_TRY(onnx_source_slot(&s, b->m, b->data->pool, layer, HF_SLOT_DOWN));
     DR_TRY(npu_linear(b, x, npu_path(b, path, "down_proj"), (npu_rows){&s, 0, s.rows}, &y));
 done:
     onnx_source_release(&s);

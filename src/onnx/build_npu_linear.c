@@ -299,7 +299,7 @@ dr_status npu_embedding(npu_builder *b, npu_value *out)
         return grid_embedding(b, out);
     if (b->o->weight_bits != 32)
         return byte_embedding(b, out);
-    DR_TRY(onnx_source_embedding(&s, b->m));
+    DR_TRY(onnx_source_embedding(&s, b->m, b->data->pool));
     if (npu_again(b, TABLE) == NULL)
         DR_TRYF(onnx_data_rows(b->data, TABLE, ONNX_FLOAT, &s), "writing the embedding");
     *out = gather(b, "/model/embed_tokens/Gather", TABLE, ONNX_FLOAT, b->c->hidden);
@@ -339,7 +339,7 @@ dr_status npu_head(npu_builder *b, const npu_value *x)
     if (bits == 32 && b->c->tied) {
         y = tied_head(b, x, logits, first);
     } else {
-        DR_TRY(onnx_source_head(&s, b->m));
+        DR_TRY(onnx_source_head(&s, b->m, b->data->pool));
         DR_TRY(product(b, &y, "/lm_head", (npu_rows){&s, 0, s.rows}, bits, x, first));
     }
     y = npu_scaled(b, "/lm_head/scale", &y, b->c->logit_scale, second);

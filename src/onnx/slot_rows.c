@@ -21,13 +21,13 @@ static size_t part_of(const onnx_source *s, size_t row, size_t *within)
     return i;
 }
 
-static dr_status add_part(onnx_source *s, const hf_linear *l)
+static dr_status add_part(onnx_source *s, const hf_linear *l, dr_pool *pool)
 {
     dr_status st = DR_OK;
 
     DR_BUG_IF(s->part_count == ONNX_PARTS);
     if (l->packed)
-        DR_TRYF(hf_linear_packed(s->m, l, &s->packed[s->part_count]), "reading %s",
+        DR_TRYF(hf_linear_packed(s->m, l, &s->packed[s->part_count], pool), "reading %s",
                 l->path);
     s->part[s->part_count++] = l;
     s->rows = l->row0 + l->n_out;
@@ -36,7 +36,8 @@ done:
     return st;
 }
 
-dr_status onnx_source_slot(onnx_source *s, const hf_model *m, int layer, hf_slot slot)
+dr_status onnx_source_slot(onnx_source *s, const hf_model *m, dr_pool *pool, int layer,
+                           hf_slot slot)
 {
     const hf_linear *l = NULL;
     size_t count = hf_layer_linears(m, layer, &l);
@@ -45,7 +46,7 @@ dr_status onnx_source_slot(onnx_source *s, const hf_model *m, int layer, hf_slot
     *s = (onnx_source){.m = m};
     for (size_t i = 0; i < count; i++) {
         if (l[i].slot == slot)
-            DR_TRY(add_part(s, &l[i]));
+            DR_TRY(add_part(s, &l[i], pool));
     }
     DR_BUG_IF(s->part_count == 0);
 done:
@@ -54,20 +55,21 @@ done:
     return st;
 }
 
-static dr_status one_linear(onnx_source *s, const hf_model *m, const hf_linear *l)
+static dr_status one_linear(onnx_source *s, const hf_model *m, dr_pool *pool,
+                            const hf_linear *l)
 {
     dr_status st = DR_OK;
 
     *s = (onnx_source){.m = m};
-    st = add_part(s, l);
+    st = add_part(s, l, pool);
     if (st != DR_OK)
         onnx_source_release(s);
     return st;
 }
 
-dr_status onnx_source_embedding(onnx_source *s, const hf_model *m)
+dr_status onnx_source_embedding(onnx_source *s, const hf_model *m, dr_pool *pool)
 {
-    return one_linear(s, m, hf_embed_linear(m));
+    return one_linear(s, m, pool, hf_embed_linear(m));
 }
 
 void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part)
@@ -83,11 +85,11 @@ void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert
                        .expert = part};
 }
 
-dr_status onnx_source_head(onnx_source *s, const hf_model *m)
+dr_status onnx_source_head(onnx_source *s, const hf_model *m, dr_pool *pool)
 {
     const hf_linear *head = hf_head_linear(m);
 
-    return one_linear(s, m, head != NULL ? head : hf_embed_linear(m));
+    return one_linear(s, m, pool, head != NULL ? head : hf_embed_linear(m));
 }
 
 void onnx_source_release(onnx_source *s)

@@ -67,13 +67,15 @@ typedef struct {
     hf_expert_part expert;
 } onnx_source;
 
-DR_MUST_USE dr_status onnx_source_slot(onnx_source *s, const hf_model *m, int layer,
-                                       hf_slot slot);
+/* What is packed is unpacked by pool. */
+DR_MUST_USE dr_status onnx_source_slot(onnx_source *s, const hf_model *m, dr_pool *pool,
+                                       int layer, hf_slot slot);
 /* The head of an untied model, or the embedding, which is a tied model's head. */
-DR_MUST_USE dr_status onnx_source_head(onnx_source *s, const hf_model *m);
+DR_MUST_USE dr_status onnx_source_head(onnx_source *s, const hf_model *m, dr_pool *pool);
 /* All experts of a layer. */
 void onnx_source_experts(onnx_source *s, const hf_model *m, int layer, hf_expert_part part);
-DR_MUST_USE dr_status onnx_source_embedding(onnx_source *s, const hf_model *m);
+DR_MUST_USE dr_status onnx_source_embedding(onnx_source *s, const hf_model *m,
+                                            dr_pool *pool);
 void onnx_source_release(onnx_source *s);
 
 /* dst[count][cols]; may run on several threads. */

@@ -1,7 +1,7 @@
 /*
  * compare.c - how close a quantized model stays to its original, on held-out text: both
- * models' logits (text_logits.c) to the judge (judge.c), and both decoders, whose layers may
- * be in a device's memory by then, to layer_error.c.
+ * models' logits (text_logits.c) to the judge (judge.c), and both decoders, whose layers
+ * may be in a device's memory by then, to layer_error.c.
  */
 #include <stdlib.h>
 

@@ -20,9 +20,9 @@
  *
  * Peak memory: x and attention outputs of all tokens (or KEEP_BYTES, where that is more),
  * one slot's weight twice, its Hessian twice; a chunk's activations and the Hessian's
- * strips are the system's while a slot is solved, weight and Hessian while text goes by.  Products are nn's integer ones: text
- * passes a layer that has been rounded to 4 bits, next to which their 8 are as good as
- * exact.
+ * strips are the system's while a slot is solved, weight and Hessian while text goes by.
+ * Products are nn's integer ones: text passes a layer that has been rounded to 4 bits, next
+ * to which their 8 are as good as exact.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -15,14 +15,14 @@ typedef struct {
     nn_decoder *dec;          /* owned */
     nn_layer layer;           /* the original's; packed and bias are these: */
     float *packed[HF_SLOT_COUNT], *bias[HF_SLOT_COUNT]; /* owned; bias: the host's */
-    float *x;              /* borrowed: the second half of s->x */
-    float *attn;           /* owned: of all tokens */
-    float *h, *act;        /* owned: of a chunk */
-    float *wide;           /* borrowed: likewise */
-    float *turned, *in;    /* owned: a chunk by columns; the slot's inputs, packed */
-    float *cross, *drift;  /* owned: sums of the slot at hand, [K][K] and [D][K]; in the
+    float *x;             /* borrowed: the second half of s->x */
+    float *attn;          /* owned: of all tokens */
+    float *h, *act;       /* owned: of a chunk */
+    float *wide;          /* borrowed: likewise */
+    float *turned, *in;   /* owned: a chunk by columns; the slot's inputs, packed */
+    float *cross, *drift; /* owned: sums of the slot at hand, [K][K] and [D][K]; in the
                               place of cross: the factor of the Hessian */
-    float *rhs;            /* owned: a slot's weights */
+    float *rhs;           /* owned: a slot's weights */
 } quant_upstream;
 
 /* s has embedded its text; s->x is made anew, twice as long.  No stream for share 0.  wide:

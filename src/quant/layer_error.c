@@ -20,9 +20,9 @@
 #include "quant/quant_impl.h"
 
 typedef struct {
-    nn_device *dev, *mem; /* borrowed; mem: where activations lie, NULL: the host's */
-    nn_decoder *dec[2];   /* borrowed: before, after */
-    const nn_layer *w[2]; /* of the layer at hand */
+    nn_device *dev, *mem;     /* borrowed; mem: where activations lie, NULL: the host's */
+    nn_decoder *dec[2];       /* borrowed: before, after */
+    const nn_layer *w[2];     /* of the layer at hand */
     const nn_layer *norms[2]; /* its norms, the host's */
     const hf_config *c;
     nn_acts acts[2]; /* owned, mem's as what follows */
@@ -99,8 +99,7 @@ static dr_status row_factors(errors *e, hf_slot slot, hf_norm norm, size_t row0,
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < k; i++)
-        e->column[i] =
-            before != NULL && before[i] != 0.0f ? after[i] / before[i] : 1.0f;
+        e->column[i] = before != NULL && before[i] != 0.0f ? after[i] / before[i] : 1.0f;
     if (e->mem != NULL)
         DR_TRY(dots_there(e, a, b, rows, k));
     else
@@ -124,8 +123,7 @@ static dr_status next_slot(double *error, errors *e, hf_slot slot, const float *
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < k; i++)
-        e->column[i] =
-            factor[slot == HF_SLOT_O ? i / hd / share * hd + i % hd : i];
+        e->column[i] = factor[slot == HF_SLOT_O ? i / hd / share * hd + i % hd : i];
     if (e->mem != NULL)
         DR_TRY(nn_scale_matrix(e->dev, e->in, in, e->m, k, e->column, NULL, true));
     for (size_t r = 0; r < e->m && e->mem == NULL; r++)
@@ -190,8 +188,7 @@ static dr_status errors_open(errors *e, nn_decoder *const dec[2], size_t t)
     size_t rows = 0, turned = 0;
     dr_status st = DR_OK;
 
-    *e = (errors){
-        .dev = dev, .mem = mem, .dec = {dec[0], dec[1]}, .c = c, .m = t, .t = t};
+    *e = (errors){.dev = dev, .mem = mem, .dec = {dec[0], dec[1]}, .c = c, .m = t, .t = t};
     for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
         size_t n = hf_slot_out(c, s), k = hf_slot_in(c, s);
         rows = n > rows ? n : rows;

@@ -70,7 +70,7 @@ static dr_status read_linears(quant_learner *s)
                 s->first[later]++;
             packed++;
             t->l = &list[k];
-            DR_TRYF(hf_linear_packed(m, t->l, &t->q), "reading %s", t->l->path);
+            DR_TRYF(hf_linear_packed(m, t->l, &t->q, NULL), "reading %s", t->l->path);
             t->at = s->scale_count;
             t->count = t->q.rows * dr_qtensor_blocks(&t->q);
             s->scale_count += t->count;

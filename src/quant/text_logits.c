@@ -5,7 +5,8 @@
  * nothing); layers are streamed, so a batch should be large.  Of a batch only final hidden
  * states are kept, HIDDEN_BYTES at most; logits are made as they are asked for.  A batch
  * ends early where texts become much shorter than its first one: the caller puts texts of
- * one length together.  Layers stay in a device's own memory where they fit KEEP_SHARE of it.
+ * one length together.  Layers stay in a device's own memory where they fit KEEP_SHARE of
+ * it.
  */
 #include <stdlib.h>
 #include <string.h>

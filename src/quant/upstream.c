@@ -89,8 +89,7 @@ done:
 
 void quant_upstream_close(quant_upstream *u)
 {
-    float *all[] = {u->attn, u->h,     u->act,   u->turned,
-                    u->in,   u->cross, u->drift, u->rhs};
+    float *all[] = {u->attn, u->h, u->act, u->turned, u->in, u->cross, u->drift, u->rhs};
 
     nn_device *mem = u->s != NULL ? u->s->mem : NULL;
 

@@ -35,7 +35,7 @@ static inline void fuzz_use_linear(const hf_model *m, const hf_linear *l, float 
         (void)!hf_linear_read(m, l, v, row0, count);
     if (l->n_out <= FUZZ_VALUES)
         (void)!hf_linear_bias(m, l, v);
-    if (l->packed && hf_linear_packed(m, l, &q) == DR_OK)
+    if (l->packed && hf_linear_packed(m, l, &q, NULL) == DR_OK)
         dr_qtensor_release(&q);
 }
 

@@ -4,6 +4,7 @@
 #include "make_model.h"
 
 static dr_arena arena;
+static dr_pool *pool;
 
 static void test_golden(const char *name, hf_quant_method method)
 {
@@ -127,7 +128,7 @@ static void write_and_read(const hf_model *m, const hf_quant *quant)
         CHECK_EQ_INT(hf_layer_linears(back, 0, &k), n);
         for (size_t i = 0; i < n; i++) {
             dr_qtensor got = {0};
-            CHECK_OK(hf_linear_packed(back, &k[i], &got));
+            CHECK_OK(hf_linear_packed(back, &k[i], &got, i % 2 == 0 ? pool : NULL));
             if (!same_qtensor(&got, &given[i]))
                 (void)printf("  %s, method %d, %d bits, group %d\n", k[i].path,
                              (int)quant->method, quant->bits, quant->group);
@@ -194,7 +195,7 @@ static void test_blocks(void)
         float want[96 * 96], is[96 * 96];
         (void)hf_layer_linears(back, 0, &k);
         CHECK(!k[0].packed && k[3].packed && !k[6].packed);
-        CHECK_OK(hf_linear_packed(back, &k[3], &got));
+        CHECK_OK(hf_linear_packed(back, &k[3], &got, NULL));
         CHECK_EQ_INT(got.block, 16);
         CHECK_EQ_INT(got.bits, 8);
         CHECK(got.zeros == NULL);
@@ -422,7 +423,7 @@ static void test_overrides(void)
     if (back != NULL) {
         CHECK_EQ_INT(hf_layer_linears(back, 0, &l), n);
         CHECK(!l[1].packed && l[6].packed);
-        CHECK_OK(hf_linear_packed(back, &l[6], &q));
+        CHECK_OK(hf_linear_packed(back, &l[6], &q, NULL));
         CHECK(q.bits == 8 && q.block == 32);
         dr_qtensor_release(&q);
         const json_t *list = dr_json_get(
@@ -468,7 +469,7 @@ static void test_speed(void)
         for (size_t i = 0; i < n; i++) {
             dr_qtensor q = {0};
             double t = dr_now_s();
-            CHECK_OK(hf_linear_packed(back, &l[i], &q));
+            CHECK_OK(hf_linear_packed(back, &l[i], &q, NULL));
             unpack_s += dr_now_s() - t;
             dr_qtensor_release(&q);
         }
@@ -483,6 +484,7 @@ static void test_speed(void)
 
 int main(void)
 {
+    CHECK_OK(dr_pool_open(&pool, 3));
     test_golden("awq", HF_QUANT_AWQ);
     test_golden("gptq", HF_QUANT_GPTQ);
     test_golden("gptq_v2", HF_QUANT_GPTQ);
@@ -495,6 +497,7 @@ int main(void)
     test_olive_names();
     test_overrides();
     test_speed();
+    dr_pool_close(pool);
     dr_arena_release(&arena);
     return check_done();
 }

@@ -103,8 +103,8 @@ static void only_scales_changed(const hf_model *before, const char *made)
     CHECK_EQ_INT(hf_layer_linears(after, 0, &y), n);
     for (size_t i = 0; i < n; i++) {
         dr_qtensor a = {0}, b = {0};
-        CHECK_OK(hf_linear_packed(before, &x[i], &a));
-        CHECK_OK(hf_linear_packed(after, &y[i], &b));
+        CHECK_OK(hf_linear_packed(before, &x[i], &a, NULL));
+        CHECK_OK(hf_linear_packed(after, &y[i], &b, NULL));
         CHECK_MEM(a.codes, b.codes, a.rows * dr_qtensor_row_bytes(&a));
         CHECK_MEM(a.zeros, b.zeros, a.rows * dr_qtensor_zero_bytes(&a));
         moved = moved || memcmp(a.scales, b.scales,

@@ -12,7 +12,8 @@ enum { T = 40, LAYERS = 4 };
 typedef enum { NOTHING, RTN, AWQ, DAMAGE } how;
 static const fix_shape llama = {false, true, 64, 96, 4, 4, 2, 96};
 static nn_device *dev;
-static quant_layer_error same[LAYERS], few[LAYERS], many[LAYERS], folded[LAYERS], hurt[LAYERS];
+static quant_layer_error same[LAYERS], few[LAYERS], many[LAYERS], folded[LAYERS],
+    hurt[LAYERS];
 
 /* One linear of layer 1 halved, the rest as it was. */
 static dr_status damage(const hf_model *m, hf_writer *w, dr_arena *a)

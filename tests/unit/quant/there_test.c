@@ -87,8 +87,8 @@ static double difference(const char *a, const char *b)
             (void)hf_layer_linears(m[1], layer, &l[1]);
             for (size_t i = 0; i < n; i++) {
                 dr_qtensor q[2] = {{0}, {0}};
-                CHECK_OK(hf_linear_packed(m[0], &l[0][i], &q[0]));
-                CHECK_OK(hf_linear_packed(m[1], &l[1][i], &q[1]));
+                CHECK_OK(hf_linear_packed(m[0], &l[0][i], &q[0], NULL));
+                CHECK_OK(hf_linear_packed(m[1], &l[1][i], &q[1], NULL));
                 for (size_t k = 0; k < q[0].rows * q[0].cols; k++, codes++)
                     off += dr_qtensor_code(&q[0], k / q[0].cols, k % q[0].cols) !=
                            dr_qtensor_code(&q[1], k / q[0].cols, k % q[0].cols);
