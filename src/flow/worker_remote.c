@@ -298,9 +298,10 @@ dr_status remote_work(bool *met, const char *addresses, const char *secret, doub
         }
         if (!*met && dr_now_s() - began >= wait_s)
             break;
-        if (!*met)
+        if (!*met) {
             (void)usleep(AGAIN_MS * 1000);
-        DR_TRY(dr_cancelled_check());
+            DR_TRY(dr_cancelled_check());
+        }
     }
 done:
     dr_arena_release(&a);

@@ -12,7 +12,8 @@
  *
  * A task whose worker died, or took longer than task_timeout, is handed to another one,
  * once.  After that the candidate has failed: the run does not put itself in the same
- * danger.  If no worker is left, what none has died of twice is tried by the run.
+ * danger.  Where guards were lost and not their processes alone, with a host or a launcher,
+ * it was not the task: after two of them, or with no worker left, the run tries it itself.
  *
  * Workers (worker.c) are forked before a runtime is loaded, and before any thread is there.
  * They end with the run, also if that is killed; a cache is whole at any moment.
@@ -45,8 +46,8 @@ static const double more_s = 15;     /* for the next one of a launcher's */
 /* A task on its way. */
 typedef struct {
     bool given, done, late;
-    int losses;
-    const char *why; /* of the last one; arena */
+    int losses, own; /* own: by what the task did */
+    const char *why; /* of the last one of those; arena */
 } task_state;
 
 /* Tasks at hand; of workers_turn without any: none. */
@@ -348,13 +349,14 @@ static void keep_step(run *r, json_t *step)
         json_object_set(r->ahead, key, step);
 }
 
-static void lose(batch *b, worker *w, const char *why)
+static void lose(batch *b, worker *w, const char *why, bool own)
 {
     task_state *t = &b->of[w->task];
 
     w->busy = false;
     t->losses++;
-    t->why = why;
+    t->own += own;
+    t->why = own ? why : t->why;
     t->given = false;
     t->done = t->losses >= TRIES;
     dr_log(DR_WARNING, "%s%s", why, t->done ? "" : "; its candidate is tried once more");
@@ -420,10 +422,11 @@ static void take_answer(run *r, batch *b, worker *w, const json_t *line)
         if (w->busy) /* else it was done just before it was told */
             lose(b, w,
                  dr_arena_printf(&r->arena, "a worker took longer than task_timeout, %g s",
-                                 r->w.task_timeout_s));
+                                 r->w.task_timeout_s),
+                 true);
         w->stopped = false;
     } else if (died != NULL && w->busy) {
-        lose(b, w, dr_arena_printf(&r->arena, "a worker has died (%s)", died));
+        lose(b, w, dr_arena_printf(&r->arena, "a worker has died (%s)", died), true);
     }
 }
 
@@ -443,9 +446,9 @@ static void listen_to(run *r, batch *b, worker *w)
     if (good)
         return;
     if (!here && w->busy)
-        lose(b, w, "a worker has died");
+        lose(b, w, "a worker is gone", false);
     else if (!here && w->state == WORKER_READY)
-        dr_log(DR_WARNING, "a worker has died");
+        dr_log(DR_WARNING, "a worker is gone");
     workers_end(w);
 }
 
@@ -465,7 +468,7 @@ static void watch(run *r, batch *b, worker *w)
     } else if (w->stopped && took > limit + stop_s) {
         if (w->busy) {
             b->of[w->task].late = true;
-            lose(b, w, "a worker took longer than task_timeout and did not end");
+            lose(b, w, "a worker took longer than task_timeout and did not end", true);
         }
         workers_end(w);
     }
@@ -493,7 +496,7 @@ static dr_status turn(run *r, batch *b, int ms)
     if (p[n].revents != 0)
         remote_accept(r);
     if (all->launcher > 0 && launcher_ended(all) && workers_ready(all) == 0)
-        dr_log(DR_WARNING, "the launcher has ended; no worker is left");
+        dr_tell("the launcher has ended, and no worker is left; the run goes on by itself");
 done:
     free(p);
     return st;
@@ -515,7 +518,7 @@ dr_status run_workers_do(run *r, const json_t *tasks)
     while (hand_out(r, &b))
         DR_TRY(turn(r, &b, POLL_MS));
     for (size_t i = 0; i < b.count; i++)
-        if (b.of[i].losses >= TRIES || (b.of[i].late && !b.of[i].done))
+        if (b.of[i].own >= TRIES || (b.of[i].late && (!b.of[i].done || b.of[i].losses > 1)))
             give_up(r, json_array_get(tasks, i), b.of[i].why);
 done:
     free(b.of);
