@@ -86,8 +86,8 @@ DR_MUST_USE dr_status flow_workflow(flow_result *out, const flow_workflow_option
 
 /*
  * A worker of a run elsewhere, which DRUPE_WORKER names: "SECRET@address:port,...".  Comes
- * back when that run has ended.  DR_EUSAGE: the variable is not set, the run refuses it, or
- * it cannot do the run's work; DR_EDEVICE: no run is there.
+ * back when that run has ended, or does not take it.  DR_EUSAGE: the variable is not set;
+ * DR_EDEVICE: no run is there.
  */
 DR_MUST_USE dr_status flow_worker(void);
 

@@ -2,6 +2,8 @@
  * lines.c - values of JSON as lines over a socket.
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -52,4 +54,20 @@ json_t *line_take(dr_buf *b)
     b->len -= n + 1;
     memmove(b->data, end + 1, b->len);
     return j != NULL ? j : json_null();
+}
+
+void line_keep_alive(int fd)
+{
+    const int on = 1;
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+#ifdef __linux__
+    const int idle = 10, between = 5, count = 3, unacknowledged_ms = 30000;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
+                     sizeof(unacknowledged_ms));
+#endif
 }

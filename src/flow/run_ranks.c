@@ -135,10 +135,6 @@ dr_status ranks_work(const run_ranks *k, const char *cache)
             (void)usleep(100000);
     }
 done:
-    if (st == DR_EUSAGE) { /* rank 0 has said it, and goes on without this one */
-        dr_trail_clear();
-        st = DR_OK;
-    }
     free(path);
     return st;
 }

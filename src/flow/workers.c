@@ -175,6 +175,14 @@ done:
     return st;
 }
 
+static bool is_pending(const run_workers *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        if (all->list[i].state == WORKER_NEW || all->list[i].state == WORKER_ASKED)
+            return true;
+    return false;
+}
+
 /* Until all have come, or nobody comes any more.  A launcher may wait for a place in a
  * queue; the run waits with it. */
 static dr_status gather(run *r)
@@ -190,7 +198,8 @@ static dr_status gather(run *r)
         if (all->came > came)
             since = dr_now_s();
         came = all->came;
-        if (launched && launcher_ended(all))
+        if ((launched && launcher_ended(all)) ||
+            (came >= all->expected && !is_pending(all))) /* some were not taken */
             break;
         if (dr_now_s() - since > (launched ? more_s : gather_s) && (came > 0 || !launched))
             break;
@@ -200,7 +209,9 @@ static dr_status gather(run *r)
         }
     }
     const size_t n = workers_ready(all);
-    if (launched && n == 0 && all->launcher == 0)
+    if (launched && n == 0 && came > 0)
+        DR_FAIL(DR_EDEVICE, "none of %zu workers can do the work of this run", came);
+    if (launched && n == 0)
         DR_FAIL(DR_EDEVICE, "%s has ended with status %d, and no worker is there",
                 r->w.launcher == WF_MPIRUN ? "mpirun" : "srun",
                 WIFEXITED(all->launcher_status) ? WEXITSTATUS(all->launcher_status)

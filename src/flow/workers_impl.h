@@ -37,6 +37,8 @@ enum { WORKER_LINE_BYTES = 16 << 20, WORKER_CPU_BYTES = 128 };
 bool line_send(int fd, const json_t *j);
 /* What has come is added to b.  False: the other side is gone, or sent too much. */
 bool line_receive(int fd, dr_buf *b);
+/* Of a connection: a host that is gone without a word is found out within half a minute. */
+void line_keep_alive(int fd);
 /* The first whole line, taken out of b; new.  NULL: none yet.  null: it was no JSON. */
 json_t *line_take(dr_buf *b);
 
@@ -114,8 +116,9 @@ int remote_threads(const run *r, const worker *w);
 
 /*
  * Comes to one of "address:port,...", does what the run asks, comes back when that ends.
- * *met false: nobody was there within `wait_s`, or nobody who knows the secret.
- * DR_EUSAGE: the run has refused it, or it the run's job.
+ * *met false: nobody was there within `wait_s`, or nobody who knows the secret.  That the
+ * run does not take it, or that it cannot do the run's job, is no error here: the run says
+ * so.
  */
 DR_MUST_USE dr_status remote_work(bool *met, const char *addresses, const char *secret,
                                   double wait_s);

@@ -16,7 +16,6 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -128,23 +127,6 @@ void remote_close(run_workers *all)
 
 /* ---- who comes ---- */
 
-/* A host that is gone without a word is found out within half a minute. */
-static void keep_alive(int fd)
-{
-    const int on = 1;
-
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-#ifdef __linux__
-    const int idle = 10, between = 5, count = 3, unacknowledged_ms = 30000;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof(between));
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms,
-                     sizeof(unacknowledged_ms));
-#endif
-}
-
 /* NULL: there are as many as there may be. */
 static worker *free_place(run_workers *all)
 {
@@ -165,7 +147,7 @@ void remote_accept(run *r)
         return;
     }
     (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-    keep_alive(fd);
+    line_keep_alive(fd);
     *w = (worker){.state = WORKER_NEW, .fd = fd, .since_s = dr_now_s()};
     dr_buf_init(&w->said, STRANGER_BYTES);
     if (dr_secret(w->nonce) != DR_OK) {
