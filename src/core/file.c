@@ -167,6 +167,26 @@ const char *dr_path_dir(dr_arena *a, const char *path)
     return dr_arena_strndup(a, path, n > 1 ? n - 1 : 1);
 }
 
+bool dr_is_safe_path(const char *s)
+{
+    size_t part = 0;
+
+    for (const char *p = s;; p++) {
+        if (*p != '/' && *p != '\0') {
+            if ((unsigned char)*p < ' ' || *p == '\\' || *p == 0x7f)
+                return false;
+            part++;
+            continue;
+        }
+        if (part == 0 || (part == 1 && p[-1] == '.') ||
+            (part == 2 && p[-1] == '.' && p[-2] == '.'))
+            return false;
+        if (*p == '\0')
+            return p - s < 1024;
+        part = 0;
+    }
+}
+
 bool dr_exists(const char *path)
 {
     struct stat sb;

@@ -34,6 +34,9 @@ char *dr_path_join(dr_arena *a, const char *dir, const char *name);
 const char *dr_path_base(const char *path); /* the part after the last slash */
 /* The part before it: "/" and "." where there is nothing else. */
 const char *dr_path_dir(dr_arena *a, const char *path);
+/* A relative path whose parts are plain names: nothing empty, no "..", no control bytes:
+ * one from a stranger that stays below the folder that it is joined to. */
+bool dr_is_safe_path(const char *s);
 bool dr_exists(const char *path);
 bool dr_is_dir(const char *path);
 bool dr_is_file(const char *path);

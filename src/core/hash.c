@@ -42,15 +42,22 @@ void dr_sha256(char hex[DR_SHA256_HEX], const void *data, size_t n)
     to_hex(hex, digest);
 }
 
-void dr_hmac_sha256(char hex[DR_SHA256_HEX], const char *key, const char *text)
+void dr_hmac(unsigned char mac[DR_HMAC_BYTES], const void *key, size_t key_bytes,
+             const void *data, size_t n)
 {
     struct hmac_sha256_ctx ctx;
-    uint8_t digest[SHA256_DIGEST_SIZE];
 
-    hmac_sha256_set_key(&ctx, strlen(key), (const uint8_t *)key);
-    hmac_sha256_update(&ctx, strlen(text), (const uint8_t *)text);
-    hmac_sha256_digest(&ctx, sizeof(digest), digest);
-    to_hex(hex, digest);
+    hmac_sha256_set_key(&ctx, key_bytes, key);
+    hmac_sha256_update(&ctx, n, data);
+    hmac_sha256_digest(&ctx, DR_HMAC_BYTES, mac);
+}
+
+void dr_hmac_sha256(char hex[DR_SHA256_HEX], const char *key, const char *text)
+{
+    uint8_t mac[DR_HMAC_BYTES];
+
+    dr_hmac(mac, key, strlen(key), text, strlen(text));
+    to_hex(hex, mac);
 }
 
 dr_status dr_secret(char hex[DR_SHA256_HEX])
@@ -77,6 +84,32 @@ dr_status dr_sha256_file(char hex[DR_SHA256_HEX], const char *path)
 done:
     dr_map_close(&map);
     return st;
+}
+
+struct dr_hash {
+    struct sha256_ctx ctx;
+};
+
+dr_hash *dr_hash_begin(void)
+{
+    dr_hash *h = dr_calloc(1, sizeof(*h));
+
+    sha256_init(&h->ctx);
+    return h;
+}
+
+void dr_hash_add(dr_hash *h, const void *data, size_t n)
+{
+    sha256_update(&h->ctx, n, data);
+}
+
+void dr_hash_end(char hex[DR_SHA256_HEX], dr_hash *h)
+{
+    uint8_t digest[SHA256_DIGEST_SIZE];
+
+    sha256_digest(&h->ctx, sizeof(digest), digest);
+    to_hex(hex, digest);
+    free(h);
 }
 
 /* ---- a checksum ---- */

@@ -61,9 +61,9 @@ static bool parse_name(dr_arena *a, hub_ref *ref, const char *s)
     size_t n = at ? (size_t)(at - s) : strlen(s);
 
     *ref = (hub_ref){.revision = at ? dr_arena_strdup(a, at + 1) : "main"};
-    return parse_id(a, ref, s, n) && hub_is_safe_path(ref->revision) &&
+    return parse_id(a, ref, s, n) && dr_is_safe_path(ref->revision) &&
            hub_ends_with(ref->file ? ref->file : ref->id, ".gguf") == (ref->file != NULL) &&
-           (ref->file == NULL || hub_is_safe_path(ref->file));
+           (ref->file == NULL || dr_is_safe_path(ref->file));
 }
 
 /* What follows the host in a link. */
@@ -93,8 +93,8 @@ static bool parse_link(dr_arena *a, hub_ref *ref, const char *s)
         /* A link to a part of a model means the model. */
         if (ref->file != NULL && !hub_ends_with(ref->file, ".gguf"))
             ref->file = NULL;
-        return hub_is_safe_path(ref->revision) &&
-               (ref->file == NULL || hub_is_safe_path(ref->file));
+        return dr_is_safe_path(ref->revision) &&
+               (ref->file == NULL || dr_is_safe_path(ref->file));
     }
     return false;
 }

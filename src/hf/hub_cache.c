@@ -38,26 +38,6 @@ bool hub_is_commit(const char *s)
     return n == COMMIT_HEX && s[n] == '\0';
 }
 
-bool hub_is_safe_path(const char *s)
-{
-    size_t part = 0;
-
-    for (const char *p = s;; p++) {
-        if (*p != '/' && *p != '\0') {
-            if ((unsigned char)*p < ' ' || *p == '\\' || *p == 0x7f)
-                return false;
-            part++;
-            continue;
-        }
-        if (part == 0 || (part == 1 && p[-1] == '.') ||
-            (part == 2 && p[-1] == '.' && p[-2] == '.'))
-            return false;
-        if (*p == '\0')
-            return p - s < 1024;
-        part = 0;
-    }
-}
-
 const char *hub_repo_dir(const hub_env *env, const char *id)
 {
     const char *slash = strchr(id, '/');
@@ -132,7 +112,7 @@ static const char *missing_shard(const hub_env *env, const char *dir, const char
     {
         const char *name = json_string_value(file);
 
-        if (name == NULL || !hub_is_safe_path(name))
+        if (name == NULL || !dr_is_safe_path(name))
             lacks = dr_path_base(index);
         else if (!dr_is_file(dr_path_join(env->a, dir, name)))
             lacks = dr_arena_strdup(env->a, name);

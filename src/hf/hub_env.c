@@ -104,11 +104,7 @@ dr_status hub_env_read(hub_env *env, dr_arena *a)
         return dr_fail(DR_EUSAGE, "HF_ENDPOINT: %s is no http or https address", endpoint);
     env->offline =
         is_true(env_of("HF_HUB_OFFLINE")) || is_true(env_of("TRANSFORMERS_OFFLINE"));
-    env->ca_file = env_of("REQUESTS_CA_BUNDLE");
-    if (env->ca_file == NULL)
-        env->ca_file = env_of("CURL_CA_BUNDLE");
-    if (env->ca_file == NULL)
-        env->ca_file = env_of("SSL_CERT_FILE");
+    env->ca_file = net_ca_file();
     env->token = find_token(a, home);
     return DR_OK;
 }

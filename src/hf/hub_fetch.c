@@ -62,7 +62,7 @@ static const char *clean_etag(dr_arena *a, const char *s)
     size_t n = strcspn(s, "\"");
     const char *etag = dr_arena_strndup(a, s, n);
 
-    if (n == 0 || n > 128 || !hub_is_safe_path(etag) || strchr(etag, '/') != NULL)
+    if (n == 0 || n > 128 || !dr_is_safe_path(etag) || strchr(etag, '/') != NULL)
         return NULL;
     return etag;
 }
@@ -144,11 +144,12 @@ done:
 
 /* ---- get ---- */
 
-static void on_tick(void *ctx, uint64_t have)
+static void on_bytes(void *ctx, uint64_t at, const void *data, size_t n)
 {
     fetch *f = ctx;
 
-    dr_progress_step(&f->progress, (size_t)(f->before + have), NULL);
+    (void)data;
+    dr_progress_step(&f->progress, (size_t)(f->before + at + n), NULL);
 }
 
 /* Size and, where the ETag is one, SHA-256; what is wrong is removed. */
@@ -176,32 +177,33 @@ done:
 /* GETs until the file is whole: three tries without progress are the end. */
 static dr_status transfer(fetch *f, const wanted *w, int fd, uint64_t have)
 {
+    net_file file = {fd, 0, w->size, have, on_bytes, f};
     hub_reply r = {0};
     dr_status st = DR_OK;
 
-    for (int tries = 0; have < w->size; tries++) {
-        uint64_t from = have;
+    for (int tries = 0; file.have < w->size; tries++) {
+        uint64_t from = file.have;
 
         if (tries > 0)
-            DR_TRY(hub_net_wait(tries - 1));
-        st = hub_net_file(f->net, &r, w->url, fd, w->size, &have, on_tick, f);
+            DR_TRY(net_wait(tries - 1));
+        st = hub_net_file(f->net, &r, w->url, &file);
         if (st == DR_OK && r.status != 200 && r.status != 206) {
             st = hub_refused(f->env, f->ref, &r, w->name);
             if (r.status < 500 && r.status != 429)
                 goto done;
-        } else if (st == DR_OK && have < w->size) {
+        } else if (st == DR_OK && file.have < w->size) {
             st = dr_fail(DR_EIO, "%s: %llu of %llu bytes came", w->url,
-                         (unsigned long long)have, (unsigned long long)w->size);
+                         (unsigned long long)file.have, (unsigned long long)w->size);
         }
         if (st != DR_OK && st != DR_EIO)
             goto done;
-        if (have > from + PROGRESS_BYTES)
+        if (file.have > from + PROGRESS_BYTES)
             tries = 0;
         if (st != DR_OK && tries >= TRIES - 1)
             goto done;
         if (st != DR_OK)
             dr_log(DR_INFO, "%s: broken off at %llu of %llu bytes, trying again", w->name,
-                   (unsigned long long)have, (unsigned long long)w->size);
+                   (unsigned long long)file.have, (unsigned long long)w->size);
     }
 done:
     return st;

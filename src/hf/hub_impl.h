@@ -4,7 +4,7 @@
  * hub.c        hf_resolve: what the user typed becomes a local path
  * hub_env.c    the environment: cache folder, endpoint, token
  * hub_cache.c  the cache folder, laid out as Python's huggingface_hub has it
- * hub_net.c    HTTP through libcurl, loaded at run time
+ * hub_net.c    requests to it, by the net room
  * hub_list.c   what a repository has, and which of it is the model
  * hub_fetch.c  what of that is missing, and getting it
  */
@@ -18,6 +18,7 @@
 #include "core/arena.h"
 #include "core/buf.h"
 #include "core/status.h"
+#include "net/net.h"
 
 /* ---- environment ---- */
 
@@ -43,8 +44,6 @@ typedef struct {
 
 /* 40 hex digits. */
 bool hub_is_commit(const char *s);
-/* A relative path whose parts are plain names: nothing empty, no "..", no control bytes. */
-bool hub_is_safe_path(const char *s);
 bool hub_ends_with(const char *s, const char *end);
 
 /* ---- cache ---- */
@@ -74,19 +73,14 @@ DR_MUST_USE dr_status hub_lock(const hub_env *env, const char *id, const char *e
 
 typedef struct hub_net hub_net;
 
-enum { HUB_HEADER_MAX = 2048 };
-
 /* The answer's status and the headers that matter here; "" when absent. */
 typedef struct {
     long status; /* 0: no answer came */
-    char etag[HUB_HEADER_MAX], linked_etag[HUB_HEADER_MAX];
-    char length[HUB_HEADER_MAX], linked_size[HUB_HEADER_MAX], range[HUB_HEADER_MAX];
-    char commit[HUB_HEADER_MAX], location[HUB_HEADER_MAX];
-    char error_code[HUB_HEADER_MAX];
+    char etag[NET_HEADER_MAX], linked_etag[NET_HEADER_MAX];
+    char length[NET_HEADER_MAX], linked_size[NET_HEADER_MAX], range[NET_HEADER_MAX];
+    char commit[NET_HEADER_MAX], location[NET_HEADER_MAX];
+    char error_code[NET_HEADER_MAX];
 } hub_reply;
-
-/* Called as bytes arrive, with how many the file has. */
-typedef void (*hub_tick)(void *ctx, uint64_t have);
 
 /* DR_EUNSUPPORTED names the package when there is no libcurl. */
 DR_MUST_USE dr_status hub_net_open(hub_net **out, const hub_env *env);
@@ -100,13 +94,9 @@ void hub_net_close(hub_net *n);
 DR_MUST_USE dr_status hub_net_get(hub_net *n, hub_reply *r, const char *url, dr_buf *body);
 /* Follows redirects within the endpoint; one that leads elsewhere is in r->location. */
 DR_MUST_USE dr_status hub_net_head(hub_net *n, hub_reply *r, const char *url);
-/* One try: the body from byte *have on, written to fd at its place; *have: bytes of the
- * file now in fd.  A server that starts again at 0 makes it start there; one that sends
- * more than size bytes is stopped. */
-DR_MUST_USE dr_status hub_net_file(hub_net *n, hub_reply *r, const char *url, int fd,
-                                   uint64_t size, uint64_t *have, hub_tick tick, void *ctx);
-/* Waits between tries; DR_ECANCELLED. */
-DR_MUST_USE dr_status hub_net_wait(int tries);
+/* One try, redirects and all. */
+DR_MUST_USE dr_status hub_net_file(hub_net *n, hub_reply *r, const char *url,
+                                   net_file *file);
 
 /* ---- listing ---- */
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/file.h"
 #include "hf/hub_impl.h"
 
 enum { LIST_BYTES_MAX = 64 << 20, NAMES_MAX = 1 << 16 };
@@ -75,7 +76,7 @@ static dr_status keep_names(hub_listing *l, const hub_env *env, const hub_ref *r
         const json_t *name = json_object_get(json_array_get(siblings, i), "rfilename");
         const char *s = json_string_value(name);
 
-        if (s == NULL || strlen(s) != json_string_length(name) || !hub_is_safe_path(s))
+        if (s == NULL || strlen(s) != json_string_length(name) || !dr_is_safe_path(s))
             return dr_fail(DR_EFORMAT, "%s: the hub lists a file named \"%s\"", ref->id,
                            s ? s : "(none)");
         l->names[l->name_count++] = dr_arena_strdup(env->a, s);
