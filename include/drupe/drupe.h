@@ -146,6 +146,11 @@ typedef struct {
     const char *text; /* what the file holds, as JSON: config is its name; NULL: read it */
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise */
+    /* A cache that others use, too, likewise: a folder, an http, https, azure or s3 URL; or
+     * blobs of Azure (docs/WORKFLOWS.md).  What goes wrong with it is said, and no
+     * error. */
+    const char *shared_cache, *account_name, *container_name;
+    bool keep_shared_cache;     /* nothing is sent there */
     int threads;                /* 0: all */
     const char *program; /* the drupe that mpirun or srun begin; NULL: that of PATH */
     bool launched; /* of several that mpirun or srun began one runs it, the others help */
@@ -163,6 +168,15 @@ typedef struct {
     bool clear;           /* take away all */
 } drupe_cache_look;
 DRUPE_API drupe_status drupe_cache(drupe_result **out, const drupe_cache_look *c);
+/* What a cache that others use, too, has of them all. */
+typedef struct {
+    const char *url;                 /* as shared_cache of a workflow; or .. */
+    const char *account, *container; /* .. blobs of Azure */
+    const char *model_hash; /* an entry's, or how it begins; NULL: all that there are */
+    bool remove;            /* take away what model_hash names, or .. */
+    bool all;               /* .. everything */
+} drupe_shared_look;
+DRUPE_API drupe_status drupe_shared_cache(drupe_result **out, const drupe_shared_look *c);
 /* What may stand in such a file, as JSON Schema. */
 DRUPE_API drupe_status drupe_workflow_schema(drupe_result **out);
 

@@ -13,6 +13,10 @@ drupe_status drupe_run_workflow(drupe_result **out, const drupe_workflow *w)
                                      .model = w->model,
                                      .output = w->output,
                                      .cache_dir = w->cache_dir,
+                                     .shared_cache = w->shared_cache,
+                                     .account_name = w->account_name,
+                                     .container_name = w->container_name,
+                                     .keep_shared = w->keep_shared_cache,
                                      .threads = w->threads,
                                      .program = w->program,
                                      .launched = w->launched,
@@ -66,5 +70,22 @@ drupe_status drupe_cache(drupe_result **out, const drupe_cache_look *c)
         DR_TRY(dr_parse_size(&o.max_bytes, c->max_size, "max_size"));
     DR_TRY(flow_look_at_cache(&made, &o));
 done:
+    return api_result_taken(out, &made, st);
+}
+
+drupe_status drupe_shared_cache(drupe_result **out, const drupe_shared_look *c)
+{
+    const flow_shared_options o = {.url = c->url,
+                                   .account = c->account,
+                                   .container = c->container,
+                                   .model_hash = c->model_hash,
+                                   .remove = c->remove,
+                                   .all = c->all};
+    flow_result made = {0};
+    dr_status st = DR_OK;
+
+    *out = NULL;
+    dr_trail_clear();
+    st = flow_look_at_shared(&made, &o);
     return api_result_taken(out, &made, st);
 }

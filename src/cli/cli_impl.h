@@ -107,8 +107,8 @@ extern const char *const cli_tasks[];
 #define CLI_MODEL_REFUSED                                                                  \
     DR_REFUSED("model_script", "code in Python is never run", "model_name_or_path"),       \
         DR_REFUSED("script_dir", "code in Python is never run", "model_name_or_path"),     \
-        DR_REFUSED("account_name", "a cache is a folder, of drupe run", NULL),             \
-        DR_REFUSED("container_name", "a cache is a folder, of drupe run", NULL),           \
+        DR_REFUSED("account_name", "shared caches are of drupe run", NULL),                \
+        DR_REFUSED("container_name", "shared caches are of drupe run", NULL),              \
         DR_REFUSED("model_variant", "diffusion models come later", NULL),                  \
         DR_REFUSED("is_generative_model", "every supported model is one", "task"),         \
         DR_REFUSED("test", "comparison runs come with the evaluators", NULL),              \

@@ -33,8 +33,8 @@ static const dr_param params[] = {
             .dflt = "false", .hidden = true, .help = "accepted; there is none"),
     CLI_COMMON(options),
     DR_REFUSED("threads", "one thread writes", NULL),
-    DR_REFUSED("account_name", "the shared cache comes with the workflow engine", NULL),
-    DR_REFUSED("container_name", "the shared cache comes with the workflow engine", NULL),
+    DR_REFUSED("account_name", "shared caches are of drupe run", NULL),
+    DR_REFUSED("container_name", "shared caches are of drupe run", NULL),
 };
 
 static dr_status run(const void *cfg, const unsigned char *given)

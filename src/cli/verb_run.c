@@ -12,6 +12,10 @@ typedef struct {
     const char *model_name_or_path;
     const char *output_path;
     const char *cache_dir;
+    const char *shared_cache;
+    const char *account_name;
+    const char *container_name;
+    bool update_shared_cache;
     bool dry_run;
     bool disable_telemetry;
 } options;
@@ -23,6 +27,13 @@ static const dr_param params[] = {
     DR_STR(options, output_path, .short_name = 'o',
            .help = "stands in for the file's output_dir"),
     DR_STR(options, cache_dir, .help = "stands in for the file's (default: .drupe-cache)"),
+    DR_STR(options, shared_cache,
+           .help = "a cache that others use, too: a folder, file://, http(s)://, "
+                   "azure://ACCOUNT/CONTAINER, s3://BUCKET"),
+    DR_STR(options, account_name, .help = "the same as Azure's blobs, with container_name"),
+    DR_STR(options, container_name, .help = "of account_name"),
+    DR_BOOL(options, update_shared_cache, .dflt = "true",
+            .help = "send there what is made"),
     DR_BOOL(options, dry_run, .dflt = "false",
             .help = "print the plan and what the cache holds of it, and do nothing"),
     CLI_THREADS(options),
@@ -33,8 +44,6 @@ static const dr_param params[] = {
     DR_REFUSED("list_required_packages", "no Python packages are used", "dry_run"),
     DR_REFUSED("package_config", "passes are part of the program", NULL),
     DR_REFUSED("tempdir", "results are built beside their place", "cache_dir"),
-    DR_REFUSED("account_name", "the cache is a folder", "cache_dir"),
-    DR_REFUSED("container_name", "the cache is a folder", "cache_dir"),
     CLI_REFUSED_SHORT('a', "adapter_path", "name it in input_model", NULL),
     CLI_REFUSED_SHORT('t', "task", "name it in input_model", NULL),
     DR_REFUSED("test", "comparison runs come later", NULL),
@@ -50,6 +59,10 @@ static dr_status run(const void *cfg, const unsigned char *given)
         .model = o->model_name_or_path,
         .output = o->output_path,
         .cache_dir = o->cache_dir,
+        .shared_cache = o->shared_cache,
+        .account_name = o->account_name,
+        .container_name = o->container_name,
+        .keep_shared_cache = !o->update_shared_cache,
         .threads = o->common.threads,
         .program = known ? program : NULL,
         .launched = true,
@@ -102,7 +115,8 @@ typedef struct {
 } cache_options;
 
 static const dr_param cache_params[] = {
-    DR_STR(cache_options, cache_dir, .dflt = ".drupe-cache", .help = "folder"),
+    DR_STR(cache_options, cache_dir, .dflt = ".drupe-cache",
+           .help = "folder on this machine; drupe shared-cache is for the others"),
     DR_BOOL(cache_options, verify, .dflt = "false",
             .help = "hash all files; take away entries that are not as they were written"),
     DR_STR(cache_options, max_size,

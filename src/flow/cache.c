@@ -37,12 +37,16 @@ const char *cache_folder(dr_arena *a, const flow_cache *c, const char *key)
 }
 
 static const char *const folders[] = {"runs", "evaluations", "hashes", "locks"};
+static const char *const shared_folders[] = {"incoming", "shared"};
 
 /* What a cache's folder holds, also one that a kill left before it was marked. */
 static bool is_ours(const char *name)
 {
     for (size_t i = 0; i < DR_COUNT(folders); i++)
         if (strcmp(name, folders[i]) == 0)
+            return true;
+    for (size_t i = 0; i < DR_COUNT(shared_folders); i++)
+        if (strcmp(name, shared_folders[i]) == 0)
             return true;
     return strncmp(name, mark, sizeof(mark) - 1) == 0;
 }
@@ -168,6 +172,7 @@ void cache_close(flow_cache *c)
 {
     if (c->in_use > 0)
         (void)close(c->in_use);
+    cache_share_end(c);
     *c = (flow_cache){0};
 }
 

@@ -22,9 +22,12 @@
 #include "core/hash.h"
 #include "flow/flow_impl.h"
 
+typedef struct cache_shared cache_shared;
+
 typedef struct {
-    const char *dir; /* borrowed */
-    int in_use;      /* a descriptor; below 1: none */
+    const char *dir;      /* borrowed */
+    int in_use;           /* a descriptor; below 1: none */
+    cache_shared *shared; /* owned; NULL: it is not shared */
 } flow_cache;
 
 /* Makes the folder.  DR_EUSAGE: it is there, holds something and is no cache. */
@@ -54,6 +57,25 @@ DR_MUST_USE dr_status cache_seal(const flow_cache *c, const char *key, const jso
 /* *out NULL: there are none. */
 DR_MUST_USE dr_status cache_figures(json_t **out, const flow_cache *c, const char *key);
 DR_MUST_USE dr_status cache_keep_figures(const flow_cache *c, const char *key,
+                                         const json_t *figures);
+
+/* ---- shared_cache.c ---- */
+
+/* From now on entries are fetched from there, and sent where `update` says so; no
+ * request is made yet.  DR_EUSAGE: errors of net_store_open. */
+DR_MUST_USE dr_status cache_share_with(flow_cache *c, const char *url, bool update);
+void cache_share_end(flow_cache *c);
+/*
+ * The entry, whose lock is held, if it is there and as it should be; info: as of
+ * cache_seal. What goes wrong is said in a line, and *got is false; an error is
+ * DR_ECANCELLED alone.
+ */
+DR_MUST_USE dr_status cache_fetch(bool *got, flow_cache *c, const char *key, json_t *info);
+/* The entry, which this process uses, is there for others from now on; likewise. */
+DR_MUST_USE dr_status cache_send(flow_cache *c, const char *key);
+/* Figures; *out NULL: there are none. */
+DR_MUST_USE dr_status cache_fetch_figures(json_t **out, flow_cache *c, const char *key);
+DR_MUST_USE dr_status cache_send_figures(flow_cache *c, const char *key,
                                          const json_t *figures);
 
 #endif

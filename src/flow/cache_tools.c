@@ -6,8 +6,10 @@
  * One that another process makes or uses is left alone.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -137,7 +139,37 @@ static dr_status take_away(bool *gone, dr_arena *a, const flow_cache *c, const c
         DR_FAIL(DR_EIO, "%s: %s", says, strerror(errno));
     DR_TRY(dr_remove_tree(dir));
     DR_TRY(dr_remove_tree(dr_arena_printf(a, "%s.tmp", dir)));
+    DR_TRY(dr_remove_tree(dr_arena_printf(a, "%s/shared/%s", c->dir, key)));
     *gone = true;
+done:
+    if (fd >= 0)
+        (void)close(fd);
+    return st;
+}
+
+/* What half came from a shared cache, unless it is coming now. */
+static dr_status drop_parts(size_t *count, dr_arena *a, const flow_cache *c)
+{
+    const char *dir = dr_path_join(a, c->dir, "incoming");
+    char **names = NULL;
+    size_t n = 0;
+    int fd = -1;
+    dr_status st = DR_OK;
+
+    if (dr_is_dir(dir))
+        DR_TRY(dr_list_dir(a, dir, &names, &n));
+    for (size_t i = 0; i < n; i++) {
+        const char *path = dr_path_join(a, dir, names[i]);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+            continue; /* it has come */
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            DR_TRY(dr_remove_tree(path));
+            (*count)++;
+        }
+        (void)close(fd);
+        fd = -1;
+    }
 done:
     if (fd >= 0)
         (void)close(fd);
@@ -148,7 +180,7 @@ dr_status cache_clear(const flow_cache *c, bool results, bool figures)
 {
     const char *runs = NULL, *kept = NULL;
     char **names = NULL, key[DR_SHA256_HEX] = "";
-    size_t n = 0;
+    size_t n = 0, parts = 0;
     bool gone = false;
     dr_arena a = {0};
     dr_status st = DR_OK;
@@ -164,6 +196,8 @@ dr_status cache_clear(const flow_cache *c, bool results, bool figures)
         DR_TRY(take_away(&gone, &a, c, key, false));
     }
     n = 0;
+    if (results)
+        DR_TRY(drop_parts(&parts, &a, c));
     if (figures)
         DR_TRY(dr_list_dir(&a, kept, &names, &n));
     for (size_t i = 0; i < n; i++) /* one by one: others may write there */
@@ -244,8 +278,10 @@ static dr_status shrink(flow_result *out, const flow_cache *c, entry *list, size
     for (size_t i = 0; i < *count; i++)
         sum += list[i].bytes;
     qsort(list, *count, sizeof(*list), by_use);
-    if (o->max_bytes > 0)
+    if (o->max_bytes > 0) {
         DR_TRY(drop_halves(&gone_count, &a, c));
+        DR_TRY(drop_parts(&gone_count, &a, c));
+    }
     for (size_t i = 0; i < *count; i++) {
         bool gone = false;
         if (list[i].broken || (o->max_bytes > 0 && sum > (double)o->max_bytes))

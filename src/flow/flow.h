@@ -69,6 +69,9 @@ typedef struct {
     const char *text;           /* NULL, or what the file would hold, as JSON */
     const char *model, *output; /* stand in for the file's; NULL: the file's */
     const char *cache_dir;      /* likewise; neither: .drupe-cache */
+    const char *shared_cache;   /* likewise: a folder or a URL of net_store.h; or .. */
+    const char *account_name, *container_name; /* .. blobs of Azure; NULL: the file's */
+    bool keep_shared;                          /* nothing is sent there */
     int threads;
     const char *program; /* that launchers begin as workers; NULL: "drupe" */
     bool launched; /* of several that mpirun or srun began one runs, the others work */
@@ -99,6 +102,17 @@ typedef struct {
 } flow_cache_options;
 /* DR_EUSAGE: no such folder, or it is no cache. */
 DR_MUST_USE dr_status flow_look_at_cache(flow_result *out, const flow_cache_options *o);
+
+/* A place that runs share (docs/WORKFLOWS.md). */
+typedef struct {
+    const char *url;                 /* as shared_cache of a workflow; or .. */
+    const char *account, *container; /* .. blobs of Azure */
+    const char *model_hash; /* an entry's, or how it begins; NULL: all that there are */
+    bool remove;            /* takes away what model_hash names, or .. */
+    bool all;               /* .. everything */
+} flow_shared_options;
+/* DR_EUSAGE: no such place or entry can be; DR_EIO: it does not answer. */
+DR_MUST_USE dr_status flow_look_at_shared(flow_result *out, const flow_shared_options *o);
 
 /* The workflow file's schema, as JSON Schema. */
 json_t *flow_workflow_schema(void);

@@ -12,6 +12,11 @@
 /* "a Hugging Face model" */
 const char *flow_kind_text(pass_kind kind);
 
+/* azure://ACCOUNT/CONTAINER of net_store.h.  DR_EUSAGE: no such names can be, or one of the
+ * two is NULL. */
+DR_MUST_USE dr_status flow_azure_url(dr_arena *a, const char **url, const char *account,
+                                     const char *container);
+
 /* Without trailing slashes: a folder's own name matters. */
 const char *flow_clean_output(dr_arena *a, const char *path);
 

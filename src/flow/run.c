@@ -210,6 +210,43 @@ done:
     return st;
 }
 
+dr_status flow_azure_url(dr_arena *a, const char **url, const char *account,
+                         const char *container)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                "0123456789-$";
+
+    if (account == NULL || container == NULL)
+        return dr_fail(DR_EUSAGE, "account_name and container_name belong together");
+    if (*account == '\0' || account[strspn(account, plain)] != '\0')
+        return dr_fail(DR_EUSAGE, "account_name: \"%s\" is no account's name", account);
+    if (*container == '\0' || container[strspn(container, plain)] != '\0')
+        return dr_fail(DR_EUSAGE, "container_name: \"%s\" is no container's name",
+                       container);
+    *url = dr_arena_printf(a, "azure://%s/%s", account, container);
+    return DR_OK;
+}
+
+/* The command line's place stands in for the file's. */
+static dr_status open_shared(run *r)
+{
+    const flow_workflow_options *o = r->o;
+    const char *url = r->w.shared_cache;
+    dr_status st = DR_OK;
+
+    if (o->shared_cache != NULL)
+        url = o->shared_cache;
+    if (o->account_name != NULL || o->container_name != NULL) {
+        if (o->shared_cache != NULL)
+            DR_FAIL(DR_EUSAGE, "shared_cache and account_name: two places");
+        DR_TRY(flow_azure_url(&r->arena, &url, o->account_name, o->container_name));
+    }
+    if (url != NULL)
+        DR_TRY(cache_share_with(&r->cache, url, r->w.update_shared && !o->keep_shared));
+done:
+    return st;
+}
+
 static dr_status run_it(run *r, flow_result *out)
 {
     run_outcome outcome = {0};
@@ -228,6 +265,7 @@ static dr_status run_it(run *r, flow_result *out)
     DR_TRY(run_describe_isa(r));
     if (!r->o->dry_run || dr_is_dir(cache_dir(r)))
         DR_TRY(cache_open(&r->cache, cache_dir(r)));
+    DR_TRY(open_shared(r));
     if (!r->o->dry_run)
         DR_TRY(cache_clear(&r->cache, r->w.clean_cache,
                            r->w.clean_cache || r->w.clean_evaluations));

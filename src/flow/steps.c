@@ -132,6 +132,13 @@ static run_model *add_model(run *r, const run_model *m)
     return copy;
 }
 
+/* What `drupe cache` shows of an entry. */
+static json_t *entry_info(const run_model *m)
+{
+    return json_pack("{s:s, s:s, s:O}", "pass", m->def->name, "input", m->parent->id,
+                     "config", m->config);
+}
+
 /* Runs the pass; the entry is locked. */
 static dr_status make(run *r, run_model *m, const wf_alternative *alt)
 {
@@ -160,12 +167,28 @@ static dr_status make(run *r, run_model *m, const wf_alternative *alt)
     st = flow_run(&made, &spec);
     m->end_s = wall_s();
     DR_TRY(st);
-    info = json_pack("{s:s, s:s, s:O, s:f}", "pass", alt->def->name, "input", m->parent->id,
-                     "config", m->config, "seconds", m->end_s - m->start_s);
+    info = entry_info(m);
+    json_object_set_new(info, "seconds", json_real(m->end_s - m->start_s));
     DR_TRY(cache_seal(&r->cache, m->id, info));
 done:
     json_decref(info);
     flow_result_release(&made);
+    return st;
+}
+
+/* From the cache or from a shared one; else *m is not cached. */
+static dr_status look_up(run *r, run_model *m)
+{
+    json_t *info = NULL;
+    dr_status st = DR_OK;
+
+    m->cached = cache_has(&r->cache, m->id);
+    if (m->cached || r->cache.shared == NULL)
+        goto done;
+    info = entry_info(m);
+    DR_TRY(cache_fetch(&m->cached, &r->cache, m->id, info));
+done:
+    json_decref(info);
     return st;
 }
 
@@ -205,13 +228,16 @@ dr_status run_step_cached(run *r, run_model **out, const run_model *in,
     }
     m.path = cache_folder(&r->arena, &r->cache, m.id);
     DR_TRY(cache_lock(&lock, &r->cache, m.id, true));
-    m.cached = cache_has(&r->cache, m.id);
+    DR_TRY(look_up(r, &m));
     if (!m.cached)
         DR_TRY(make(r, &m, alt));
     else if (!made_ahead(r, &m))
         dr_log(DR_INFO, "%s: in the cache", alt->def->name);
     DR_TRY(cache_use(&r->cache, m.id));
     *out = add_model(r, &m);
+    (void)close(lock);
+    lock = -1;
+    DR_TRY(cache_send(&r->cache, m.id));
 done:
     if (lock >= 0)
         (void)close(lock);
@@ -252,6 +278,14 @@ static bool value_from(run_value *out, const json_t *v)
         return false;
     }
     *out = (run_value){x, low, high};
+    return true;
+}
+
+static bool values_from(run_value *values, const wf_metric *metric, const json_t *kept)
+{
+    for (size_t i = 0; i < metric->figure_count; i++)
+        if (!value_from(&values[i], json_object_get(kept, metric->figures[i].name)))
+            return false;
     return true;
 }
 
@@ -301,6 +335,7 @@ static dr_status judge_metric(run *r, run_value *values, const wf_metric *metric
     run_value *own = NULL;
     json_t *parts = NULL, *kept = NULL;
     char key[DR_SHA256_HEX];
+    const bool shared = metric->kind == WF_ACCURACY; /* of any machine */
     bool good = metric->kind != WF_CUSTOM; /* what a program does is not known */
     dr_status st = DR_OK;
 
@@ -316,8 +351,15 @@ static dr_status judge_metric(run *r, run_value *values, const wf_metric *metric
     cache_key(key, parts);
     if (good)
         DR_TRY(cache_figures(&kept, &r->cache, key));
-    for (size_t i = 0; i < metric->figure_count && good; i++)
-        good = value_from(&values[i], json_object_get(kept, metric->figures[i].name));
+    good = good && values_from(values, metric, kept);
+    if (!good && shared) {
+        json_decref(kept);
+        kept = NULL;
+        DR_TRY(cache_fetch_figures(&kept, &r->cache, key));
+        good = values_from(values, metric, kept);
+        if (good)
+            DR_TRY(cache_keep_figures(&r->cache, key, kept));
+    }
     if (good)
         goto done;
     if (beside != NULL) {
@@ -329,6 +371,8 @@ static dr_status judge_metric(run *r, run_value *values, const wf_metric *metric
     kept = values_json(metric, values);
     if (metric->kind != WF_CUSTOM)
         DR_TRY(cache_keep_figures(&r->cache, key, kept));
+    if (shared)
+        DR_TRY(cache_send_figures(&r->cache, key, kept));
 done:
     free(own);
     json_decref(parts);

@@ -202,6 +202,36 @@ static void read_engine(workflow *w, const char *output)
     w->log_level = (int)wf_num(wf_engine(&w->doc, "log_severity_level"), -1);
 }
 
+/* A place that others reach, too: named, and not switched off. */
+static dr_status read_shared(workflow *w)
+{
+    const dr_node *cache = wf_engine(&w->doc, "cache_config");
+    const char *url = wf_str(dr_node_get(cache, "shared_cache"));
+    const char *account = wf_str(dr_node_get(cache, "account_name"));
+    const char *container = wf_str(dr_node_get(cache, "container_name"));
+    const dr_node *on = dr_node_get(cache, "enable_shared_cache");
+    dr_status st = DR_OK;
+
+    on = on != NULL ? on : wf_engine(&w->doc, "enable_shared_cache");
+    w->update_shared = wf_bool(dr_node_get(cache, "update_shared_cache"), true);
+    w->shared_cache = url;
+    if (account != NULL || container != NULL) {
+        if (url != NULL)
+            DR_TRY(dr_node_fail(&w->doc, cache,
+                                "shared_cache and account_name: two places"));
+        st = flow_azure_url(&w->arena, &w->shared_cache, account, container);
+        DR_TRYF(st, "%s: cache_config", w->doc.name);
+    }
+    if (wf_bool(on, false) && w->shared_cache == NULL) {
+        st = dr_node_fail(&w->doc, on, "no shared_cache, and no account_name");
+        dr_hint("Olive's public container has nothing of drupe's: name one of your own");
+    }
+    if (!wf_bool(on, true))
+        w->shared_cache = NULL;
+done:
+    return st;
+}
+
 /* A file's name in the output folder. */
 static dr_status read_package(wf_package *out, const workflow *w, const dr_node *n)
 {
@@ -252,6 +282,7 @@ dr_status workflow_read(workflow *w, const char *path, const char *text, const c
     read_engine(w, output);
     if (w->output_dir == NULL || *w->output_dir == '\0')
         DR_TRY(dr_node_fail(&w->doc, w->doc.top, "no output_dir, and none was named"));
+    DR_TRY(read_shared(w));
     DR_TRY(read_target(w));
     DR_TRY(read_search(w));
     DR_TRY(read_packages(w));

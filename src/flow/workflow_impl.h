@@ -193,6 +193,8 @@ typedef struct {
     wf_evaluator evaluator; /* count 0: none */
     bool evaluate_input;
     const char *output_dir, *cache_dir;
+    const char *shared_cache; /* NULL: none */
+    bool update_shared;       /* what is made goes there */
     bool clean_cache, clean_evaluations, no_artifacts;
     int log_level;                 /* -1: not given */
     const char *device, *provider; /* of the target; NULL: not given */

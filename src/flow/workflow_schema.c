@@ -335,10 +335,11 @@ static const wf_row cache_rows[] = {
     {"cache_dir", WF_STR, .help = "folder"},
     {"clean_cache", WF_BOOL, .help = "empty it first"},
     {"clean_evaluation_cache", WF_BOOL, .help = "forget figures first"},
-    REFUSED("account_name", "the cache is a folder"),
-    REFUSED("container_name", "the cache is a folder"),
-    REFUSED("enable_shared_cache", "the cache is a folder, which runs may share"),
-    REFUSED("update_shared_cache", "the cache is a folder, which runs may share"),
+    {"shared_cache", WF_STR, .help = "a folder or URL that has entries for others, too"},
+    {"account_name", WF_STR, .help = "the same as Azure's blobs, with container_name"},
+    {"container_name", WF_STR, .help = "of account_name"},
+    {"enable_shared_cache", WF_BOOL, .help = "use it (true where it is named)"},
+    {"update_shared_cache", WF_BOOL, .help = "send what is made there (true)"},
 };
 OBJECT(cache, "cache_config");
 
@@ -369,7 +370,7 @@ OBJECT(automatic, "auto_optimizer_config");
         {"packaging_config", WF_SOME, .of = &package,                                      \
          .help = "archives of the best models"},                                           \
         REFUSED("plot_pareto_frontier", "the table says it"),                              \
-        REFUSED("enable_shared_cache", "the cache is a folder, which runs may share"),     \
+        {"enable_shared_cache", WF_BOOL, .help = "use cache_config's shared cache"},       \
         REFUSED("ort_log_severity_level", "the runtime is quiet"),                         \
         REFUSED("ort_py_log_severity_level", no_python),                                   \
         REFUSED("log_to_file", "messages go to standard error")
