@@ -50,6 +50,7 @@ static struct {
     atomic_long sent, received; /* bytes of bodies */
     atomic_int refused;         /* requests with a wrong signature */
     char said[1024];            /* why the last one was */
+    char authorization[256];    /* of the last request */
     struct {
         atomic_int status;   /* of the next .. */
         atomic_int failures; /* .. so many requests, */
@@ -334,7 +335,8 @@ static inline void shop_answer(int fd, shop_request *q)
 
     const char *file =
         dr_arena_printf(&q->a, "%s/%s", shop.root, shop_decoded(&q->a, name, strlen(name)));
-    const char *range = shop_header(q, "range");
+    const char *range = shop_header(q, "range"), *auth = shop_header(q, "authorization");
+    (void)snprintf(shop.authorization, sizeof(shop.authorization), "%s", auth ? auth : "");
     if (shop.requests < SERVED_LINES)
         (void)snprintf(shop.lines[shop.requests], sizeof(shop.lines[0]), "%s %s %lu",
                        q->method, q->path,

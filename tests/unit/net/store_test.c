@@ -356,6 +356,29 @@ static void test_secrets(void)
     net_store_close(s);
 }
 
+/* To a web server: a token of the environment, or who the URL says. */
+static void test_credentials(void)
+{
+    net_store *s = NULL;
+
+    fresh(SERVE_WEB);
+    set("DRUPE_SHARED_CACHE_TOKEN", "abc");
+    s = open_store(at("/x"));
+    CHECK_OK(put_text(s, "y", "z"));
+    CHECK_STR(shop.authorization, "Bearer abc");
+    net_store_close(s);
+    set("DRUPE_SHARED_CACHE_TOKEN", NULL);
+    s = open_store(dr_arena_printf(&arena, "http://me:pw@127.0.0.1:%d/x", shop.port));
+    CHECK_STR(net_store_name(s), at("/x"));
+    CHECK_STR(text_of(s, "y"), "z");
+    CHECK_STR(shop.authorization, "Basic bWU6cHc=");
+    net_store_close(s);
+    s = open_store(at("/x"));
+    CHECK_STR(text_of(s, "y"), "z");
+    CHECK_STR(shop.authorization, "");
+    net_store_close(s);
+}
+
 int main(void)
 {
     static const char *const proxies[] = {"http_proxy", "https_proxy", "all_proxy"};
@@ -368,6 +391,7 @@ int main(void)
     if (!CHECK(shop_start(in_tmp("served"), SERVE_WEB)))
         return check_done();
     test_kinds();
+    test_credentials();
     test_busy();
     test_broken();
     test_slow();
