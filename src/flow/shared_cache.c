@@ -86,14 +86,14 @@ void cache_share_end(flow_cache *c)
 }
 
 /* One line for what went wrong, which ends here; a cancelled run goes on being one. */
-static dr_status forgive(cache_shared *s, dr_status st, const char *what)
+static dr_status forgive(cache_shared *s, dr_status st, const char *what, const char *more)
 {
     const dr_trail *t = dr_trail_get();
 
     if (st == DR_OK || st == DR_ECANCELLED)
         return st;
     const bool out = net_store_is_out(s->store);
-    dr_tell("shared cache: %s%s: %s%s%s", what, out ? ", and it is not asked again" : "",
+    dr_tell("shared cache: %s%s: %s%s%s", what, out ? ", and it is not asked again" : more,
             t->count > 0 ? t->frames[0].text : "failed", t->hint[0] != '\0' ? "; " : "",
             t->hint);
     s->out = s->out || out;
@@ -426,7 +426,7 @@ dr_status cache_fetch(bool *got, flow_cache *c, const char *key, json_t *info)
         return DR_OK;
     st = fetch(got, c, key, info);
     st = forgive(c->shared, st,
-                 dr_arena_printf(&a, "%s is not taken from there", pass ? pass : key));
+                 dr_arena_printf(&a, "%s is not taken from there", pass ? pass : key), "");
     dr_arena_release(&a);
     return st;
 }
@@ -616,7 +616,10 @@ dr_status cache_send(flow_cache *c, const char *key)
     if (c->shared == NULL || !c->shared->update || c->shared->out)
         return DR_OK;
     st = send_it(c, key);
-    st = forgive(c->shared, st, dr_arena_printf(&a, "%.16s is not sent there", key));
+    if (st != DR_OK) /* who may not write, or fails at it, does so with the next one */
+        c->shared->update = false;
+    st = forgive(c->shared, st, dr_arena_printf(&a, "%.16s is not sent there", key),
+                 ", and nothing more in this run");
     dr_arena_release(&a);
     return st;
 }
@@ -642,7 +645,7 @@ dr_status cache_fetch_figures(json_t **out, flow_cache *c, const char *key)
     st = net_store_read(c->shared->store, &there, &b, figures_name(&a, key));
     if (st == DR_OK && there)
         st = dr_json_parse(out, b.data, b.len, net_store_name(c->shared->store));
-    st = forgive(c->shared, st, "figures are not taken from there");
+    st = forgive(c->shared, st, "figures are not taken from there", "");
     dr_buf_release(&b);
     dr_arena_release(&a);
     return st;
@@ -661,7 +664,10 @@ dr_status cache_send_figures(flow_cache *c, const char *key, const json_t *figur
     dr_sha256(sha, text, strlen(text));
     const net_object o = {.data = text, .size = strlen(text), .sha = sha};
     st = net_store_put(c->shared->store, figures_name(&a, key), &o);
-    st = forgive(c->shared, st, "figures are not sent there");
+    if (st != DR_OK)
+        c->shared->update = false;
+    st = forgive(c->shared, st, "figures are not sent there",
+                 ", and nothing more in this run");
     free(text);
     dr_arena_release(&a);
     return st;

@@ -59,6 +59,7 @@ enum {
     STALL_S = 30,
     STALL_BYTES = 256,
     WAIT_MS = 500,
+    NOT_IMPLEMENTED = 501, /* the method: another try is not better */
 };
 
 struct net_client {
@@ -446,7 +447,7 @@ dr_status net_do(net_client *c, net_reply *r, const net_request *q)
 bool net_may_help(dr_status st, long status)
 {
     return (st == DR_EIO && (status == 0 || status == 200 || status == 206)) ||
-           status == 408 || status == 429 || status >= 500;
+           status == 408 || status == 429 || (status >= 500 && status != NOT_IMPLEMENTED);
 }
 
 dr_status net_wait(int tries)

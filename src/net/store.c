@@ -346,7 +346,7 @@ bool net_store_is_out(const net_store *s)
 
 /* ---- requests ---- */
 
-/* A folder that fails is one that is not there: not mounted, not writable. */
+/* A folder that cannot be read is out: a disk that is not there any more. */
 static dr_status noted(net_store *s, dr_status st)
 {
     s->out = s->out || st == DR_EIO;
@@ -374,14 +374,15 @@ static void code_of(char code[CODE_BYTES], const net_reply *r)
         (void)snprintf(code, CODE_BYTES, ", %.*s", (int)n, at);
 }
 
-/* An answer that is not what was hoped for; a refusal to let us in is one to all. */
+/* An answer that is not what was hoped for.  Who may not read may not do anything; who may
+ * not write may read; and S3 says AccessDenied of what is not there, too. */
 static dr_status refused(net_store *s, const net_request *q, const net_reply *r)
 {
     char code[CODE_BYTES];
 
     code_of(code, r);
     if (r->status == 401 || r->status == 403 || r->status == 407) {
-        s->out = true;
+        s->out = s->out || (q->method == NULL && strstr(code, "AccessDenied") == NULL);
         dr_status st =
             dr_fail(DR_EIO, "%s: not let in (status %ld%s)", q->shown, r->status, code);
         dr_hint("credentials come from the environment: see docs/WORKFLOWS.md");
@@ -448,8 +449,8 @@ static dr_status ask(net_store *s, net_reply *r, net_request *q, store_ask what,
         dr_log(DR_INFO, "%s: %s", q->shown,
                st != DR_OK ? dr_trail_get()->frames[0].text : "the server is busy");
     }
-    s->out = s->out || (st == DR_EIO && r->status == 0) || r->status == 429 ||
-             r->status == 408 || r->status >= 500;
+    s->out = s->out || (st == DR_EIO && r->status == 0) ||
+             (st == DR_OK && net_may_help(st, r->status));
 done:
     return st;
 }
@@ -553,7 +554,7 @@ dr_status net_store_put(net_store *s, const char *name, const net_object *o)
     dr_status st = DR_OK;
 
     if (s->kind == STORE_DIR)
-        return noted(s, store_dir_put(s, name, o));
+        return store_dir_put(s, name, o);
     DR_TRY(ask(s, &r, &q, what, &a, NULL));
     if (s->kind == STORE_WEB && (r.status == 404 || r.status == 409)) {
         DR_TRY(make_folders(s, name, &a));
@@ -574,7 +575,7 @@ dr_status net_store_delete(net_store *s, const char *name)
     dr_status st = DR_OK;
 
     if (s->kind == STORE_DIR)
-        return noted(s, store_dir_delete(s, name));
+        return store_dir_delete(s, name);
     DR_TRY(ask(s, &r, &q, (store_ask){.method = "DELETE", .name = name}, &a, NULL));
     if (!is_good(r.status) && r.status != 404)
         DR_TRY(refused(s, &q, &r));

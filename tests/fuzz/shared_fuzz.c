@@ -1,6 +1,6 @@
 /*
- * shared_fuzz.c - a manifest at a place that machines share: read and listed, and taken away
- * with the contents that it names.
+ * shared_fuzz.c - a manifest at a place that machines share: read and listed, and taken
+ * away with the contents that it names.
  */
 #include "flow/flow.h"
 #include "fuzz/fuzz.h"

@@ -194,30 +194,6 @@ static void test_order(void)
     CHECK_STR(said, "");
 }
 
-static void test_read_only(void)
-{
-    fresh(SERVE_WEB);
-    run("one", at(""), true, 0);
-    CHECK_EQ_INT(shop.puts, 0);
-    shop.wrong.no_puts = true;
-    run("two", at(""), false, 0);
-    CHECK_SAID("is not sent there: ");
-    CHECK_SAID("the server answered 405");
-    run("two", at(""), true, STEPS);
-    CHECK_STR(said, "");
-}
-
-/* What one machine could not send it sends with the next run that uses it. */
-static void test_sent_later(void)
-{
-    fresh(SERVE_WEB);
-    run("one", NULL, false, 0);
-    run("one", at(""), false, STEPS);
-    run("two", at(""), false, STEPS);
-}
-
-/* ---- what is broken ---- */
-
 static const char *largest(const char *dir)
 {
     char **names = NULL;
@@ -235,6 +211,49 @@ static const char *largest(const char *dir)
     }
     return best;
 }
+
+static void test_read_only(void)
+{
+    fresh(SERVE_WEB);
+    run("one", at(""), true, 0);
+    CHECK_EQ_INT(shop.puts, 0);
+    shop.wrong.no_puts = true;
+    run("two", at(""), false, 0);
+    CHECK_SAID("is not sent there, and nothing more in this run: ");
+    CHECK_SAID("the server answered 405");
+    CHECK_EQ_INT(count_of(said, "\n"), 1);
+    forget("two"); /* who may read alone */
+    shop.wrong.no_puts = false;
+    run("one", at(""), false, STEPS);
+    shop.wrong.status = 403;
+    shop.wrong.failures = 1000;
+    shop.wrong.only = "PUT";
+    CHECK_OK(dr_remove_tree(in_tmp(&arena, "two")));
+    CHECK(unlink(largest(dr_path_join(&arena, shop.root, "entries"))) == 0);
+    run("two", at(""), false, STEPS - 1);
+    CHECK_SAID("not let in (status 403)");
+    CHECK_EQ_INT(count_of(said, "\n"), 1);
+    forget("two");
+    run("two", at(""), true, STEPS - 1);
+    CHECK_STR(said, "");
+    forget("two");
+    shop.wrong.failures = 0;
+    run("two", at(""), false, STEPS - 1);
+    forget("two");
+    run("two", at(""), true, STEPS);
+    CHECK_STR(said, "");
+}
+
+/* What one machine could not send it sends with the next run that uses it. */
+static void test_sent_later(void)
+{
+    fresh(SERVE_WEB);
+    run("one", NULL, false, 0);
+    run("one", at(""), false, STEPS);
+    run("two", at(""), false, STEPS);
+}
+
+/* ---- what is broken ---- */
 
 static void edit(const char *path, bool shorter)
 {
@@ -444,8 +463,8 @@ static double judged(const char *cache, const char *file, const char *model)
     dr_trail_clear();
     if (CHECK_OK(flow_workflow(&r, &o)) &&
         CHECK_OK(dr_json_read(&j, dr_path_join(&arena, out, "metrics.json"))))
-        value = json_number_value(
-            json_object_get(json_object_get(j, "a-perplexity"), "value"));
+        value =
+            json_number_value(json_object_get(json_object_get(j, "a-perplexity"), "value"));
     json_decref(j);
     flow_result_release(&r);
     return value;

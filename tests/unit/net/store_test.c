@@ -325,6 +325,8 @@ static bool says(const char *text)
 static void test_secrets(void)
 {
     net_store *s = NULL;
+    bool there = false;
+    dr_buf b;
 
     fresh(SERVE_AZURE);
     set("AZURE_STORAGE_SERVICE_ENDPOINT", at("/" STORE_ACCOUNT));
@@ -334,7 +336,13 @@ static void test_secrets(void)
     CHECK_STATUS(put_text(s, "y", "z"), DR_EIO);
     CHECK_TRAIL("not let in (status 403, AuthenticationFailed)");
     CHECK(!says("Hidden1"));
+    CHECK(!net_store_is_out(s)); /* it may be for reading */
+    dr_trail_clear();
+    dr_buf_init(&b, 1 << 20);
+    CHECK_STATUS(net_store_read(s, &there, &b, "y"), DR_EIO);
+    CHECK_TRAIL("not let in (status 403, AuthenticationFailed)");
     CHECK(net_store_is_out(s));
+    dr_buf_release(&b);
     net_store_close(s);
     shop.kind = SERVE_WEB;
     shop.wrong.status = 401;
