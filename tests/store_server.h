@@ -11,6 +11,7 @@
 #define DRUPE_TESTS_STORE_SERVER_H
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -483,6 +484,18 @@ static inline bool shop_start(const char *root, serve_kind kind)
         return false;
     shop.port = ntohs(at.sin_port);
     return pthread_create(&shop.thread, NULL, shop_serve, NULL) == 0;
+}
+
+/* Whether anything of this can be tried here; proxies are none of it. */
+static inline bool shop_can_be_reached(void)
+{
+    static const char *const proxies[] = {"http_proxy", "https_proxy", "all_proxy",
+                                          "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"};
+
+    for (size_t i = 0; i < sizeof(proxies) / sizeof(proxies[0]); i++)
+        (void)unsetenv(proxies[i]);
+    return dlopen("libcurl.so.4", RTLD_NOW) != NULL ||
+           dlopen("libcurl-gnutls.so.4", RTLD_NOW) != NULL;
 }
 
 static inline void shop_stop(void)

@@ -500,12 +500,13 @@ static void test_figures(void)
 
 int main(void)
 {
-    static const char *const proxies[] = {"http_proxy", "https_proxy", "all_proxy"};
     static const char text[] =
         "passes:\n  q: {type: Rtn, group_size: 32}\n  b: {type: ModelBuilder}\n";
 
-    for (size_t i = 0; i < DR_COUNT(proxies); i++)
-        set(proxies[i], NULL);
+    if (!shop_can_be_reached()) {
+        SKIP("libcurl is not installed");
+        return check_done();
+    }
     workflow = in_tmp(&arena, "w.yaml");
     CHECK_OK(dr_write_file(workflow, text, strlen(text)));
     const flow_workflow_options own = {.config = workflow,

@@ -389,10 +389,11 @@ static void test_credentials(void)
 
 int main(void)
 {
-    static const char *const proxies[] = {"http_proxy", "https_proxy", "all_proxy"};
 
-    for (size_t i = 0; i < DR_COUNT(proxies); i++)
-        set(proxies[i], NULL);
+    if (!shop_can_be_reached()) {
+        SKIP("libcurl is not installed");
+        return check_done();
+    }
     for (size_t i = 0; i < BIG; i++)
         big[i] = (char)(i * 2654435761u >> 11);
     dr_sha256(big_sha, big, BIG);
