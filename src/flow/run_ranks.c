@@ -65,7 +65,8 @@ run_ranks ranks_of(const flow_workflow_options *o)
         dr_sha256(k.id, text, strlen(text));
         free(text);
     }
-    (void)setenv("DRUPE_ALONE", "1", 1);
+    if (k.size > 0)
+        (void)setenv("DRUPE_ALONE", "1", 1);
     return k;
 }
 
