@@ -241,8 +241,10 @@ static dr_status open_shared(run *r)
             DR_FAIL(DR_EUSAGE, "shared_cache and account_name: two places");
         DR_TRY(flow_azure_url(&r->arena, &url, o->account_name, o->container_name));
     }
+    const bool update = r->w.update_shared && !o->keep_shared;
     if (url != NULL)
-        DR_TRY(cache_share_with(&r->cache, url, r->w.update_shared && !o->keep_shared));
+        DR_TRY(cache_share_with(&r->cache, url, update));
+    r->sent_to = update ? url : NULL;
 done:
     return st;
 }

@@ -55,6 +55,7 @@ typedef struct {
     const char *machine;    /* its name and cores: of what is timed */
     const run_model *timed; /* the model that others are timed beside; NULL: none yet */
     run_ranks ranks;
+    const char *sent_to;    /* the shared cache where results go; NULL: none */
     run_workers *workers;   /* NULL: none */
     json_t *ahead;          /* owned: key to [key, start, end] of steps that workers made */
     json_t *figured;        /* owned: "METRIC KEY" to figures of workers' commands */

@@ -166,6 +166,27 @@ done:
     return st;
 }
 
+/* The run's, or one of this host, where both send what they make to the place `shared`. */
+static dr_status open_cache(run *r, const char *dir, const char *secret, const char *mark,
+                            const char *shared)
+{
+    dr_status st = DR_OK;
+
+    r->cache = (flow_cache){.dir = dir};
+    if (shared == NULL && !dr_is_dir(dir))
+        DR_FAIL(DR_EUSAGE, "cache_dir %s is not here; workers need a shared one", dir);
+    st = check_mark(r, secret, mark);
+    if (st != DR_OK && shared != NULL) {
+        dr_trail_clear();
+        st = cache_open(&r->cache, dir);
+    }
+    DR_TRY(st);
+    if (shared != NULL)
+        DR_TRY(cache_share_with(&r->cache, shared, true));
+done:
+    return st;
+}
+
 /* r borrows from the job. */
 static dr_status begin(run *r, flow_workflow_options *o, const json_t *job,
                        const char *secret)
@@ -186,10 +207,7 @@ static dr_status begin(run *r, flow_workflow_options *o, const json_t *job,
     dr_log_level((dr_level)json_integer_value(json_object_get(job, "log_level")));
     if (chdir(folder) != 0)
         DR_FAIL(DR_EUSAGE, "the run's folder %s: %s", folder, strerror(errno));
-    if (!dr_is_dir(cache))
-        DR_FAIL(DR_EUSAGE, "cache_dir %s is not here; workers need a shared one", cache);
-    r->cache = (flow_cache){.dir = cache};
-    DR_TRY(check_mark(r, secret, mark));
+    DR_TRY(open_cache(r, cache, secret, mark, text_of(job, "shared")));
     DR_TRY(workflow_read(&r->w, o->config, text, o->model, o->output));
     r->input =
         (run_model){.path = text_of(in, "path"),

@@ -8,7 +8,8 @@
  *
  * A worker must be able to make the run's bytes: the same drupe, the same kernels (they are
  * in the cache's keys), the same cache.  That the cache is the same one is tried, not
- * believed: the worker looks for the run's mark in it.
+ * believed: the worker looks for the run's mark in it.  One that has another cache is taken
+ * where both send what they make to one place (shared_cache.c).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -190,12 +191,13 @@ static json_t *job_of(const run *r)
     while (level < DR_CRITICAL && !dr_log_shows((dr_level)level))
         level++;
     json_t *job = json_pack(
-        "{s:O, s:s, s:s?, s:s?, s:s, s:s, s:s, s:i, s:{s:s, s:s?, s:i, s:s}}", "workflow",
-        r->w.doc.top->value, "name", dr_ends_with(name, ".json") ? name : "workflow.json",
-        "model", o->model, "output", r->w.output_dir, "folder", here, "cache", cache,
-        "mark", strrchr(r->workers->mark, '/') + 1, "log_level", level, "input", "path",
-        r->input.path, "adapters", r->input.adapters, "kind", (int)r->input.kind, "id",
-        r->input.id);
+        "{s:O, s:s, s:s?, s:s?, s:s, s:s, s:s, s:s?, s:i, s:{s:s, s:s?, s:i, s:s}}",
+        "workflow", r->w.doc.top->value, "name",
+        dr_ends_with(name, ".json") ? name : "workflow.json", "model", o->model, "output",
+        r->w.output_dir, "folder", here, "cache", cache, "mark",
+        strrchr(r->workers->mark, '/') + 1, "shared", r->sent_to, "log_level", level,
+        "input", "path", r->input.path, "adapters", r->input.adapters, "kind",
+        (int)r->input.kind, "id", r->input.id);
     free(here);
     free(cache);
     return job;
