@@ -196,6 +196,7 @@ typedef struct {
     double max_kl, max_perplexity; /* 0: no limit (drupe_result_missed) */
     const char *device;            /* "auto", "cpu" or "cuda"; NULL: "cpu" */
     int threads;                   /* 0: all */
+    drupe_ranks *ranks;            /* that share it; NULL: this process alone */
 } drupe_evaluation;
 DRUPE_API drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e);
 

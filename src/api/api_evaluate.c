@@ -38,7 +38,8 @@ drupe_status drupe_evaluate(drupe_result **out, const drupe_evaluation *e)
                          .max_kl = e->max_kl,
                          .max_perplexity = e->max_perplexity,
                          .device = e->device,
-                         .threads = e->threads};
+                         .threads = e->threads,
+                         .ranks = e->ranks};
     flow_result made = {0};
     dr_status st = DR_OK;
 

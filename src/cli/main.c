@@ -31,7 +31,8 @@ const cli_verb_row cli_verbs[] = {
 const size_t cli_verb_count = DR_COUNT(cli_verbs);
 
 /* Those that several processes may run at once, each a share. */
-static const cli_verb *const shared_verbs[] = {&verb_finetune};
+static const cli_verb *const shared_verbs[] = {&verb_evaluate, &verb_finetune,
+                                               &verb_quantize};
 
 static void on_signal(int number)
 {

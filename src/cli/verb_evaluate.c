@@ -69,12 +69,15 @@ static dr_status run(const void *cfg, const unsigned char *given)
                                 .max_kl = o->max_kl,
                                 .max_perplexity = o->max_perplexity,
                                 .device = cli_computes[o->common.compute],
-                                .threads = o->common.threads};
+                                .threads = o->common.threads,
+                                .ranks = o->common.ranks};
     drupe_result *r = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(check(o, given));
     DR_TRY((dr_status)drupe_evaluate(&r, &e));
+    if (drupe_ranks_id(o->common.ranks) > 0)
+        goto done;
     DR_TRY(cli_print(&o->common, r));
     DR_TRY(cli_missed(r, NULL));
 done:

@@ -227,6 +227,51 @@ dr_status dr_ranks_sum_doubles(dr_ranks *r, double *v, size_t count, const char 
     return sum(r, v, count, sizeof(*v), what);
 }
 
+/* How many of n bytes that begin `at` bytes into rank k's part are there. */
+static size_t part_of(const size_t *edges, size_t size, size_t k, size_t at, size_t n)
+{
+    size_t bytes = (edges[k + 1] - edges[k]) * size, left = at < bytes ? bytes - at : 0;
+
+    return left < n ? left : n;
+}
+
+dr_status dr_ranks_share(dr_ranks *r, void *v, size_t size, const size_t *edges,
+                         const char *what)
+{
+    size_t longest = 0, most = 0;
+    char *all = NULL, *mine = NULL;
+    void *p = NULL;
+    dr_status st = DR_OK;
+
+    if (dr_ranks_count(r) == 1)
+        return DR_OK;
+    for (size_t k = 0; k < r->count; k++) {
+        size_t bytes = (edges[k + 1] - edges[k]) * size;
+        longest = bytes > longest ? bytes : longest;
+    }
+    if (longest == 0)
+        return DR_OK;
+    most = longest < PIECE ? longest : PIECE;
+    DR_TRY(dr_big_alloc(&p, r->count + 1, most, "parts of all ranks"));
+    all = p;
+    mine = all + r->count * most;
+    for (size_t at = 0, n, own; at < longest; at += n) {
+        n = longest - at < most ? longest - at : most;
+        own = part_of(edges, size, r->id, at, n);
+        if (own > 0)
+            memcpy(mine, (char *)v + edges[r->id] * size + at, own);
+        DR_TRY(dr_ranks_gather(r, all, mine, n, what));
+        for (size_t k = 0; k < r->count; k++) {
+            size_t bytes = part_of(edges, size, k, at, n);
+            if (bytes > 0 && k != r->id)
+                memcpy((char *)v + edges[k] * size + at, all + k * n, bytes);
+        }
+    }
+done:
+    dr_big_free(p);
+    return st;
+}
+
 dr_status dr_ranks_meet(dr_ranks *r, const char *what)
 {
     char mine = 0, *all = dr_calloc(dr_ranks_count(r), 1);

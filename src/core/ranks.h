@@ -55,6 +55,10 @@ DR_MUST_USE dr_status dr_ranks_gather(dr_ranks *r, void *all, const void *mine,
 DR_MUST_USE dr_status dr_ranks_sum(dr_ranks *r, float *v, size_t count, const char *what);
 DR_MUST_USE dr_status dr_ranks_sum_doubles(dr_ranks *r, double *v, size_t count,
                                            const char *what);
+/* Elements edges[k] to edges[k + 1] of v, of `size` bytes each, come from rank k: all ranks
+ * have all.  edges[ranks + 1] grow from 0, the same on all. */
+DR_MUST_USE dr_status dr_ranks_share(dr_ranks *r, void *v, size_t size, const size_t *edges,
+                                     const char *what);
 /* Seconds that a call waits for the others. */
 double dr_ranks_timeout(const dr_ranks *r);
 /* Waits for all. */

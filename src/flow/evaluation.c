@@ -167,7 +167,9 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
     dr_buf_init(&out->text, (size_t)16 << 20);
     p.report = out->report;
     p.device = &device;
-    DR_TRY(flow_compute(&device, e->device, e->threads, NULL));
+    DR_TRY(flow_compute(&device, e->device, e->threads, e->ranks));
+    p.threads = device.threads;
+    DR_TRY(flow_ranks_device(e->ranks, &device));
     DR_TRYF(find_model(&p.model, &out->arena, e->model), "finding the model");
     DR_TRY(find_adapter(&p.model, &out->arena, e->adapter));
     if (e->reference != NULL)
@@ -175,7 +177,7 @@ dr_status flow_evaluate(flow_result *out, const flow_evaluation *e)
                 "finding the reference model");
     DR_TRY(flow_limits(&memory, &disk, "."));
     DR_TRY(pass_evaluate_estimate(&p, &need));
-    DR_TRY(flow_check_resources(&need, ".", memory, disk));
+    DR_TRY(flow_check_resources(&need, ".", memory / dr_ranks_local_count(e->ranks), disk));
     DR_TRYF(pass_evaluate(&p), "evaluating %s", e->model);
 done:
     nn_device_close(device.dev);

@@ -246,7 +246,7 @@ static dr_status run_step(const plan *p, size_t i, const flow_spec *spec, flow_r
 
     if (!last)
         DR_TRY(dr_make_dirs(dir));
-    if (s->def->quant_plan != NULL)
+    if (s->def->quant_plan != NULL && dr_ranks_count(spec->ranks) == 1)
         DR_TRY(dr_resume_open(&resume, dr_path_join(&out->arena, p->in, name), p->key,
                               spec->output));
     DR_TRY(flow_limits(&memory, &disk, tmp));
@@ -427,6 +427,7 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
     DR_TRY(check_data(&p, spec));
     DR_TRY(check_limit(&p, spec));
     DR_TRY(flow_ranks_check(spec->ranks, p.steps, spec->step_count));
+    p.resumes = p.resumes && dr_ranks_count(spec->ranks) == 1;
     final = flow_clean_output(&out->arena, spec->output);
     DR_TRY(flow_open_input(&model, &out->arena, spec, p.kind));
     DR_TRY(flow_check_apart(spec, &model, final));
@@ -440,6 +441,8 @@ dr_status flow_run(flow_result *out, const flow_spec *asked)
                         spec->threads, spec->ranks));
     DR_TRY(flow_ranks_device(spec->ranks, &device));
     resolved.device = device.kind;
+    if (first)
+        flow_ranks_anew(spec->ranks, &p.steps[0], final);
     if (first && dr_exists(final)) /* refused, if it is, before a model is downloaded */
         DR_TRY(open_output(&dir, &p, final));
     if (model.kind == PASS_MODEL_HF)

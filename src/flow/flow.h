@@ -139,6 +139,7 @@ typedef struct {
     double max_kl, max_perplexity; /* 0: no limit; missing one is a result, no error */
     const char *device;            /* of flow_compute; NULL: "cpu" */
     int threads;
+    struct dr_ranks *ranks; /* borrowed; NULL: one process; each judges a share */
 } flow_evaluation;
 
 /* Errors of hf_resolve and pass_evaluate.  Nothing is written. */

@@ -138,6 +138,8 @@ DR_MUST_USE dr_status flow_compute(pass_device *to, const char *asked, int threa
 /* DR_EUSAGE: these passes are for one process. */
 DR_MUST_USE dr_status flow_ranks_check(dr_ranks *r, const flow_planned *steps,
                                        size_t count);
+/* Says that what a killed run of a quantizer has left is not gone on from. */
+void flow_ranks_anew(const dr_ranks *r, const flow_planned *step, const char *final);
 /* DR_EUSAGE: ranks have other versions of drupe, or other devices.  GPUs meet. */
 DR_MUST_USE dr_status flow_ranks_device(dr_ranks *r, const pass_device *device);
 /* DR_EUSAGE: they have other options or other files. */

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "core/mem.h"
 #include "flow/flow_impl.h"
 #include "nn/nn.h"
 
@@ -37,6 +38,18 @@ dr_status flow_ranks_check(dr_ranks *r, const flow_planned *steps, size_t count)
         return st;
     }
     return DR_OK;
+}
+
+void flow_ranks_anew(const dr_ranks *r, const flow_planned *step, const char *final)
+{
+    char *left = NULL;
+
+    if (dr_ranks_count(r) == 1 || step->def->quant_plan == NULL)
+        return;
+    left = dr_asprintf("%s.tmp/resume", final);
+    if (dr_is_dir(left))
+        dr_tell("%s is not gone on from: several processes begin anew", left);
+    free(left);
 }
 
 dr_status flow_ranks_device(dr_ranks *r, const pass_device *device)

@@ -32,6 +32,9 @@ void hf_writer_shard_bytes(hf_writer *w, uint64_t limit);
  * threads of the writer's own, and so is what is copied at the end.  An error in one of
  * them comes back from a later call.  DR_EIO: no threads. */
 DR_MUST_USE dr_status hf_writer_behind(hf_writer *w, int threads);
+/* Before the first tensor: nothing is written, whatever it is given (several processes,
+ * of which one writes). */
+void hf_writer_mute(hf_writer *w);
 /* A packed linear (its bias is copied).  Scales are stored as F16: round to it before
  * choosing codes (dr_f32_to_f16).  DR_EUSAGE: not of the planned bits or groups. */
 DR_MUST_USE dr_status hf_writer_packed(hf_writer *w, const hf_linear *l,

@@ -94,6 +94,12 @@ void hf_writer_keep(hf_writer *w, const char *keep)
     w->keep = dr_arena_strdup(&w->arena, keep);
 }
 
+void hf_writer_mute(hf_writer *w)
+{
+    DR_BUG_IF(w->planned);
+    w->mute = true;
+}
+
 void hf_writer_shard_bytes(hf_writer *w, uint64_t limit)
 {
     DR_BUG_IF(w->planned);
@@ -224,6 +230,8 @@ dr_status hf_writer_packed(hf_writer *w, const hf_linear *l, const dr_qtensor *q
 {
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     DR_TRY(take_packed(w, l, q));
     DR_TRY(put_packed(w, l, q));
 done:
@@ -298,6 +306,8 @@ dr_status hf_writer_rows(hf_writer *w, const hf_linear *const *l, size_t count,
 
     *j = (rows_job){.w = w, .q = *q, .count = count};
     *q = (dr_qtensor){0};
+    if (w->mute)
+        goto done;
     for (size_t i = 0; i < count; i++) {
         j->part[i].l = l[i];
         j->part[i].rows = rows_of(&j->q, l[i]->row0, l[i]->n_out);
@@ -356,6 +366,8 @@ dr_status hf_writer_linear(hf_writer *w, const hf_linear *l, const float *rows)
     struct slot *s = NULL;
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     DR_TRY(plan(w));
     if (w->bnb && l->layer >= 0)
         return put_bnb(w, l, rows);
@@ -375,6 +387,8 @@ dr_status hf_writer_outer(hf_writer *w, hf_outer which, const float *rows, size_
     struct slot *s = NULL;
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     if (l == NULL && !w->untied)
         DR_FAIL(DR_EUSAGE, "lm_head.weight: the head of a tied model is its embedding");
     DR_TRY(plan(w));
@@ -408,6 +422,8 @@ dr_status hf_writer_bias(hf_writer *w, const hf_linear *l, const float *bias)
     const hf_entry *e = hf_linear_parts(w->m, l)->bias;
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     if (e == NULL)
         DR_FAIL(DR_EUSAGE, "%s has no bias", l->path);
     DR_TRY(plan(w));
@@ -424,6 +440,8 @@ dr_status hf_writer_norm(hf_writer *w, hf_norm which, int layer, const float *v)
     float *less = NULL;
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     hf_norm_name(name, &w->m->c, which, layer, "weight");
     DR_TRY(plan(w));
     if (offset != 0.0f) {
@@ -442,6 +460,8 @@ dr_status hf_writer_norm_bias(hf_writer *w, hf_norm which, int layer, const floa
     char name[HF_NAME_MAX];
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     DR_BUG_IF(w->m->c.norm_kind != HF_NORM_KIND_LAYER);
     hf_norm_name(name, &w->m->c, which, layer, "bias");
     DR_TRY(plan(w));
@@ -633,6 +653,8 @@ dr_status hf_writer_finish(hf_writer *w)
 {
     dr_status st = DR_OK;
 
+    if (w->mute)
+        return DR_OK;
     DR_TRY(plan(w));
     for (size_t i = 0; i < w->slot_count; i++) {
         struct slot *s = &w->slots[i];

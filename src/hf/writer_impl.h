@@ -56,6 +56,7 @@ struct hf_writer {
     const char *unfit; /* the first tensor with a value that is not finite in its type */
     bool untied;       /* a tied model gets a head */
     size_t head_slot;  /* of that head */
+    bool mute; /* nothing is written */
     bool planned;
     struct slot *slots; /* owned */
     size_t slot_count;

@@ -248,6 +248,31 @@ done:
     return st;
 }
 
+dr_status nn_share_ranks(nn_device *dev, float *p, const size_t *edges, const char *what)
+{
+    size_t bytes = edges[dev->rank_count] * sizeof(float);
+    bool taken = false;
+    void *host = NULL;
+    dr_status st = DR_OK;
+
+    if (dev->rank_count == 1)
+        return DR_OK;
+    if (dev->backend->rank_share != NULL) {
+        DR_TRYF(dev->backend->rank_share(dev, &taken, p, edges), "sharing %s", what);
+        if (taken)
+            return DR_OK;
+    }
+    if (dev->backend->mem_new == NULL)
+        return dr_ranks_share(dev->ranks, p, sizeof(float), edges, what);
+    DR_TRY(dr_big_alloc(&host, bytes, 1, what));
+    DR_TRY(nn_copy(dev, host, p, bytes));
+    DR_TRY(dr_ranks_share(dev->ranks, host, sizeof(float), edges, what));
+    DR_TRY(nn_copy(dev, p, host, bytes));
+done:
+    dr_big_free(host);
+    return st;
+}
+
 /* ---- operations ---- */
 
 #define NN_OP(op, params, args)                                                            \

@@ -58,6 +58,9 @@ dr_ranks *nn_device_ranks(const nn_device *dev);
  * it stays as it is.  what: for messages.  DR_EDEVICE: a rank is gone. */
 DR_MUST_USE dr_status nn_sum_ranks(nn_device *dev, float *p, size_t count,
                                    const char *what);
+/* p[edges[k]] to p[edges[k + 1]] of rank k go to all; edges[ranks + 1] grow from 0. */
+DR_MUST_USE dr_status nn_share_ranks(nn_device *dev, float *p, const size_t *edges,
+                                     const char *what);
 void nn_device_close(nn_device *dev);
 dr_pool *nn_device_pool(nn_device *dev);
 const char *nn_device_describe(const nn_device *dev); /* "cpu, 2 threads, avx512" */

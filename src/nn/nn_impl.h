@@ -61,13 +61,15 @@ typedef struct nn_backend {
     void (*mem_free)(nn_device *dev, void *p);
     dr_status (*copy)(nn_device *dev, void *dst, const void *src, size_t bytes);
     dr_status (*zero)(nn_device *dev, void *dst, size_t bytes);
-    /* Several processes (core/ranks.h), each with a device of its own; both, or none: what
-     * they add goes through the host.  rank_id: what the first one makes up and all are
-     * given.  rank_join: the device becomes one of several.  Then rank_sum: p[count]
-     * becomes the sum over all; *taken false: p is not the device's. */
+    /* Several processes (core/ranks.h), each with a device of its own; all, or none: what
+     * they add or share goes through the host.  rank_id: what the first one makes up and
+     * all are given.  rank_join: the device becomes one of several.  rank_sum: p[count]
+     * becomes the sum over all, rank_share: edges as nn_share_ranks has them; *taken false:
+     * p is not the device's. */
     dr_status (*rank_id)(nn_device *dev, unsigned char id[NN_RANK_ID]);
     dr_status (*rank_join)(nn_device *dev, const unsigned char id[NN_RANK_ID]);
     dr_status (*rank_sum)(nn_device *dev, bool *taken, float *p, size_t count);
+    dr_status (*rank_share)(nn_device *dev, bool *taken, float *p, const size_t *edges);
     /* Of such memory: takes parts over, by many threads, and does not wait for it; NULL:
      * none.  DR_EDEVICE, DR_ENOMEM. */
     dr_status (*load)(nn_device *dev, const nn_stored *parts, size_t count);

@@ -79,6 +79,7 @@ const pass_def pass_awq = {
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
+    .shared = true,
     .config_size = sizeof(awq),
     .params = params,
     .params_count = DR_COUNT(params),

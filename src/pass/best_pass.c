@@ -62,6 +62,7 @@ const pass_def pass_best = {
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
+    .shared = true,
     .config_size = sizeof(best),
     .params = params,
     .params_count = DR_COUNT(params),

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hash.h"
 #include "core/log.h"
 #include "pass/eval_impl.h"
 #include "pass/shared_impl.h"
@@ -100,17 +101,43 @@ done:
     return st;
 }
 
+/* All ranks judge the same models on the same text. */
+static dr_status same_input(const pair *p, const pass_evaluation *e)
+{
+    dr_ranks *r = e->device->ranks;
+    const data_blocks *b = &p->blocks;
+    char hex[DR_SHA256_HEX];
+    dr_status st = DR_OK;
+
+    if (dr_ranks_count(r) == 1)
+        return DR_OK;
+    dr_sha256(hex, b->ids, b->count * b->seq_len * sizeof(*b->ids));
+    DR_TRY(dr_ranks_same(r, hex, "text"));
+    const char *what =
+        dr_arena_printf(e->arena, "%s %zu %zu, %s %llu, %s %llu", hex, b->count, b->seq_len,
+                        p->model.origin, (unsigned long long)p->model.bytes,
+                        p->reference.name != NULL ? p->reference.origin : "",
+                        (unsigned long long)p->reference.bytes);
+    DR_TRY(dr_ranks_same(r, what, "model"));
+done:
+    return st;
+}
+
 /* Both models run over the text at once, a block or a few ahead of the judge. */
 static dr_status judge(quant_quality *q, pair *p, const pass_evaluation *e)
 {
-    const quant_calib text = {p->blocks.ids, p->blocks.count, p->blocks.seq_len};
+    const quant_calib all = {p->blocks.ids, p->blocks.count, p->blocks.seq_len};
     const bool both = e->reference.name != NULL;
-    quant_text *texts = quant_texts_of(&text);
+    dr_ranks *ranks = e->device->ranks;
+    quant_text *texts = NULL;
+    quant_calib text;
     quant_judge *judge = NULL;
     dr_progress progress;
     size_t n = 0, done_rows = 0;
     dr_status st = DR_OK;
 
+    DR_TRY(quant_judge_share(&text, &all, ranks));
+    texts = quant_texts_of(&text);
     DR_TRY(eval_begin(&p->model, p->dev, texts, text.count, e->threads));
     if (both)
         DR_TRY(eval_begin(&p->reference, p->dev, texts, text.count, e->threads));
@@ -130,6 +157,7 @@ static dr_status judge(quant_quality *q, pair *p, const pass_evaluation *e)
         dr_progress_step(&progress, done_rows += n, NULL);
     }
     dr_progress_end(&progress);
+    DR_TRY(quant_judge_gather(judge, ranks));
     quant_judge_result(judge, q);
 done:
     eval_end(&p->model);
@@ -165,6 +193,7 @@ static dr_status on_text(pair *p, const pass_evaluation *e)
     dr_status st = DR_OK;
 
     DR_TRYF(load_text(p, e), "reading the text");
+    DR_TRY(same_input(p, e));
     DR_TRY(judge(&q, p, e));
     json_object_set_new(e->report, "text", json_string(p->source));
     DR_TRY(eval_quality(e->text, e->report, &q, &names[q.both]));
@@ -229,6 +258,12 @@ dr_status pass_evaluate(const pass_evaluation *e)
         DR_FAIL(DR_EUSAGE, "max_kl needs a reference model");
     if (e->task != NULL && (e->max_kl != 0 || e->max_perplexity != 0))
         DR_FAIL(DR_EUSAGE, "questions have neither KL nor perplexity: no max_kl");
+    if (e->task != NULL && dr_ranks_count(e->device->ranks) > 1) {
+        st = dr_fail(DR_EUSAGE, "questions are judged in one process, and %zu were started",
+                     dr_ranks_count(e->device->ranks));
+        dr_hint("run it without mpirun");
+        goto done;
+    }
     if (e->task == NULL)
         DR_TRY(data_check(e->data));
     if (e->data->strategy == DATA_PACKING)

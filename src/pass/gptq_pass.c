@@ -69,6 +69,7 @@ const pass_def pass_gptq = {
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,
     .needs_data = true,
+    .shared = true,
     .config_size = sizeof(gptq),
     .params = params,
     .params_count = DR_COUNT(params),

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "core/file.h"
+#include "core/hash.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "pass/eval_impl.h"
@@ -35,17 +36,29 @@ dr_status pass_check_group(const char *name, int group)
                    name, GROUP_MIN, GROUP_MAX, group);
 }
 
+/* Do all ranks judge, each a share?  Those of other hosts may not see what the first one
+ * writes. */
+static bool judges(const pass_job *job)
+{
+    const dr_ranks *r = job->device->ranks;
+
+    return dr_ranks_local_count(r) == dr_ranks_count(r) &&
+           dr_ranks_count(r) <= JUDGE_BLOCKS;
+}
+
 /* What the judge found; errors: of each layer, on the first block. */
 typedef struct {
     quant_quality quality;
     quant_layer_error *errors; /* owned */
 } judgement;
 
-/* The judge: built-in text that never calibrates. */
+/* The judge: built-in text that never calibrates, shared among ranks where all see the
+ * result.  Layers are the first one's. */
 static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
                        const hf_model *before, const hf_model *after,
                        const tok_tokenizer *t, bool layers)
 {
+    dr_ranks *ranks = judges(job) ? job->device->ranks : NULL;
     const data_options o = {.max_seq_len = pass_at_most_context(JUDGE_SEQ_LEN, before),
                             .max_samples = JUDGE_BLOCKS,
                             .held_out = true};
@@ -55,10 +68,11 @@ static dr_status judge(const pass_job *job, judgement *found, nn_device *dev,
 
     DR_TRY(pass_text_blocks(&blocks, &texts, job->arena, &o, t));
     const quant_calib text = {blocks.ids, blocks.count, blocks.seq_len};
-    if (layers)
+    if (layers && dr_ranks_first(job->device->ranks))
         found->errors =
             dr_calloc((size_t)hf_model_config(before)->layers, sizeof(*found->errors));
-    DR_TRYF(quant_compare_layers(&found->quality, found->errors, dev, before, after, &text),
+    DR_TRYF(quant_compare_layers(&found->quality, found->errors, dev, before, after, &text,
+                                 ranks),
             "judging the result");
 done:
     data_blocks_release(&blocks);
@@ -200,6 +214,8 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
     DR_TRY(dr_make_dirs(dir));
     DR_TRY(hf_writer_open(&writer, dir, m, method == HF_QUANT_NONE ? NULL : &layout));
     DR_TRY(pass_choices_formats(writer, chosen, m, method));
+    if (!dr_ranks_first(job->device->ranks))
+        hf_writer_mute(writer);
     if (job->killed != NULL)
         hf_writer_keep(writer, dr_resume_dir(job->killed));
     if (nn_mem_room(dev) > 0) /* the host has little else to do */
@@ -211,6 +227,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
                              .choices = chosen->layers,
                              .head = chosen->head ? &chosen->head_grid : NULL,
                              .embed = chosen->embed ? &chosen->embed_grid : NULL,
+                             .shared = true,
                              .resume = job->killed};
     dr_progress_begin(&progress, "quantizing", "layers",
                       (size_t)hf_model_config(m)->layers);
@@ -226,10 +243,45 @@ done:
     return st;
 }
 
+/* All ranks have read the same text, and there is some for each. */
+static dr_status check_shares(dr_ranks *r, const data_blocks *b)
+{
+    char hex[DR_SHA256_HEX];
+    dr_status st = DR_OK;
+
+    if (dr_ranks_count(r) == 1)
+        return DR_OK;
+    dr_sha256(hex, b->ids, b->count * b->seq_len * sizeof(*b->ids));
+    DR_TRY(dr_ranks_same(r, hex, "calibration text"));
+    if (b->count < dr_ranks_count(r))
+        DR_FAIL(DR_EUSAGE, "calibration: %zu blocks of text for %zu processes", b->count,
+                dr_ranks_count(r));
+done:
+    return st;
+}
+
+/* What the first rank has written; the others' folders are empty. */
+static dr_status open_made(hf_model **made, const pass_job *job, const char *dir)
+{
+    dr_ranks *r = job->device->ranks;
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_ranks_meet(r, "the rounded model"));
+    if (!dr_ranks_first(r) && !judges(job))
+        goto done;
+    if (!dr_ranks_first(r))
+        dir = dr_arena_printf(job->arena, "%s.tmp/model", job->final_dir);
+    DR_TRYF(hf_model_open(made, dir), "reading the result back");
+done:
+    return st;
+}
+
 /* What can be said no to before any work. */
-static dr_status check_input(const pass_job *job, const pass_model *in, const hf_model *m)
+static dr_status check_input(const pass_job *job, const pass_model *in, const hf_model *m,
+                             const pass_quant_plan *plan)
 {
     const data_options *d = job->data;
+    size_t ranks = dr_ranks_count(job->device->ranks);
     int64_t context = hf_model_config(m)->max_position;
     dr_status st = DR_OK;
 
@@ -243,6 +295,12 @@ static dr_status check_input(const pass_job *job, const pass_model *in, const hf
         st = dr_fail(DR_EUNSUPPORTED, "%s: the experts of %s are not quantized yet",
                      in->name, hf_model_config(m)->arch_name);
         dr_hint("auto-opt --precision int4 rounds them in the graph");
+        goto done;
+    }
+    if (ranks > 1 && plan->modules->distill_steps > 0) {
+        st = dr_fail(DR_EUSAGE, "distill_steps: one process trains, and %zu were started",
+                     ranks);
+        dr_hint("run it without mpirun");
         goto done;
     }
     if (in->adapter_count > 0) {
@@ -273,7 +331,7 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
 
     DR_TRY(check_mix(job, in, plan));
     DR_TRYF(hf_model_open(&m, in->path), "opening the model to quantize");
-    DR_TRY(check_input(job, in, m));
+    DR_TRY(check_input(job, in, m, plan));
     DR_TRY(fit_group(&grid, m));
     DR_TRY(pass_choose_modules(&chosen, job->arena, m, &grid, plan->modules));
     DR_TRY(pass_open_device(&dev, job->device));
@@ -287,12 +345,16 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
             pass_calibration_options(job, m, plan->calib_samples, plan->calib_seq_len);
         DR_TRYF(pass_calibration(&blocks, job, &data, dev, m, tok),
                 "reading calibration text");
+        DR_TRY(check_shares(job->device->ranks, &blocks));
     }
     DR_TRY(mix(job, &chosen, dev, m, &grid, &blocks, plan));
     DR_TRY(quantize_into(job, dir, dev, m, &grid, &chosen, &blocks, plan));
-    DR_TRYF(hf_model_open(&made, dir), "reading the result back");
-    if (job->evaluate)
+    DR_TRY(open_made(&made, job, dir));
+    *out = (pass_model){.kind = PASS_MODEL_HF, .path = dir, .name = in->name};
+    if (job->evaluate && made != NULL)
         DR_TRY(judge(job, &found, dev, m, made, tok, !plan->rotates));
+    if (!dr_ranks_first(job->device->ranks))
+        goto done;
     if (pass_mix_asked(plan->modules))
         DR_TRY(pass_mix_tell(job, &chosen, m));
     DR_TRY(tell(job, m, made, &grid, job->evaluate ? &found.quality : NULL));
@@ -304,7 +366,6 @@ dr_status pass_quantize(const pass_job *job, pass_model *out, const pass_model *
                                         .quality = job->evaluate ? &found.quality : NULL,
                                         .errors = found.errors};
     DR_TRYF(pass_quant_report(job, &outcome), "writing the report");
-    *out = (pass_model){.kind = PASS_MODEL_HF, .path = dir, .name = in->name};
 done:
     free(found.errors);
     data_blocks_release(&blocks);

@@ -55,10 +55,20 @@ done:
     return st;
 }
 
+/* The sample's sequences are spread evenly over all: the k-th is k * count / sample_all.
+ * *at = its place in this rank's text; false: it is another's. */
+static bool sampled(const awq_run *r, size_t k, size_t *at)
+{
+    size_t of_all = k * (r->s.tokens / r->s.calib.seq_len) / r->sample_all;
+
+    *at = of_all - r->s.first;
+    return of_all >= r->s.first && *at < r->s.calib.count;
+}
+
 static dr_status slot_init(awq_run *r, hf_slot s)
 {
     awq_slot *slot = &r->slot[s];
-    size_t rows = r->sample_count * r->s.calib->seq_len;
+    size_t rows = (r->sample_count > 0 ? r->sample_count : 1) * r->s.calib.seq_len;
     dr_status st = DR_OK;
     float *p = NULL;
 
@@ -94,8 +104,11 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
     }
     DR_TRY(quant_grid_check(grid));
     DR_TRY(quant_stream_open(&r->s, site, calib, mem));
-    r->sample_count = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
-    r->sample_count = r->sample_count < calib->count ? r->sample_count : calib->count;
+    r->sample_all = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
+    r->sample_all = r->sample_all < calib->count ? r->sample_all : calib->count;
+    calib = &r->s.calib; /* this rank's */
+    for (size_t k = 0, at = 0; k < r->sample_all; k++)
+        r->sample_count += sampled(r, k, &at);
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         DR_TRY(slot_init(r, (hf_slot)i));
         size_t n = nn_i8_packed_bytes(r->slot[i].n, r->slot[i].k) / sizeof(float);
@@ -111,7 +124,8 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
     if (awq_judges_rounded(r))
         DR_TRY(nn_mem_new(mem, &r->fake_rounded, widest.weights, NN_MEM_BF16,
                           "rounded weight"));
-    DR_TRY(quant_floats_at(mem, &r->ref, r->sample_count * t, d, "module outputs"));
+    DR_TRY(quant_floats_at(mem, &r->ref, (r->sample_count > 0 ? r->sample_count : 1) * t, d,
+                           "module outputs"));
     DR_TRY(quant_floats_at(mem, &r->out, step * t, d, "module outputs"));
     if (r->o->exact && mem == NULL)
         DR_TRY(quant_floats(&r->picked, step * t, widest.in, "clip tokens"));
@@ -175,13 +189,12 @@ static dr_status add_sums(awq_run *r, awq_slot *slot, const float *x, size_t m, 
 
 static dr_status mean_inputs(awq_run *r, awq_slot *slot)
 {
-    size_t tokens = r->s.calib->count * r->s.calib->seq_len;
     double *sum = dr_calloc(slot->k, sizeof(*sum));
     dr_status st = DR_OK;
 
     DR_TRY(nn_copy(r->s.site->dev, sum, slot->abs_sum, slot->k * sizeof(*sum)));
     for (size_t c = 0; c < slot->k; c++)
-        slot->x_mean[c] = (float)(sum[c] / (double)tokens);
+        slot->x_mean[c] = (float)(sum[c] / (double)r->s.tokens);
 done:
     free(sum);
     return st;
@@ -198,22 +211,30 @@ static size_t pick_rows(float *to, const float *x, size_t first, size_t m, size_
     return count;
 }
 
+static bool has_grams(const awq_run *r)
+{
+    return !r->o->exact || r->o->clip;
+}
+
 static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i, size_t m)
 {
-    size_t t = r->s.calib->seq_len, tokens = r->s.calib->count * t;
+    size_t t = r->s.calib.seq_len, tokens = r->s.tokens, at = (r->s.first + i) * t;
     size_t step = tokens / CLIP_TOKENS > 1 ? tokens / CLIP_TOKENS : 1;
 
-    if (r->o->exact && !r->o->clip)
+    if (!has_grams(r))
         return DR_OK; /* nothing is ranked and nothing clipped */
     if (r->o->exact && r->mem != NULL) {
-        size_t skip = (step - i * t % step) % step;
+        size_t skip = (step - at % step) % step;
         return nn_gram_blocks(r->mem, slot->grams, x + skip * slot->k,
                               skip < m ? (m - skip - 1) / step + 1 : 0, slot->k,
                               step * slot->k, quant_gram_cols(slot->block), i == 0);
     }
     if (r->o->exact) {
-        m = pick_rows(r->picked, x, i * t, m, slot->k, step);
+        m = pick_rows(r->picked, x, at, m, slot->k, step);
         x = r->picked;
+        if (i == 0 && m == 0)
+            memset(slot->grams, 0,
+                   slot->k * quant_gram_cols(slot->block) * sizeof(*slot->grams));
     }
     if (m == 0)
         return DR_OK;
@@ -221,19 +242,19 @@ static dr_status add_grams(awq_run *r, awq_slot *slot, const float *x, size_t i,
                                  quant_gram_cols(slot->block), i == 0);
 }
 
-/* The sample's sequences are spread evenly over all: the k-th is k * count /
- * sample_count. */
 static dr_status keep_sample(const awq_run *r, awq_slot *slot, const float *x, size_t i,
                              size_t m)
 {
-    size_t t = r->s.calib->seq_len, count = r->s.calib->count, one = t * slot->k;
+    size_t t = r->s.calib.seq_len, one = t * slot->k, kept = 0, at = 0;
     dr_status st = DR_OK;
 
-    for (size_t k = 0; k < r->sample_count; k++) {
-        size_t at = k * count / r->sample_count;
+    for (size_t k = 0; k < r->sample_all; k++) {
+        if (!sampled(r, k, &at))
+            continue;
         if (at >= i && at < i + m / t)
-            DR_TRY(nn_copy(r->s.site->dev, slot->sample + k * one, x + (at - i) * one,
+            DR_TRY(nn_copy(r->s.site->dev, slot->sample + kept * one, x + (at - i) * one,
                            one * sizeof(float)));
+        kept++;
     }
 done:
     return st;
@@ -247,6 +268,20 @@ static dr_status slot_stats(awq_run *r, hf_slot s, const float *x, size_t i, siz
     DR_TRY(add_sums(r, slot, x, m, i == 0));
     DR_TRY(add_grams(r, slot, x, i, m));
     DR_TRY(keep_sample(r, slot, x, i, m));
+done:
+    return st;
+}
+
+/* The slot's sums become those of all ranks. */
+static dr_status sum_ranks(awq_run *r, awq_slot *slot)
+{
+    const quant_site *site = r->s.site;
+    dr_status st = DR_OK;
+
+    DR_TRY(quant_sum_doubles(site, slot->abs_sum, slot->k, "sums of inputs"));
+    if (has_grams(r))
+        DR_TRY(quant_sum(site, slot->grams, slot->k * quant_gram_cols(slot->block),
+                         "Gram blocks"));
 done:
     return st;
 }
@@ -267,7 +302,7 @@ done:
 
 dr_status awq_run_layer(awq_run *r, int layer)
 {
-    size_t t = r->s.calib->seq_len, count = r->s.calib->count;
+    size_t t = r->s.calib.seq_len, count = r->s.calib.count;
     double time = dr_now_s();
     dr_status st = DR_OK;
 
@@ -285,8 +320,10 @@ dr_status awq_run_layer(awq_run *r, int layer)
         DR_TRY(slot_stats(r, HF_SLOT_GATE_UP, r->acts.norm2, i, m));
         DR_TRY(slot_stats(r, HF_SLOT_DOWN, r->acts.act, i, m));
     }
-    for (int s = 0; s < HF_SLOT_COUNT; s++)
+    for (int s = 0; s < HF_SLOT_COUNT; s++) {
+        DR_TRY(sum_ranks(r, &r->slot[s]));
         DR_TRY(mean_inputs(r, &r->slot[s]));
+    }
 done:
     nn_round_products(r->s.site->dev, NN_ROUND_NONE);
     return st;
@@ -368,12 +405,17 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
                         r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
         DR_TRY(quant_fold_bias(r->s.site, layer, s, row_scale, NULL));
     }
-    DR_TRY(awq_round_rows(dev, &job, 0, from));
-    if (from < slot->n) {
+    const quant_rows own = quant_own_rows(r->s.site, slot->n);
+    size_t end = own.from + own.count, plain = from < end ? from : end;
+    if (own.from < plain)
+        DR_TRY(awq_round_rows(dev, &job, own.from, plain - own.from));
+    plain = plain > own.from ? plain : own.from;
+    if (plain < end) {
         DR_TRY(scale_grams(r, slot));
         job.grams = slot->grams;
-        DR_TRY(awq_round_rows(dev, &job, from, slot->n - from));
+        DR_TRY(awq_round_rows(dev, &job, plain, end - plain));
     }
+    DR_TRY(quant_share_packed(r->s.site, &q));
     DR_TRY(quant_slot_write(r->s.site, layer, s, &q));
 done:
     dr_qtensor_release(&q);

@@ -37,7 +37,8 @@ typedef struct {
     float *fake_rounded;          /* owned: fake in bf16, where candidates are judged so */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */
-    size_t sample_count; /* sequences judged */
+    size_t sample_count; /* sequences judged, of this rank's text */
+    size_t sample_all;   /* of all ranks' */
     float *fake;         /* owned: a slot's weight with a candidate's rounding */
     float *ref;          /* owned: [rows][D] module outputs with original weights */
     float *out;          /* owned: [chunk rows][D] */
@@ -87,11 +88,12 @@ DR_MUST_USE dr_status awq_rank(nn_device *dev, double *loss, const float *w, siz
                                const float *scales, size_t count, const bool *wanted,
                                const float *grams);
 /* The same for the identity and 20 ratios, which the loss follows smoothly: every third,
- * then the two on either side of the best; infinite for the rest. */
+ * then the two on either side of the best; infinite for the rest.  ranks: w has a share of
+ * the rows (none: n 0), the losses are all ranks'; NULL: it has all. */
 DR_MUST_USE dr_status awq_rank_ratios(nn_device *dev, double *loss, const float *w,
                                       size_t n, size_t k, size_t block,
                                       const quant_rule *rule, const float *scales,
-                                      const float *grams);
+                                      const float *grams, dr_ranks *ranks);
 
 /*
  * Rows row0 .. row0+rows of w * scale / row_scale (NULL: ones) rounded into the same rows

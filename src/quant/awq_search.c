@@ -247,9 +247,28 @@ done:
     return st;
 }
 
+/* awq_rank of each rank's rows, if it has some: the losses of all. */
+static dr_status rank_shared(nn_device *dev, double *loss, const float *w, size_t n,
+                             size_t k, size_t block, const quant_rule *rule,
+                             const float *scales, const bool *wanted, const float *grams,
+                             dr_ranks *ranks)
+{
+    double own[AWQ_CANDIDATES] = {0};
+    dr_status st = DR_OK;
+
+    if (n > 0)
+        DR_TRY(awq_rank(dev, own, w, n, k, block, rule, scales, AWQ_CANDIDATES, wanted,
+                        grams));
+    DR_TRY(dr_ranks_sum_doubles(ranks, own, AWQ_CANDIDATES, "losses"));
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++)
+        loss[i] = wanted[i] ? own[i] : loss[i];
+done:
+    return st;
+}
+
 dr_status awq_rank_ratios(nn_device *dev, double *loss, const float *w, size_t n, size_t k,
                           size_t block, const quant_rule *rule, const float *scales,
-                          const float *grams)
+                          const float *grams, dr_ranks *ranks)
 {
     bool coarse[AWQ_CANDIDATES] = {true}, fine[AWQ_CANDIDATES] = {false};
     size_t best = 1;
@@ -259,13 +278,12 @@ dr_status awq_rank_ratios(nn_device *dev, double *loss, const float *w, size_t n
         loss[i] = HUGE_VAL;
     for (size_t i = 1; i < AWQ_CANDIDATES; i += RATIO_STEP)
         coarse[i] = true;
-    DR_TRY(
-        awq_rank(dev, loss, w, n, k, block, rule, scales, AWQ_CANDIDATES, coarse, grams));
+    DR_TRY(rank_shared(dev, loss, w, n, k, block, rule, scales, coarse, grams, ranks));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++)
         best = loss[i] < loss[best] ? i : best;
     for (size_t i = 1; i < AWQ_CANDIDATES; i++)
         fine[i] = !coarse[i] && i + RATIO_STEP > best && i < best + RATIO_STEP;
-    DR_TRY(awq_rank(dev, loss, w, n, k, block, rule, scales, AWQ_CANDIDATES, fine, grams));
+    DR_TRY(rank_shared(dev, loss, w, n, k, block, rule, scales, fine, grams, ranks));
 done:
     return st;
 }
@@ -276,7 +294,7 @@ done:
 static dr_status module_output(awq_run *r, hf_slot s, float *out, const nn_layer *w,
                                size_t i, size_t m)
 {
-    size_t t = r->s.calib->seq_len;
+    size_t t = r->s.calib.seq_len;
     const float *in = r->slot[s].sample + i * t * r->slot[s].k;
 
     if (s == HF_SLOT_QKV)
@@ -340,7 +358,7 @@ static dr_status fill_ref(awq_run *r, hf_slot s)
     const hf_slot last = s == HF_SLOT_QKV       ? HF_SLOT_O
                          : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN
                                                 : s;
-    size_t t = r->s.calib->seq_len, d = (size_t)r->s.cfg->hidden;
+    size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < r->sample_count; i += r->s.step)
@@ -353,7 +371,7 @@ done:
 /* Mean squared difference from r->ref of the module with weights w. */
 static dr_status judge(awq_run *r, hf_slot s, const nn_layer *w, double *loss)
 {
-    size_t t = r->s.calib->seq_len, d = (size_t)r->s.cfg->hidden;
+    size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
 
     *loss = 0;
@@ -363,7 +381,8 @@ static dr_status judge(awq_run *r, hf_slot s, const nn_layer *w, double *loss)
         DR_TRY(module_output(r, s, r->out, w, i, m));
         DR_TRY(add_loss(loss, r->s.site->dev, r->out, r->ref + i * t * d, m, d));
     }
-    *loss /= (double)(r->sample_count * t * d);
+    DR_TRY(dr_ranks_sum_doubles(quant_ranks(r->s.site), loss, 1, "losses"));
+    *loss /= (double)(r->sample_all * t * d);
 done:
     return st;
 }
@@ -404,8 +423,10 @@ static dr_status shortlist(awq_run *r, hf_slot s, bool *wanted, const float *sca
         wanted[i] = r->o->exact ? i > 0 : i == 0;
     if (r->o->exact)
         goto done;
-    DR_TRY(awq_rank_ratios(r->s.site->dev, ranked, r->layer.w[s], slot->n, slot->k,
-                           slot->block, &r->rule, scales, slot->grams));
+    const quant_rows own = quant_own_rows(r->s.site, slot->n);
+    DR_TRY(awq_rank_ratios(r->s.site->dev, ranked, r->layer.w[s] + own.from * slot->k,
+                           own.count, slot->k, slot->block, &r->rule, scales, slot->grams,
+                           quant_ranks(r->s.site)));
     for (int k = 0; k < JUDGED; k++) {
         size_t best = 0;
         for (size_t i = 1; i < AWQ_CANDIDATES; i++) {

@@ -107,6 +107,7 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
         packed[down] = most(packed[down], nn_i8_packed_bytes(out, in) / sizeof(float));
     }
     DR_TRY(quant_stream_open(&r->s, site, calib, mem));
+    calib = &r->s.calib; /* this rank's */
     r->m = t * (r->s.step < calib->count ? r->s.step : calib->count);
     r->kept = (mem != NULL ? KEEP_BYTES_THERE : KEEP_BYTES) / (inner * sizeof(float)) / t;
     r->kept = r->kept < calib->count ? r->kept : calib->count;
@@ -204,7 +205,9 @@ static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *
 {
     nn_device *dev = r->s.site->dev;
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
-    double loss = 0;
+    const quant_site *site = r->s.site;
+    const quant_way all = {0, 1};
+    double losses[QUANT_WAYS] = {0};
     dr_status st = DR_OK;
 
     if (r->o->prescale) {
@@ -212,13 +215,64 @@ static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *
         DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
         DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
     }
-    DR_TRYF(
-        quant_gptq_solve(q, &loss, dev, r->w, r->full, n_out, n_in, &r->grid, r->o, name),
-        "rounding %s", name);
-    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", name, n_out, n_in, loss);
+    DR_TRYF(quant_solve_own(q, losses, site, all, false, r->w, r->full, n_out, n_in,
+                            &r->grid, r->o, name),
+            "rounding %s", name);
+    DR_TRY(quant_share_solved(site, all, q, r->w));
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g", name, n_out, n_in, losses[0]);
     if (r->o->prescale)
         DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
 done:
+    return st;
+}
+
+/* r->w by the whole chain as it is (way 0) or scaled. */
+static dr_status solve_way(gptq_run *r, hf_slot slot, size_t way, quant_way by,
+                           dr_qtensor *q, double losses[QUANT_WAYS], const char *name)
+{
+    const quant_site *site = r->s.site;
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
+    dr_status st = DR_OK;
+
+    if (way > 0)
+        DR_TRY(quant_gptq_apply(site->dev, r->w, r->full, n_out, n_in, r->scale));
+    DR_TRYF(quant_solve_own(q, losses, site, by, true, r->w, r->full, n_out, n_in, &r->grid,
+                            r->o, name),
+            "rounding %s", name);
+done:
+    return st;
+}
+
+/* Both ways by all ranks: q and r->w are the one that loses less; its number. */
+static dr_status both_ways(gptq_run *r, hf_slot slot, dr_qtensor *q,
+                           double losses[QUANT_WAYS], size_t *way, const char *name)
+{
+    nn_device *dev = r->s.site->dev;
+    const quant_way all = {0, 1};
+    size_t bytes = hf_slot_out(r->s.cfg, slot) * hf_slot_in(r->s.cfg, slot) * sizeof(float);
+    double scaled_loss[QUANT_WAYS];
+    dr_qtensor scaled = {0};
+    float *plain = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_copy(dev, r->other, r->w, bytes));
+    DR_TRY(solve_way(r, slot, 0, all, q, losses, name));
+    plain = r->w; /* the other one is scaled */
+    r->w = r->other;
+    r->other = plain;
+    DR_TRY(solve_way(r, slot, 1, all, &scaled, scaled_loss, name));
+    losses[1] = scaled_loss[0];
+    *way = losses[1] < losses[0];
+    if (*way == 1) {
+        dr_qtensor_release(q);
+        *q = scaled;
+        scaled = (dr_qtensor){0};
+    } else {
+        r->other = r->w;
+        r->w = plain;
+    }
+done:
+    dr_qtensor_release(&scaled);
     return st;
 }
 
@@ -226,37 +280,32 @@ done:
 static dr_status round_best(gptq_run *r, int layer, hf_slot slot, dr_qtensor *q,
                             const char *name)
 {
-    nn_device *dev = r->s.site->dev;
-    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
-    dr_qtensor scaled = {0};
-    double loss = 0, scaled_loss = 0;
+    const quant_site *site = r->s.site;
+    size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot), way = 0;
+    quant_way by = quant_own_way(site);
+    double losses[QUANT_WAYS] = {0};
     dr_status st = DR_OK;
 
-    DR_TRY(nn_copy(dev, r->other, r->w, n_out * n_in * sizeof(*r->other)));
     DR_TRY(find_scale(r, layer, slot, name));
-    if (folds_norm(slot) && quant_folds(r->s.site, layer, slot))
-        DR_TRY(quant_fold_plan(r->s.site, layer, norm_before(slot), r->scale));
-    DR_TRYF(quant_chain_solve(q, &loss, dev, r->other, r->full, n_out, n_in, &r->grid, r->o,
-                              name),
-            "rounding %s", name);
-    DR_TRY(quant_gptq_apply(dev, r->w, r->full, n_out, n_in, r->scale));
-    DR_TRYF(quant_chain_solve(&scaled, &scaled_loss, dev, r->w, r->full, n_out, n_in,
-                              &r->grid, r->o, name),
-            "rounding %s", name);
-    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, scaled %.6g", name, n_out, n_in, loss,
-           scaled_loss);
-    if (scaled_loss < loss) {
-        DR_TRY(quant_gptq_unapply(dev, r->w, n_out, n_in, r->scale));
-        dr_qtensor_release(q);
-        *q = scaled;
-        scaled = (dr_qtensor){0};
+    if (folds_norm(slot) && quant_folds(site, layer, slot))
+        DR_TRY(quant_fold_plan(site, layer, norm_before(slot), r->scale));
+    if (by.ways == 1) {
+        DR_TRY(both_ways(r, slot, q, losses, &way, name));
     } else {
-        no_scale(r, n_in);
-        DR_TRY(nn_copy(dev, r->w, r->other, n_out * n_in * sizeof(*r->w)));
+        DR_TRY(solve_way(r, slot, by.way, by, q, losses, name));
+        way = losses[1] < losses[0];
     }
+    dr_log(DR_DEBUG, "%s: %zu x %zu, loss %.6g, scaled %.6g", name, n_out, n_in, losses[0],
+           losses[1]);
+    bool has = by.ways == 1 || by.way == way; /* else it has other rows, not wanted */
+    if (way == 0)
+        no_scale(r, n_in);
+    else if (has)
+        DR_TRY(quant_gptq_unapply(site->dev, r->w, n_out, n_in, r->scale));
+    by.way = by.ways == 1 ? 0 : way;
+    DR_TRY(quant_share_solved(site, by, q, r->w));
     DR_TRYF(fold_slot(r, layer, slot), "scaling %s", name);
 done:
-    dr_qtensor_release(&scaled);
     return st;
 }
 
@@ -281,7 +330,6 @@ static bool mends_bias(const gptq_run *r, int layer, hf_slot slot)
 static dr_status mean_output(gptq_run *r, int layer, hf_slot slot, int sign)
 {
     nn_device *dev = r->s.site->dev;
-    size_t tokens = r->s.calib->count * r->s.calib->seq_len;
     size_t n = hf_slot_out(r->s.cfg, slot), k = hf_slot_in(r->s.cfg, slot);
     const float *w = r->mem != NULL ? r->stage : r->w;
     double *sum = NULL;
@@ -293,7 +341,8 @@ static dr_status mean_output(gptq_run *r, int layer, hf_slot slot, int sign)
     DR_TRY(nn_copy(dev, sum, r->sum, k * sizeof(*sum)));
     if (r->mem != NULL)
         DR_TRY(nn_copy(dev, r->stage, r->w, n * k * sizeof(*r->w)));
-    DR_TRY(quant_mean_output(nn_device_pool(dev), r->more[0], w, sum, n, k, tokens, sign));
+    DR_TRY(quant_mean_output(nn_device_pool(dev), r->more[0], w, sum, n, k, r->s.tokens,
+                             sign));
 done:
     free(sum);
     return st;
@@ -353,7 +402,7 @@ done:
  */
 static float shrinkage(const gptq_run *r, size_t k)
 {
-    double by = 2 * (double)k / (double)(r->s.calib->count * r->s.calib->seq_len);
+    double by = 2 * (double)k / (double)r->s.tokens;
 
     return r->best || r->recovery != NULL ? (float)(1 - (by < 0.5 ? by : 0.5)) : 1.0f;
 }
@@ -415,7 +464,7 @@ done:
 
 static float *chunk_x(const gptq_run *r, size_t i)
 {
-    return r->s.x + i * r->s.calib->seq_len * (size_t)r->s.cfg->hidden;
+    return r->s.x + i * r->s.calib.seq_len * (size_t)r->s.cfg->hidden;
 }
 
 /* r->h = the slot's input for chunk i of x; a parallel layer's MLP reads attention's. */
@@ -454,7 +503,7 @@ static dr_status act_chunk(gptq_run *r, size_t i, size_t m, float **act)
     size_t inner = (size_t)r->s.cfg->intermediate;
     dr_status st = DR_OK;
 
-    *act = i < r->kept ? r->keep + i * r->s.calib->seq_len * inner : r->act;
+    *act = i < r->kept ? r->keep + i * r->s.calib.seq_len * inner : r->act;
     DR_TRY(norm_chunk(r, HF_SLOT_GATE_UP, i, m));
     DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_GATE_UP, m));
     DR_TRY(nn_activate(r->s.site->dev, *act, r->wide, m, inner, nn_layer_act(r->s.dec)));
@@ -476,7 +525,7 @@ done:
 
 static dr_status stage_o(gptq_run *r, size_t i, size_t m)
 {
-    size_t t = r->s.calib->seq_len;
+    size_t t = r->s.calib.seq_len;
     float *out = r->keep + i * t * hf_slot_in(r->s.cfg, HF_SLOT_O);
     dr_status st = DR_OK;
 
@@ -490,7 +539,7 @@ done:
 
 static dr_status stage_gate_up(gptq_run *r, size_t i, size_t m)
 {
-    const float *attn = r->keep + i * r->s.calib->seq_len * hf_slot_in(r->s.cfg, HF_SLOT_O);
+    const float *attn = r->keep + i * r->s.calib.seq_len * hf_slot_in(r->s.cfg, HF_SLOT_O);
     float *x = chunk_x(r, i);
     dr_status st = DR_OK;
 
@@ -519,7 +568,7 @@ done:
 
 static dr_status stage_output(gptq_run *r, size_t i, size_t m)
 {
-    float *act = r->keep + i * r->s.calib->seq_len * (size_t)r->s.cfg->intermediate;
+    float *act = r->keep + i * r->s.calib.seq_len * (size_t)r->s.cfg->intermediate;
     dr_status st = DR_OK;
 
     if (i >= r->kept)
@@ -536,10 +585,25 @@ static dr_status each_chunk(gptq_run *r, dr_status (*stage)(gptq_run *, size_t, 
 {
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < r->s.calib->count; i += r->s.step) {
+    for (size_t i = 0; i < r->s.calib.count; i += r->s.step) {
         DR_TRY(dr_cancelled_check());
-        DR_TRY(stage(r, i, quant_stream_count(&r->s, i) * r->s.calib->seq_len));
+        DR_TRY(stage(r, i, quant_stream_count(&r->s, i) * r->s.calib.seq_len));
     }
+done:
+    return st;
+}
+
+/* What is summed over the text, over all ranks. */
+static dr_status sum_ranks(gptq_run *r, int layer, hf_slot slot)
+{
+    const quant_site *site = r->s.site;
+    size_t k = hf_slot_in(r->s.cfg, slot);
+    dr_status st = DR_OK;
+
+    if (mends_bias(r, layer, slot))
+        DR_TRY(quant_sum_doubles(site, r->sum, k, "sums of inputs"));
+    DR_TRY(quant_upstream_sum(&r->up, slot));
+    DR_TRY(quant_sum(site, r->strips, nn_gram_floats(k), "Hessians"));
 done:
     return st;
 }
@@ -576,6 +640,7 @@ static dr_status run_slot(gptq_run *r, int layer, hf_slot slot,
     if (r->recovery != NULL)
         DR_TRY(quant_recover_inputs(r->recovery, &r->up, layer, slot));
     DR_TRY(each_chunk(r, stage));
+    DR_TRY(sum_ranks(r, layer, slot));
     if (r->mem != NULL) /* so that times are told apart */
         DR_TRY(nn_copy(r->mem, r->scale, r->strips, sizeof(float)));
     quant_tell_time(&time, "text");

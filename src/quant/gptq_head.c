@@ -23,18 +23,19 @@ enum { SLICE_ROWS = 8192, TABLE_TOKENS = 16384 };
 static dr_status sum_hessian(float *h, const quant_stream *s)
 {
     nn_device *dev = s->site->dev;
-    size_t d = (size_t)s->cfg->hidden, t = s->calib->seq_len;
+    size_t d = (size_t)s->cfg->hidden, t = s->calib.seq_len;
     float *y = NULL, *strips = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(quant_floats_at(s->mem, &y, s->step * t, d, "norm outputs"));
     DR_TRY(quant_floats_at(s->mem, &strips, nn_gram_floats(d), 1, "Hessian"));
-    for (size_t i = 0; i < s->calib->count; i += s->step) {
+    for (size_t i = 0; i < s->calib.count; i += s->step) {
         size_t m = quant_stream_count(s, i) * t;
         DR_TRY(dr_cancelled_check());
         DR_TRY(nn_final_norm(s->dec, y, s->x + i * t * d, m));
         DR_TRY(nn_i8_gram(dev, strips, y, m, d, i == 0));
     }
+    DR_TRY(quant_sum(s->site, strips, nn_gram_floats(d), "Hessians"));
     DR_TRY(quant_gram_expand(dev, h, strips, d, 1.0f));
 done:
     nn_mem_free(s->mem, y);
@@ -98,10 +99,12 @@ static dr_status solve_rows(dr_qtensor *q, const quant_stream *s, const hf_linea
     DR_TRY(sum_hessian(j.h, s));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)block, l->n_out, d,
                           grid->symmetric));
-    for (size_t row = 0; row < l->n_out; row += slice) {
-        size_t n = l->n_out - row < slice ? l->n_out - row : slice;
-        DR_TRYF(solve_slice(&j, q, row, n), "rounding %s", l->path);
+    const quant_rows own = quant_own_rows(s->site, l->n_out);
+    for (size_t row = 0; row < own.count; row += slice) {
+        size_t n = own.count - row < slice ? own.count - row : slice;
+        DR_TRYF(solve_slice(&j, q, own.from + row, n), "rounding %s", l->path);
     }
+    DR_TRY(quant_share_packed(s->site, q));
 done:
     nn_mem_free(s->mem, j.h);
     nn_mem_free(s->mem, j.there);
@@ -128,8 +131,8 @@ done:
 static dr_status run_original(quant_stream *s)
 {
     const hf_config *c = s->cfg;
-    size_t t = s->calib->seq_len, d = (size_t)c->hidden;
-    size_t step = s->step < s->calib->count ? s->step : s->calib->count;
+    size_t t = s->calib.seq_len, d = (size_t)c->hidden;
+    size_t step = s->step < s->calib.count ? s->step : s->calib.count;
     float *packed[HF_SLOT_COUNT] = {NULL};
     const nn_layer *w = NULL;
     nn_acts acts = {0};
@@ -141,7 +144,7 @@ static dr_status run_original(quant_stream *s)
         nn_layer own;
         DR_TRY(nn_decoder_layer(s->dec, layer, &w));
         DR_TRY(quant_pack_slots(&own, packed, s->site->dev, c, w));
-        for (size_t i = 0; i < s->calib->count; i += s->step) {
+        for (size_t i = 0; i < s->calib.count; i += s->step) {
             DR_TRY(dr_cancelled_check());
             DR_TRY(nn_layer_forward(s->dec, &own, quant_stream_count(s, i), t,
                                     s->x + i * t * d, &acts, NULL, 0));
@@ -158,6 +161,8 @@ dr_status quant_gptq_table(dr_qtensor *q, const quant_site *site, const quant_ca
                            const quant_gptq_options *o, bool best)
 {
     size_t most = calib->seq_len < TABLE_TOKENS ? TABLE_TOKENS / calib->seq_len : 1;
+    size_t ranks = dr_ranks_count(quant_ranks(site));
+    most = most > ranks ? most : ranks; /* a block for each */
     const quant_calib some = {calib->ids, calib->count < most ? calib->count : most,
                               calib->seq_len};
     const hf_linear *table = hf_embed_linear(site->in);

@@ -36,6 +36,8 @@ DR_MUST_USE dr_status quant_upstream_layer(quant_upstream *u, int layer);
  * has now, x[m][D] the residual stream that its output is added to. */
 DR_MUST_USE dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
                                          const float *x, size_t i, size_t m);
+/* After the text: its sums become those of all ranks. */
+DR_MUST_USE dr_status quant_upstream_sum(quant_upstream *u, hf_slot slot);
 /* The slot's inputs are summed: what its text went through is the system's until the next
  * one's. */
 void quant_upstream_idle(quant_upstream *u, hf_slot slot);

@@ -83,7 +83,7 @@ dr_status quant_gptq_scale(float *scale, nn_device *dev, const float *w, const f
         quant_tie_heads(rms, tied);
     awq_candidates(scales, rms, NULL, k, false);
     DR_TRY(sample_rows(dev, sample, w, n, count, k));
-    DR_TRY(awq_rank_ratios(dev, loss, sample, count, k, block, &rule, scales, grams));
+    DR_TRY(awq_rank_ratios(dev, loss, sample, count, k, block, &rule, scales, grams, NULL));
     for (size_t i = 1; i < AWQ_CANDIDATES; i++) {
         if (loss[i] < loss[best])
             best = i;

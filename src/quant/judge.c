@@ -12,6 +12,7 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/mem.h"
 #include "quant/quant_impl.h"
@@ -148,6 +149,50 @@ dr_status quant_judge_take(quant_judge *j)
     j->at = 0;
     j->block++;
 done:
+    return st;
+}
+
+/* ---- several processes ---- */
+
+dr_status quant_judge_share(quant_calib *own, const quant_calib *text,
+                            const dr_ranks *ranks)
+{
+    size_t k = dr_ranks_id(ranks), first = quant_edge(ranks, k, text->count);
+
+    *own = *text;
+    if (dr_ranks_count(ranks) == 1)
+        return DR_OK;
+    if (text->count < dr_ranks_count(ranks))
+        return dr_fail(DR_EUSAGE, "text to compare on: %zu blocks for %zu processes",
+                       text->count, dr_ranks_count(ranks));
+    own->ids += first * text->seq_len;
+    own->count = quant_edge(ranks, k + 1, text->count) - first;
+    return DR_OK;
+}
+
+dr_status quant_judge_gather(quant_judge *j, dr_ranks *ranks)
+{
+    size_t n = dr_ranks_count(ranks), own = j->text.count, *edges = NULL;
+    double(*all)[FIGURES] = NULL;
+    dr_status st = DR_OK;
+
+    DR_BUG_IF(j->block != own);
+    if (n == 1)
+        return DR_OK;
+    edges = dr_calloc(n + 1, sizeof(*edges));
+    DR_TRY(dr_ranks_gather(ranks, edges + 1, &own, sizeof(own), "judged blocks"));
+    for (size_t k = 0; k < n; k++)
+        edges[k + 1] += edges[k];
+    all = dr_calloc(edges[n], sizeof(*all));
+    memcpy(all[edges[dr_ranks_id(ranks)]], j->blocks, own * sizeof(*all));
+    DR_TRY(dr_ranks_share(ranks, all, sizeof(*all), edges, "judged blocks"));
+    free(j->blocks);
+    j->blocks = all;
+    all = NULL;
+    j->block = j->text.count = edges[n];
+done:
+    free(edges);
+    free(all);
     return st;
 }
 

@@ -111,7 +111,7 @@ static dr_status sum_layer(cost_run *r, int layer)
 {
     const hf_config *c = r->s.cfg;
     nn_device *dev = r->s.site->dev;
-    size_t t = r->s.calib->seq_len, count = r->s.calib->count;
+    size_t t = r->s.calib.seq_len, count = r->s.calib.count;
     const float *const in[] = {r->acts.norm1, r->acts.attn, r->acts.norm2, r->acts.act};
     const nn_layer *w = NULL;
     dr_status st = DR_OK;

@@ -60,6 +60,8 @@ typedef struct {
     const quant_grid *head;  /* of an untied head; NULL: it stays as it is */
     const quant_grid *embed; /* of the embedding, in a tied model the head, too; NULL */
     const dr_qtensor *table; /* for quantizers: the embedding as rounded; NULL: not yet */
+    bool shared; /* gptq, best and awq: by the ranks of dev, each with a share of text and
+                    rows (share.c); else all that they do is done by each */
     dr_resume *resume; /* where the work so far is kept for the case of a kill, and found
                                after it (with out's hf_writer_keep); NULL: it is not */
 } quant_site;
@@ -134,48 +136,6 @@ DR_MUST_USE dr_status quant_gptq(const quant_site *site, const quant_grid *grid,
  */
 DR_MUST_USE dr_status quant_best(const quant_site *site, const quant_grid *grid,
                                  const quant_calib *calib, const quant_gptq_options *o);
-
-/* ---- which slots get more bits (mix.c, mix_cost.c) ---- */
-
-/* Olive's SelectiveMixedPrecision.  K_QUANT_*: by the layer's place: the down slots of the
- * first and last eighth and of each third layer between; MIXED: QKV too; LAST: none.  SNR,
- * IQE: those whose weights lose most by signal to noise, by the worst row's mean square;
- * RELATIVE: by what the high grid gains there. */
-typedef enum {
-    QUANT_MIX_K_QUANT_DOWN,
-    QUANT_MIX_K_QUANT_MIXED,
-    QUANT_MIX_K_QUANT_LAST,
-    QUANT_MIX_SNR,
-    QUANT_MIX_SNR_RELATIVE,
-    QUANT_MIX_IQE,
-    QUANT_MIX_IQE_RELATIVE
-} quant_mix;
-
-/* high[layers][HF_SLOT_COUNT]: gets the grid `better`.  ratio: the share of weights that
- * keeps base, for SNR and IQE: slots are taken until the rest is no more than that. */
-DR_MUST_USE dr_status quant_mix_rule(bool *high, const quant_site *site, quant_mix how,
-                                     const quant_grid *base, const quant_grid *better,
-                                     double ratio);
-
-/*
- * cost[layers][HF_SLOT_COUNT][count]: what rounding a slot to each grid costs, as a share
- * of the residual stream's square: the relative error of each linear's outputs on the text
- * (e H e^T over w H w^T), times the share that its block adds to the stream.
- */
-DR_MUST_USE dr_status quant_mix_costs(double *cost, const quant_site *site,
-                                      const quant_grid *grids, size_t count,
-                                      const quant_calib *calib);
-
-/*
- * pick[units]: an option for each unit, so that the bytes[units][options] picked are within
- * the budget and their cost[units][options] low: from the smallest options on, the step
- * that saves most for its bytes is taken while one fits.  The result costs no more than the
- * best choice under a budget smaller by the greatest single step.
- * false: even the smallest options are over the budget; *least is their sum.
- */
-DR_MUST_USE bool quant_mix_pick(int *pick, uint64_t *least, const double *cost,
-                                const uint64_t *bytes, size_t units, size_t options,
-                                uint64_t budget);
 
 /*
  * SparseGPT (Frantar and Alistarh 2023): weights that cost their linear least become zero,
@@ -274,6 +234,13 @@ float *quant_judge_logits(quant_judge *j, quant_side side); /* [QUANT_JUDGE_ROWS
 DR_MUST_USE dr_status quant_judge_take(quant_judge *j);
 void quant_judge_result(const quant_judge *j, quant_quality *out);
 
+/* After each rank has judged its own share of the blocks: the
+ * figures of all of them; ranks NULL: nothing changes. */
+DR_MUST_USE dr_status quant_judge_gather(quant_judge *j, dr_ranks *ranks);
+/* Rank's share of the blocks; NULL: all.  DR_EUSAGE: fewer blocks than ranks. */
+DR_MUST_USE dr_status quant_judge_share(quant_calib *own, const quant_calib *text,
+                                        const dr_ranks *ranks);
+
 /* Both models over the blocks (layers streamed, never both whole in memory). */
 DR_MUST_USE dr_status quant_compare(quant_quality *out, nn_device *dev,
                                     const hf_model *before, const hf_model *after,
@@ -287,12 +254,15 @@ DR_MUST_USE dr_status quant_compare(quant_quality *out, nn_device *dev,
 typedef struct {
     double slot[HF_SLOT_COUNT], stream;
 } quant_layer_error;
-/* quant_compare, then errors[layers] on text's first block (NULL: none). */
+/* quant_compare by ranks (NULL: alone), each a share of the blocks: all have the figures of
+ * all.  Then errors[layers] on text's first block (NULL: none). */
 DR_MUST_USE dr_status quant_compare_layers(quant_quality *out, quant_layer_error *errors,
                                            nn_device *dev, const hf_model *before,
-                                           const hf_model *after, const quant_calib *text);
+                                           const hf_model *after, const quant_calib *text,
+                                           dr_ranks *ranks);
 
 #include "quant/quant_distill.h"
+#include "quant/quant_mix.h"
 #include "quant/quant_recover.h"
 #include "quant/quant_rotate.h"
 

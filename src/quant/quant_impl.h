@@ -29,6 +29,48 @@ nn_device *quant_solves_there(const quant_site *site, const quant_grid *grid);
 DR_MUST_USE dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b,
                                       const char *what);
 
+/* ---- what several processes share (share.c) ---- */
+
+/* NULL: nothing is shared. */
+dr_ranks *quant_ranks(const quant_site *site);
+/* Of `all` things: where rank k's begin; of the number of ranks: all. */
+size_t quant_edge(const dr_ranks *r, size_t k, size_t all);
+/* This rank's rows of a weight. */
+typedef struct {
+    size_t from, count;
+} quant_rows;
+quant_rows quant_own_rows(const quant_site *site, size_t rows);
+/* Sums over all ranks; v: p[count] doubles of dev's memory. */
+DR_MUST_USE dr_status quant_sum(const quant_site *site, float *p, size_t count,
+                                const char *what);
+DR_MUST_USE dr_status quant_sum_doubles(const quant_site *site, double *p, size_t count,
+                                        const char *what);
+/* Each rank's own rows of w[rows][cols] go to all; those of a packed weight to the first
+ * one, others' rows are left as they are. */
+DR_MUST_USE dr_status quant_share_rows(const quant_site *site, float *w, size_t rows,
+                                       size_t cols);
+DR_MUST_USE dr_status quant_share_packed(const quant_site *site, dr_qtensor *q);
+
+/*
+ * A weight that is solved in two ways, by half of the ranks each (quant_ways is 2), or by
+ * all ranks in one way after the other (1).  solve_own: quant_gptq_solve, or with best
+ * quant_chain_solve, of this rank's rows among those of its way; losses: of all rows, by
+ * way.  share_solved: q and w of that way go where share_packed and share_rows send them.
+ */
+enum { QUANT_WAYS = 2 };
+typedef struct {
+    size_t way, ways;
+} quant_way;
+size_t quant_ways(const quant_site *site);
+quant_way quant_own_way(const quant_site *site);
+DR_MUST_USE dr_status quant_solve_own(dr_qtensor *q, double losses[QUANT_WAYS],
+                                      const quant_site *site, quant_way by, bool best,
+                                      float *w, const float *h, size_t rows, size_t cols,
+                                      const quant_grid *grid, const quant_gptq_options *o,
+                                      const char *name);
+DR_MUST_USE dr_status quant_share_solved(const quant_site *site, quant_way by,
+                                         dr_qtensor *q, float *w);
+
 /* ---- rules: from a range of weights to a grid (rule.c) ---- */
 
 /* How a group's grid comes from its least and greatest weight (nn_grid.h). */
@@ -312,7 +354,8 @@ DR_MUST_USE dr_status quant_sweep_tile(void *ctx, size_t task, int worker);
 
 typedef struct {
     const quant_site *site;
-    const quant_calib *calib;
+    quant_calib calib;    /* this rank's share; ids borrowed */
+    size_t tokens, first; /* of all ranks; blocks of those before this one */
     const hf_config *cfg; /* borrowed from the model */
     nn_device *mem;       /* where x and the layers lie */
     nn_decoder *dec;      /* owned */
@@ -329,7 +372,8 @@ DR_MUST_USE dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLO
                                        nn_device *dev, const hf_config *c,
                                        const nn_layer *w);
 
-/* Embeds the text, by site->table where there is one.  DR_EUSAGE: there is none. */
+/* Embeds this rank's text, by site->table where there is one.  DR_EUSAGE: there is none, or
+ * less than a block for each rank. */
 DR_MUST_USE dr_status quant_stream_open(quant_stream *s, const quant_site *site,
                                         const quant_calib *calib, nn_device *mem);
 void quant_stream_close(quant_stream *s);

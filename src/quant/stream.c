@@ -51,12 +51,12 @@ done:
 
 dr_status quant_stream_embed(const quant_stream *s, nn_decoder *dec, float *x)
 {
-    size_t t = s->calib->seq_len, d = (size_t)s->cfg->hidden;
+    size_t t = s->calib.seq_len, d = (size_t)s->cfg->hidden;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < s->calib->count; i += s->step) {
+    for (size_t i = 0; i < s->calib.count; i += s->step) {
         DR_TRY(dr_cancelled_check());
-        DR_TRYF(nn_decoder_embed(dec, x + i * t * d, s->calib->ids + i * t,
+        DR_TRYF(nn_decoder_embed(dec, x + i * t * d, s->calib.ids + i * t,
                                  quant_stream_count(s, i) * t),
                 "embedding the calibration text");
     }
@@ -67,12 +67,12 @@ done:
 /* The ids are in the vocabulary: the model's own embedding was asked first. */
 static dr_status embed_rounded(quant_stream *s)
 {
-    size_t n = s->calib->count * s->calib->seq_len, d = (size_t)s->cfg->hidden;
+    size_t n = s->calib.count * s->calib.seq_len, d = (size_t)s->cfg->hidden;
     float scale = (float)s->cfg->embed_scale, *x = dr_calloc(d, sizeof(*x));
     dr_status st = DR_OK;
 
     for (size_t i = 0; i < n; i++) {
-        dr_qtensor_to_f32(x, s->site->table, (size_t)s->calib->ids[i], 1);
+        dr_qtensor_to_f32(x, s->site->table, (size_t)s->calib.ids[i], 1);
         for (size_t k = 0; scale != 1.0f && k < d; k++)
             x[k] *= scale;
         DR_TRY(nn_copy(s->site->dev, s->x + i * d, x, d * sizeof(*x)));
@@ -116,15 +116,26 @@ dr_status quant_stream_open(quant_stream *s, const quant_site *site,
 {
     const hf_config *c = hf_model_config(site->in);
     size_t t = calib->seq_len, rows = 0, chunk = mem ? QUANT_CHUNK_THERE : QUANT_CHUNK;
+    const dr_ranks *r = quant_ranks(site);
+    size_t first = quant_edge(r, dr_ranks_id(r), calib->count);
+    size_t end = quant_edge(r, dr_ranks_id(r) + 1, calib->count);
     dr_status st = DR_OK;
 
-    *s = (quant_stream){.site = site, .calib = calib, .cfg = c, .mem = mem};
+    *s = (quant_stream){.site = site,
+                        .calib = {calib->ids + first * t, end - first, t},
+                        .first = first,
+                        .cfg = c,
+                        .mem = mem};
     if (calib->count == 0 || t == 0)
         DR_FAIL(DR_EUSAGE, "calibration: expected sequences of tokens, found %zu of %zu",
                 calib->count, t);
-    if (!dr_mul(&rows, calib->count, t))
+    if (calib->count < dr_ranks_count(r))
+        DR_FAIL(DR_EUSAGE, "calibration: %zu sequences for %zu processes", calib->count,
+                dr_ranks_count(r));
+    if (!dr_mul(&s->tokens, calib->count, t))
         DR_FAIL(DR_EUSAGE, "calibration: %zu sequences of %zu tokens are too many",
                 calib->count, t);
+    rows = s->calib.count * t;
     while (mem == NULL && chunk * quant_widest_slot(c).out > CHUNK_FLOATS)
         chunk /= 2; /* a wide model's */
     s->step = t < chunk ? chunk / t : 1;
@@ -148,14 +159,14 @@ void quant_stream_close(quant_stream *s)
 
 size_t quant_stream_count(const quant_stream *s, size_t i)
 {
-    size_t left = s->calib->count - i;
+    size_t left = s->calib.count - i;
 
     return left < s->step ? left : s->step;
 }
 
 size_t quant_stream_floats(const quant_stream *s)
 {
-    return s->calib->count * s->calib->seq_len * (size_t)s->cfg->hidden;
+    return s->calib.count * s->calib.seq_len * (size_t)s->cfg->hidden;
 }
 
 /* ---- linears by slot ---- */

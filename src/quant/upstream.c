@@ -54,7 +54,7 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
                               double share, float *wide)
 {
     const hf_config *c = s->cfg;
-    size_t t = s->calib->seq_len, tokens = s->calib->count * t, m = s->step * t;
+    size_t t = s->calib.seq_len, tokens = s->calib.count * t, m = s->step * t;
     size_t d = (size_t)c->hidden;
     const quant_widest widest = quant_widest_slot(c);
     nn_device *mem = s->mem;
@@ -149,7 +149,7 @@ static dr_status original_inputs(quant_upstream *u, const float **in, hf_slot sl
                                  float *x, float *attn, size_t m)
 {
     const nn_layer *l = &u->layer;
-    size_t t = u->s->calib->seq_len, inner = (size_t)u->s->cfg->intermediate;
+    size_t t = u->s->calib.seq_len, inner = (size_t)u->s->cfg->intermediate;
     bool parallel = u->s->cfg->parallel,
          mlp = slot == HF_SLOT_GATE_UP || slot == HF_SLOT_DOWN;
     dr_status st = DR_OK;
@@ -261,7 +261,7 @@ dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
     if (u->s == NULL)
         return DR_OK;
     size_t d = (size_t)u->s->cfg->hidden, k = hf_slot_in(u->s->cfg, slot);
-    size_t row0 = i * u->s->calib->seq_len;
+    size_t row0 = i * u->s->calib.seq_len;
     float *own = u->x + row0 * d, *attn = u->attn + row0 * hf_slot_in(u->s->cfg, HF_SLOT_O);
 
     DR_TRY(original_inputs(u, &orig, slot, own, attn, m));
@@ -276,6 +276,20 @@ done:
     return st;
 }
 
+dr_status quant_upstream_sum(quant_upstream *u, hf_slot slot)
+{
+    dr_status st = DR_OK;
+
+    if (u->s == NULL)
+        return DR_OK;
+    size_t k = hf_slot_in(u->s->cfg, slot), d = (size_t)u->s->cfg->hidden;
+    DR_TRY(quant_sum(u->s->site, u->cross, k * k, "sums of differences"));
+    if (adds_plainly(u, slot))
+        DR_TRY(quant_sum(u->s->site, u->drift, d * k, "sums of differences"));
+done:
+    return st;
+}
+
 void quant_upstream_idle(quant_upstream *u, hf_slot slot)
 {
     if (u->s == NULL)
@@ -283,13 +297,13 @@ void quant_upstream_idle(quant_upstream *u, hf_slot slot)
     nn_device *mem = u->s->mem;
     const hf_config *c = u->s->cfg;
     const quant_widest widest = quant_widest_slot(c);
-    size_t t = u->s->calib->seq_len, m = u->s->step * t;
+    size_t t = u->s->calib.seq_len, m = u->s->step * t;
 
     nn_mem_idle(mem, u->h, m * (size_t)c->hidden);
     nn_mem_idle(mem, u->act, m * (size_t)c->intermediate);
     nn_mem_idle(mem, u->turned, m * widest.in);
     if (slot == HF_SLOT_DOWN || (slot == HF_SLOT_GATE_UP && !c->parallel))
-        nn_mem_idle(mem, u->attn, u->s->calib->count * t * hf_slot_in(c, HF_SLOT_O));
+        nn_mem_idle(mem, u->attn, u->s->calib.count * t * hf_slot_in(c, HF_SLOT_O));
 }
 
 /* ---- the target ---- */
@@ -305,20 +319,26 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
     nn_device *dev = u->s->site->dev;
     size_t k = hf_slot_in(u->s->cfg, slot), n = hf_slot_out(u->s->cfg, slot);
 
-    DR_TRY(nn_matmul_nn(dev, u->rhs, w, u->cross, n, k, k, k, false));
+    const quant_rows own = quant_own_rows(u->s->site, n);
+    float *rows = w + own.from * k;
+    if (own.count > 0)
+        DR_TRY(nn_matmul_nn(dev, u->rhs, rows, u->cross, own.count, k, k, k, false));
     DR_TRY(quant_damped_factor(u->cross, &found, dev, h, k, DAMPING)); /* in its place */
     if (!found) {
         dr_log(DR_INFO, "%s: the layers before it are not made up for: its inputs are 0",
                name);
         goto done;
     }
-    if (adds_plainly(u, slot))
-        DR_TRY(nn_add(dev, u->rhs, u->drift, n * k));
-    DR_TRY(quant_chol_solve(dev, u->rhs, n, k, u->cross));
-    double part = 1 - (double)k / (double)(u->s->calib->count * u->s->calib->seq_len);
+    double part = 1 - (double)k / (double)u->s->tokens;
     float share = (float)(part > 0 ? u->share * part : 0);
-    DR_TRY(nn_residual(dev, u->rhs, w, n * k, share));
-    DR_TRY(nn_copy(dev, w, u->rhs, n * k * sizeof(*w)));
+    if (own.count > 0) {
+        if (adds_plainly(u, slot))
+            DR_TRY(nn_add(dev, u->rhs, u->drift + own.from * k, own.count * k));
+        DR_TRY(quant_chol_solve(dev, u->rhs, own.count, k, u->cross));
+        DR_TRY(nn_residual(dev, u->rhs, rows, own.count * k, share));
+        DR_TRY(nn_copy(dev, rows, u->rhs, own.count * k * sizeof(*w)));
+    }
+    DR_TRY(quant_share_rows(u->s->site, w, n, k));
     nn_mem_idle(u->s->mem, u->cross, k * k);
     nn_mem_idle(u->s->mem, u->drift, (size_t)u->s->cfg->hidden * k);
     nn_mem_idle(u->s->mem, u->rhs, n * k);

@@ -132,7 +132,8 @@ static void close_gpu(nn_device *dev)
     .close = close_gpu, .round_products = round_products, .mem_room = cu_mem_room,         \
     .mem_new = cu_mem_new, .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero,      \
     .rank_id = cu_rank_id, .rank_join = cu_rank_join, .rank_sum = cu_rank_sum,             \
-    .load = cu_load, .masked_product = cu_masked_product, .norm_keep = cu_norm_keep
+    .rank_share = cu_rank_share, .load = cu_load, .masked_product = cu_masked_product,     \
+    .norm_keep = cu_norm_keep
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
     .name = "cuda",

@@ -87,11 +87,13 @@ dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
 DR_MUST_USE dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count);
 void cu_loader_close(cu_loader *l);
 
-/* nn_backend.rank_id, .rank_join, .rank_sum (cuda_ranks.c).  DR_EUNSUPPORTED: no NCCL;
- * DR_EDEVICE: what it says, or another GPU does not come. */
+/* nn_backend.rank_id, .rank_join, .rank_sum, .rank_share (cuda_ranks.c).
+ * DR_EUNSUPPORTED: no NCCL; DR_EDEVICE: what it says, or another GPU does not come. */
 DR_MUST_USE dr_status cu_rank_id(nn_device *dev, unsigned char id[NN_RANK_ID]);
 DR_MUST_USE dr_status cu_rank_join(nn_device *dev, const unsigned char id[NN_RANK_ID]);
 DR_MUST_USE dr_status cu_rank_sum(nn_device *dev, bool *taken, float *p, size_t count);
+DR_MUST_USE dr_status cu_rank_share(nn_device *dev, bool *taken, float *p,
+                                    const size_t *edges);
 void cu_ranks_close(cu_ranks *r);
 
 /* ---- a call ---- */

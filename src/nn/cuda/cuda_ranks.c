@@ -1,6 +1,6 @@
 /*
- * cuda_ranks.c - sums over the GPUs of several processes by NCCL, which is looked for at
- * run time.
+ * cuda_ranks.c - sums over the GPUs of several processes, and parts that one of them has
+ * for all, by NCCL, which is looked for at run time.
  *
  * The first rank makes an id, all are given it by other means (nn_device_join), and a GPU
  * is that of a rank's number on its host.  A sum is ncclAllReduce in the device's stream:
@@ -40,7 +40,10 @@ typedef struct comm comm;
     F(ncclCommDestroy, int, (comm *))                                                      \
     F(ncclCommAbort, int, (comm *))                                                        \
     F(ncclCommGetAsyncError, int, (comm *, int *))                                         \
-    F(ncclAllReduce, int, (const void *, void *, size_t, int, int, comm *, cu_stream))
+    F(ncclAllReduce, int, (const void *, void *, size_t, int, int, comm *, cu_stream))     \
+    F(ncclBroadcast, int, (const void *, void *, size_t, int, int, comm *, cu_stream))     \
+    F(ncclGroupStart, int, (void))                                                         \
+    F(ncclGroupEnd, int, (void))
 
 struct cu_ranks {
 #define MEMBER(name, result, params) result(*name) params;
@@ -146,7 +149,7 @@ static double now(void)
 }
 
 /* Until the stream is through, or something is wrong. */
-static dr_status wait_for(const nn_device *dev)
+static dr_status wait_for(const nn_device *dev, const char *what)
 {
     const cu_state *c = cu_of(dev);
     const struct timespec nap = {.tv_nsec = 100000};
@@ -167,7 +170,7 @@ static dr_status wait_for(const nn_device *dev)
         if (waited > spin_s)
             (void)nanosleep(&nap, NULL);
     }
-    DR_TRY(cu_check(err, "adding"));
+    DR_TRY(cu_check(err, what));
 done:
     return st;
 }
@@ -175,30 +178,71 @@ done:
 /* After an error nothing of it can go on: kernels that wait for others are ended. */
 static void give_up(cu_state *c)
 {
+    if (c->ranks == NULL)
+        return;
     if (c->ranks->comm != NULL)
         (void)c->ranks->ncclCommAbort(c->ranks->comm);
     c->ranks->comm = NULL;
 }
 
+/* *at = where p is; NULL: not in this GPU's floats. */
+static dr_status find(void **at, cu_state *c, const float *p)
+{
+    const cu_block *b = cu_find(c, p);
+
+    *at = b != NULL && b->kind == NN_MEM_FLOAT ? cu_place(b, p) : NULL;
+    if (*at != NULL && (c->ranks == NULL || c->ranks->comm == NULL))
+        return dr_fail(DR_EDEVICE, "cuda: NCCL: the GPUs have not met");
+    return DR_OK;
+}
+
 dr_status cu_rank_sum(nn_device *dev, bool *taken, float *p, size_t count)
 {
     cu_state *c = cu_of(dev);
-    const cu_block *b = cu_find(c, p);
+    void *at = NULL;
     dr_status st = DR_OK;
 
-    *taken = b != NULL && b->kind == NN_MEM_FLOAT;
+    DR_TRY(find(&at, c, p));
+    *taken = at != NULL;
     if (!*taken)
         return DR_OK;
-    if (c->ranks == NULL || c->ranks->comm == NULL)
-        return dr_fail(DR_EDEVICE, "cuda: NCCL: the GPUs have not met");
-    void *at = cu_place(b, p);
     DR_TRY(check(
         c->ranks,
         c->ranks->ncclAllReduce(at, at, count, FLOAT32, SUM, c->ranks->comm, c->stream),
         "adding"));
-    DR_TRY(wait_for(dev));
+    DR_TRY(wait_for(dev, "adding"));
 done:
     if (st != DR_OK)
+        give_up(c);
+    return st;
+}
+
+dr_status cu_rank_share(nn_device *dev, bool *taken, float *p, const size_t *edges)
+{
+    cu_state *c = cu_of(dev);
+    float *at = NULL;
+    void *found = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(find(&found, c, p));
+    at = found;
+    *taken = at != NULL;
+    if (!*taken)
+        return DR_OK;
+    DR_TRY(check(c->ranks, c->ranks->ncclGroupStart(), "sharing"));
+    for (size_t k = 0; k < dev->rank_count; k++) {
+        float *part = at + edges[k];
+        if (edges[k + 1] > edges[k])
+            DR_TRY(
+                check(c->ranks,
+                      c->ranks->ncclBroadcast(part, part, edges[k + 1] - edges[k], FLOAT32,
+                                              (int)k, c->ranks->comm, c->stream),
+                      "sharing"));
+    }
+    DR_TRY(check(c->ranks, c->ranks->ncclGroupEnd(), "sharing"));
+    DR_TRY(wait_for(dev, "sharing"));
+done:
+    if (st != DR_OK && found != NULL)
         give_up(c);
     return st;
 }

@@ -5,6 +5,7 @@
 #include "core/ranks.h"
 
 #include "check.h"
+#include "core/mem.h"
 #include "ranks_check.h"
 
 enum { COUNT = 3, MANY = 5 * 1000 * 1000 }; /* MANY: more floats than go at once */
@@ -62,6 +63,23 @@ static void same(dr_ranks *r, void *ctx)
     CHECK_STATUS(dr_ranks_same(r, odd ? "b" : "a", "set of options"), DR_EUSAGE);
     CHECK_TRAIL("rank 2 of 3 has another set of options than rank 0");
     CHECK_OK(dr_ranks_meet(r, "afterwards"));
+}
+
+/* Parts of other lengths, one of them none, and one longer than a piece. */
+static void share(dr_ranks *r, void *ctx)
+{
+    const size_t edges[COUNT + 1] = {0, 3, 3, 3 + (3u << 20)};
+    size_t id = dr_ranks_id(r), wrong = 0;
+    uint64_t *v = dr_calloc(edges[COUNT], sizeof(*v));
+
+    (void)ctx;
+    for (size_t i = edges[id]; i < edges[id + 1]; i++)
+        v[i] = 7 * i + 1;
+    CHECK_OK(dr_ranks_share(r, v, sizeof(*v), edges, "parts"));
+    for (size_t i = 0; i < edges[COUNT]; i++)
+        wrong += v[i] != 7 * i + 1;
+    CHECK_EQ_INT(wrong, 0);
+    free(v);
 }
 
 /* Rank `gone` ends without a word: the others are told. */
@@ -144,6 +162,7 @@ int main(void)
     ranks_run(COUNT, gather, NULL, NULL);
     ranks_run(COUNT, sum, NULL, NULL);
     ranks_run(COUNT, same, NULL, NULL);
+    ranks_run(COUNT, share, NULL, NULL);
     for (size_t gone = 0; gone < COUNT; gone++) {
         ranks_run(COUNT, leave, &gone, ended);
         for (size_t i = 0; i < COUNT; i++)

@@ -81,7 +81,7 @@ static quant_layer_error *errors_of(const hf_model *m, const char *made)
 
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     if (CHECK_OK(hf_model_open(&after, made)))
-        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text));
+        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text, NULL));
     hf_model_close(after);
     nn_device_close(dev);
     return e;

@@ -69,7 +69,7 @@ static void measure(quant_layer_error *e, const hf_model *m, how what, int bits,
 
     CHECK_OK(change(out, m, what, bits, a));
     if (CHECK_OK(hf_model_open(&after, out)))
-        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text));
+        CHECK_OK(quant_compare_layers(&q, e, dev, m, after, &text, NULL));
     hf_model_close(after);
 }
 

@@ -264,7 +264,8 @@ static void best_ratio(nn_device *dev, size_t peak)
     }
     CHECK_OK(quant_gram_blocks_add(dev, grams, x, M, COLS, BLOCK, true));
     CHECK_OK(awq_rank(dev, full, w, ROWS, COLS, BLOCK, &rule, scales, COUNT, all, grams));
-    CHECK_OK(awq_rank_ratios(dev, some, w, ROWS, COLS, BLOCK, &rule, scales, grams));
+    CHECK_OK(
+        awq_rank_ratios(dev, some, w, ROWS, COLS, BLOCK, &rule, scales, grams, NULL));
     for (size_t i = 0; i < COUNT; i++) {
         best = full[i] < full[best] ? i : best;
         looked += isfinite(some[i]);
