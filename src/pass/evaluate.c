@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/hash.h"
 #include "core/log.h"
 #include "pass/eval_impl.h"
 #include "pass/shared_impl.h"
@@ -105,19 +104,13 @@ done:
 static dr_status same_input(const pair *p, const pass_evaluation *e)
 {
     dr_ranks *r = e->device->ranks;
-    const data_blocks *b = &p->blocks;
-    char hex[DR_SHA256_HEX];
     dr_status st = DR_OK;
 
-    if (dr_ranks_count(r) == 1)
-        return DR_OK;
-    dr_sha256(hex, b->ids, b->count * b->seq_len * sizeof(*b->ids));
-    DR_TRY(dr_ranks_same(r, hex, "text"));
-    const char *what =
-        dr_arena_printf(e->arena, "%s %zu %zu, %s %llu, %s %llu", hex, b->count, b->seq_len,
-                        p->model.origin, (unsigned long long)p->model.bytes,
-                        p->reference.name != NULL ? p->reference.origin : "",
-                        (unsigned long long)p->reference.bytes);
+    DR_TRY(pass_same_text(r, &p->blocks));
+    const char *what = dr_arena_printf(e->arena, "%s %llu, %s %llu", p->model.origin,
+                                       (unsigned long long)p->model.bytes,
+                                       p->reference.name != NULL ? p->reference.origin : "",
+                                       (unsigned long long)p->reference.bytes);
     DR_TRY(dr_ranks_same(r, what, "model"));
 done:
     return st;

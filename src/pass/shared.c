@@ -5,6 +5,7 @@
 
 #include "pass/shared_impl.h"
 
+#include "core/hash.h"
 #include "core/log.h"
 #include "core/pool.h"
 #include "nn/nn.h"
@@ -55,6 +56,14 @@ dr_status pass_open_device(nn_device **dev, pass_device *where)
     *dev = where->dev;
 done:
     return st;
+}
+
+dr_status pass_same_text(dr_ranks *r, const data_blocks *b)
+{
+    char hex[DR_SHA256_HEX];
+
+    dr_sha256(hex, b->ids, b->count * b->seq_len * sizeof(*b->ids));
+    return dr_ranks_same(r, hex, "text");
 }
 
 size_t pass_at_most_context(size_t tokens, const hf_model *m)

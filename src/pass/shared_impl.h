@@ -26,6 +26,9 @@ DR_MUST_USE dr_status pass_open_reference(hf_model **out, dr_arena *a, const cha
 /* *dev: the run's, borrowed.  Errors of nn_device_open. */
 DR_MUST_USE dr_status pass_open_device(nn_device **dev, pass_device *where);
 
+/* DR_EUSAGE: a rank has read another text. */
+DR_MUST_USE dr_status pass_same_text(struct dr_ranks *r, const data_blocks *b);
+
 /* tokens, or the model's context where that is shorter. */
 size_t pass_at_most_context(size_t tokens, const hf_model *m);
 

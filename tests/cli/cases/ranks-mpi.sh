@@ -29,3 +29,14 @@ grep '^drupe: ranks' out
 share 2 "$drupe" tokenize -m m --text hello >out 2>&1
 echo "exit $?"
 grep '^drupe' out
+echo "- a calibration: the bytes that a socket gives, too"
+small="quantize -m m --algorithm best --group_size 32 --max_samples 5 --max_seq_len 32
+    --threads 1 --compute cpu"
+# shellcheck disable=SC2086
+shared 2 $small -o sockets >/dev/null
+# shellcheck disable=SC2086
+share 2 "$drupe" $small -o many >/dev/null 2>&1
+[ "$(hash_tree many/model)" = "$(hash_tree sockets/model)" ] && echo "the same bytes"
+"$drupe" evaluate -m many --reference_model m --threads 1 --compute cpu >one.txt 2>/dev/null
+share 2 "$drupe" evaluate -m many --reference_model m --threads 1 --compute cpu 2>/dev/null |
+    diff one.txt - && echo "the same figures"
