@@ -99,11 +99,13 @@ dr_status flow_ranks_output(const char **tmp, dr_arena *a, const flow_spec *spec
     if (dir != NULL)
         *tmp = dr_outdir_tmp(dir);
     DR_TRY(dr_ranks_meet(spec->ranks, "opening the output folder"));
-    if (dir != NULL)
-        return DR_OK;
-    *tmp = dr_arena_printf(a, "%s.tmp/rank-%zu", final, dr_ranks_id(spec->ranks));
-    DR_TRY(dr_remove_tree(*tmp));
-    DR_TRY(dr_make_dirs(*tmp));
+    if (dir == NULL) {
+        *tmp = dr_arena_printf(a, "%s.tmp/rank-%zu", final, dr_ranks_id(spec->ranks));
+        DR_TRY(dr_remove_tree(*tmp));
+        DR_TRY(dr_make_dirs(*tmp));
+    }
+    /* a first one that fails from here on clears them away, not before they are made */
+    DR_TRY(dr_ranks_meet(spec->ranks, "the output folder's parts"));
 done:
     return st;
 }
