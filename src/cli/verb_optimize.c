@@ -95,11 +95,12 @@ static const dr_param params[] = {
     CLI_THREADS(options),
     CLI_COMMON(options),
     DR_REFUSED("batch_size", "drupe chooses the batches", "max_samples"),
-    DR_REFUSED("num_split", "model splitting comes later", NULL),
-    DR_REFUSED("memory", "model splitting comes later", NULL),
-    DR_REFUSED("surgeries", "surgeries of graphs come later", NULL),
-    DR_REFUSED("enable_aot", "Qualcomm targets come later", NULL),
-    DR_REFUSED("qnn_env_path", "Qualcomm targets come later", NULL),
+    DR_REFUSED("num_split", "CaptureSplitInfo and SplitModel do it, as passes", NULL),
+    DR_REFUSED("memory", "CaptureSplitInfo and SplitModel do it, as passes", NULL),
+    DR_REFUSED("surgeries", "GraphSurgeries does them, as a pass", NULL),
+    DR_REFUSED("enable_aot", "EPContextBinaryGenerator compiles a graph, as a pass", NULL),
+    DR_REFUSED("qnn_env_path", "EPContextBinaryGenerator compiles a graph, as a pass",
+               NULL),
     CLI_MODEL_REFUSED,
 };
 
