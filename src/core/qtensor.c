@@ -122,6 +122,7 @@ dr_qtensor dr_qtensor_rows(const dr_qtensor *q, size_t row0, size_t count)
 {
     dr_qtensor part = *q;
 
+    DR_BUG_IF(row0 > q->rows || count > q->rows - row0);
     part.rows = count;
     part.codes += row0 * dr_qtensor_row_bytes(q);
     part.scales += row0 * dr_qtensor_blocks(q);

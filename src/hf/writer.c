@@ -283,20 +283,6 @@ done:
     return st;
 }
 
-static dr_qtensor rows_of(const dr_qtensor *q, size_t row0, size_t rows)
-{
-    dr_qtensor part = *q;
-
-    DR_BUG_IF(row0 > q->rows || rows > q->rows - row0);
-    part.owned = false;
-    part.rows = rows;
-    part.codes += row0 * dr_qtensor_row_bytes(q);
-    part.scales += row0 * dr_qtensor_blocks(q);
-    if (part.zeros != NULL)
-        part.zeros += row0 * dr_qtensor_zero_bytes(q);
-    return part;
-}
-
 dr_status hf_writer_rows(hf_writer *w, const hf_linear *const *l, size_t count,
                          dr_qtensor *q)
 {
@@ -310,7 +296,7 @@ dr_status hf_writer_rows(hf_writer *w, const hf_linear *const *l, size_t count,
         goto done;
     for (size_t i = 0; i < count; i++) {
         j->part[i].l = l[i];
-        j->part[i].rows = rows_of(&j->q, l[i]->row0, l[i]->n_out);
+        j->part[i].rows = dr_qtensor_rows(&j->q, l[i]->row0, l[i]->n_out);
         DR_TRY(take_packed(w, l[i], &j->part[i].rows));
     }
     if (w->crew != NULL) {
