@@ -167,6 +167,8 @@ typedef struct {
     void *c;
 } cu_gemm;
 
+/* A library from the folders of DRUPE_LIB_PATH, else where the loader looks; NULL: none. */
+void *cu_library(const char *name);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
 void cu_lt_close(cu_lt *lt);
 DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);

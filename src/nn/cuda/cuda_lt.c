@@ -58,25 +58,31 @@ struct cu_lt {
     size_t count;
 };
 
-static void *open_library(void)
+void *cu_library(const char *name)
 {
-    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
-    static const char *const dirs[] = {"/usr/local/cuda/lib64/", ""};
     const char *list = getenv("DRUPE_LIB_PATH");
     char path[PATH_ROOM];
     void *lib = NULL;
 
+    for (const char *at = list; at != NULL && *at != '\0' && lib == NULL;) {
+        size_t n = strcspn(at, ":");
+        (void)snprintf(path, sizeof(path), "%.*s/%s", (int)n, at, name);
+        lib = n > 0 ? dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) : NULL;
+        at += n + (at[n] == ':');
+    }
+    return lib != NULL ? lib : dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
+static void *open_library(void)
+{
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
+    char path[PATH_ROOM];
+    void *lib = NULL;
+
     for (size_t i = 0; i < DR_COUNT(names) && lib == NULL; i++) {
-        for (const char *at = list; at != NULL && *at != '\0' && lib == NULL;) {
-            size_t n = strcspn(at, ":");
-            (void)snprintf(path, sizeof(path), "%.*s/%s", (int)n, at, names[i]);
-            lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-            at += n + (at[n] == ':');
-        }
-        for (size_t d = DR_COUNT(dirs); d > 0 && lib == NULL; d--) {
-            (void)snprintf(path, sizeof(path), "%s%s", dirs[d - 1], names[i]);
-            lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-        }
+        (void)snprintf(path, sizeof(path), "/usr/local/cuda/lib64/%s", names[i]);
+        lib = cu_library(names[i]);
+        lib = lib != NULL ? lib : dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     }
     return lib;
 }

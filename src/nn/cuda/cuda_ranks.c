@@ -15,7 +15,6 @@
  */
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -24,7 +23,7 @@
 #include "core/mem.h"
 #include "nn/cuda/cuda_impl.h"
 
-enum { PATH_ROOM = 4096, SUCCESS = 0, IN_PROGRESS = 7, SUM = 0, FLOAT32 = 7 };
+enum { SUCCESS = 0, IN_PROGRESS = 7, SUM = 0, FLOAT32 = 7 };
 static const char library[] = "libnccl.so.2";
 static const double spin_s = 0.01;
 
@@ -52,21 +51,6 @@ struct cu_ranks {
     comm *comm; /* owned; NULL: not joined */
 };
 
-static void *open_library(void)
-{
-    const char *list = getenv("DRUPE_LIB_PATH");
-    char path[PATH_ROOM];
-    void *lib = NULL;
-
-    for (const char *at = list; at != NULL && *at != '\0' && lib == NULL;) {
-        size_t n = strcspn(at, ":");
-        (void)snprintf(path, sizeof(path), "%.*s/%s", (int)n, at, library);
-        lib = n > 0 ? dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) : NULL;
-        at += n + (at[n] == ':');
-    }
-    return lib != NULL ? lib : dlopen(library, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-}
-
 static dr_status open_nccl(cu_state *c)
 {
     cu_ranks *r = NULL;
@@ -81,7 +65,7 @@ static dr_status open_nccl(cu_state *c)
     if (c->ranks != NULL)
         return DR_OK;
     (void)setenv("NCCL_NVLS_ENABLE", "0", 0);
-    lib = open_library();
+    lib = cu_library(library);
     if (lib == NULL) {
         st = dr_fail(DR_EUNSUPPORTED, "cuda: several GPUs: %s was not found", library);
         dr_hint("it is NCCL's (pip: nvidia-nccl-cu13); DRUPE_LIB_PATH may name its folder");
