@@ -310,10 +310,8 @@ static bool figured_ahead(run_value *values, const run *r, const wf_metric *metr
 {
     char *name = figured_name(metric, m);
     const json_t *kept = json_object_get(r->figured, name);
-    bool good = kept != NULL;
+    const bool good = kept != NULL && values_from(values, metric, kept);
 
-    for (size_t i = 0; i < metric->figure_count && good; i++)
-        good = value_from(&values[i], json_object_get(kept, metric->figures[i].name));
     free(name);
     return good;
 }
