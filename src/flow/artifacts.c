@@ -264,13 +264,49 @@ done:
     return st;
 }
 
-/* A model's folder; its drupe.json comes last. */
-static dr_status place(const char *dir, const run_model *m)
+/* Of a file of m's or of a model before it: its place in that one's folder; else NULL. */
+static const char *place_in(const run_model *m, const char *path)
+{
+    for (; m->parent != NULL; m = m->parent) {
+        size_t n = strlen(m->path);
+        if (strncmp(path, m->path, n) == 0 && path[n] == '/')
+            return path + n + 1;
+    }
+    return NULL;
+}
+
+/* An adapter's settings name the model beside it: in the output, not in the cache. */
+static dr_status name_base(const char *dir, const char *final_dir, const run_model *m)
+{
+    static const char key[] = "base_model_name_or_path";
+    json_t *settings = NULL;
+    dr_arena a = {0};
+    const char *path = dr_path_join(&a, dir, "adapter/adapter_config.json");
+    dr_status st = DR_OK;
+
+    if (!dr_is_file(path))
+        return DR_OK;
+    DR_TRY(dr_json_read(&settings, path));
+    const char *base = json_string_value(json_object_get(settings, key));
+    base = base != NULL ? place_in(m, base) : NULL;
+    if (base != NULL) {
+        json_object_set_new(settings, key, json_string(dr_path_join(&a, final_dir, base)));
+        DR_TRY(dr_json_write(path, settings));
+    }
+done:
+    json_decref(settings);
+    dr_arena_release(&a);
+    return st;
+}
+
+/* A model's folder, dir until it is final_dir; its drupe.json comes last. */
+static dr_status place(const char *dir, const char *final_dir, const run_model *m)
 {
     json_t *chain = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(dr_place_tree(dir, m->path));
+    DR_TRY(name_base(dir, final_dir, m));
     DR_TRY(chain_json(&chain, m));
     DR_TRY(write_json(dir, "drupe.json", json_incref(chain)));
 done:
@@ -298,10 +334,12 @@ dr_status run_write(run *r, flow_result *out, const run_outcome *o)
 
     DR_TRYF(dr_outdir_open(&dir, r->w.output_dir), "opening the output folder");
     const char *tmp = dr_outdir_tmp(dir);
-    DR_TRYF(place(tmp, best), "placing the best model");
-    for (size_t i = 1; i < kept; i++)
-        DR_TRY(place(dr_path_join(a, tmp, dr_arena_printf(a, "candidates/%zu", i + 1)),
+    DR_TRYF(place(tmp, r->w.output_dir, best), "placing the best model");
+    for (size_t i = 1; i < kept; i++) {
+        const char *name = dr_arena_printf(a, "candidates/%zu", i + 1);
+        DR_TRY(place(dr_path_join(a, tmp, name), dr_path_join(a, r->w.output_dir, name),
                      o->list[o->order[i]].model));
+    }
     if (!r->w.no_artifacts)
         DR_TRY(write_artifacts(r, o, tmp, kept));
     for (size_t i = 0; i < r->w.package_count; i++)

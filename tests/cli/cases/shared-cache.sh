@@ -80,6 +80,9 @@ grep -rl "$PWD\|one/runs" there | wc -l
 grep -h -o '[$]{entry}/model' there/content/*
 grep -o '"base_model_name_or_path": "[^"]*' four/runs/*/adapter/adapter_config.json |
     sed -E "s|$PWD|HERE|; s/[0-9a-f]{64}/KEY/"
+# in an output it is that of the output
+grep -h -o '"base_model_name_or_path": "[^"]*' out1/adapter/adapter_config.json \
+    out4/adapter/adapter_config.json
 # one that cannot be written, or is not there: a line, and the result
 : >nofolder
 quick seven out7 --shared_cache nofolder/x | grep -e '^steps' -e 'shared cache' |
