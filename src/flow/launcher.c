@@ -7,17 +7,14 @@
  * name (-x; MPICH's hands all on) and srun does by itself; nothing of it is in an argument.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#ifdef __linux__
-#    include <sys/prctl.h>
-#endif
 
+#include "core/child.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -124,50 +121,39 @@ static const char **arguments(dr_arena *a, const run *r, size_t count)
     return args;
 }
 
-/* In place of a child.  A group of its own: Ctrl-C is for the run, which lets its workers
- * go, whereupon their launcher ends. */
-static _Noreturn void become(const char *const *args, const char *value)
+static const char *unless_given(dr_arena *a, const char *name, const char *value)
 {
-    const int null = open("/dev/null", O_RDONLY);
-
-#ifdef __linux__
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-#endif
-    (void)setpgid(0, 0);
-    (void)signal(SIGINT, SIG_DFL);
-    (void)signal(SIGTERM, SIG_DFL);
-    (void)setenv(variable, value, 1);
-    /* Open MPI: the others go on when one is killed */
-    (void)setenv("OMPI_MCA_orte_enable_recovery", "1", 0);
-    (void)setenv("OMPI_MCA_orte_abort_on_non_zero_status", "0", 0);
-    if (null >= 0)
-        (void)dup2(null, STDIN_FILENO);
-    (void)dup2(STDERR_FILENO, STDOUT_FILENO); /* results alone go to standard output */
-    (void)execvp(args[0], (char **)(uintptr_t)args);
-    for (;;) /* without what a library arranged for the end of the run */
-        (void)raise(SIGKILL);
+    return getenv(name) != NULL ? NULL : dr_arena_printf(a, "%s=%s", name, value);
 }
 
+/* A group of its own: Ctrl-C is for the run, which lets its workers go, whereupon their
+ * launcher ends. */
 dr_status launcher_start(run *r)
 {
     run_workers *all = r->workers;
-    char *value = dr_asprintf("%s@%s", all->secret, all->addresses);
     dr_arena a = {0};
-    const char **args = arguments(&a, r, all->expected);
+    /* Open MPI: the others go on when one is killed */
+    const char *own[] = {
+        dr_arena_printf(&a, "%s=%s@%s", variable, all->secret, all->addresses),
+        unless_given(&a, "OMPI_MCA_orte_enable_recovery", "1"),
+        unless_given(&a, "OMPI_MCA_orte_abort_on_non_zero_status", "0")};
+    const dr_program program = {.argv = arguments(&a, r, all->expected),
+                                .envp = dr_environment(&a, own, DR_COUNT(own)),
+                                .in = -1,
+                                .out =
+                                    STDERR_FILENO, /* results alone go to standard output */
+                                .err = -1,
+                                .death = SIGTERM,
+                                .group = true};
+    int failed = 0;
     dr_status st = DR_OK;
 
-    all->launcher = fork();
-    if (all->launcher == 0)
-        become(args, value);
-    if (all->launcher < 0) {
-        all->launcher = 0;
-        DR_FAIL(DR_EIO, "no process for %s: %s", args[0], strerror(errno));
-    }
-    (void)setpgid(all->launcher, all->launcher);
-    dr_log(DR_INFO, "%s is to begin %zu workers", args[0], all->expected);
+    DR_TRY(dr_program_begin(&all->launcher, &failed, &program));
+    if (failed != 0)
+        DR_FAIL(DR_EIO, "%s cannot be run: %s", program.argv[0], strerror(failed));
+    dr_log(DR_INFO, "%s is to begin %zu workers", program.argv[0], all->expected);
 done:
     dr_arena_release(&a);
-    free(value);
     return st;
 }
 

@@ -14,10 +14,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#ifdef __linux__
-#    include <sys/prctl.h>
-#endif
 
+#include "core/child.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
@@ -247,58 +245,22 @@ done:
 
 /* ---- a user's command ---- */
 
-/* The program in place of a child, which ends with us; what failed goes to `report`. */
-static _Noreturn void become(const wf_metric *m, int in, int out, int report)
-{
-#ifdef __linux__
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-#endif
-    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
-        (void)execvp(m->command[0], (char **)(uintptr_t)m->command);
-    const int failed = errno;
-    (void)!write(report, &failed, sizeof(failed));
-    for (;;) /* without what a library arranged for the end of the run */
-        (void)raise(SIGKILL);
-}
-
-/* *child: it runs, with in and out as its standard input and output. */
-static dr_status begin(pid_t *child, const wf_metric *m, int in, int out)
-{
-    int ends[2] = {-1, -1}, failed = 0;
-    dr_status st = DR_OK;
-
-    if (pipe(ends) != 0 || fcntl(ends[1], F_SETFD, FD_CLOEXEC) != 0)
-        DR_FAIL(DR_EIO, "no pipe for %s: %s", m->command[0], strerror(errno));
-    *child = fork();
-    if (*child == 0)
-        become(m, in, out, ends[1]);
-    if (*child < 0)
-        DR_FAIL(DR_EIO, "no process for %s: %s", m->command[0], strerror(errno));
-    (void)close(ends[1]);
-    ends[1] = -1;
-    if (read(ends[0], &failed, sizeof(failed)) == sizeof(failed)) {
-        (void)waitpid(*child, NULL, 0);
-        DR_FAIL(DR_EUSAGE, "%s: %s", m->command[0], strerror(failed));
-    }
-done:
-    for (int i = 0; i < 2; i++)
-        if (ends[i] >= 0)
-            (void)close(ends[i]);
-    return st;
-}
-
 /* Runs it with in as standard input and out as its output. */
 static dr_status spawn(const wf_metric *m, const char *in, const char *out)
 {
     const int from = open(in, O_RDONLY | O_CLOEXEC);
     const int to = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const dr_program program = {
+        .argv = m->command, .in = from, .out = to, .err = -1, .death = SIGKILL};
     pid_t child = 0;
-    int status = 0;
+    int status = 0, failed = 0;
     dr_status st = DR_OK;
 
     if (from < 0 || to < 0)
         DR_FAIL(DR_EIO, "%s: %s", from < 0 ? in : out, strerror(errno));
-    DR_TRY(begin(&child, m, from, to));
+    DR_TRY(dr_program_begin(&child, &failed, &program));
+    if (failed != 0)
+        DR_FAIL(DR_EUSAGE, "%s: %s", m->command[0], strerror(failed));
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         if (dr_cancelled_check() != DR_OK)
             (void)kill(child, SIGTERM);

@@ -18,20 +18,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __linux__
-#    include <sys/prctl.h>
-#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/buf.h"
+#include "core/child.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "pass/shared_impl.h"
 #include "pass/vendor_impl.h"
-
-extern char **environ;
 
 enum { LINE_BYTES = 4096, LAST_LINES = 6, LAST_BYTES = 240, POLL_MS = 50 };
 static const double grace_s = 2;
@@ -136,13 +132,6 @@ void vendor_arg_each(vendor_args *args, const char *option, const char *text)
 
 /* ---- environment ---- */
 
-static const char *variable_of(const char *entry, const char *name)
-{
-    const size_t n = strlen(name);
-
-    return strncmp(entry, name, n) == 0 && entry[n] == '=' ? entry + n + 1 : NULL;
-}
-
 /* NAME=FIRST, and what NAME had behind it. */
 static const char *in_front(dr_arena *a, const char *name, const char *first)
 {
@@ -155,12 +144,9 @@ static const char *in_front(dr_arena *a, const char *name, const char *first)
 enum { OWN = 5 };
 
 /* The caller's; a program of an SDK finds what belongs to it first. */
-static char **environment(dr_arena *a, const pass_program *p, const char *tmp)
+static const char *const *environment(dr_arena *a, const pass_program *p, const char *tmp)
 {
-    static const char *const names[OWN] = {"TMPDIR", "PATH", "LD_LIBRARY_PATH",
-                                           "PYTHONPATH", "SDK_ROOT"};
     const char *own[OWN] = {NULL};
-    size_t count = 0, n = 0;
 
     if (tmp != NULL)
         own[0] = dr_arena_printf(a, "TMPDIR=%s", tmp);
@@ -175,28 +161,14 @@ static char **environment(dr_arena *a, const pass_program *p, const char *tmp)
         own[3] = in_front(a, "PYTHONPATH", dr_arena_printf(a, "%s/lib/python", p->root));
         own[4] = dr_arena_printf(a, "SDK_ROOT=%s", p->root);
     }
-    while (environ[count] != NULL)
-        count++;
-    const char **all = dr_arena_alloc(a, count + OWN + 1, sizeof(*all));
-    for (size_t i = 0; i < count; i++) {
-        bool replaced = false;
-        for (size_t k = 0; k < OWN; k++)
-            replaced =
-                replaced || (own[k] != NULL && variable_of(environ[i], names[k]) != NULL);
-        if (!replaced)
-            all[n++] = environ[i];
-    }
-    for (size_t k = 0; k < OWN; k++)
-        if (own[k] != NULL)
-            all[n++] = own[k];
-    return (char **)(uintptr_t)all;
+    return dr_environment(a, own, OWN);
 }
 
 /* ---- the child ---- */
 
 typedef struct {
     const char *name, *dir;
-    char *const *argv, *const *envp;
+    const char *const *argv, *const *envp;
     pid_t pid;
     int words;  /* -1: it has closed them */
     int status; /* of waitpid */
@@ -207,77 +179,30 @@ typedef struct {
     size_t lines;
 } child;
 
-/* In the child: nothing that takes a lock.  What keeps it from being run goes to `why`,
- * which closes by itself where nothing does. */
-static DR_NORETURN void become(const child *c, int words, int why, pid_t parent)
-{
-    const int null = open("/dev/null", O_RDONLY);
-    int failed = ECHILD;
-
-    (void)setpgid(0, 0);
-#ifdef __linux__ /* elsewhere it lives until its own end */
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-#endif
-    if (getppid() == parent) {
-        if (null >= 0)
-            (void)dup2(null, STDIN_FILENO);
-        (void)dup2(words, STDOUT_FILENO);
-        (void)dup2(words, STDERR_FILENO);
-        if (c->dir == NULL || chdir(c->dir) == 0)
-            (void)execve(c->argv[0], c->argv, c->envp);
-        failed = errno;
-    }
-    (void)!write(why, &failed, sizeof(failed));
-    for (;;)
-        (void)raise(SIGKILL);
-}
-
-static pid_t fork_child(const child *c, int words, int why)
-{
-    const pid_t parent = getpid();
-    sigset_t all, had;
-
-    (void)sigfillset(&all);
-    (void)sigprocmask(SIG_SETMASK, &all, &had); /* no handler of ours runs in the child */
-    const pid_t pid = fork();
-    if (pid == 0) {
-        (void)signal(SIGINT, SIG_DFL);
-        (void)signal(SIGTERM, SIG_DFL);
-        (void)signal(SIGPIPE, SIG_DFL);
-        (void)sigprocmask(SIG_SETMASK, &had, NULL);
-        become(c, words, why, parent);
-    }
-    (void)sigprocmask(SIG_SETMASK, &had, NULL);
-    return pid;
-}
-
 static dr_status begin(child *c)
 {
-    int ends[2] = {-1, -1}, why[2] = {-1, -1}, failed = 0;
+    int ends[2] = {-1, -1}, failed = 0;
     dr_status st = DR_OK;
 
-    if (pipe2(ends, O_CLOEXEC) != 0 || pipe2(why, O_CLOEXEC) != 0)
+    if (pipe2(ends, O_CLOEXEC) != 0)
         DR_FAIL(DR_EIO, "%s: no pipe: %s", c->name, strerror(errno));
-    c->pid = fork_child(c, ends[1], why[1]);
-    if (c->pid < 0)
-        DR_FAIL(DR_EIO, "%s: no process: %s", c->name, strerror(errno));
-    (void)setpgid(c->pid, c->pid); /* both sides: whoever comes first */
-    (void)close(why[1]);
-    why[1] = -1;
-    if (read(why[0], &failed, sizeof(failed)) == sizeof(failed)) {
-        while (waitpid(c->pid, &c->status, 0) < 0 && errno == EINTR)
-            continue;
+    const dr_program program = {.argv = c->argv,
+                                .envp = c->envp,
+                                .dir = c->dir,
+                                .in = -1,
+                                .out = ends[1],
+                                .err = ends[1],
+                                .death = SIGKILL,
+                                .group = true};
+    DR_TRY(dr_program_begin(&c->pid, &failed, &program));
+    if (failed != 0)
         DR_FAIL(DR_EDEVICE, "%s cannot be run: %s", c->argv[0], strerror(failed));
-    }
     c->words = ends[0];
     ends[0] = -1;
 done:
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         if (ends[i] >= 0)
             (void)close(ends[i]);
-        if (why[i] >= 0)
-            (void)close(why[i]);
-    }
     return st;
 }
 
@@ -427,7 +352,7 @@ dr_status vendor_run(const pass_job *job, const vendor_args *args, const vendor_
     memcpy(argv + 1, args->list, args->count * sizeof(*argv));
     c->name = p.name;
     c->dir = work->dir;
-    c->argv = (char *const *)(uintptr_t)argv;
+    c->argv = argv;
     if (work->tmp != NULL) {
         DR_TRY(dr_make_dirs(work->tmp));
         DR_TRY(vendor_absolute(&tmp, job->arena, work->tmp));
