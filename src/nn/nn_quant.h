@@ -50,6 +50,14 @@ DR_MUST_USE dr_status nn_gram_blocks(nn_device *dev, float *grams, const float *
 DR_MUST_USE dr_status nn_round_scaled(nn_device *dev, float *out, const float *w,
                                       const nn_groups *g, const nn_rule *rule,
                                       const float *scale);
+/* out[N][K] = round(w * scale) / scale - w. */
+DR_MUST_USE dr_status nn_scaled_errors(nn_device *dev, float *out, const float *w,
+                                       const nn_groups *g, const nn_rule *rule,
+                                       const float *scale);
+/* y[M][I] = nn_activate of x, act being an hf_act, less base[M][I]. */
+DR_MUST_USE dr_status nn_activate_change(nn_device *dev, float *y, const float *x,
+                                         const float *base, size_t m, size_t i, int act,
+                                         bool gated);
 /* loss[c] = sum over rows and groups of e^T G e, e = round(w * s) / s - w for s =
  * scales[c][K], c < count, where bit c of wanted is set; others are left alone. */
 DR_MUST_USE dr_status nn_rank_scales(nn_device *dev, double *loss, const float *w,
@@ -94,7 +102,8 @@ DR_MUST_USE dr_status nn_add(nn_device *dev, float *y, const float *x, size_t co
 DR_MUST_USE dr_status nn_residual(nn_device *dev, float *y, const float *x, size_t count,
                                   float scale);
 
-/* out[R][C] = a * col / row, or a / (col * row) with divide; col[C], row[R]; NULL: ones. */
+/* out[R][C] = a * col / row, or a / (col * row) with divide; col[C], row[R]; NULL: ones;
+ * out may be a. */
 DR_MUST_USE dr_status nn_scale_matrix(nn_device *dev, float *out, const float *a,
                                       size_t rows, size_t cols, const float *col,
                                       const float *row, bool divide);
@@ -102,7 +111,7 @@ DR_MUST_USE dr_status nn_scale_matrix(nn_device *dev, float *out, const float *a
 DR_MUST_USE dr_status nn_copy_matrix(nn_device *dev, float *dst, size_t ldd,
                                      const float *src, size_t lds, size_t rows, size_t cols,
                                      float factor);
-/* out = factor * (a - b). */
+/* out = factor * (a - b); out may be a or b. */
 DR_MUST_USE dr_status nn_subtract(nn_device *dev, float *out, const float *a,
                                   const float *b, size_t count, float factor);
 /* out[N][M] = (a[M][N] / scale[N] - b[M][N])^T; scale, b: may be NULL. */
@@ -112,6 +121,11 @@ DR_MUST_USE dr_status nn_turn_columns(nn_device *dev, float *out, const float *a
 /* out[r] = the dot product of rows r. */
 DR_MUST_USE dr_status nn_row_dots(nn_device *dev, double *out, const float *a,
                                   const float *b, size_t rows, size_t cols);
+/* out[r] = sum over c of (a + diagonal[C] b) b for rows of A[R][C] and B[R][C]: where A is
+ * B G, the rows' quadratic forms with G and a diagonal beside it. */
+DR_MUST_USE dr_status nn_row_quads(nn_device *dev, double *out, const float *a,
+                                   const float *b, const float *diagonal, size_t rows,
+                                   size_t cols);
 /* Rows of dst become those of src where pick[r] == which. */
 DR_MUST_USE dr_status nn_choose_rows(nn_device *dev, float *dst, const float *src,
                                      size_t rows, size_t cols, const uint32_t *pick,

@@ -73,14 +73,20 @@ int cu_rmsnorm_keep(cu_stream s, void *y, void *kept, const float *x, const floa
                     size_t m, size_t d, float eps);
 int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values x,
                            const float *w, size_t m, size_t d, float eps);
-int cu_activate_halves(cu_stream s, void *y, const void *x, size_t m, size_t i, int act,
-                       bool gated);
+/* Less base[M][I], which may be NULL. */
+int cu_activate_halves(cu_stream s, void *y, const void *x, const void *base, size_t m,
+                       size_t i, int act, bool gated);
 int cu_activate_back_halves(cu_stream s, void *dx, const void *dy, const void *x, size_t m,
                             size_t i, int act, bool gated);
 int cu_dropout_halves(cu_stream s, void *y, const void *x, size_t count, uint64_t seed,
                       uint64_t stream, uint32_t threshold, float scale, bool acc);
 /* y = scale x */
 int cu_scaled_halves(cu_stream s, cu_values y, cu_values x, size_t count, float scale);
+/* out = factor (a - b) */
+int cu_subtract_halves(cu_stream s, void *out, const void *a, const void *b, size_t count,
+                       float factor);
+/* As cu_squares. */
+int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count);
 int cu_add_bias_halves(cu_stream s, void *y, const float *bias, size_t m, size_t n,
                        size_t ldy);
 /* dst[rows][ldd] = src[rows][lds], of any shape. */
@@ -188,8 +194,6 @@ int cu_column_sums(cu_stream s, double *sum, double *parts, const float *x, size
 /* parts[CU_GRAM_PARTS][N][block] */
 int cu_gram_blocks(cu_stream s, float *grams, float *parts, const float *x, size_t m,
                    size_t n, size_t ldx, size_t block, bool first);
-int cu_round_scaled(cu_stream s, float *out, const float *w, const nn_groups *g,
-                    const nn_rule *rule, const float *scale);
 /* parts[cu_rank_parts][count] */
 size_t cu_rank_parts(const nn_groups *g);
 int cu_rank_scales(cu_stream s, double *loss, double *parts, const float *w,
@@ -216,6 +220,14 @@ int cu_row_dots(cu_stream s, double *out, const float *a, const float *b, size_t
                 size_t cols);
 int cu_choose_rows(cu_stream s, float *dst, const float *src, size_t rows, size_t cols,
                    const uint32_t *pick, uint32_t which);
+
+/* ---- rounding.cu ---- */
+
+/* errors: less w. */
+int cu_round_scaled(cu_stream s, cu_values out, cu_values w, const nn_groups *g,
+                    const nn_rule *rule, const float *scale, bool errors);
+int cu_row_quads(cu_stream s, double *out, const float *a, cu_values b,
+                 const float *diagonal, size_t rows, size_t cols);
 
 /* ---- gptq.cu ---- */
 

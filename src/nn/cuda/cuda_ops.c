@@ -139,13 +139,34 @@ dr_status cuda_activate(nn_device *dev, float *y, const float *x, size_t m, size
         return DR_OK;
     cu_begin(&k, dev);
     if (all_bf16(&k, i, y, x, NULL)) {
-        CU_LAUNCH(&k, cu_activate_halves(k.c->stream, cu_at(&k, y).p, cu_at(&k, x).p, m, i,
-                                         (int)act.kind, act.gated));
+        CU_LAUNCH(&k, cu_activate_halves(k.c->stream, cu_at(&k, y).p, cu_at(&k, x).p, NULL,
+                                         m, i, (int)act.kind, act.gated));
         return cu_end(&k);
     }
     const float *x_ = cu_in(&k, x, m * i * (act.gated ? 2 : 1));
     float *y_ = cu_out(&k, y, m * i);
     CU_LAUNCH(&k, cu_activate(k.c->stream, y_, x_, m, i, (int)act.kind, act.gated));
+    return cu_end(&k);
+}
+
+dr_status cuda_activate_change(nn_device *dev, float *y, const float *x, const float *base,
+                               size_t m, size_t i, int act, bool gated)
+{
+    cu_call k;
+
+    if (m == 0)
+        return DR_OK;
+    cu_begin(&k, dev);
+    if (all_bf16(&k, i, y, x, base)) {
+        CU_LAUNCH(&k, cu_activate_halves(k.c->stream, cu_at(&k, y).p, cu_at(&k, x).p,
+                                         cu_at(&k, base).p, m, i, act, gated));
+        return cu_end(&k);
+    }
+    const float *x_ = cu_in(&k, x, m * i * (gated ? 2 : 1));
+    const float *base_ = cu_in(&k, base, m * i);
+    float *y_ = cu_out(&k, y, m * i);
+    CU_LAUNCH(&k, cu_activate(k.c->stream, y_, x_, m, i, act, gated));
+    CU_LAUNCH(&k, cu_subtract(k.c->stream, y_, y_, base_, m * i, 1.0f));
     return cu_end(&k);
 }
 
@@ -488,9 +509,13 @@ dr_status cuda_squares(nn_device *dev, double *sum, const float *x, size_t count
     cu_call k;
 
     cu_begin(&k, dev);
-    const float *x_ = cu_in(&k, x, count);
     double *room = cu_temp(&k, CU_SQUARES * sizeof(*room));
     double *sum_ = cu_rows(&k, sum, 1, 1, &ld, sizeof(*sum), false);
+    if (cu_halves(&k, count, x, NULL, NULL)) {
+        CU_LAUNCH(&k, cu_squares_halves(k.c->stream, sum_, room, cu_at(&k, x).p, count));
+        return cu_end(&k);
+    }
+    const float *x_ = cu_in(&k, x, count);
     CU_LAUNCH(&k, cu_squares(k.c->stream, sum_, room, x_, count));
     return cu_end(&k);
 }

@@ -59,16 +59,43 @@ dr_status cuda_gram_blocks(nn_device *dev, float *grams, const float *x, size_t 
     return cu_end(&k);
 }
 
-dr_status cuda_round_scaled(nn_device *dev, float *out, const float *w, const nn_groups *g,
-                            const nn_rule *rule, const float *scale)
+/* p[count], of the device's as it is, bf16 too. */
+static cu_values in_values(cu_call *k, const float *p, size_t count)
 {
+    if (cu_is_bf16(k->c, p))
+        return cu_at(k, p);
+    return (cu_values){(void *)(uintptr_t)cu_in(k, p, count), false};
+}
+
+/* Weights of the device's may be bf16, and so may what comes of them. */
+static dr_status round_scaled(nn_device *dev, float *out, const float *w,
+                              const nn_groups *g, const nn_rule *rule, const float *scale,
+                              bool errors)
+{
+    cu_values to = {0};
     cu_call k;
 
     cu_begin(&k, dev);
-    const float *w_ = in_weight(&k, w, g), *scale_ = cu_in(&k, scale, g->k);
-    float *out_ = cu_out(&k, out, g->n * g->k);
-    CU_LAUNCH(&k, cu_round_scaled(k.c->stream, out_, w_, g, rule, scale_));
+    const cu_values from = in_values(&k, w, (g->n - 1) * g->ldw + g->k);
+    if (cu_is_bf16(k.c, out))
+        to = cu_at(&k, out);
+    else
+        to.p = cu_out(&k, out, g->n * g->k);
+    const float *scale_ = cu_in(&k, scale, g->k);
+    CU_LAUNCH(&k, cu_round_scaled(k.c->stream, to, from, g, rule, scale_, errors));
     return cu_end(&k);
+}
+
+dr_status cuda_round_scaled(nn_device *dev, float *out, const float *w, const nn_groups *g,
+                            const nn_rule *rule, const float *scale)
+{
+    return round_scaled(dev, out, w, g, rule, scale, false);
+}
+
+dr_status cuda_scaled_errors(nn_device *dev, float *out, const float *w, const nn_groups *g,
+                             const nn_rule *rule, const float *scale)
+{
+    return round_scaled(dev, out, w, g, rule, scale, true);
 }
 
 dr_status cuda_rank_scales(nn_device *dev, double *loss, const float *w, const nn_groups *g,
@@ -189,6 +216,12 @@ dr_status cuda_subtract(nn_device *dev, float *out, const float *a, const float 
     cu_call k;
 
     cu_begin(&k, dev);
+    if (cu_halves(&k, count, out, a, b) && cu_is_bf16(k.c, out) && cu_is_bf16(k.c, a) &&
+        cu_is_bf16(k.c, b)) {
+        CU_LAUNCH(&k, cu_subtract_halves(k.c->stream, cu_at(&k, out).p, cu_at(&k, a).p,
+                                         cu_at(&k, b).p, count, factor));
+        return cu_end(&k);
+    }
     const float *a_ = cu_in(&k, a, count), *b_ = cu_in(&k, b, count);
     float *out_ = cu_out(&k, out, count);
     CU_LAUNCH(&k, cu_subtract(k.c->stream, out_, a_, b_, count, factor));
@@ -218,6 +251,20 @@ dr_status cuda_row_dots(nn_device *dev, double *out, const float *a, const float
     const float *a_ = cu_in(&k, a, rows * cols), *b_ = cu_in(&k, b, rows * cols);
     double *out_ = cu_rows(&k, out, 1, rows, &ld, sizeof(*out), false);
     CU_LAUNCH(&k, cu_row_dots(k.c->stream, out_, a_, b_, rows, cols));
+    return cu_end(&k);
+}
+
+dr_status cuda_row_quads(nn_device *dev, double *out, const float *a, const float *b,
+                         const float *diagonal, size_t rows, size_t cols)
+{
+    size_t ld = rows;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *a_ = cu_in(&k, a, rows * cols), *diagonal_ = cu_in(&k, diagonal, cols);
+    const cu_values b_ = in_values(&k, b, rows * cols);
+    double *out_ = cu_rows(&k, out, 1, rows, &ld, sizeof(*out), false);
+    CU_LAUNCH(&k, cu_row_quads(k.c->stream, out_, a_, b_, diagonal_, rows, cols));
     return cu_end(&k);
 }
 

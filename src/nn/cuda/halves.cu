@@ -176,7 +176,8 @@ int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values 
 
 /* ---- activations ---- */
 
-__global__ static void activate(half16 *y, const half16 *x, size_t i, int act, bool gated)
+__global__ static void activate(half16 *y, const half16 *x, const half16 *base, size_t i,
+                                int act, bool gated)
 {
     size_t c = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * EACH, r = blockIdx.y;
     size_t at = r * (gated ? 2 * i : i) + c;
@@ -189,6 +190,11 @@ __global__ static void activate(half16 *y, const half16 *x, size_t i, int act, b
         get(u, x + at + i);
     for (int k = 0; k < EACH; k++)
         v[k] = act_of(&slope, v[k], act) * (gated ? u[k] : 1.0f);
+    if (base != NULL) {
+        get(u, base + r * i + c);
+        for (int k = 0; k < EACH; k++)
+            v[k] -= u[k];
+    }
     put(y + r * i + c, v);
 }
 
@@ -215,16 +221,17 @@ __global__ static void activate_back(half16 *dx, const half16 *dy, const half16 
         put(dx + at + i, u);
 }
 
-int cu_activate_halves(cu_stream s, void *y, const void *x, size_t m, size_t i, int act,
-                       bool gated)
+int cu_activate_halves(cu_stream s, void *y, const void *x, const void *base, size_t m,
+                       size_t i, int act, bool gated)
 {
     size_t row = gated ? 2 * i : i;
 
     for (size_t r = 0; r < m; r += ROWS_MAX) {
         dim3 grid(blocks_of(i, THREADS * EACH),
                   (unsigned)(m - r < ROWS_MAX ? m - r : ROWS_MAX));
-        activate<<<grid, THREADS, 0, s>>>((half16 *)y + r * i, (const half16 *)x + r * row,
-                                          i, act, gated);
+        activate<<<grid, THREADS, 0, s>>>(
+            (half16 *)y + r * i, (const half16 *)x + r * row,
+            base != NULL ? (const half16 *)base + r * i : NULL, i, act, gated);
     }
     return cudaGetLastError();
 }
@@ -364,6 +371,68 @@ int cu_scaled_halves(cu_stream s, cu_values y, cu_values x, size_t count, float 
     scaled<<<blocks_of(count, THREADS *EACH), THREADS, 0, s>>>(to, from, count, scale)
     BY_KIND(y, x, LAUNCH);
 #undef LAUNCH
+    return cudaGetLastError();
+}
+
+__global__ static void subtract(half16 *out, const half16 *a, const half16 *b, size_t count,
+                                float factor)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * EACH;
+    float v[EACH], u[EACH];
+
+    if (i >= count)
+        return;
+    get(v, a + i);
+    get(u, b + i);
+    for (int k = 0; k < EACH; k++)
+        v[k] = factor * (v[k] - u[k]);
+    put(out + i, v);
+}
+
+int cu_subtract_halves(cu_stream s, void *out, const void *a, const void *b, size_t count,
+                       float factor)
+{
+    subtract<<<blocks_of(count, THREADS * EACH), THREADS, 0, s>>>(
+        (half16 *)out, (const half16 *)a, (const half16 *)b, count, factor);
+    return cudaGetLastError();
+}
+
+/* Eight squares are a float, and these are added as doubles. */
+__global__ static void squares(double *room, const half16 *x, size_t count)
+{
+    __shared__ double sums[WARP];
+    size_t step = (size_t)gridDim.x * blockDim.x * EACH;
+    double sum = 0;
+
+    for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * EACH; i < count;
+         i += step) {
+        float v[EACH], own = 0;
+        get(v, x + i);
+        for (int k = 0; k < EACH; k++)
+            own += v[k] * v[k];
+        sum += (double)own;
+    }
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0)
+        room[blockIdx.x] = sum;
+}
+
+__global__ static void total(double *sum, const double *room)
+{
+    __shared__ double sums[WARP];
+    double own = 0;
+
+    for (unsigned i = threadIdx.x; i < CU_SQUARES; i += blockDim.x)
+        own += room[i];
+    own = block_sum(own, sums);
+    if (threadIdx.x == 0)
+        *sum = own;
+}
+
+int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count)
+{
+    squares<<<CU_SQUARES, THREADS, 0, s>>>(room, (const half16 *)x, count);
+    total<<<1, THREADS, 0, s>>>(sum, room);
     return cudaGetLastError();
 }
 

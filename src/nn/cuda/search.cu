@@ -364,25 +364,23 @@ struct group_args {
     const float *w;
     nn_groups g;
     nn_rule rule;
-    const float *scale;                   /* [K] */
     float *out, *scales, *zeros, *limits; /* what is asked for */
 };
 
-enum { TOPS, GRIDS, ROUNDED };
+enum { TOPS, GRIDS };
 
 template <int WHAT> __global__ static void each_group(group_args a)
 {
     size_t at = (size_t)blockIdx.x * WARPS + threadIdx.x / WARP, groups = a.g.k / a.g.block;
     size_t row = at / groups, col = at % groups * a.g.block, lane = threadIdx.x % WARP;
-    const float *w = a.w + row * a.g.ldw + col, *by = a.scale + col;
+    const float *w = a.w + row * a.g.ldw + col;
     float lo = INFINITY, hi = -INFINITY, scale, zero;
 
     if (row >= a.g.n)
         return;
     for (size_t c = lane; c < a.g.block; c += WARP) {
-        float v = WHAT == ROUNDED ? w[c] * by[c] : w[c];
-        lo = fminf(lo, v);
-        hi = fmaxf(hi, v);
+        lo = fminf(lo, w[c]);
+        hi = fmaxf(hi, w[c]);
     }
     lo = warp_min(lo);
     hi = warp_max(hi);
@@ -392,23 +390,19 @@ template <int WHAT> __global__ static void each_group(group_args a)
         return;
     }
     nn_grid_fit(&scale, &zero, &a.rule, lo, hi);
-    if (WHAT == GRIDS && lane == 0) {
+    if (lane == 0) {
         size_t to = row * a.g.ldg + at % groups;
         a.scales[to] = scale;
         a.zeros[to] = zero;
         if (a.limits != NULL)
             a.limits[to] = -lo > hi ? -lo : hi;
     }
-    for (size_t c = lane; WHAT == ROUNDED && c < a.g.block; c += WARP) {
-        float code = nn_grid_code(w[c] * by[c], scale, zero, nn_grid_top(a.rule.bits));
-        a.out[row * a.g.k + col + c] = (code - zero) * scale / by[c];
-    }
 }
 
 template <int WHAT> static int launch_groups(cu_stream s, const group_args *a)
 {
-    each_group<WHAT><<<blocks_of(a->g.n * (a->g.k / a->g.block), WARPS), THREADS, 0, s>>>(
-        *a);
+    each_group<WHAT>
+        <<<blocks_of(a->g.n * (a->g.k / a->g.block), WARPS), THREADS, 0, s>>>(*a);
     return cudaGetLastError();
 }
 
@@ -417,7 +411,7 @@ int cu_choose_grids(cu_stream s, float *scales, float *zeros, float *limits, con
                     const float *grams)
 {
     if (shrink == NULL) {
-        const group_args a = {w, *g, *rule, w, NULL, scales, zeros, limits};
+        const group_args a = {w, *g, *rule, NULL, scales, zeros, limits};
         return launch_groups<GRIDS>(s, &a);
     }
     search_args a = {w, *g, *rule, *shrink};
@@ -427,14 +421,6 @@ int cu_choose_grids(cu_stream s, float *scales, float *zeros, float *limits, con
     a.zeros = zeros;
     a.limits = limits;
     return any_search<false>(s, &a);
-}
-
-int cu_round_scaled(cu_stream s, float *out, const float *w, const nn_groups *g,
-                    const nn_rule *rule, const float *scale)
-{
-    const group_args a = {w, *g, *rule, scale, out};
-
-    return launch_groups<ROUNDED>(s, &a);
 }
 
 /* ---- sums over rows ---- */
@@ -495,7 +481,7 @@ int cu_weight_means(cu_stream s, float *means, float *tops, double *parts, const
                     const nn_groups *g)
 {
     dim3 grid(blocks_of(g->k, THREADS), CU_COLUMN_PARTS);
-    const group_args a = {w, *g, {}, w, tops};
+    const group_args a = {w, *g, {}, tops};
     int err = launch_groups<TOPS>(s, &a);
 
     if (err != 0)
@@ -545,7 +531,7 @@ int cu_row_dots(cu_stream s, double *out, const float *a, const float *b, size_t
 
 /* ---- Gram blocks ---- */
 
-enum { SIDE = 128, DEPTH = 16 };
+enum { SIDE = 128, DEPTH = 16, GRAM_TOKENS = 64 }; /* the last: of a part, at least */
 
 /* 128 x 128 of X^T X over a part of the tokens; only its diagonal blocks are kept. */
 __global__ static void __launch_bounds__(THREADS)
@@ -607,12 +593,13 @@ __global__ static void gram_total(float *grams, const float *parts, size_t count
 int cu_gram_blocks(cu_stream s, float *grams, float *parts, const float *x, size_t m,
                    size_t n, size_t ldx, size_t block, bool first)
 {
-    dim3 grid(blocks_of(n, SIDE / block * block), CU_GRAM_PARTS);
+    size_t parts_count = (m + GRAM_TOKENS - 1) / GRAM_TOKENS;
+    dim3 grid(blocks_of(n, SIDE / block * block),
+              (unsigned)(parts_count < CU_GRAM_PARTS ? parts_count : CU_GRAM_PARTS));
 
     gram_parts<<<grid, THREADS, 0, s>>>(parts, x, m, n, ldx, block);
-    gram_total<<<blocks_of(n * block, THREADS), THREADS, 0, s>>>(grams, parts,
-                                                                 CU_GRAM_PARTS, n * block,
-                                                                 first);
+    gram_total<<<blocks_of(n * block, THREADS), THREADS, 0, s>>>(grams, parts, grid.y,
+                                                                 n * block, first);
     return cudaGetLastError();
 }
 
@@ -647,8 +634,7 @@ __global__ static void pack_codes(uint8_t *codes, const float *w, nn_groups g,
         return;
     for (size_t c = c0; c < c0 + per; c++) {
         size_t b = r * g.ldg + c / g.block;
-        float code =
-            nn_grid_code(w[r * g.ldw + c], scales[b], zeros[b], nn_grid_top(bits));
+        float code = nn_grid_code(w[r * g.ldw + c], scales[b], zeros[b], nn_grid_top(bits));
         byte |= (unsigned)(int)code << ((c - c0) * stored);
     }
     codes[i] = (uint8_t)byte;
@@ -676,9 +662,8 @@ __global__ static void scale_matrix(float *out, const float *a, size_t count, si
 int cu_scale_matrix(cu_stream s, float *out, const float *a, size_t rows, size_t cols,
                     const float *col, const float *row, bool divide)
 {
-    scale_matrix<<<blocks_of(rows * cols, THREADS), THREADS, 0, s>>>(out, a, rows * cols,
-                                                                     cols, col, row,
-                                                                     divide);
+    scale_matrix<<<blocks_of(rows * cols, THREADS), THREADS, 0, s>>>(
+        out, a, rows * cols, cols, col, row, divide);
     return cudaGetLastError();
 }
 

@@ -118,6 +118,26 @@ dr_status ref_round_scaled(nn_device *dev, float *out, const float *w, const nn_
     return DR_OK;
 }
 
+dr_status ref_scaled_errors(nn_device *dev, float *out, const float *w, const nn_groups *g,
+                            const nn_rule *rule, const float *scale)
+{
+    dr_status st = ref_round_scaled(dev, out, w, g, rule, scale);
+
+    for (size_t i = 0; i < g->n * g->k; i++)
+        out[i] -= w[i / g->k * g->ldw + i % g->k];
+    return st;
+}
+
+dr_status ref_activate_change(nn_device *dev, float *y, const float *x, const float *base,
+                              size_t m, size_t i, int act, bool gated)
+{
+    dr_status st = ref_activate(dev, y, x, m, i, (nn_act){(hf_act)act, gated});
+
+    for (size_t k = 0; k < m * i; k++)
+        y[k] -= base[k];
+    return st;
+}
+
 dr_status ref_rank_scales(nn_device *dev, double *loss, const float *w, const nn_groups *g,
                           const nn_rule *rule, const float *scales, size_t count,
                           uint32_t wanted, const float *grams)
@@ -295,6 +315,19 @@ dr_status ref_row_dots(nn_device *dev, double *out, const float *a, const float 
         out[r] = 0;
         for (size_t i = r * cols; i < (r + 1) * cols; i++)
             out[r] += (double)a[i] * (double)b[i];
+    }
+    return DR_OK;
+}
+
+dr_status ref_row_quads(nn_device *dev, double *out, const float *a, const float *b,
+                        const float *diagonal, size_t rows, size_t cols)
+{
+    (void)dev;
+    for (size_t r = 0; r < rows; r++) {
+        const float *p = a + r * cols, *q = b + r * cols;
+        out[r] = 0;
+        for (size_t i = 0; i < cols; i++)
+            out[r] += ((double)p[i] + (double)diagonal[i] * (double)q[i]) * (double)q[i];
     }
     return DR_OK;
 }

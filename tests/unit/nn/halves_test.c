@@ -149,6 +149,54 @@ static dr_status residual(nn_device *dev, float *out, const float *const *in, co
     return nn_residual(dev, out, in[0], j->m * j->d, j->scale);
 }
 
+static dr_status subtract(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    return nn_subtract(dev, out, in[0], in[1], j->m * j->d, j->scale);
+}
+
+static dr_status activate_change(nn_device *dev, float *out, const float *const *in,
+                                 const job *j)
+{
+    return nn_activate_change(dev, out, in[0], in[1], j->m, j->d, (int)j->act.kind,
+                              j->act.gated);
+}
+
+static nn_groups groups_of(const job *j)
+{
+    return (nn_groups){j->m, j->d, j->n, 0, j->d, j->d / j->n};
+}
+
+static dr_status rounded(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    const nn_groups g = groups_of(j);
+
+    return nn_round_scaled(dev, out, in[0], &g, &(nn_rule){.bits = 4}, j->host);
+}
+
+static dr_status errors(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    const nn_groups g = groups_of(j);
+
+    return nn_scaled_errors(dev, out, in[0], &g, &(nn_rule){.bits = 4}, j->host);
+}
+
+/* Forms of an A in floats and a B in bf16, rounded as floats. */
+static dr_status quads(nn_device *dev, float *out, const float *const *in, const job *j)
+{
+    double *sums = dr_calloc(j->m, sizeof(*sums));
+    float *here = dr_calloc(j->m, sizeof(*here));
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_row_quads(dev, sums, in[0], in[1], j->host, j->m, j->d));
+    for (size_t i = 0; i < j->m; i++)
+        here[i] = (float)sums[i];
+    DR_TRY(nn_copy(dev, out, here, j->m * sizeof(*here)));
+done:
+    free(sums);
+    free(here);
+    return st;
+}
+
 static dr_status product_nt(nn_device *dev, float *out, const float *const *in,
                             const job *j)
 {
@@ -175,6 +223,7 @@ static void test_rows(nn_device *ref, nn_device *dev, size_t m, size_t d)
     job j = {.m = m, .d = d, .host = w};
     const size_t row[] = {m * d, m * d, m * d}, wide[] = {m * d, 2 * m * d};
     const size_t wide_back[] = {2 * m * d, m * d, 2 * m * d};
+    const size_t changed[] = {m * d, 2 * m * d, m * d};
     static const char *const norms[] = {"bf", "bb", "fb"};
     static const char *const backs[] = {"fbb", "fbf", "bbb", "fff", "fbh"};
 
@@ -183,6 +232,8 @@ static void test_rows(nn_device *ref, nn_device *dev, size_t m, size_t d)
     for (int kind = 0; kind < 3; kind++) {
         j.act = (nn_act){(hf_act)kind, true};
         check(ref, dev, "activate", activate, &j, "bb", wide);
+        check(ref, dev, "activate_change", activate_change, &j, "bbb", changed);
+        check(ref, dev, "activate_change", activate_change, &j, "bfb", changed);
         check(ref, dev, "activate_back", activate_back, &j, "bbb", wide_back);
         check(ref, dev, "activate_back", activate_back, &j, "bhb", wide_back);
         j.act.gated = false;
@@ -200,10 +251,31 @@ static void test_rows(nn_device *ref, nn_device *dev, size_t m, size_t d)
     j.scale = 0.37f;
     check(ref, dev, "scale_cap", scale, &j, "b", row);
     check(ref, dev, "residual", residual, &j, "bf", row);
+    check(ref, dev, "subtract", subtract, &j, "bbb", row);
+    check(ref, dev, "subtract", subtract, &j, "bbf", row);
     j.n = 3;
     j.ld = 3 * d + 5;
     check(ref, dev, "rmsnorm_heads", heads, &j, "b", (const size_t[]){m * j.ld});
     free(w);
+}
+
+/* Rounded weights and their errors, of groups whose rows lie together or do not. */
+static void test_rounding(nn_device *ref, nn_device *dev, size_t n, size_t k, size_t group)
+{
+    float *scale = nn_random(k, 3, 0.2f);
+    const job j = {.m = n, .d = k, .n = group, .host = scale};
+    const size_t sizes[] = {n * k, n * k};
+    static const char *const kinds[] = {"bb", "bf", "fb", "bh"};
+
+    for (size_t i = 0; i < k; i++)
+        scale[i] = 1.0f + fabsf(scale[i]);
+    for (size_t i = 0; i < DR_COUNT(kinds); i++) {
+        check(ref, dev, "round_scaled", rounded, &j, kinds[i], sizes);
+        check(ref, dev, "scaled_errors", errors, &j, kinds[i], sizes);
+    }
+    check(ref, dev, "row_quads", quads, &j, "ffb", (const size_t[]){n, n * k, n * k});
+    check(ref, dev, "row_quads", quads, &j, "fff", (const size_t[]){n, n * k, n * k});
+    free(scale);
 }
 
 static void test_products(nn_device *ref, nn_device *dev, size_t m, size_t n, size_t k)
@@ -281,6 +353,13 @@ static void test_copies(nn_device *dev)
     CHECK_NEAR(y[511], x[0], 1e-2);
     CHECK_OK(nn_copy(dev, y, f, N * sizeof(*y)));
     CHECK(y[1] == x[2] && y[6] == x[3] && y[N - 2] == x[N - 5]);
+    for (size_t n = N - 3; n <= N; n += 3) {
+        double sum = 0, want = 0;
+        for (size_t i = 0; i < n; i++)
+            want += (double)x[i] * (double)x[i];
+        CHECK_OK(nn_squares(dev, &sum, p, n));
+        CHECK_NEAR(sum / want, 1, 1e-6);
+    }
     nn_mem_free(dev, p);
     nn_mem_free(dev, q);
     nn_mem_free(dev, f);
@@ -406,6 +485,10 @@ int main(void)
         test_products(ref, dev, 33, 40, 72);
         test_products(ref, dev, 13, 21, 35);
         test_attentions(ref, dev);
+        test_rounding(ref, dev, 5, 256, 128);
+        test_rounding(ref, dev, 9, 768, 384);
+        test_rounding(ref, dev, 7, 96, 32);
+        test_rounding(ref, dev, 3, 75, 25);
         test_unpack(ref, dev, 24, 96);
         test_unpack(ref, dev, 8, 67);
         if (i > 0) {

@@ -149,6 +149,26 @@ static size_t round_scaled(place *p, float **out, const inputs *in)
     return finish(p, out, to, in->g.n * in->g.k);
 }
 
+static size_t scaled_errors(place *p, float **out, const inputs *in)
+{
+    float *to = blank(p, in->g.n * in->g.k);
+
+    CHECK_OK(nn_scaled_errors(p->dev, to, put_w(p, in), &in->g, &in->rule,
+                              put_floats(p, in->scales, in->g.k)));
+    return finish(p, out, to, in->g.n * in->g.k);
+}
+
+/* X's rows as gates and what they gate. */
+static size_t activate_change(place *p, float **out, const inputs *in)
+{
+    size_t m = in->g.n, k = in->g.k;
+    float *to = blank(p, m * k / 2), *x = put_floats(p, in->x, m * k);
+
+    CHECK_OK(nn_activate_change(p->dev, to, x, put_floats(p, in->w, m * k / 2), m, k / 2,
+                                HF_ACT_SILU, true));
+    return finish(p, out, to, m * k / 2);
+}
+
 enum { SCALES = 5 };
 
 static size_t rank_scales(place *p, float **out, const inputs *in)
@@ -287,6 +307,16 @@ static size_t row_dots(place *p, float **out, const inputs *in)
     float *x = put_floats(p, in->x, in->g.n * in->g.k);
 
     CHECK_OK(nn_row_dots(p->dev, to, put_w(p, in), x, in->g.n, in->g.k));
+    return finish_doubles(p, out, to, in->g.n);
+}
+
+static size_t row_quads(place *p, float **out, const inputs *in)
+{
+    double *to = (double *)(void *)blank(p, 2 * in->g.n);
+    float *x = put_floats(p, in->x, in->g.n * in->g.k);
+
+    CHECK_OK(nn_row_quads(p->dev, to, x, put_w(p, in), put_floats(p, in->scales, in->g.k),
+                          in->g.n, in->g.k));
     return finish_doubles(p, out, to, in->g.n);
 }
 
@@ -477,20 +507,37 @@ static const struct {
     {                                                                                      \
 #        fn, fn, tol_##op, share                                                           \
     }
-    CASE(weight_means, weight_means, 0),      CASE(column_sums, column_sums, 0),
-    CASE(gram_blocks, gram_blocks, 0),        CASE(round_scaled, round_scaled, 0),
-    CASE(rank_scales, rank_scales, 0),        CASE(choose_grids, choose_grids, 0),
-    CASE(choose_grids, shrink_both, 0.01),    CASE(choose_grids, shrink_clip, 0.01),
-    CASE(clamp_groups, clamp_groups, 0),      CASE(pack_codes, pack_codes, 0),
-    CASE(difference, difference, 0),          CASE(scale_matrix, scale_matrix, 0),
-    CASE(copy_matrix, copy_matrix, 0),        CASE(subtract, subtract, 0),
-    CASE(turn_columns, turn_columns, 0),      CASE(row_dots, row_dots, 0),
-    CASE(choose_rows, choose_rows, 0),        CASE(expand_gram, expand_gram, 0),
-    CASE(cut_blocks, cut_blocks, 0),          CASE(gather_columns, gather_columns, 0),
-    CASE(fill_factor, fill_factor, 0),        CASE(factor_diagonal, factor_diagonal, 0),
-    CASE(factor_diagonal, factor_inverse, 0), CASE(cut_factor, cut_factor, 0),
-    CASE(sweep_group, sweep_group, 0),        CASE(sweep_group, sweep_plain, 0),
-    CASE(descend_group, descend_group, 0.01), CASE(row_stats, row_stats, 0),
+    CASE(weight_means, weight_means, 0),
+    CASE(column_sums, column_sums, 0),
+    CASE(gram_blocks, gram_blocks, 0),
+    CASE(round_scaled, round_scaled, 0),
+    CASE(scaled_errors, scaled_errors, 0),
+    CASE(activate_change, activate_change, 0),
+    CASE(rank_scales, rank_scales, 0),
+    CASE(choose_grids, choose_grids, 0),
+    CASE(choose_grids, shrink_both, 0.01),
+    CASE(choose_grids, shrink_clip, 0.01),
+    CASE(clamp_groups, clamp_groups, 0),
+    CASE(pack_codes, pack_codes, 0),
+    CASE(difference, difference, 0),
+    CASE(scale_matrix, scale_matrix, 0),
+    CASE(copy_matrix, copy_matrix, 0),
+    CASE(subtract, subtract, 0),
+    CASE(turn_columns, turn_columns, 0),
+    CASE(row_dots, row_dots, 0),
+    CASE(row_quads, row_quads, 0),
+    CASE(choose_rows, choose_rows, 0),
+    CASE(expand_gram, expand_gram, 0),
+    CASE(cut_blocks, cut_blocks, 0),
+    CASE(gather_columns, gather_columns, 0),
+    CASE(fill_factor, fill_factor, 0),
+    CASE(factor_diagonal, factor_diagonal, 0),
+    CASE(factor_diagonal, factor_inverse, 0),
+    CASE(cut_factor, cut_factor, 0),
+    CASE(sweep_group, sweep_group, 0),
+    CASE(sweep_group, sweep_plain, 0),
+    CASE(descend_group, descend_group, 0.01),
+    CASE(row_stats, row_stats, 0),
 #undef CASE
 };
 
