@@ -211,10 +211,10 @@ static void unpack_all(nn_decoder *d)
     plan_memory(d);
 }
 
-void nn_decoder_floats(nn_decoder *d)
+void nn_decoder_floats(nn_decoder *d, bool on)
 {
     DR_BUG_IF(d->streamed != -1);
-    d->floats = true;
+    d->floats = on;
     unpack_all(d);
 }
 

@@ -185,8 +185,8 @@ DR_MUST_USE dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev,
 void nn_decoder_close(nn_decoder *d);
 /* keep_bytes that keeps all of m there: layers, head and embeddings. */
 size_t nn_decoder_there_bytes(nn_device *dev, const hf_model *m);
-/* Before the first layer: weights there are floats, for more than products. */
-void nn_decoder_floats(nn_decoder *d);
+/* Before the first layer: are weights there floats, for more than products? */
+void nn_decoder_floats(nn_decoder *d, bool on);
 /* Before the first layer: the layers' linears are rounded to g when they are loaded. */
 void nn_decoder_round(nn_decoder *d, const hf_bnb *g);
 const hf_config *nn_decoder_config(const nn_decoder *d);

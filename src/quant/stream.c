@@ -44,7 +44,7 @@ dr_status quant_decoder_open(nn_decoder **out, nn_device *dev, nn_device *mem,
     if (mem == NULL)
         return nn_decoder_open(out, dev, m, 0);
     DR_TRY(nn_decoder_open_there(out, dev, m, 0));
-    nn_decoder_floats(*out);
+    nn_decoder_floats(*out, true);
 done:
     return st;
 }

@@ -5,6 +5,7 @@
  *     cuda          bf16 weight       1, and of the other operand 3: their sum is the float
  *                   floats            none: products of floats
  *      two terms    floats            2 each, without the product of the second ones
+ *                   beside bf16       2 of the other operand
  *     cuda:bf16     any               1
  *
  * Three terms have the 24 bits of a float, so "cuda" is as exact as floats are, and a
@@ -81,7 +82,7 @@ static void split(cu_call *k, operand *o, int terms)
 static void agree(cu_call *k, operand *a, operand *b, double outputs)
 {
     bool exact = a->exact || b->exact;
-    bool two = k->c->two_terms && !exact && SPLIT_LEAST < outputs * (double)a->cols;
+    bool two = k->c->two_terms && SPLIT_LEAST < outputs * (double)a->cols;
     bool any = k->c->bf16 || exact || two;
     int terms = k->c->bf16 ? 1 : two ? 2 : TERMS;
 
