@@ -7,10 +7,12 @@
  *
  * On a device with quantizers' operations all of that lies in its memory; the host gets
  * codes and grids.  A GPU takes operands of exact's products as two terms of bf16 where the
- * text goes through, and as one where candidates are judged (AutoAWQ has float16 in both).
+ * text goes through, and as one where candidates are judged (AutoAWQ has float16 in both);
+ * awq_exact.c judges them there.
  *
  * Peak memory: x of all tokens, one layer's weights, one slot's weight again, a chunk's
- * activations, the sample's slot inputs (all tokens' with `exact`).
+ * activations, the sample's slot inputs (all tokens' with `exact`, there with a Gram matrix
+ * of O's or DOWN's).
  */
 #include <math.h>
 #include <string.h>
@@ -23,8 +25,8 @@ enum { SAMPLE_TOKENS = 1024, CLIP_TOKENS = 512, SUM_COLS = 96, GRAM_COLS = 128 }
 
 void awq_run_close(awq_run *r)
 {
-    float *all[] = {r->fake_packed, r->fake_rounded, r->acts.x, r->fake,
-                    r->ref,         r->out,          r->picked, r->grids};
+    float *all[] = {r->fake_packed, r->acts.x, r->fake, r->ref,
+                    r->out,         r->picked, r->grids};
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         awq_slot *slot = &r->slot[i];
@@ -37,6 +39,7 @@ void awq_run_close(awq_run *r)
     }
     for (size_t i = 0; i < DR_COUNT(all); i++)
         nn_mem_free(r->mem, all[i]);
+    awq_exact_close(r);
     dr_big_free(r->row_scale);
     quant_stream_close(&r->s);
     *r = (awq_run){0};
@@ -121,12 +124,15 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
     DR_TRY(quant_floats_at(mem, &r->fake, widest.weights, 1, "rounded weight"));
     if (!r->o->exact)
         DR_TRY(quant_floats_at(mem, &r->fake_packed, packed, 1, "rounded weight"));
-    if (awq_judges_rounded(r))
-        DR_TRY(nn_mem_new(mem, &r->fake_rounded, widest.weights, NN_MEM_BF16,
-                          "rounded weight"));
-    DR_TRY(quant_floats_at(mem, &r->ref, (r->sample_count > 0 ? r->sample_count : 1) * t, d,
-                           "module outputs"));
-    DR_TRY(quant_floats_at(mem, &r->out, step * t, d, "module outputs"));
+    if (awq_judges_there(r)) {
+        nn_decoder_floats(r->s.dec, false);
+        DR_TRY(awq_exact_open(r));
+    } else {
+        DR_TRY(quant_floats_at(mem, &r->ref,
+                               (r->sample_count > 0 ? r->sample_count : 1) * t, d,
+                               "module outputs"));
+        DR_TRY(quant_floats_at(mem, &r->out, step * t, d, "module outputs"));
+    }
     if (r->o->exact && mem == NULL)
         DR_TRY(quant_floats(&r->picked, step * t, widest.in, "clip tokens"));
     DR_TRY(quant_floats(&r->row_scale, widest.out, 1, "scales"));
@@ -342,24 +348,17 @@ void awq_scale_grams(float *grams, const awq_slot *slot)
     }
 }
 
-/* The same on the way through the host's memory: they are small. */
-static dr_status scale_grams(awq_run *r, awq_slot *slot)
+/* The same where they are, block by block; by: room for the scales there. */
+static dr_status scale_grams_there(nn_device *dev, const awq_slot *slot, float *by)
 {
-    size_t bytes = slot->k * quant_gram_cols(slot->block) * sizeof(*slot->grams);
-    float *here = slot->grams;
-    void *p = NULL;
+    size_t m = quant_gram_cols(slot->block);
     dr_status st = DR_OK;
 
-    if (r->mem != NULL) {
-        DR_TRY(dr_big_alloc(&p, bytes, 1, "Gram blocks"));
-        DR_TRY(nn_copy(r->mem, p, slot->grams, bytes));
-        here = p;
-    }
-    awq_scale_grams(here, slot);
-    if (r->mem != NULL)
-        DR_TRY(nn_copy(r->mem, slot->grams, here, bytes));
+    DR_TRY(nn_copy(dev, by, slot->scale, slot->k * sizeof(*by)));
+    for (size_t i = 0; i < slot->k; i += m)
+        DR_TRY(nn_scale_matrix(dev, slot->grams + i * m, slot->grams + i * m, m, m, by + i,
+                               by + i, true));
 done:
-    dr_big_free(p);
     return st;
 }
 
@@ -411,7 +410,10 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
         DR_TRY(awq_round_rows(dev, &job, own.from, plain - own.from));
     plain = plain > own.from ? plain : own.from;
     if (plain < end) {
-        DR_TRY(scale_grams(r, slot));
+        if (r->mem != NULL)
+            DR_TRY(scale_grams_there(r->mem, slot, r->fake));
+        else
+            awq_scale_grams(slot->grams, slot);
         job.grams = slot->grams;
         DR_TRY(awq_round_rows(dev, &job, plain, end - plain));
     }

@@ -3,6 +3,7 @@
  *
  *     awq.c         text through the layer, statistics, fold, writer
  *     awq_search.c  scales of each slot: candidates, ranking, judging by module output
+ *     awq_exact.c   AutoAWQ's objective on a device with memory of its own
  *     awq_clip.c    clip search, rounding, bytes
  */
 #ifndef DRUPE_QUANT_AWQ_IMPL_H
@@ -24,6 +25,21 @@ typedef struct {
     float *scale;  /* owned: [K] chosen; the input is divided by it */
 } awq_slot;
 
+/* What awq_exact.c has there: owned, bf16 where candidates are judged so, else floats. */
+typedef struct {
+    float *fake;     /* a candidate's weight, or its errors */
+    float *last;     /* the weight behind the one that is judged */
+    float *wide;     /* [chunk rows][max N] */
+    float *inner;    /* [chunk rows][max K] */
+    float *out;      /* [chunk rows][D] */
+    float *gram;     /* floats: [K][K] of O or DOWN */
+    float *rounded;  /* bf16: that, where candidates are judged so */
+    float *diagonal; /* floats: [K] what it leaves of gram's */
+    float *product;  /* floats: [N][K] errors times gram */
+    float *scales;   /* floats: [AWQ_RATIOS][K] */
+    double *sums;    /* [AWQ_RATIOS][chunks, or N] */
+} awq_exact;
+
 typedef struct {
     quant_stream s;
     nn_device *mem; /* s.mem; what is owned below lies there, but for row_scale */
@@ -34,14 +50,15 @@ typedef struct {
     nn_layer layer;               /* original weights, borrowed from the decoder */
     float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
     float *fake_packed;           /* owned: of fake, likewise */
-    float *fake_rounded;          /* owned: fake in bf16, where candidates are judged so */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */
     size_t sample_count; /* sequences judged, of this rank's text */
     size_t sample_all;   /* of all ranks' */
     float *fake;         /* owned: a slot's weight with a candidate's rounding */
-    float *ref;          /* owned: [rows][D] module outputs with original weights */
-    float *out;          /* owned: [chunk rows][D] */
+    float *ref;          /* owned: [rows][D] module outputs with original weights; not where
+                            awq_exact.c judges */
+    float *out;          /* owned: [chunk rows][D], likewise */
+    awq_exact exact;     /* owned */
     float *picked;       /* owned: [chunk rows][max K] clip tokens of a chunk */
     float *row_scale;    /* owned: [max N] */
     float *grids;        /* owned: with mem, scales, zeros and limits of a slot's groups */
@@ -59,12 +76,26 @@ DR_MUST_USE dr_status awq_run_layer(awq_run *r, int layer);
 size_t awq_sample_chunk(const awq_run *r, size_t i);
 /* Finds slot[s].scale; all ones where the slot cannot be scaled. */
 DR_MUST_USE dr_status awq_search_slot(awq_run *r, int layer, hf_slot s);
+/* The candidates of a layer's slot that has been run: scales[AWQ_CANDIDATES][K]. */
+DR_MUST_USE dr_status awq_slot_candidates(awq_run *r, hf_slot s, float *scales);
+/* loss[c]: mean squared changes of the module's output in the sample, of all ranks, for
+ * each candidate that is wanted; others are left alone. */
+DR_MUST_USE dr_status awq_judge(awq_run *r, hf_slot s, double *loss, const float *scales,
+                                const bool *wanted);
+/* Does awq_exact.c judge?  Its room; and the losses of all candidates but the identity. */
+static inline bool awq_judges_there(const awq_run *r)
+{
+    return r->mem != NULL && r->o->exact;
+}
+DR_MUST_USE dr_status awq_exact_open(awq_run *r);
+void awq_exact_close(awq_run *r);
+DR_MUST_USE dr_status awq_exact_judge(awq_run *r, hf_slot s, double *loss,
+                                      const float *scales);
 /* Are candidates of every slot judged with operands in bf16 (where the device can)?  Its
  * rounding changes an output by a hundredth of what 4 bits do, but by as much as 8 bits. */
 static inline bool awq_judges_rounded(const awq_run *r)
 {
-    return r->mem != NULL && r->o->exact && r->grid->bits <= 4 &&
-           r->s.site->choices == NULL;
+    return awq_judges_there(r) && r->grid->bits <= 4 && r->s.site->choices == NULL;
 }
 /* r->rule on the slot's grid. */
 void awq_use_rule(awq_run *r, hf_slot s);

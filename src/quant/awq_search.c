@@ -6,11 +6,11 @@
  * change of a module's output: self_attn for QKV, the MLP for GATE_UP, the linear itself
  * for O and DOWN.
  *
- * exact: all 20 are judged on all tokens, as AutoAWQ does.  Otherwise they and the identity
- * are ranked by the change of the slot's own output, which block-diagonal Gram matrices
- * give without tokens, and the best JUDGED with the identity are judged on a sample of
- * sequences.  The identity competes always, so a slot is never made worse than plain
- * rounding on the sample.
+ * exact: all 20 are judged on all tokens, as AutoAWQ does (on a GPU by awq_exact.c).
+ * Otherwise they and the identity are ranked by the change of the slot's own output, which
+ * block-diagonal Gram matrices give without tokens, and the best JUDGED with the identity
+ * are judged on a sample of sequences.  The identity competes always, so a slot is never
+ * made worse than plain rounding on the sample.
  *
  * Ranking looks at 12 of the 21: the loss is smooth in the ratio, and in gptq on SmolLM2
  * the best was that of all in each of 120 slots.  (Ranking all by a sample of rows is as
@@ -397,10 +397,6 @@ static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *
     DR_TRY(awq_fake_quantize(dev, r->fake, r->layer.w[s], slot->n, slot->k, slot->block,
                              &r->rule, scale));
     with.w[s] = r->fake;
-    if (r->fake_rounded != NULL) { /* once, not for each product */
-        DR_TRY(nn_copy(dev, r->fake_rounded, r->fake, slot->n * slot->k * sizeof(float)));
-        with.w[s] = r->fake_rounded;
-    }
     if (with.packed[s] != NULL) {
         DR_TRY(nn_i8_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
         with.packed[s] = r->fake_packed;
@@ -460,9 +456,10 @@ void awq_candidates(float *scales, const float *x_mean, const float *w_mean, siz
                          (double)i / AWQ_RATIOS, duo);
 }
 
-static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_mean)
+dr_status awq_slot_candidates(awq_run *r, hf_slot s, float *scales)
 {
     awq_slot *slot = &r->slot[s];
+    float *w_mean = dr_calloc(slot->k, sizeof(*w_mean));
     dr_status st = DR_OK;
 
     DR_TRY(awq_weight_mean(r->s.site->dev, w_mean, r->layer.w[s], slot->n, slot->k,
@@ -473,6 +470,7 @@ static dr_status make_candidates(awq_run *r, hf_slot s, float *scales, float *w_
     }
     awq_candidates(scales, slot->x_mean, w_mean, slot->k, r->o->duo_scaling);
 done:
+    free(w_mean);
     return st;
 }
 
@@ -489,13 +487,35 @@ static nn_rounding judge_rounding(const awq_run *r)
     return awq_judges_rounded(r) ? NN_ROUND_BF16 : NN_ROUND_TWO_TERMS;
 }
 
+dr_status awq_judge(awq_run *r, hf_slot s, double *loss, const float *scales,
+                    const bool *wanted)
+{
+    size_t k = r->slot[s].k;
+    dr_status st = DR_OK;
+
+    awq_use_rule(r, s);
+    nn_round_products(r->s.site->dev, judge_rounding(r));
+    if (awq_judges_there(r)) {
+        DR_TRY(awq_exact_judge(r, s, loss, scales));
+        goto done;
+    }
+    DR_TRY(fill_ref(r, s));
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
+        if (wanted[i])
+            DR_TRY(judge_scale(r, s, scales + i * k, &loss[i]));
+    }
+done:
+    nn_round_products(r->s.site->dev, NN_ROUND_NONE);
+    return st;
+}
+
 dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
 {
     awq_slot *slot = &r->slot[s];
     const char *path = quant_slot_linears(r->s.site->in, 0, s, NULL)->leaf;
-    double least = HUGE_VAL, loss = 0, ranked[AWQ_CANDIDATES] = {0};
+    double least = HUGE_VAL, loss[AWQ_CANDIDATES] = {0}, ranked[AWQ_CANDIDATES] = {0};
     bool wanted[AWQ_CANDIDATES] = {false};
-    float *w_mean = NULL, *scales = NULL;
+    float *scales = NULL;
     size_t best = 0;
     dr_status st = DR_OK;
     void *p = NULL;
@@ -505,21 +525,18 @@ dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
     if (exact_skips(r, s) || !quant_folds(r->s.site, layer, s))
         return DR_OK;
     awq_use_rule(r, s);
-    DR_TRY(
-        dr_big_alloc(&p, AWQ_CANDIDATES + 1, slot->k * sizeof(float), "candidate scales"));
+    DR_TRY(dr_big_alloc(&p, AWQ_CANDIDATES, slot->k * sizeof(float), "candidate scales"));
     scales = p;
-    w_mean = scales + AWQ_CANDIDATES * slot->k;
-    DR_TRY(make_candidates(r, s, scales, w_mean));
+    DR_TRY(awq_slot_candidates(r, s, scales));
     DR_TRY(shortlist(r, s, wanted, scales, ranked));
-    nn_round_products(r->s.site->dev, judge_rounding(r));
-    DR_TRY(fill_ref(r, s));
+    DR_TRY(awq_judge(r, s, loss, scales, wanted));
     for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
         if (!wanted[i])
             continue;
-        DR_TRY(judge_scale(r, s, scales + i * slot->k, &loss));
-        dr_log(DR_DEBUG, "%s candidate %zu: rank %.6g loss %.6g", path, i, ranked[i], loss);
-        if (loss < least) {
-            least = loss;
+        dr_log(DR_DEBUG, "%s candidate %zu: rank %.6g loss %.6g", path, i, ranked[i],
+               loss[i]);
+        if (loss[i] < least) {
+            least = loss[i];
             best = i;
         }
     }
@@ -528,7 +545,6 @@ dr_status awq_search_slot(awq_run *r, int layer, hf_slot s)
     memcpy(slot->scale, scales + best * slot->k, slot->k * sizeof(float));
     dr_log(DR_DEBUG, "%s: candidate %zu", path, best);
 done:
-    nn_round_products(r->s.site->dev, NN_ROUND_NONE);
     dr_big_free(p);
     return st;
 }
