@@ -321,8 +321,10 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
 
     const quant_rows own = quant_own_rows(u->s->site, n);
     float *rows = w + own.from * k;
+    nn_round_products(dev, NN_ROUND_TWO_TERMS); /* cross is of 8 bits' products */
     if (own.count > 0)
         DR_TRY(nn_matmul_nn(dev, u->rhs, rows, u->cross, own.count, k, k, k, false));
+    nn_round_products(dev, NN_ROUND_NONE);
     DR_TRY(quant_damped_factor(u->cross, &found, dev, h, k, DAMPING)); /* in its place */
     if (!found) {
         dr_log(DR_INFO, "%s: the layers before it are not made up for: its inputs are 0",
@@ -343,5 +345,6 @@ dr_status quant_upstream_correct(quant_upstream *u, float *w, const float *h, hf
     nn_mem_idle(u->s->mem, u->drift, (size_t)u->s->cfg->hidden * k);
     nn_mem_idle(u->s->mem, u->rhs, n * k);
 done:
+    nn_round_products(u->s->site->dev, NN_ROUND_NONE); /* after a failure, too */
     return st;
 }
