@@ -60,8 +60,10 @@ typedef struct {
     float *values; /* [R], rows ldv apart: column k at to[k], NULL: at k */
     size_t ldv;
     const uint32_t *to;
-    float *delta;                /* [R][nb] orig - value; may be NULL */
-    const float *within, *pivot; /* of nn_cut_factor */
+    float *delta; /* [R][nb] orig - value, rows ldd apart; may be NULL */
+    size_t ldd;
+    const float *within, *pivot; /* of nn_cut_factor; within: rows ldw apart */
+    size_t ldw;
     const float *scales, *zeros; /* [R], ldg apart; NULL: none */
     size_t ldg;
     int bits;
@@ -71,17 +73,18 @@ typedef struct {
 /*
  * One group of nb columns made better for its inputs (quant/descend.c): values, on the
  * grids of scales and zeros, with the gradient grad of the loss; h[nb][nb], rows ldh apart,
- * its block of the Hessian, to whose diagonal damp is added.  Codes, then scales, then
- * zeros (unless symmetric) move; delta[R][nb] = what that changed.
+ * its block of the Hessian, to whose diagonal damp is added: to the gradient, too.  Codes,
+ * then scales, then zeros (unless symmetric) move; delta[R][nb] = what that changed.
  */
 typedef struct {
-    size_t rows, nb, ld, ldv, ldh, ldg;
+    size_t rows, nb, ld, ldv, ldo, ldh, ldg, ldd;
     const float *grad; /* [R][nb], rows ld apart */
+    const float *orig; /* [R][nb], rows ldo apart: where the loss is 0 */
     float *values;     /* [R][nb], rows ldv apart */
     const float *h;
     float damp;
     float *scales, *zeros; /* [R], ldg apart */
-    float *delta;
+    float *delta; /* rows ldd apart */
     nn_rule rule;
 } nn_descent;
 

@@ -155,8 +155,29 @@ DR_MUST_USE dr_status nn_fill_factor(nn_device *dev, float *factor, const float 
  */
 DR_MUST_USE dr_status nn_factor_diagonal(nn_device *dev, float *l, const float *a,
                                          size_t ld, size_t nb, float *inv, bool turned);
+/* inv = the inverses of l[N][N]'s diagonal blocks of NN_FACTOR_MAX columns, one behind the
+ * other, as factor_diagonal has them; the last one, [nb][nb], may be smaller. */
+DR_MUST_USE dr_status nn_invert_diagonals(nn_device *dev, float *inv, const float *l,
+                                          size_t n, bool turned);
+/* b[R][nb], rows ldb apart, becomes b square[nb][nb]^T; nb at most NN_FACTOR_MAX. */
+DR_MUST_USE dr_status nn_times_square(nn_device *dev, float *b, size_t ldb, size_t rows,
+                                      size_t nb, const float *square);
+
+/* Parts of matrices; ld: floats between rows. */
+typedef struct {
+    float *y;       /* [M][N] */
+    const float *x; /* [M][K] */
+    const float *w; /* [K][N], or [N][K] with turned */
+    size_t m, n, k, ldy, ldx, ldw;
+    bool turned, acc, minus; /* y = or += (-=, = -) */
+    bool lower;              /* what is above y's diagonal may come out as anything */
+    int terms; /* 2, 3: operands may become sums of so many of bf16, with 16 or 24 bits;
+                   0: they are floats */
+} nn_product;
+DR_MUST_USE dr_status nn_add_product(nn_device *dev, const nn_product *p);
+
 /* For nb columns at p0 of the factor A[N][N] read backwards: within[nb][nb] A_ik / A_kk,
- * k > i, else 0; pivot[nb] A_kk; spread[N - p0 - nb][nb] A_ik / A_kk of later columns. */
+ * k > i, else 0; pivot[nb] A_kk; spread[nb][N - p0 - nb] A_ik / A_kk of later columns. */
 DR_MUST_USE dr_status nn_cut_factor(nn_device *dev, float *within, float *pivot,
                                     float *spread, const float *factor, size_t n, size_t p0,
                                     size_t nb);

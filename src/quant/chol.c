@@ -152,73 +152,83 @@ done:
 
 /* ---- the same on a device with quantizers' operations ---- */
 
-enum { STRIP_THERE = 2048 };
+/*
+ * Columns go by NB within a panel of WIDE, a panel at a time through what is left: those
+ * products are long enough for the tensor cores and read it a quarter as often.
+ */
+enum { WIDE = 512 };
 
-/* Owned: [NB][NB], [most][NB], [most][NB]. */
-typedef struct {
-    nn_device *dev;
-    float *inv, *below, *panel;
-} chol_there;
+/* Terms of bf16: as exact as floats; as what is fitted to a text needs it. */
+enum { FACTOR_TERMS = 3, SOLVE_TERMS = 2 };
 
-static void there_close(chol_there *w)
+static size_t least(size_t a, size_t b)
 {
-    nn_mem_free(w->dev, w->inv);
-    nn_mem_free(w->dev, w->below);
-    nn_mem_free(w->dev, w->panel);
+    return a < b ? a : b;
 }
 
-static dr_status there_open(chol_there *w, nn_device *dev, size_t most)
+/* The columns from k on that belong to the panel which ends at `end`. */
+static dr_status factor_panel(nn_device *dev, float *a, float *inv, size_t n, size_t k,
+                              size_t end)
 {
     dr_status st = DR_OK;
 
-    *w = (chol_there){.dev = dev};
-    DR_TRY(quant_floats_at(dev, &w->inv, NB, NB, "Cholesky blocks"));
-    DR_TRY(quant_floats_at(dev, &w->below, most, NB, "Cholesky blocks"));
-    DR_TRY(quant_floats_at(dev, &w->panel, most, NB, "Cholesky blocks"));
-done:
-    return st;
-}
-
-/* nb columns at b, rows ld apart, times the transpose of w->inv; with the other sign they
- * stay in w->panel. */
-static dr_status times_inverse(const chol_there *w, float *b, size_t ld, size_t rows,
-                               size_t nb)
-{
-    dr_status st = DR_OK;
-
-    DR_TRY(nn_copy_matrix(w->dev, w->panel, nb, b, ld, rows, nb, 1.0f));
-    DR_TRY(nn_matmul_nt(w->dev, w->below, w->panel, w->inv, NULL, rows, nb, nb, nb, false));
-    DR_TRY(nn_copy_matrix(w->dev, b, ld, w->below, nb, rows, nb, 1.0f));
-    DR_TRY(nn_copy_matrix(w->dev, w->panel, nb, w->below, nb, rows, nb, -1.0f));
+    for (; k < end; k += NB) {
+        size_t nb = least(n - k, NB), from = k + nb;
+        float *at = a + k * n + k, *below = a + from * n + k;
+        DR_TRY(nn_factor_diagonal(dev, at, at, n, nb, inv, false));
+        if (from == n)
+            break;
+        DR_TRY(nn_times_square(dev, below, n, n - from, nb, inv));
+        if (from < end)
+            DR_TRY(nn_add_product(dev, &(nn_product){.y = a + from * n + from,
+                                                     .x = below,
+                                                     .w = below,
+                                                     .m = n - from,
+                                                     .n = end - from,
+                                                     .k = nb,
+                                                     .ldy = n,
+                                                     .ldx = n,
+                                                     .ldw = n,
+                                                     .turned = true,
+                                                     .acc = true,
+                                                     .minus = true,
+                                                     .lower = true}));
+    }
 done:
     return st;
 }
 
 static dr_status cholesky_there(nn_device *dev, float *a, size_t n, bool *definite)
 {
-    float *diagonal = dr_calloc(n, sizeof(*diagonal));
-    chol_there w = {0};
+    float *diagonal = dr_calloc(n, sizeof(*diagonal)), *inv = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(there_open(&w, dev, n));
-    for (size_t k = 0; k < n; k += NB) {
-        size_t nb = n - k < NB ? n - k : NB, from = k + nb, m = n - from;
-        float *at = a + k * n + k;
-        DR_TRY(nn_factor_diagonal(dev, at, at, n, nb, w.inv, false));
-        if (m > 0)
-            DR_TRY(times_inverse(&w, a + from * n + k, n, m, nb));
-        for (size_t j = 0; j < m; j += STRIP_THERE) {
-            size_t width = m - j < STRIP_THERE ? m - j : STRIP_THERE;
-            DR_TRY(nn_matmul_nt(dev, a + (from + j) * n + from + j, w.panel + j * nb,
-                                w.below + j * nb, NULL, m - j, width, nb, n, true));
-        }
+    DR_TRY(quant_floats_at(dev, &inv, NB, NB, "Cholesky blocks"));
+    for (size_t k = 0, end = 0; k < n; k = end) {
+        end = least(n, k + WIDE);
+        DR_TRY(factor_panel(dev, a, inv, n, k, end));
+        if (end < n)
+            DR_TRY(nn_add_product(dev, &(nn_product){.y = a + end * n + end,
+                                                     .x = a + end * n + k,
+                                                     .w = a + end * n + k,
+                                                     .m = n - end,
+                                                     .n = n - end,
+                                                     .k = end - k,
+                                                     .ldy = n,
+                                                     .ldx = n,
+                                                     .ldw = n,
+                                                     .turned = true,
+                                                     .acc = true,
+                                                     .minus = true,
+                                                     .lower = true,
+                                                     .terms = FACTOR_TERMS}));
     }
     DR_TRY(nn_cut_blocks(dev, diagonal, a, NULL, n, 1));
     *definite = true;
     for (size_t k = 0; k < n; k++)
         *definite = *definite && diagonal[k] > 0.0f && isfinite(diagonal[k]);
 done:
-    there_close(&w);
+    nn_mem_free(dev, inv);
     free(diagonal);
     return st;
 }
@@ -246,41 +256,88 @@ done:
     return st;
 }
 
+/* y[rows][n] with a factor and the inverses of its diagonal blocks. */
+typedef struct {
+    nn_device *dev;
+    float *b;       /* borrowed */
+    const float *l; /* borrowed */
+    float *inv;     /* owned */
+    size_t rows, n;
+} solution;
+
+/* b's columns from `to`, n of them, -= those from `from`, k of them, times L^T (turned) or
+ * L. */
+static dr_status take_solved(const solution *s, size_t to, size_t n, size_t from, size_t k,
+                             bool turned, int terms)
+{
+    const nn_product p = {.y = s->b + to,
+                          .x = s->b + from,
+                          .w = turned ? s->l + to * s->n + from : s->l + from * s->n + to,
+                          .m = s->rows,
+                          .n = n,
+                          .k = k,
+                          .ldy = s->n,
+                          .ldx = s->n,
+                          .ldw = s->n,
+                          .turned = turned,
+                          .acc = true,
+                          .minus = true,
+                          .terms = terms};
+
+    return n > 0 && k > 0 ? nn_add_product(s->dev, &p) : DR_OK;
+}
+
+/* y L^T = b */
+static dr_status solve_forwards(const solution *s)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_invert_diagonals(s->dev, s->inv, s->l, s->n, false));
+    for (size_t k0 = 0, end = 0; k0 < s->n; k0 = end) {
+        end = least(s->n, k0 + WIDE);
+        for (size_t k = k0; k < end; k += NB) {
+            size_t nb = least(end - k, NB);
+            DR_TRY(take_solved(s, k, nb, k0, k - k0, true, 0));
+            DR_TRY(nn_times_square(s->dev, s->b + k, s->n, s->rows, nb, s->inv + k * NB));
+        }
+        DR_TRY(take_solved(s, end, s->n - end, k0, end - k0, true, SOLVE_TERMS));
+    }
+done:
+    return st;
+}
+
+/* x L = y */
+static dr_status solve_backwards(const solution *s)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_invert_diagonals(s->dev, s->inv, s->l, s->n, true));
+    for (size_t k0 = (s->n + WIDE - 1) / WIDE * WIDE; k0 > 0;) {
+        size_t end = least(s->n, k0), last = (end - 1) / NB * NB;
+        k0 -= WIDE;
+        for (size_t k = last + NB; k > k0;) {
+            k -= NB;
+            size_t nb = least(end - k, NB);
+            DR_TRY(take_solved(s, k, nb, k + nb, end - k - nb, false, 0));
+            DR_TRY(nn_times_square(s->dev, s->b + k, s->n, s->rows, nb, s->inv + k * NB));
+        }
+        DR_TRY(take_solved(s, 0, k0, k0, end - k0, false, SOLVE_TERMS));
+    }
+done:
+    return st;
+}
+
 static dr_status solve_there(nn_device *dev, float *b, size_t rows, size_t n,
                              const float *l)
 {
-    size_t last = (n - 1) / NB * NB;
-    float *panel = NULL, *turned = NULL;
-    chol_there w = {0};
+    solution s = {.dev = dev, .b = b, .l = l, .rows = rows, .n = n};
     dr_status st = DR_OK;
 
-    DR_TRY(there_open(&w, dev, rows));
-    DR_TRY(quant_floats_at(dev, &panel, n, NB, "columns of a factor"));
-    DR_TRY(quant_floats_at(dev, &turned, n, NB, "columns of a factor"));
-    for (size_t k = 0; k < n; k += NB) { /* y L^T = b */
-        size_t nb = n - k < NB ? n - k : NB, from = k + nb;
-        DR_TRY(nn_factor_diagonal(dev, NULL, l + k * n + k, n, nb, w.inv, false));
-        DR_TRY(times_inverse(&w, b + k, n, rows, nb));
-        if (from == n)
-            break;
-        DR_TRY(nn_copy_matrix(dev, panel, nb, l + from * n + k, n, n - from, nb, 1.0f));
-        DR_TRY(
-            nn_matmul_nt(dev, b + from, w.panel, panel, NULL, rows, n - from, nb, n, true));
-    }
-    for (size_t k = last + NB; k > 0; k -= NB) { /* x L = y */
-        size_t at = k - NB, nb = n - at < NB ? n - at : NB;
-        DR_TRY(nn_factor_diagonal(dev, NULL, l + at * n + at, n, nb, w.inv, true));
-        DR_TRY(times_inverse(&w, b + at, n, rows, nb));
-        if (at == 0)
-            break;
-        DR_TRY(nn_copy_matrix(dev, panel, at, l + at * n, n, nb, at, 1.0f));
-        DR_TRY(nn_turn_columns(dev, turned, panel, NULL, NULL, nb, at));
-        DR_TRY(nn_matmul_nt(dev, b, w.panel, turned, NULL, rows, at, nb, n, true));
-    }
+    DR_TRY(quant_floats_at(dev, &s.inv, n, NB, "inverses of diagonal blocks"));
+    DR_TRY(solve_forwards(&s));
+    DR_TRY(solve_backwards(&s));
 done:
-    nn_mem_free(dev, panel);
-    nn_mem_free(dev, turned);
-    there_close(&w);
+    nn_mem_free(dev, s.inv);
     return st;
 }
 

@@ -2,9 +2,10 @@
  * solve_there.c - GPTQ's sweep and the whole chain on a device that has the operations of
  * quantizers: gptq_solve.c, descend.c and chain.c group by group, for all rows at once.
  *
- * A block of columns is a group here, so its grid is known before its columns are rounded,
- * and what is spread over the later ones is one product for each group.  Only codes, grids
- * and a number for each row come back to the host.
+ * A block of columns is a group here, so its grid is known before its columns are rounded.
+ * Groups go in panels: a group takes over what those before it in its panel have changed,
+ * the panels behind it what a whole one has, in one product that is long enough for the
+ * tensor cores.  Only codes, grids and a number for each row come back to the host.
  *
  * Memory: five copies of the weight for GPTQ, eight for the chain, and one of the Hessian.
  */
@@ -17,14 +18,17 @@
 /* Candidate ranges: 36/36, 35/36, ..., 20/36 of the full one, as in gptq_sweep.c. */
 static const quant_shrink sweep_shrink = {NN_SHRINK_BOTH, 17, 36};
 
-enum { BUFFERS = 24 };
+enum { BUFFERS = 24, PANEL = 512 };
+
+/* Terms of bf16 in products with a panel: GPTQ's, as exact as floats; descent's. */
+enum { SWEEP_TERMS = 3, DESCENT_TERMS = 2 };
 
 /* One weight on its way; every pointer but h and values is owned, by `own`. */
 typedef struct {
     nn_device *dev;
     const quant_gptq_options *o;
     const float *h; /* borrowed: [n][n] */
-    size_t rows, n, block, blocks;
+    size_t rows, n, block, blocks, panel;
     quant_rule rule;
     int stored; /* bits of a code in its place */
     float *own[BUFFERS];
@@ -85,6 +89,8 @@ static dr_status work_open(work *w, nn_device *dev, const float *h, size_t rows,
                 .stored = quant_stored_bits(grid)};
     DR_TRY(quant_grid_block(&w->block, grid, n, name));
     w->blocks = n / w->block;
+    w->panel = PANEL / w->block * w->block;
+    w->panel = w->panel < n ? w->panel : n;
 done:
     return st;
 }
@@ -109,7 +115,7 @@ done:
 
 static dr_status gptq_room(work *w)
 {
-    size_t n = w->n, block = w->block;
+    size_t n = w->n, block = w->block, panel = w->panel;
     float *p = NULL;
     dr_status st = DR_OK;
 
@@ -121,10 +127,10 @@ static dr_status gptq_room(work *w)
     DR_TRY(room(w, &w->orig, w->rows, n, "weight in order"));
     DR_TRY(room(w, &w->adj, w->rows, n, "weight to round"));
     DR_TRY(room(w, &w->grams, n, block, "diagonal blocks"));
-    DR_TRY(room(w, &w->within, block, block, "columns of the factor"));
-    DR_TRY(room(w, &w->pivot, block, 1, "columns of the factor"));
-    DR_TRY(room(w, &w->spread, n, block, "columns of the factor"));
-    DR_TRY(room(w, &w->delta, w->rows, block, "errors of a group"));
+    DR_TRY(room(w, &w->within, panel, panel, "columns of the factor"));
+    DR_TRY(room(w, &w->pivot, panel, 1, "columns of the factor"));
+    DR_TRY(room(w, &w->spread, panel, n - panel + 1, "columns of the factor"));
+    DR_TRY(room(w, &w->delta, w->rows, panel, "errors of a panel"));
     DR_TRY(room(w, &w->whole, w->rows, block, "weights of a group"));
 done:
     return st;
@@ -191,37 +197,72 @@ done:
     return st;
 }
 
-static dr_status gptq_sweep(const work *w, const rounded *to, const size_t *order)
+/* y[rows][n], rows ldy apart, = or += the first k columns of w->delta times by[k][n]. */
+static dr_status add_changes(const work *w, float *y, size_t ldy, const float *by,
+                             size_t ld, size_t n, size_t k, int terms)
 {
-    size_t n = w->n, block = w->block;
+    const nn_product p = {.y = y,
+                          .x = w->delta,
+                          .w = by,
+                          .m = w->rows,
+                          .n = n,
+                          .k = k,
+                          .ldy = ldy,
+                          .ldx = w->panel,
+                          .ldw = ld,
+                          .acc = true,
+                          .terms = terms};
+
+    return n > 0 && k > 0 ? nn_add_product(w->dev, &p) : DR_OK;
+}
+
+/* The group that begins at column j of the panel at p0, which has `wide`. */
+static dr_status sweep_group(const work *w, const rounded *to, const size_t *order,
+                             size_t p0, size_t wide, size_t j)
+{
+    size_t n = w->n, block = w->block, p = p0 + j, at = order[p] / block;
+    const nn_sweep sweep = {.rows = w->rows,
+                            .nb = block,
+                            .adj = w->adj + p,
+                            .orig = w->orig + p,
+                            .ld = n,
+                            .values = to->values,
+                            .ldv = n,
+                            .to = w->order + p,
+                            .delta = w->delta + j,
+                            .ldd = w->panel,
+                            .within = w->within + j * wide + j,
+                            .ldw = wide,
+                            .pivot = w->pivot + j,
+                            .scales = to->scales + at,
+                            .zeros = to->zeros + at,
+                            .ldg = w->blocks,
+                            .bits = w->rule.bits,
+                            .loss = w->loss};
     dr_status st = DR_OK;
 
-    for (size_t p = 0; p < n; p += block) {
-        size_t rest = n - p - block, at = order[p] / block;
-        const nn_sweep sweep = {.rows = w->rows,
-                                .nb = block,
-                                .adj = w->adj + p,
-                                .orig = w->orig + p,
-                                .ld = n,
-                                .values = to->values,
-                                .ldv = n,
-                                .to = w->order + p,
-                                .delta = w->delta,
-                                .within = w->within,
-                                .pivot = w->pivot,
-                                .scales = to->scales + at,
-                                .zeros = to->zeros + at,
-                                .ldg = w->blocks,
-                                .bits = w->rule.bits,
-                                .loss = w->loss};
-        DR_TRY(dr_cancelled_check());
+    DR_TRY(dr_cancelled_check());
+    DR_TRY(add_changes(w, w->adj + p, n, w->within + j, wide, block, j, 0));
+    DR_TRY(open_group(w, to, &sweep, p, at));
+    DR_TRY(nn_sweep_group(w->dev, &sweep));
+done:
+    return st;
+}
+
+static dr_status gptq_sweep(const work *w, const rounded *to, const size_t *order)
+{
+    size_t n = w->n;
+    dr_status st = DR_OK;
+
+    for (size_t p = 0, wide = 0; p < n; p += wide) {
+        wide = n - p < w->panel ? n - p : w->panel;
+        size_t rest = n - p - wide;
         DR_TRY(
-            nn_cut_factor(w->dev, w->within, w->pivot, w->spread, w->factor, n, p, block));
-        DR_TRY(open_group(w, to, &sweep, p, at));
-        DR_TRY(nn_sweep_group(w->dev, &sweep));
-        if (rest > 0)
-            DR_TRY(nn_matmul_nt(w->dev, w->adj + p + block, w->delta, w->spread, NULL,
-                                w->rows, rest, block, n, true));
+            nn_cut_factor(w->dev, w->within, w->pivot, w->spread, w->factor, n, p, wide));
+        for (size_t j = 0; j < wide; j += w->block)
+            DR_TRY(sweep_group(w, to, order, p, wide, j));
+        DR_TRY(
+            add_changes(w, w->adj + p + wide, n, w->spread, rest, rest, wide, SWEEP_TERMS));
     }
 done:
     return st;
@@ -241,19 +282,22 @@ done:
     return st;
 }
 
-/* q, made here, from the values and their grids. */
+/* Room for what is rounded: made while the device is busy, for its pages take a while. */
+static dr_status new_packed(dr_qtensor *q, const work *w)
+{
+    return dr_qtensor_new(q, w->stored, (int)w->block, w->rows, w->n, w->rule.symmetric);
+}
+
+/* q from the values and their grids. */
 static dr_status pack(dr_qtensor *q, const work *w, const rounded *from)
 {
     const nn_groups g = groups_of(w);
     dr_status st = DR_OK;
 
-    DR_TRY(dr_qtensor_new(q, w->stored, (int)w->block, w->rows, w->n, w->rule.symmetric));
     DR_TRY(nn_pack_codes(w->dev, q->codes, from->values, &g, from->scales, from->zeros,
                          w->rule.bits, q->bits));
     DR_TRY(quant_read_grids(w->dev, q, 0, w->rows, from->scales, from->zeros));
 done:
-    if (st != DR_OK)
-        dr_qtensor_release(q);
     return st;
 }
 
@@ -270,11 +314,14 @@ dr_status quant_gptq_there(dr_qtensor *q, double *loss, nn_device *dev, float *w
     DR_TRY(work_open(&k, dev, h, rows, cols, grid, o, name));
     DR_TRY(grids_room(&k, &to));
     DR_TRY(gptq(&k, &to, name));
+    DR_TRY(new_packed(q, &k));
     DR_TRY(pack(q, &k, &to));
     DR_TRY(nn_copy(dev, losses, k.loss, rows * sizeof(*losses)));
     for (size_t r = 0; loss != NULL && r < rows; r++)
         *loss = (r == 0 ? 0.0 : *loss) + losses[r];
 done:
+    if (st != DR_OK)
+        dr_qtensor_release(q);
     work_close(&k);
     free(losses);
     return st;
@@ -282,57 +329,70 @@ done:
 
 /* ---- descent ---- */
 
-/* err = values - orig, grad = err (H + damp).  16 bits of each operand tell one code's
- * effect from another's; products with few columns are sooner done in floats. */
+/* err = values - orig, grad = err H.  16 bits of each operand tell one code's effect from
+ * another's; products with few columns are sooner done in floats. */
 static dr_status gradient(const work *w, float *err, float *grad, const float *values,
-                          const float *orig, float damp)
+                          const float *orig)
 {
-    size_t count = w->rows * w->n;
     dr_status st = DR_OK;
 
-    DR_TRY(nn_subtract(w->dev, err, values, orig, count, 1.0f));
-    if (damp != 0.0f)
-        DR_TRY(nn_subtract(w->dev, grad, values, orig, count, damp));
+    DR_TRY(nn_subtract(w->dev, err, values, orig, w->rows * w->n, 1.0f));
     nn_round_products(w->dev, NN_ROUND_TWO_TERMS);
-    DR_TRY(nn_matmul_nt(w->dev, grad, err, w->h, NULL, w->rows, w->n, w->n, w->n,
-                        damp != 0.0f));
+    DR_TRY(nn_matmul_nt(w->dev, grad, err, w->h, NULL, w->rows, w->n, w->n, w->n, false));
 done:
     nn_round_products(w->dev, NN_ROUND_NONE);
     return st;
 }
 
-/* One sweep over the groups; err and grad are room. */
-static dr_status descend(const work *w, const rounded *to, const float *orig, float *err,
-                         float *grad, float damp)
+/* The group at column j of the panel at p0; grad does not know of the panel's changes. */
+static dr_status descend_group(const work *w, const rounded *to, const float *orig,
+                               const float *grad, size_t p0, size_t j, float damp)
 {
-    size_t n = w->n, block = w->block;
+    size_t n = w->n, block = w->block, p = p0 + j;
+    const float *h = w->h + p0 * n + p;
+    nn_descent d = {.rows = w->rows,
+                    .nb = block,
+                    .ld = n,
+                    .ldv = n,
+                    .ldo = n,
+                    .ldh = n,
+                    .ldg = w->blocks,
+                    .ldd = w->panel,
+                    .grad = grad + p,
+                    .values = to->values + p,
+                    .orig = orig + p,
+                    .h = w->h + p * n + p,
+                    .damp = damp,
+                    .scales = to->scales + p / block,
+                    .zeros = to->zeros + p / block,
+                    .delta = w->delta + j,
+                    .rule = w->rule};
     dr_status st = DR_OK;
 
-    DR_TRY(gradient(w, err, grad, to->values, orig, damp));
-    for (size_t p = 0; p < n; p += block) {
-        size_t rest = n - p - block;
-        const nn_descent d = {.rows = w->rows,
-                              .nb = block,
-                              .ld = n,
-                              .ldv = n,
-                              .ldh = n,
-                              .ldg = w->blocks,
-                              .grad = grad + p,
-                              .values = to->values + p,
-                              .h = w->h + p * n + p,
-                              .damp = damp,
-                              .scales = to->scales + p / block,
-                              .zeros = to->zeros + p / block,
-                              .delta = w->delta,
-                              .rule = w->rule};
-        DR_TRY(dr_cancelled_check());
-        DR_TRY(nn_descend_group(w->dev, &d));
-        if (rest == 0)
-            break;
-        DR_TRY(nn_copy_matrix(w->dev, w->spread, block, w->h + (p + block) * n + p, n, rest,
-                              block, 1.0f));
-        DR_TRY(nn_matmul_nt(w->dev, grad + p + block, w->delta, w->spread, NULL, w->rows,
-                            rest, block, n, true));
+    DR_TRY(dr_cancelled_check());
+    if (j > 0) {
+        DR_TRY(nn_copy_matrix(w->dev, w->whole, block, grad + p, n, w->rows, block, 1.0f));
+        DR_TRY(add_changes(w, w->whole, block, h, n, block, j, 0));
+        d.grad = w->whole;
+        d.ld = block;
+    }
+    DR_TRY(nn_descend_group(w->dev, &d));
+done:
+    return st;
+}
+
+/* One sweep over the groups; grad stays that of to->values. */
+static dr_status descend(const work *w, const rounded *to, const float *orig, float *grad,
+                         float damp)
+{
+    size_t n = w->n;
+    dr_status st = DR_OK;
+
+    for (size_t p = 0, wide = 0; p < n; p += wide) {
+        wide = n - p < w->panel ? n - p : w->panel;
+        for (size_t j = 0; j < wide; j += w->block)
+            DR_TRY(descend_group(w, to, orig, grad, p, j, damp));
+        DR_TRY(add_changes(w, grad, n, w->h + p * n, n, n, wide, DESCENT_TERMS));
     }
 done:
     return st;
@@ -394,8 +454,25 @@ done:
     return st;
 }
 
-/* The three ways, their values there and their losses here. */
-static dr_status all_ways(work *w, rounded ways[WAYS], double *losses[WAYS],
+/* What GPTQ gave, descended; both losses.  err and grad are room. */
+static dr_status descend_all(const work *w, const rounded *to, const float *orig,
+                             float *err, float *grad, double *const losses[WAYS])
+{
+    float damp = (float)(w->o->damp_percent * w->mean);
+    dr_status st = DR_OK;
+
+    DR_TRY(gradient(w, err, grad, to->values, orig));
+    DR_TRY(nn_row_dots(w->dev, losses[GPTQ], err, grad, w->rows, w->n));
+    for (int i = 0; i < w->o->sweeps; i++)
+        DR_TRY(descend(w, to, orig, grad, damp));
+    DR_TRY(nn_subtract(w->dev, err, to->values, orig, w->rows * w->n, 1.0f));
+    DR_TRY(nn_row_dots(w->dev, losses[CHAIN], err, grad, w->rows, w->n));
+done:
+    return st;
+}
+
+/* The three ways, their values there and their losses here; q is made. */
+static dr_status all_ways(work *w, dr_qtensor *q, rounded ways[WAYS], double *losses[WAYS],
                           const char *name)
 {
     size_t grid_bytes = w->rows * w->blocks * sizeof(float);
@@ -408,18 +485,15 @@ static dr_status all_ways(work *w, rounded ways[WAYS], double *losses[WAYS],
     DR_TRY(room(w, &ways[RTN].values, w->rows, w->n, "rounded weight"));
     DR_TRY(nearest(w, &ways[RTN], orig));
     DR_TRY(gptq(w, &ways[CHAIN], name));
+    DR_TRY(new_packed(q, w));
     DR_TRY(copy_of(w, &ways[GPTQ].values, ways[CHAIN].values));
     DR_TRY(nn_copy(w->dev, ways[GPTQ].scales, ways[CHAIN].scales, grid_bytes));
     DR_TRY(nn_copy(w->dev, ways[GPTQ].zeros, ways[CHAIN].zeros, grid_bytes));
     err = w->adj; /* the sweep is over */
     grad = w->orig;
-    double damp = w->o->damp_percent * w->mean;
-    for (int i = 0; i < w->o->sweeps; i++)
-        DR_TRY(descend(w, &ways[CHAIN], orig, err, grad, (float)damp));
-    for (int i = 0; i < WAYS; i++) {
-        DR_TRY(gradient(w, err, grad, ways[i].values, orig, 0.0f));
-        DR_TRY(nn_row_dots(w->dev, losses[i], err, grad, w->rows, w->n));
-    }
+    DR_TRY(descend_all(w, &ways[CHAIN], orig, err, grad, losses));
+    DR_TRY(gradient(w, err, grad, ways[RTN].values, orig));
+    DR_TRY(nn_row_dots(w->dev, losses[RTN], err, grad, w->rows, w->n));
 done:
     return st;
 }
@@ -438,10 +512,12 @@ dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *dev, float *
     for (int i = 0; i < WAYS; i++)
         losses[i] = dr_calloc(rows, sizeof(**losses));
     DR_TRY(work_open(&k, dev, h, rows, cols, grid, o, name));
-    DR_TRY(all_ways(&k, ways, losses, name));
+    DR_TRY(all_ways(&k, q, ways, losses, name));
     DR_TRY(keep_best(&k, ways, losses, loss, name));
     DR_TRY(pack(q, &k, &ways[CHAIN]));
 done:
+    if (st != DR_OK)
+        dr_qtensor_release(q);
     work_close(&k);
     for (int i = 0; i < WAYS; i++)
         free(losses[i]);

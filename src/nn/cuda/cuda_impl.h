@@ -162,6 +162,7 @@ typedef struct {
     bool ta, tb, bf16; /* bf16: a and b are; else float */
     bool to_bf16;      /* c is */
     bool acc;          /* c += */
+    bool minus;        /* the product's sign */
     size_t m, n, k, lda, ldb, ldc;
     const void *a, *b;
     void *c;

@@ -238,13 +238,33 @@ int cu_gather_columns(cu_stream s, float *out, const float *w, const uint32_t *o
                       const float *live, size_t rows, size_t n);
 int cu_fill_factor(cu_stream s, float *factor, const float *h, const uint32_t *order,
                    size_t n, double mean, double add);
-int cu_factor_diagonal(cu_stream s, float *l, size_t ldl, const float *a, size_t ld,
-                       size_t nb, float *inv, bool turned);
 int cu_cut_factor(cu_stream s, float *within, float *pivot, float *spread,
                   const float *factor, size_t n, size_t p0, size_t nb);
 /* The pointers in it are the device's. */
 int cu_sweep_group(cu_stream s, const nn_sweep *g);
 int cu_descend_group(cu_stream s, const nn_descent *g);
+
+/* ---- factor.cu ---- */
+
+int cu_factor_diagonal(cu_stream s, float *l, size_t ldl, const float *a, size_t ld,
+                       size_t nb, float *inv, bool turned);
+int cu_invert_diagonals(cu_stream s, float *inv, const float *l, size_t n, bool turned);
+int cu_times_square(cu_stream s, float *b, size_t ldb, size_t rows, size_t nb,
+                    const float *square);
+
+/* ---- product.cu ---- */
+
+/* A matrix as `count` planes of its bf16 terms, zeros beyond rows and cols. */
+typedef struct {
+    size_t lds, rows, cols; /* of the floats */
+    size_t high, wide;      /* of a plane, which begins `plane` behind the last */
+    size_t ldo, plane;
+    int count;
+    unsigned terms; /* two bits for each plane: 0 the first term, 1 what it leaves, ... */
+} cu_planes;
+
+/* wide is a multiple of 4. */
+int cu_split_planes(cu_stream s, uint16_t *out, const cu_planes *p, const float *src);
 
 /* ---- judge.cu ---- */
 

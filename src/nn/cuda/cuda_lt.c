@@ -299,12 +299,12 @@ done:
 
 dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g)
 {
-    const float one = 1.0f, beta = g->acc ? 1.0f : 0.0f;
+    const float alpha = g->minus ? -1.0f : 1.0f, beta = g->acc ? 1.0f : 0.0f;
     const plan *p = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(plan_of(&p, lt, g));
-    DR_TRY(check(lt->f.cublasLtMatmul(lt->handle, p->op, &one, g->a, p->a, g->b, p->b,
+    DR_TRY(check(lt->f.cublasLtMatmul(lt->handle, p->op, &alpha, g->a, p->a, g->b, p->b,
                                       &beta, g->c, p->c, g->c, p->c, &p->algo,
                                       lt->workspace, WORKSPACE, s),
                  "a product"));

@@ -355,6 +355,32 @@ dr_status cuda_factor_diagonal(nn_device *dev, float *l, const float *a, size_t 
     return cu_end(&k);
 }
 
+dr_status cuda_invert_diagonals(nn_device *dev, float *inv, const float *l, size_t n,
+                                bool turned)
+{
+    size_t last = n % NN_FACTOR_MAX, whole = n - last;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *l_ = cu_in(&k, l, n * n);
+    float *inv_ = cu_out(&k, inv, whole * NN_FACTOR_MAX + last * last);
+    CU_LAUNCH(&k, cu_invert_diagonals(k.c->stream, inv_, l_, n, turned));
+    return cu_end(&k);
+}
+
+dr_status cuda_times_square(nn_device *dev, float *b, size_t ldb, size_t rows, size_t nb,
+                            const float *square)
+{
+    cu_call k;
+
+    DR_BUG_IF(nb > NN_FACTOR_MAX);
+    cu_begin(&k, dev);
+    const float *square_ = cu_in(&k, square, nb * nb);
+    float *b_ = cu_rows(&k, b, rows, nb, &ldb, sizeof(*b), true);
+    CU_LAUNCH(&k, cu_times_square(k.c->stream, b_, ldb, rows, nb, square_));
+    return cu_end(&k);
+}
+
 dr_status cuda_cut_factor(nn_device *dev, float *within, float *pivot, float *spread,
                           const float *factor, size_t n, size_t p0, size_t nb)
 {
@@ -379,12 +405,12 @@ dr_status cuda_sweep_group(nn_device *dev, const nn_sweep *s)
     own.adj = cu_in(&k, s->adj, (s->rows - 1) * s->ld + s->nb);
     own.orig = cu_in(&k, s->orig, (s->rows - 1) * s->ld + s->nb);
     own.to = in_order(&k, s->to, s->nb);
-    own.within = cu_in(&k, s->within, s->nb * s->nb);
+    own.within = cu_in(&k, s->within, (s->nb - 1) * s->ldw + s->nb);
     own.pivot = cu_in(&k, s->pivot, s->nb);
     own.scales = cu_in(&k, s->scales, (s->rows - 1) * s->ldg + 1);
     own.zeros = cu_in(&k, s->zeros, (s->rows - 1) * s->ldg + 1);
     own.values = cu_rows(&k, s->values, s->rows, wide, &own.ldv, sizeof(float), true);
-    own.delta = cu_out(&k, s->delta, s->rows * s->nb);
+    own.delta = cu_rows(&k, s->delta, s->rows, s->nb, &own.ldd, sizeof(float), false);
     own.loss = cu_rows(&k, s->loss, 1, s->rows, &ld, sizeof(double), true);
     CU_LAUNCH(&k, cu_sweep_group(k.c->stream, &own));
     return cu_end(&k);
@@ -399,11 +425,12 @@ dr_status cuda_descend_group(nn_device *dev, const nn_descent *s)
     DR_BUG_IF(s->nb > NN_FACTOR_MAX);
     cu_begin(&k, dev);
     own.grad = cu_in(&k, s->grad, (s->rows - 1) * s->ld + s->nb);
+    own.orig = cu_in(&k, s->orig, (s->rows - 1) * s->ldo + s->nb);
     own.h = cu_in(&k, s->h, (s->nb - 1) * s->ldh + s->nb);
     own.scales = cu_rows(&k, s->scales, s->rows, 1, &own.ldg, sizeof(float), true);
     own.zeros = cu_rows(&k, s->zeros, s->rows, 1, &ldg, sizeof(float), true);
     DR_BUG_IF(ldg != own.ldg);
-    own.delta = cu_out(&k, s->delta, s->rows * s->nb);
+    own.delta = cu_rows(&k, s->delta, s->rows, s->nb, &own.ldd, sizeof(float), false);
     own.values = cu_rows(&k, s->values, s->rows, s->nb, &own.ldv, sizeof(float), true);
     CU_LAUNCH(&k, cu_descend_group(k.c->stream, &own));
     return cu_end(&k);

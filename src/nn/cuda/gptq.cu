@@ -1,11 +1,9 @@
 /*
- * gptq.cu - GPTQ's kernels: the Hessian and its factor, the sweep over a group's columns,
- * descent over its codes and grid.
+ * gptq.cu - GPTQ's kernels: the Hessian and what its factor is made from, the sweep over a
+ * group's columns, descent over its codes and grid.
  *
- * In the last two a warp has a row and each lane one to four of the group's columns; a
- * column's value goes to all lanes, which compute its code alike, and each lane adds what
- * that changes to its own columns.  So a row's arithmetic is that of quant/gptq_sweep.c in
- * its order, unfused (this file is compiled with -fmad=false).
+ * A row's arithmetic is that of quant/gptq_sweep.c in its order, unfused (this file is
+ * compiled with -fmad=false).
  */
 #include <cuda_runtime.h>
 
@@ -124,81 +122,6 @@ int cu_fill_factor(cu_stream s, float *factor, const float *h, const uint32_t *o
     return cudaGetLastError();
 }
 
-enum { FACTOR = 128, FACTOR_THREADS = 512, FACTOR_WARPS = FACTOR_THREADS / WARP };
-enum { FACTOR_PACKED = FACTOR * (FACTOR + 1) / 2 };
-
-__device__ static int packed(int i, int j)
-{
-    return i * (i + 1) / 2 + j;
-}
-
-/* One block of threads; the triangle and its inverse in shared memory, in double. */
-__global__ static void factor_diagonal(float *to, size_t ldl, const float *a, size_t ld,
-                                       int nb, float *inv, bool turned)
-{
-    extern __shared__ double space[];
-    double *l = space, *x = l + FACTOR_PACKED, *col = x + FACTOR_PACKED;
-    int t = threadIdx.x, warp = t / WARP, lane = t % WARP;
-    bool factor = to != NULL;
-
-    for (int i = warp; i < nb; i += FACTOR_WARPS)
-        for (int j = lane; j <= i; j += WARP)
-            l[packed(i, j)] = (double)a[i * ld + j];
-    __syncthreads();
-    for (int k = 0; factor && k < nb; k++) {
-        double pivot = sqrt(l[packed(k, k)]);
-        for (int i = k + 1 + t; i < nb; i += FACTOR_THREADS)
-            col[i] = l[packed(i, k)] / pivot;
-        __syncthreads();
-        if (t == 0)
-            l[packed(k, k)] = pivot;
-        for (int i = k + 1 + warp; i < nb; i += FACTOR_WARPS) {
-            double f = col[i];
-            for (int j = k + 1 + lane; j <= i; j += WARP)
-                l[packed(i, j)] -= f * col[j];
-            if (lane == 0)
-                l[packed(i, k)] = f;
-        }
-        __syncthreads();
-    }
-    for (int i = warp; factor && i < nb; i += FACTOR_WARPS)
-        for (int j = lane; j <= i; j += WARP)
-            to[i * ldl + j] = (float)l[packed(i, j)];
-    /* four lanes a column of the inverse: they share its sums */
-    for (int c = t / 4; c < nb; c += FACTOR_THREADS / 4) {
-        for (int i = c; i < nb; i++) {
-            double sum = 0;
-            for (int k = c + t % 4; k < i; k += 4)
-                sum += l[packed(i, k)] * x[packed(k, c)];
-            unsigned four = 0xfu << (lane / 4 * 4);
-            sum += __shfl_xor_sync(four, sum, 1);
-            sum += __shfl_xor_sync(four, sum, 2);
-            if (t % 4 == 0)
-                x[packed(i, c)] = ((i == c ? 1.0 : 0.0) - sum) / l[packed(i, i)];
-            __syncwarp(four);
-        }
-    }
-    __syncthreads();
-    for (int at = t; at < nb * nb; at += FACTOR_THREADS) {
-        int r = turned ? at % nb : at / nb, c = turned ? at / nb : at % nb;
-        inv[at] = c <= r ? (float)x[packed(r, c)] : 0.0f;
-    }
-}
-
-int cu_factor_diagonal(cu_stream s, float *l, size_t ldl, const float *a, size_t ld,
-                       size_t nb, float *inv, bool turned)
-{
-    int bytes = (2 * FACTOR_PACKED + FACTOR) * (int)sizeof(double);
-    int err = cudaFuncSetAttribute(factor_diagonal,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-
-    if (err != 0)
-        return err;
-    factor_diagonal<<<1, FACTOR_THREADS, bytes, s>>>(l, ldl, a, ld, (int)nb,
-                                                           inv, turned);
-    return cudaGetLastError();
-}
-
 __global__ static void cut_factor(float *within, float *pivot, float *spread,
                                   const float *factor, size_t n, size_t p0, size_t nb)
 {
@@ -213,7 +136,7 @@ __global__ static void cut_factor(float *within, float *pivot, float *spread,
         if (i == 0)
             pivot[k] = own;
     } else {
-        spread[(k - nb) * nb + i] = v;
+        spread[i * (n - p0 - nb) + k - nb] = v;
     }
 }
 
@@ -228,280 +151,493 @@ int cu_cut_factor(cu_stream s, float *within, float *pivot, float *spread,
 
 /* ---- rows of a group ---- */
 
-/* The warp's row. */
-__device__ static size_t own_row()
-{
-    return (size_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-}
+/*
+ * A block of threads has a tile of rows and all columns of a group, a thread four rows and
+ * an eighth or less of sixteen columns' neighbours.  Sixteen columns at a time go to one
+ * thread for each row, which rounds them one after another; then all threads add what that
+ * changes to their columns, from shared memory, as in a product of matrices.
+ */
+enum { TALL = 4, TX = 16, STEP = 16, STEP_LD = STEP + 1, FEW_ROWS = 8192 };
 
-/* room[nb][32 * PER] = from[nb][nb], rows ld apart; zeros beyond. */
-template <int PER>
-__device__ static void fetch_square(float *room, const float *from, size_t ld, int nb)
-{
-    constexpr int WIDE = WARP * PER;
+/* Shared memory; rows: of the tile. */
+template <int WIDE> struct tile {
+    float *h;     /* [nb up to a whole step][WIDE] */
+    float *step;  /* [rows][STEP_LD]: columns on their way to the row's thread and back */
+    float *moved; /* [STEP][rows + TALL]: what rounding them changes */
+    float *rest;
+    int rows, high, nb;
 
-    for (int i = threadIdx.x; i < nb * WIDE; i += THREADS)
-        room[i] = i % WIDE < nb ? from[i / WIDE * ld + i % WIDE] : 0.0f;
-    __syncthreads();
-}
-
-template <int PER> __device__ static void fetch_own(float *to, const float *square, int k)
-{
-    const float *from = square + (k * WARP + (int)(threadIdx.x % WARP)) * PER;
-
-    if (PER == 4)
-        *(float4 *)to = *(const float4 *)from;
-    else
-        for (int q = 0; q < PER; q++)
-            to[q] = from[q];
-}
-
-template <int PER> __global__ static void sweep_group(nn_sweep s)
-{
-    extern __shared__ float room[];
-    int lane = threadIdx.x % WARP, nb = (int)s.nb;
-    float *pivot = room + nb * WARP * PER, loss = 0, scale = 1, zero = 0;
-    float cur[PER], orig[PER], value[PER] = {}, delta[PER] = {};
-    size_t row = own_row();
-
-    for (int i = threadIdx.x; i < nb; i += THREADS)
-        pivot[i] = s.pivot[i];
-    fetch_square<PER>(room, s.within, s.nb, nb);
-    if (row >= s.rows)
-        return;
-    const float top = nn_grid_top(s.bits);
-    if (s.scales != NULL) {
-        scale = s.scales[row * s.ldg];
-        zero = s.zeros[row * s.ldg];
+    __device__ tile(float *room, int nb_) : rows(blockDim.x / TX * TALL), nb(nb_)
+    {
+        high = (nb + STEP - 1) / STEP * STEP;
+        h = room;
+        moved = h + high * WIDE;
+        step = moved + STEP * (rows + TALL);
+        rest = step + rows * STEP_LD;
     }
-#pragma unroll
-    for (int p = 0; p < PER; p++) {
-        int c = lane * PER + p;
-        cur[p] = c < nb ? s.adj[row * s.ld + c] : 0.0f;
-        orig[p] = c < nb ? s.orig[row * s.ld + c] : 0.0f;
-    }
-    for (int l = 0; l * PER < nb; l++) {
-#pragma unroll
-        for (int p = 0; p < PER; p++) {
-            int k = l * PER + p;
-            if (k >= nb)
-                break;
-            float at = __shfl_sync(ALL, cur[p], l), v = at, f[PER];
-            if (s.scales != NULL)
-                v = (nn_grid_code(at, scale, zero, top) - zero) * scale;
-            float e = (at - v) * pivot[k], d = __shfl_sync(ALL, orig[p], l) - v;
-            loss += e * e;
-            if (lane == l) {
-                value[p] = v;
-                delta[p] = d;
-            }
-            fetch_own<PER>(f, room, k);
-#pragma unroll
-            for (int q = 0; q < PER; q++)
-                cur[q] += d * f[q];
+
+    __device__ void fetch(const float *from, size_t ld)
+    {
+#pragma unroll 8
+        for (int i = threadIdx.x; i < high * WIDE; i += blockDim.x) {
+            int r = i / WIDE, c = i % WIDE;
+            h[i] = r < nb && c < nb ? from[r * ld + c] : 0.0f;
         }
     }
-#pragma unroll
-    for (int p = 0; p < PER; p++) {
-        int c = lane * PER + p;
-        if (c >= nb)
-            break;
-        s.values[row * s.ldv + natural(s.to, c)] = value[p];
-        if (s.delta != NULL)
-            s.delta[row * s.nb + c] = delta[p];
-    }
-    if (s.loss != NULL && lane == 0)
-        s.loss[row] += (double)loss;
+};
+
+/* Floats of a tile without its rest. */
+static size_t tile_floats(size_t nb, size_t wide, size_t rows)
+{
+    return (nb + STEP - 1) / STEP * STEP * wide + STEP * (rows + TALL) + rows * STEP_LD;
 }
 
-template <int PER> static int launch_sweep(cu_stream s, const nn_sweep *g)
+/* A thread's part of it. */
+template <int WIDE> struct part {
+    static constexpr int COLS = WIDE / TX;
+    float v[TALL][COLS];
+    int row0, tx;
+
+    __device__ part() : v{}, row0((int)threadIdx.x / TX * TALL), tx((int)threadIdx.x % TX)
+    {
+    }
+
+    __device__ int column(int j) const
+    {
+        return COLS >= 4 ? j / 4 * 4 * TX + tx * 4 + j % 4 : tx * COLS + j;
+    }
+
+    /* Row k of the square: the thread's columns from its J0th on. */
+    template <int J0> __device__ void row_of(float *to, const float *h, int k) const
+    {
+        const float *at = h + k * WIDE;
+
+        if constexpr (COLS >= 4) {
+#pragma unroll
+            for (int j = J0; j < COLS; j += 4)
+                *(float4 *)(to + j) = *(const float4 *)(at + column(j));
+        } else {
+            *(float2 *)to = *(const float2 *)(at + column(0));
+        }
+    }
+
+    /* v += by[k][rows] h[from + k][columns], one k after another. */
+    template <bool FUSED, int J0>
+    __device__ void add(const float *by, int ld, const float *h, int from, int count)
+    {
+#pragma unroll 4
+        for (int k = 0; k < count; k++) {
+            float4 x = *(const float4 *)(by + k * ld + row0);
+            const float d[TALL] = {x.x, x.y, x.z, x.w};
+            float f[COLS];
+            row_of<J0>(f, h, from + k);
+#pragma unroll
+            for (int i = 0; i < TALL; i++)
+#pragma unroll
+                for (int j = J0; j < COLS; j++)
+                    v[i][j] = FUSED ? fmaf(d[i], f[j], v[i][j]) : v[i][j] + d[i] * f[j];
+        }
+    }
+
+    /* The columns of the step at `from`, into [rows][STEP_LD] or out of it. */
+    template <bool OUT> __device__ void move_step(float *step, int from)
+    {
+#pragma unroll
+        for (int j = 0; j < COLS; j++) {
+            int c = column(j) - from;
+            if (c < 0 || c >= STEP)
+                continue;
+#pragma unroll
+            for (int i = 0; i < TALL; i++) {
+                float *at = step + (row0 + i) * STEP_LD + c;
+                if (OUT)
+                    *at = v[i][j];
+                else
+                    v[i][j] = *at;
+            }
+        }
+    }
+};
+
+/* The thread's row of sixteen columns, rounded one after another; the tile's rest begins
+ * with what they were, [rows][STEP_LD]. */
+template <int WIDE>
+__device__ static void sweep_step(const nn_sweep &s, const tile<WIDE> &t, int from,
+                                  const float *pivot, float scale, float zero, float *loss)
 {
-    int bytes = (int)((g->nb * WARP * PER + g->nb) * sizeof(float));
-    int err = cudaFuncSetAttribute(sweep_group<PER>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const float top = nn_grid_top(s.bits);
+    float cur[STEP], *mine = t.step + threadIdx.x * STEP_LD;
+    const float *orig = t.rest + threadIdx.x * STEP_LD;
+
+#pragma unroll
+    for (int k = 0; k < STEP; k++)
+        cur[k] = mine[k];
+#pragma unroll
+    for (int k = 0; k < STEP; k++) {
+        float v = cur[k], f[STEP];
+        if (s.scales != NULL)
+            v = (nn_grid_code(cur[k], scale, zero, top) - zero) * scale;
+        float e = (cur[k] - v) * pivot[from + k], d = orig[k] - v;
+        *loss += from + k < t.nb ? e * e : 0.0f;
+        mine[k] = v;
+        t.moved[k * (t.rows + TALL) + threadIdx.x] = d;
+#pragma unroll
+        for (int q = k / 4 * 4; q < STEP; q += 4)
+            *(float4 *)(f + q) = *(const float4 *)(t.h + (from + k) * WIDE + from + q);
+#pragma unroll
+        for (int q = k + 1; q < STEP; q++)
+            cur[q] += d * f[q];
+    }
+}
+
+/* A step's columns of rows ld apart: of global memory, one for each turn of a thread. */
+template <typename F>
+__device__ static void each_of_step(size_t rows, int from, int nb, F f)
+{
+    size_t row0 = (size_t)blockIdx.x * (blockDim.x / TX * TALL);
+
+#pragma unroll
+    for (int i = 0; i < TALL; i++) {
+        int r = (int)threadIdx.x / TX + i * (int)(blockDim.x / TX),
+            c = (int)threadIdx.x % TX;
+        if (row0 + r < rows && from + c < nb)
+            f(i, r, c, row0 + r);
+    }
+}
+
+template <int WIDE>
+__global__ static void __launch_bounds__(THREADS, 2) sweep_group(nn_sweep s)
+{
+    extern __shared__ float room[];
+    tile<WIDE> t(room, (int)s.nb);
+    part<WIDE> p;
+    float *second = t.rest, *pivot = second + t.rows * STEP_LD, scale = 1, zero = 0,
+          loss = 0, next[TALL] = {};
+    size_t row0 = (size_t)blockIdx.x * t.rows, own = row0 + threadIdx.x;
+    bool rounds = (int)threadIdx.x < t.rows;
+
+    for (int i = threadIdx.x; i < t.high; i += blockDim.x)
+        pivot[i] = i < t.nb ? s.pivot[i] : 0.0f;
+    t.fetch(s.within, s.ldw);
+    if (rounds && own < s.rows && s.scales != NULL) {
+        scale = s.scales[own * s.ldg];
+        zero = s.zeros[own * s.ldg];
+    }
+#pragma unroll
+    for (int i = 0; i < TALL; i++)
+#pragma unroll
+        for (int j = 0; j < p.COLS; j++) {
+            size_t r = row0 + p.row0 + i;
+            int c = p.column(j);
+            p.v[i][j] = r < s.rows && c < t.nb ? s.adj[r * s.ld + c] : 0.0f;
+        }
+    each_of_step(s.rows, 0, t.nb,
+                 [&](int i, int, int c, size_t row) { next[i] = s.orig[row * s.ld + c]; });
+    for (int from = 0; from < t.nb; from += STEP) {
+        p.template move_step<true>(t.step, from);
+        each_of_step(s.rows, from, t.nb, [&](int i, int r, int c, size_t) {
+            second[r * STEP_LD + c] = next[i];
+        });
+        __syncthreads();
+        if (rounds)
+            sweep_step<WIDE>(s, t, from, pivot, scale, zero, &loss);
+        each_of_step(s.rows, from + STEP, t.nb, [&](int i, int, int c, size_t row) {
+            next[i] = s.orig[row * s.ld + from + STEP + c];
+        });
+        __syncthreads();
+        each_of_step(s.rows, from, t.nb, [&](int, int r, int c, size_t row) {
+            s.values[row * s.ldv + natural(s.to, from + c)] = t.step[r * STEP_LD + c];
+            if (s.delta != NULL)
+                s.delta[row * s.ldd + from + c] = t.moved[c * (t.rows + TALL) + r];
+        });
+        if (from + STEP >= t.nb)
+            break;
+        if (WIDE == 128 && from + STEP >= WIDE / 2) /* a thread's first half is done */
+            p.template add<false, p.COLS / 2>(t.moved, t.rows + TALL, t.h, from, STEP);
+        else
+            p.template add<false, 0>(t.moved, t.rows + TALL, t.h, from, STEP);
+        __syncthreads();
+    }
+    if (s.loss != NULL && rounds && own < s.rows)
+        s.loss[own] += (double)loss;
+}
+
+enum { TILES = 2 };
+
+/* Threads of a block and its shared memory: a tile of fewer rows where there are few rows,
+ * for all processors to have some, or where the greater does not fit. */
+static int shape_tile(unsigned *threads, size_t *bytes, const void *kernel, size_t rows,
+                      size_t nb, size_t wide, size_t rest, size_t each)
+{
+    int err = 1;
+
+    *threads = rows < FEW_ROWS ? THREADS / 2 : THREADS;
+    for (int i = 0; i < TILES && err != 0; i++) {
+        size_t tall = *threads / TX * TALL;
+        *bytes = (tile_floats(nb, wide, tall) + rest + each * tall) * sizeof(float);
+        err = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   (int)*bytes);
+        if (err != 0 && i + 1 < TILES) {
+            (void)cudaGetLastError();
+            *threads = THREADS / 2;
+        }
+    }
+    return err;
+}
+
+template <int WIDE> static int launch_sweep(cu_stream s, const nn_sweep *g)
+{
+    unsigned threads = 0;
+    size_t bytes = 0;
+    int err = shape_tile(&threads, &bytes, (const void *)sweep_group<WIDE>, g->rows, g->nb,
+                         WIDE, g->nb + STEP, STEP_LD);
 
     if (err != 0)
         return err;
-    sweep_group<PER><<<blocks_of(g->rows, WARPS), THREADS, bytes, s>>>(*g);
+    sweep_group<WIDE><<<blocks_of(g->rows, threads / TX * TALL), threads, bytes, s>>>(*g);
     return cudaGetLastError();
 }
 
 int cu_sweep_group(cu_stream s, const nn_sweep *g)
 {
-    if (g->nb <= WARP)
-        return launch_sweep<1>(s, g);
-    return g->nb <= 2 * WARP ? launch_sweep<2>(s, g) : launch_sweep<4>(s, g);
+    if (g->nb <= 32)
+        return launch_sweep<32>(s, g);
+    return g->nb <= 64 ? launch_sweep<64>(s, g) : launch_sweep<128>(s, g);
 }
 
 /* ---- descent ---- */
 
-__device__ static float warp_sum(float v)
+/* Of the threads that share a row. */
+__device__ static float row_sum(float v)
 {
-    for (int i = WARP / 2; i > 0; i /= 2)
+    for (int i = TX / 2; i > 0; i /= 2)
         v += __shfl_xor_sync(ALL, v, i);
     return v;
 }
 
-template <int PER> struct row_descent {
+/* Does a step along what has that slope and curve lower the loss? */
+__device__ static bool lowers(float by, float slope, float curve)
+{
+    return 2.0f * by * slope + by * by * curve < 0.0f;
+}
+
+/* A tile's rest: codes[nb up to a step][rows + TALL], h_sums[nb], scales, zeros. */
+template <int WIDE> struct descent {
     const nn_descent &s;
-    const float *h, *h_sums; /* shared */
-    int lane, nb;
-    float r[PER], code[PER], scale, zero;
+    tile<WIDE> t;
+    part<WIDE> p; /* the gradient */
+    float *codes, *h_sums, *scales, *zeros;
+    int ld;
+    size_t row0;
+
+    __device__ descent(const nn_descent &s_, float *room)
+        : s(s_), t(room, (int)s_.nb), ld(t.rows + TALL), row0((size_t)blockIdx.x * t.rows)
+    {
+        codes = t.rest;
+        h_sums = codes + t.high * ld;
+        scales = h_sums + t.high;
+        zeros = scales + t.rows;
+    }
+
+    __device__ void open()
+    {
+        t.fetch(s.h, s.ldh);
+        for (int r = threadIdx.x; r < t.rows; r += blockDim.x) {
+            bool there = row0 + r < s.rows;
+            scales[r] = there ? s.scales[(row0 + r) * s.ldg] : 1.0f;
+            zeros[r] = there ? s.zeros[(row0 + r) * s.ldg] : 0.0f;
+        }
+        __syncthreads();
+        for (int c = threadIdx.x; c < t.high; c += blockDim.x) {
+            float sum = 0;
+#pragma unroll 8
+            for (int j = 0; j < t.nb; j++)
+                sum += t.h[j * WIDE + c];
+            h_sums[c] = sum;
+        }
+#pragma unroll
+        for (int i = 0; i < TALL; i++)
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++) {
+                int r = p.row0 + i, c = p.column(j);
+                bool there = row0 + r < s.rows && c < t.nb;
+                size_t row = row0 + r;
+                float was = there ? s.values[row * s.ldv + c] : 0.0f;
+                float off = there ? was - s.orig[row * s.ldo + c] : 0.0f;
+                p.v[i][j] = (there ? s.grad[row * s.ld + c] : 0.0f) + s.damp * off;
+                if (c < t.high)
+                    codes[c * ld + r] =
+                        nn_grid_code(was, scales[r], zeros[r], nn_grid_top(s.rule.bits));
+            }
+        __syncthreads();
+    }
+
+    /* The thread's row of sixteen columns. */
+    __device__ void move_step(int from)
+    {
+        const float top = nn_grid_top(s.rule.bits), scale = scales[threadIdx.x];
+        float r[STEP], *mine = t.step + threadIdx.x * STEP_LD;
+
+#pragma unroll
+        for (int k = 0; k < STEP; k++)
+            r[k] = mine[k];
+#pragma unroll
+        for (int k = 0; k < STEP; k++) {
+            float *code = codes + (from + k) * ld + threadIdx.x, was = *code, f[STEP];
+            float pivot = t.h[(from + k) * WIDE + from + k] + s.damp;
+            float c = was - nn_grid_round(r[k] / (pivot * scale));
+            c = nn_grid_clamp(c, top);
+            float d = from + k < t.nb ? (c - was) * scale : 0.0f;
+            t.moved[k * ld + threadIdx.x] = d;
+            if (d == 0.0f)
+                continue;
+            *code = c;
+#pragma unroll
+            for (int q = 0; q < STEP; q += 4)
+                *(float4 *)(f + q) = *(const float4 *)(t.h + (from + k) * WIDE + from + q);
+#pragma unroll
+            for (int q = 0; q < STEP; q++)
+                r[q] += d * f[q];
+            r[k] += d * s.damp;
+        }
+#pragma unroll
+        for (int k = 0; k < STEP; k++)
+            mine[k] = r[k];
+    }
 
     __device__ void move_codes()
     {
-        const float top = nn_grid_top(s.rule.bits);
+        for (int from = 0; from < t.nb; from += STEP) {
+            p.template move_step<true>(t.step, from);
+            __syncthreads();
+            if ((int)threadIdx.x < t.rows)
+                move_step(from);
+            __syncthreads();
+            p.template add<false, 0>(t.moved, ld, t.h, from, STEP);
+            p.template move_step<false>(t.step, from);
+            __syncthreads();
+        }
+    }
 
-        for (int l = 0; l * PER < nb; l++) {
+    /* Of the thread's row i, column j; 0 beyond the group. */
+    __device__ float move_of(int i, int j) const
+    {
+        int c = p.column(j);
+
+        return c < t.nb ? codes[c * ld + p.row0 + i] - zeros[p.row0 + i] : 0.0f;
+    }
+
+    __device__ void move_scales()
+    {
+        part<WIDE> along;
+
+        for (int k = threadIdx.x; k < t.high * t.rows; k += blockDim.x)
+            codes[k / t.rows * ld + k % t.rows] -= zeros[k % t.rows];
+        __syncthreads();
+        along.template add<true, 0>(codes, ld, t.h, 0, t.nb);
+        __syncthreads();
+        for (int k = threadIdx.x; k < t.high * t.rows; k += blockDim.x)
+            codes[k / t.rows * ld + k % t.rows] += zeros[k % t.rows];
+        __syncthreads();
 #pragma unroll
-            for (int p = 0; p < PER; p++) {
-                int j = l * PER + p;
-                if (j >= nb)
-                    break;
-                float pivot = h[j * WARP * PER + j] + s.damp, f[PER];
-                float was = __shfl_sync(ALL, code[p], l);
-                float c = was - nn_grid_round(__shfl_sync(ALL, r[p], l) / (pivot * scale));
-                c = nn_grid_clamp(c, top);
-                float d = (c - was) * scale;
-                if (d == 0.0f) /* of the whole warp */
+        for (int i = 0; i < TALL; i++) {
+            float scale = scales[p.row0 + i], slope = 0, curve = 0;
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++) {
+                float move = move_of(i, j);
+                along.v[i][j] += s.damp * move;
+                slope += p.v[i][j] * move;
+                curve += along.v[i][j] * move;
+            }
+            slope = row_sum(slope);
+            curve = row_sum(curve);
+            float to = curve > 0.0f ? scale - slope / curve : 0.0f;
+            to = s.rule.fp16_scales && to > 0.0f ? nn_grid_half(to) : to;
+            float by = to > 0.0f && to < INFINITY ? to - scale : 0.0f;
+            by = lowers(by, slope, curve) ? by : 0.0f;
+            if (p.tx == 0)
+                scales[p.row0 + i] = scale + by;
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++)
+                p.v[i][j] += by * along.v[i][j];
+        }
+        __syncthreads();
+    }
+
+    __device__ void move_zeros()
+    {
+#pragma unroll
+        for (int i = 0; i < TALL; i++) {
+            float scale = scales[p.row0 + i], zero = zeros[p.row0 + i], slope = 0,
+                  curve = 0;
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++) {
+                int c = p.column(j);
+                slope += c < t.nb ? p.v[i][j] : 0.0f;
+                curve += c < t.nb ? h_sums[c] + s.damp : 0.0f;
+            }
+            slope = row_sum(slope);
+            curve = row_sum(curve);
+            float z = zero + (curve > 0.0f ? nn_grid_round(slope / (curve * scale)) : 0.0f);
+            z = nn_grid_clamp(z, nn_grid_top(s.rule.bits));
+            if (p.tx == 0 && lowers((zero - z) * scale, slope, curve))
+                zeros[p.row0 + i] = z; /* nothing behind it looks at the gradient */
+        }
+        __syncthreads();
+    }
+
+    __device__ void close()
+    {
+#pragma unroll
+        for (int i = 0; i < TALL; i++)
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++) {
+                size_t r = p.row0 + i, row = row0 + r;
+                int c = p.column(j);
+                if (row >= s.rows || c >= t.nb)
                     continue;
-                fetch_own<PER>(f, h, j);
-#pragma unroll
-                for (int q = 0; q < PER; q++)
-                    r[q] += d * f[q];
-                if (lane == l) {
-                    code[p] = c;
-                    r[p] += d * s.damp;
-                }
+                float *at = s.values + row * s.ldv + c;
+                float v = (codes[c * ld + r] - zeros[r]) * scales[r];
+                s.delta[row * s.ldd + c] = v - *at;
+                *at = v;
             }
+        for (int r = threadIdx.x; r < t.rows && row0 + r < s.rows; r += blockDim.x) {
+            s.scales[(row0 + r) * s.ldg] = scales[r];
+            s.zeros[(row0 + r) * s.ldg] = zeros[r];
         }
-    }
-
-    /* Does a step along what has that slope and curve lower the loss? */
-    __device__ static bool lowers(float by, float slope, float curve)
-    {
-        return 2.0f * by * slope + by * by * curve < 0.0f;
-    }
-
-    __device__ void move_scale()
-    {
-        float move[PER], along[PER] = {}, slope = 0, curve = 0;
-
-#pragma unroll
-        for (int p = 0; p < PER; p++)
-            move[p] = lane * PER + p < nb ? code[p] - zero : 0.0f;
-        for (int l = 0; l * PER < nb; l++) {
-#pragma unroll
-            for (int p = 0; p < PER; p++) {
-                float v = __shfl_sync(ALL, move[p], l), f[PER];
-                if (l * PER + p >= nb)
-                    break;
-                fetch_own<PER>(f, h, l * PER + p);
-#pragma unroll
-                for (int q = 0; q < PER; q++)
-                    along[q] = fmaf(v, f[q], along[q]);
-            }
-        }
-#pragma unroll
-        for (int p = 0; p < PER; p++) {
-            along[p] += s.damp * move[p];
-            slope += r[p] * move[p];
-            curve += along[p] * move[p];
-        }
-        slope = warp_sum(slope);
-        curve = warp_sum(curve);
-        float to = curve > 0.0f ? scale - slope / curve : 0.0f;
-        to = s.rule.fp16_scales && to > 0.0f ? nn_grid_half(to) : to;
-        float by = to > 0.0f && to < INFINITY ? to - scale : 0.0f;
-        if (!lowers(by, slope, curve))
-            return;
-        scale += by;
-#pragma unroll
-        for (int p = 0; p < PER; p++)
-            r[p] += by * along[p];
-    }
-
-    __device__ void move_zero()
-    {
-        float slope = 0, curve = 0;
-
-#pragma unroll
-        for (int p = 0; p < PER; p++) {
-            bool there = lane * PER + p < nb;
-            slope += there ? r[p] : 0.0f;
-            curve += there ? h_sums[lane * PER + p] + s.damp : 0.0f;
-        }
-        slope = warp_sum(slope);
-        curve = warp_sum(curve);
-        float z = zero + (curve > 0.0f ? nn_grid_round(slope / (curve * scale)) : 0.0f);
-        z = nn_grid_clamp(z, nn_grid_top(s.rule.bits));
-        if (lowers((zero - z) * scale, slope, curve))
-            zero = z; /* nothing behind it looks at the gradient */
     }
 };
 
-template <int PER> __global__ static void descend_group(nn_descent s)
+template <int WIDE>
+__global__ static void __launch_bounds__(THREADS, 2) descend_group(nn_descent s)
 {
-    constexpr int WIDE = WARP * PER;
     extern __shared__ float room[];
-    float *h_sums = room + s.nb * WIDE;
-    row_descent<PER> d = {s, room, h_sums, (int)(threadIdx.x % WARP), (int)s.nb};
-    float was[PER];
-    size_t row = own_row();
+    descent<WIDE> d(s, room);
 
-    fetch_square<PER>(room, s.h, s.ldh, d.nb);
-    for (int c = threadIdx.x; c < d.nb; c += THREADS) {
-        float sum = 0;
-        for (int j = 0; j < d.nb; j++)
-            sum += room[j * WIDE + c];
-        h_sums[c] = sum;
-    }
-    __syncthreads();
-    if (row >= s.rows)
-        return;
-    d.scale = s.scales[row * s.ldg];
-    d.zero = s.zeros[row * s.ldg];
-#pragma unroll
-    for (int p = 0; p < PER; p++) {
-        int c = d.lane * PER + p;
-        was[p] = c < d.nb ? s.values[row * s.ldv + c] : 0.0f;
-        d.r[p] = c < d.nb ? s.grad[row * s.ld + c] : 0.0f;
-        d.code[p] = nn_grid_code(was[p], d.scale, d.zero, nn_grid_top(s.rule.bits));
-    }
+    d.open();
     d.move_codes();
-    d.move_scale();
+    d.move_scales();
     if (!s.rule.symmetric)
-        d.move_zero();
-#pragma unroll
-    for (int p = 0; p < PER; p++) {
-        int c = d.lane * PER + p;
-        float v = (d.code[p] - d.zero) * d.scale;
-        if (c >= d.nb)
-            break;
-        s.values[row * s.ldv + c] = v;
-        s.delta[row * s.nb + c] = v - was[p];
-    }
-    if (d.lane == 0) {
-        s.scales[row * s.ldg] = d.scale;
-        s.zeros[row * s.ldg] = d.zero;
-    }
+        d.move_zeros();
+    d.close();
 }
 
-template <int PER> static int launch_descent(cu_stream s, const nn_descent *g)
+template <int WIDE> static int launch_descent(cu_stream s, const nn_descent *g)
 {
-    int bytes = (int)((g->nb * WARP * PER + g->nb) * sizeof(float));
-    int err = cudaFuncSetAttribute(descend_group<PER>,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    size_t bytes = 0, high = (g->nb + STEP - 1) / STEP * STEP;
+    unsigned threads = 0;
+    int err = shape_tile(&threads, &bytes, (const void *)descend_group<WIDE>, g->rows,
+                         g->nb, WIDE, high * (TALL + 1), high + 2);
 
     if (err != 0)
         return err;
-    descend_group<PER><<<blocks_of(g->rows, WARPS), THREADS, bytes, s>>>(*g);
+    descend_group<WIDE><<<blocks_of(g->rows, threads / TX * TALL), threads, bytes, s>>>(*g);
     return cudaGetLastError();
 }
 
 int cu_descend_group(cu_stream s, const nn_descent *g)
 {
-    if (g->nb <= WARP)
-        return launch_descent<1>(s, g);
-    return g->nb <= 2 * WARP ? launch_descent<2>(s, g) : launch_descent<4>(s, g);
+    if (g->nb <= 32)
+        return launch_descent<32>(s, g);
+    return g->nb <= 64 ? launch_descent<64>(s, g) : launch_descent<128>(s, g);
 }

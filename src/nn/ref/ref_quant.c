@@ -442,6 +442,68 @@ dr_status ref_factor_diagonal(nn_device *dev, float *to, const float *a, size_t 
     return DR_OK;
 }
 
+dr_status ref_invert_diagonals(nn_device *dev, float *inv, const float *l, size_t n,
+                               bool turned)
+{
+    const size_t side = NN_FACTOR_MAX;
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < n; i += side) {
+        size_t nb = n - i < side ? n - i : side;
+        DR_TRY(
+            ref_factor_diagonal(dev, NULL, l + i * n + i, n, nb, inv + i * side, turned));
+    }
+done:
+    return st;
+}
+
+dr_status ref_times_square(nn_device *dev, float *b, size_t ldb, size_t rows, size_t nb,
+                           const float *square)
+{
+    double sum[NN_FACTOR_MAX];
+
+    (void)dev;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < nb; j++) {
+            sum[j] = 0;
+            for (size_t k = 0; k < nb; k++)
+                sum[j] += (double)b[r * ldb + k] * (double)square[j * nb + k];
+        }
+        for (size_t j = 0; j < nb; j++)
+            b[r * ldb + j] = (float)sum[j];
+    }
+    return DR_OK;
+}
+
+/* sum[n] = x[K] times the second operand's first n columns. */
+static void product_row(double *sum, const nn_product *p, const float *x, size_t n)
+{
+    memset(sum, 0, n * sizeof(*sum));
+    for (size_t j = 0; p->turned && j < n; j++)
+        for (size_t k = 0; k < p->k; k++)
+            sum[j] += (double)x[k] * (double)p->w[j * p->ldw + k];
+    for (size_t k = 0; !p->turned && k < p->k; k++)
+        for (size_t j = 0; j < n; j++)
+            sum[j] += (double)x[k] * (double)p->w[k * p->ldw + j];
+}
+
+dr_status ref_add_product(nn_device *dev, const nn_product *p)
+{
+    double *sum = dr_calloc(p->n + 1, sizeof(*sum));
+
+    (void)dev;
+    for (size_t r = 0; r < p->m; r++) {
+        size_t n = p->lower && r < p->n ? r + 1 : p->n;
+        product_row(sum, p, p->x + r * p->ldx, n);
+        for (size_t j = 0; j < n; j++) {
+            float *y = p->y + r * p->ldy + j;
+            *y = (float)((p->acc ? (double)*y : 0.0) + (p->minus ? -sum[j] : sum[j]));
+        }
+    }
+    free(sum);
+    return DR_OK;
+}
+
 dr_status ref_cut_factor(nn_device *dev, float *within, float *pivot, float *spread,
                          const float *factor, size_t n, size_t p0, size_t nb)
 {
@@ -456,7 +518,7 @@ dr_status ref_cut_factor(nn_device *dev, float *within, float *pivot, float *spr
             within[i * nb + k] = k > i ? row[last - k] / pivot[k] : 0.0f;
         for (size_t k = nb; k <= last; k++) {
             size_t c = last - k;
-            spread[(k - nb) * nb + i] = row[c] / factor[c * n + c];
+            spread[i * (last + 1 - nb) + k - nb] = row[c] / factor[c * n + c];
         }
     }
     return DR_OK;
@@ -481,9 +543,9 @@ dr_status ref_sweep_group(nn_device *dev, const nn_sweep *s)
             loss += e * e;
             s->values[r * s->ldv + at(s->to, k)] = v;
             if (s->delta != NULL)
-                s->delta[r * s->nb + k] = d;
+                s->delta[r * s->ldd + k] = d;
             for (size_t i = k + 1; i < s->nb; i++)
-                cur[i] += d * s->within[k * s->nb + i];
+                cur[i] += d * s->within[k * s->ldw + i];
         }
         if (s->loss != NULL)
             s->loss[r] += (double)loss;
@@ -588,7 +650,9 @@ dr_status ref_descend_group(nn_device *dev, const nn_descent *s)
         g.scale = s->scales[r * s->ldg];
         g.zero = s->zeros[r * s->ldg];
         for (size_t k = 0; k < s->nb; k++) {
-            g.r[k] = (double)s->grad[r * s->ld + k];
+            g.r[k] =
+                (double)s->grad[r * s->ld + k] +
+                (double)s->damp * ((double)values[k] - (double)s->orig[r * s->ldo + k]);
             g.code[k] = nn_grid_code(values[k], g.scale, g.zero, nn_grid_top(s->rule.bits));
         }
         move_codes(&g);
@@ -597,7 +661,7 @@ dr_status ref_descend_group(nn_device *dev, const nn_descent *s)
             move_zero(&g);
         for (size_t k = 0; k < s->nb; k++) {
             float v = (g.code[k] - g.zero) * g.scale;
-            s->delta[r * s->nb + k] = v - values[k];
+            s->delta[r * s->ldd + k] = v - values[k];
             values[k] = v;
         }
         s->scales[r * s->ldg] = g.scale;

@@ -406,6 +406,98 @@ static size_t factor_inverse(place *p, float **out, const inputs *in)
     return finish(p, out, inv, (whole + nb) * nb);
 }
 
+static size_t invert_diagonals(place *p, float **out, const inputs *in)
+{
+    size_t k = in->g.k, last = k % NN_FACTOR_MAX, whole = k - last;
+    size_t count = whole * NN_FACTOR_MAX + last * last;
+    float *l = put_floats(p, in->sym, k * k), *inv = blank(p, 2 * count);
+
+    CHECK_OK(nn_invert_diagonals(p->dev, inv, l, k, false));
+    CHECK_OK(nn_invert_diagonals(p->dev, inv + count, l, k, true));
+    return finish(p, out, inv, 2 * count);
+}
+
+static size_t times_square(place *p, float **out, const inputs *in)
+{
+    size_t n = in->g.n, k = in->g.k, nb = in->g.gram;
+    float *b = put_floats(p, in->w, n * k);
+
+    CHECK_OK(
+        nn_times_square(p->dev, b + k - nb, k, n, nb, put_floats(p, in->grams, nb * nb)));
+    return finish(p, out, b, n * k);
+}
+
+/* y of odd shapes, by every form of the second operand and number of terms. */
+static size_t products(place *p, float **out, const inputs *in, int terms)
+{
+    size_t n = in->g.n, k = in->g.k, wide = k - 5, count = n * k;
+    float *y = put_floats(p, in->x, 3 * count), *w = put_w(p, in);
+    float *sym = put_floats(p, in->sym, k * k);
+    nn_product a = {.y = y,
+                    .x = w + 1,
+                    .w = sym + 2,
+                    .m = n,
+                    .n = wide,
+                    .k = wide - 2,
+                    .ldy = k,
+                    .ldx = k,
+                    .ldw = k,
+                    .acc = true,
+                    .terms = terms};
+
+    CHECK_OK(nn_add_product(p->dev, &a));
+    a.y = y + count;
+    a.turned = a.minus = true;
+    CHECK_OK(nn_add_product(p->dev, &a));
+    a.y = y + 2 * count;
+    a.acc = a.minus = false;
+    CHECK_OK(nn_add_product(p->dev, &a));
+    return finish(p, out, y, 3 * count);
+}
+
+static size_t product_floats(place *p, float **out, const inputs *in)
+{
+    return products(p, out, in, 0);
+}
+
+static size_t product_three(place *p, float **out, const inputs *in)
+{
+    return products(p, out, in, 3);
+}
+
+static size_t product_two(place *p, float **out, const inputs *in)
+{
+    return products(p, out, in, 2);
+}
+
+/* The lower triangle alone; what is above it is not looked at. */
+static size_t product_lower(place *p, float **out, const inputs *in)
+{
+    size_t k = in->g.k, n = k - 3;
+    float *y = put_floats(p, in->sym, k * k), *x = put_floats(p, in->sym, k * k);
+    const nn_product a = {.y = y,
+                          .x = x,
+                          .w = x,
+                          .m = n,
+                          .n = n,
+                          .k = in->g.gram,
+                          .ldy = k,
+                          .ldx = k,
+                          .ldw = k,
+                          .turned = true,
+                          .acc = true,
+                          .minus = true,
+                          .lower = true,
+                          .terms = 3};
+
+    CHECK_OK(nn_add_product(p->dev, &a));
+    size_t count = finish(p, out, y, k * k);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = i + 1; j < n; j++)
+            (*out)[i * k + j] = 0;
+    return count;
+}
+
 static size_t cut_factor(place *p, float **out, const inputs *in)
 {
     size_t k = in->g.k, nb = in->g.gram, p0 = k > nb ? nb : 0;
@@ -439,6 +531,8 @@ static size_t sweep(place *p, float **out, const inputs *in, bool rounded)
                         .ldv = k,
                         .to = rounded ? put(p, to_column, nb * sizeof(*to_column)) : NULL,
                         .delta = to + n * k,
+                        .ldd = nb,
+                        .ldw = nb,
                         .within = put_floats(p, in->grams, nb * nb),
                         .pivot = put_floats(p, in->scales, nb),
                         .scales = rounded ? scales : NULL,
@@ -475,8 +569,11 @@ static size_t descend_group(place *p, float **out, const inputs *in)
                           .nb = nb,
                           .ld = k,
                           .ldv = k,
+                          .ldo = k,
                           .ldh = k,
                           .ldg = 1,
+                          .ldd = nb,
+                          .orig = put_floats(p, in->w, n * k),
                           .grad = put_floats(p, in->x, n * k),
                           .values = values,
                           .h = put_floats(p, in->sym, k * k),
@@ -533,6 +630,12 @@ static const struct {
     CASE(fill_factor, fill_factor, 0),
     CASE(factor_diagonal, factor_diagonal, 0),
     CASE(factor_diagonal, factor_inverse, 0),
+    CASE(invert_diagonals, invert_diagonals, 0),
+    CASE(times_square, times_square, 0),
+    CASE(add_product, product_floats, 0),
+    CASE(add_product, product_three, 0),
+    {"product_two", product_two, 3e-5, 0},
+    {"product_lower", product_lower, 5e-6, 0},
     CASE(cut_factor, cut_factor, 0),
     CASE(sweep_group, sweep_group, 0),
     CASE(sweep_group, sweep_plain, 0),

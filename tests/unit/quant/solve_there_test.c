@@ -10,7 +10,7 @@
  */
 #include "quant_fixture.h"
 
-enum { ROWS = 96, COLS = 384, TOKENS = 1024 };
+enum { ROWS = 64, COLS = 896, TOKENS = 2048 };
 
 typedef struct {
     const char *name;
