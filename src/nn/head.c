@@ -198,6 +198,7 @@ dr_status nn_final_norm(nn_decoder *d, float *y, const float *x, size_t m)
 typedef struct {
     float *x, *norm;   /* [rows][D] */
     float *logits;     /* [rows][V] */
+    float *grad;       /* of the logits: they themselves, or rounded for products */
     float *dnorm, *dx; /* [rows][D] */
     float *space;      /* a piece of the head */
 } chunk;
@@ -223,6 +224,7 @@ static dr_status make_room(nn_decoder *d, chunk *c, size_t rows, bool loss, bool
 
     DR_TRY(nn_scratch(d, &scratch, nn_place(parts, DR_COUNT(parts), NULL)));
     (void)nn_place(parts, DR_COUNT(parts), scratch);
+    c->grad = c->logits;
 done:
     return st;
 }
@@ -291,8 +293,7 @@ static dr_status head_back(nn_decoder *d, chunk *c, size_t rows, bool rough)
         const float *w = NULL;
         size_t n = s->v - v < step ? s->v - v : step;
         DR_TRY(piece(d, &w, c->space, v, n));
-        DR_TRY(
-            nn_matmul_nn(d->dev, c->dnorm, c->logits + v, w, rows, s->d, n, s->v, v > 0));
+        DR_TRY(nn_matmul_nn(d->dev, c->dnorm, c->grad + v, w, rows, s->d, n, s->v, v > 0));
     }
     DR_TRY(nn_zero(d->dev, c->dx, rows * s->d * sizeof(*c->dx)));
     DR_TRY(nn_norm_back(d, c->dx, c->dnorm, c->x, d->final_norm, rows));
@@ -368,6 +369,31 @@ done:
     return st;
 }
 
+/* Losses, and (grad_scale is not 0) c->grad: apart from the logits where a device that
+ * rounds them for products can write them so. */
+static dr_status cross_entropy(nn_decoder *d, chunk *c, rows *r, float grad_scale,
+                               float smoothing)
+{
+    const nn_backend *b = d->dev->backend;
+    float scale = grad_scale * (float)d->c->logit_scale, cap = (float)d->c->logit_softcap;
+    bool taken = false;
+    dr_status st = DR_OK;
+
+    c->grad = c->logits;
+    if (rounded(d) && b->xent_apart != NULL && scale != 0.0f) {
+        DR_TRY(nn_scratch_rounded(d, &c->grad, r->n * d->dims.v));
+        DR_TRY(b->xent_apart(d->dev, &taken, r->losses, c->grad, c->logits, r->chosen, r->n,
+                             d->dims.v, scale, cap, smoothing));
+    }
+    if (taken)
+        return DR_OK;
+    c->grad = c->logits;
+    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v, scale, cap,
+                   smoothing));
+done:
+    return st;
+}
+
 /* Losses of the chunk's rows and, when dx is not NULL, their gradients put into place. */
 static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, float *dx,
                             float grad_scale, float smoothing)
@@ -377,9 +403,7 @@ static dr_status chunk_loss(nn_decoder *d, chunk *c, rows *r, const float *x, fl
 
     DR_TRY(take(d, r, c->x, x));
     DR_TRY(logits_of(d, c, c->logits, c->x, r->n, rough));
-    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v,
-                   grad_scale * (float)d->c->logit_scale, (float)d->c->logit_softcap,
-                   smoothing));
+    DR_TRY(cross_entropy(d, c, r, grad_scale, smoothing));
     if (dx == NULL)
         return DR_OK;
     DR_TRY(head_back(d, c, r->n, rough));

@@ -21,6 +21,7 @@ typedef struct {
     const nn_lora *loras;
     size_t lora_count;
     bool need_dx;
+    bool rounded;               /* added has what O's gradient is to be */
     float *wide, *inner, *norm; /* [M][max(2I, (H+2G)C)], [M][max(I, HC)], [M][D] */
     float *added, *shared;      /* [M][D] */
     float *dy_turned, *x_turned, *x_packed; /* for dw of integers: [N][M], [K][M], packed */
@@ -141,6 +142,8 @@ static dr_status block_end_back(const pass *p, const float **dy, const float *dx
     if (!own_dy(p, slot))
         return DR_OK;
     *dy = p->added;
+    if (adds_dx(p, slot) && p->rounded)
+        return DR_OK;
     if (adds_dx(p, slot))
         return nn_copy(p->d->dev, p->added, dx, n * sizeof(*dx));
     DR_TRY(nn_zero(p->d->dev, p->added, n * sizeof(*p->added)));
@@ -151,9 +154,23 @@ done:
     return st;
 }
 
+/* The norm, and added = the dx that it leaves, by one operation, where the device has it
+ * and that is what O's product takes: p->rounded. */
+static dr_status mlp_norm_back(pass *p, float *dx)
+{
+    const nn_backend *b = p->d->dev->backend;
+    const float *w = p->w->norm[HF_NORM_MLP];
+
+    if (w == NULL || p->d->c->norm_kind != HF_NORM_KIND_RMS || b->norm_back_keep == NULL ||
+        !own_dy(p, HF_SLOT_O) || !adds_dx(p, HF_SLOT_O))
+        return DR_OK;
+    return b->norm_back_keep(p->d->dev, &p->rounded, dx, p->added, p->norm, p->acts->mid, w,
+                             p->m, p->d->dims.d, (float)p->d->c->norm_eps);
+}
+
 /* dx from that of the layer's output to that of mid; in a parallel layer p->shared gets the
  * gradient of the norm's output instead. */
-static dr_status mlp_back(const pass *p, float *dx)
+static dr_status mlp_back(pass *p, float *dx)
 {
     dr_status st = DR_OK;
     const nn_acts *a = p->acts;
@@ -171,7 +188,9 @@ static dr_status mlp_back(const pass *p, float *dx)
     if (parallel ||
         (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_GATE_UP)))
         return DR_OK;
-    DR_TRY(nn_layer_norm_back(p->d, p->w, HF_NORM_MLP, dx, p->norm, a->mid, p->m));
+    DR_TRY(mlp_norm_back(p, dx));
+    if (!p->rounded)
+        DR_TRY(nn_layer_norm_back(p->d, p->w, HF_NORM_MLP, dx, p->norm, a->mid, p->m));
 done:
     return st;
 }

@@ -54,6 +54,12 @@ static nn_mask mask_of(const nn_lora *l)
                      .scale = (float)(1.0 / (1.0 - p))};
 }
 
+/* A as products take it. */
+static const float *factor_a(const nn_lora *l)
+{
+    return l->a_rounded != NULL ? l->a_rounded : l->a;
+}
+
 static dr_status scaled(nn_device *dev, float *dst, const float *src, size_t count,
                         float scale)
 {
@@ -65,11 +71,16 @@ done:
     return st;
 }
 
+static size_t sequences_of(const nn_lora *l)
+{
+    return l->sequences > 1 ? l->sequences : 1;
+}
+
 /* y = (acc: +=) the rows of x[M][K] masked, sequence by sequence. */
 static dr_status mask_rows(const nn_lora_site *s, float *y, const float *x,
                            const nn_lora *l, bool acc)
 {
-    size_t sequences = l->sequences > 1 ? l->sequences : 1;
+    size_t sequences = sequences_of(l);
     size_t count = s->m / sequences * l->n_in;
     nn_mask mask = mask_of(l);
     dr_status st = DR_OK;
@@ -79,6 +90,19 @@ static dr_status mask_rows(const nn_lora_site *s, float *y, const float *x,
         DR_TRY(nn_dropout(s->dev, y + i * count, x + i * count, count, &mask, acc));
 done:
     return st;
+}
+
+/* u = drop(x) A^T by one operation, where the device has it. */
+static dr_status masked_factor(const nn_lora_site *s, bool *taken, float *u, const float *x,
+                               const nn_lora *l)
+{
+    const nn_backend *b = s->dev->backend;
+
+    if (b->masked_factor == NULL || l->dropout == 0.0f || l->magnitude != NULL)
+        return DR_OK;
+    const nn_mask mask = mask_of(l);
+    return b->masked_factor(s->dev, taken, u, x, factor_a(l), s->m, l->n_in, l->r, &mask,
+                            sequences_of(l), l->stream_step);
 }
 
 /* *out = drop(x): x itself without dropout. */
@@ -92,12 +116,7 @@ static dr_status drop(const nn_lora_site *s, const float **out, const float *x,
     return mask_rows(s, s->work->dropped, x, l, false);
 }
 
-/* A and scale B as products take them. */
-static const float *factor_a(const nn_lora *l)
-{
-    return l->a_rounded != NULL ? l->a_rounded : l->a;
-}
-
+/* scale B as products take it. */
 static dr_status factor_b(const nn_lora_site *s, const float **out, const nn_lora *l)
 {
     *out = l->sb_rounded != NULL ? l->sb_rounded : s->work->sb;
@@ -123,10 +142,13 @@ static dr_status module_forward(const nn_lora_site *s, float *y, const float *bi
     float *to = y + l->row0, *z = u + s->m * l->r;
     size_t ld = s->n;
     const float *in = NULL, *sb = NULL;
+    bool taken = false;
     dr_status st = DR_OK;
 
     DR_BUG_IF(l->row0 + l->n_out > s->n || l->r == 0);
-    DR_TRY(drop(s, &in, x, l));
+    DR_TRY(masked_factor(s, &taken, u, x, l));
+    if (!taken)
+        DR_TRY(drop(s, &in, x, l));
     if (l->magnitude != NULL) {
         if (l->dropout > 0.0f)
             DR_TRY(nn_matmul_nt(s->dev, z, in, s->w + l->row0 * l->n_in, NULL, s->m,
@@ -135,8 +157,9 @@ static dr_status module_forward(const nn_lora_site *s, float *y, const float *bi
         to = z;
         ld = l->n_out;
     }
-    DR_TRY(
-        nn_matmul_nt(s->dev, u, in, factor_a(l), NULL, s->m, l->r, l->n_in, l->r, false));
+    if (!taken)
+        DR_TRY(nn_matmul_nt(s->dev, u, in, factor_a(l), NULL, s->m, l->r, l->n_in, l->r,
+                            false));
     DR_TRY(factor_b(s, &sb, l));
     DR_TRY(nn_matmul_nt(s->dev, to, u, sb, NULL, s->m, l->n_out, l->r, ld, true));
     if (l->magnitude != NULL)
@@ -187,8 +210,7 @@ static dr_status masked_input(const nn_lora_site *s, bool *taken, float *dx,
     if (b->masked_product == NULL)
         return DR_OK;
     return b->masked_product(s->dev, taken, dx, s->work->du, factor_a(l), s->m, l->n_in,
-                             l->r, &mask, l->sequences > 1 ? l->sequences : 1,
-                             l->stream_step);
+                             l->r, &mask, sequences_of(l), l->stream_step);
 }
 
 /* dx += what comes through the module's input; dy: behind DoRA's factor less one. */

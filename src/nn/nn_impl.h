@@ -78,9 +78,21 @@ typedef struct nn_backend {
     dr_status (*masked_product)(nn_device *dev, bool *taken, float *y, const float *x,
                                 const float *w, size_t m, size_t k, size_t r,
                                 const nn_mask *mask, size_t sequences, uint64_t step);
+    /* Likewise u[M][R] = x[M][K], masked, times w[R][K]^T.  NULL: none. */
+    dr_status (*masked_factor)(nn_device *dev, bool *taken, float *u, const float *x,
+                               const float *w, size_t m, size_t k, size_t r,
+                               const nn_mask *mask, size_t sequences, uint64_t step);
     /* y[M][D] = nn_rmsnorm of x, and kept = x, in one pass; taken as above.  NULL: none. */
     dr_status (*norm_keep)(nn_device *dev, bool *taken, float *y, float *kept,
                            const float *x, const float *w, size_t m, size_t d, float eps);
+    /* nn_rmsnorm_back, and kept = the dx that it leaves.  NULL: none. */
+    dr_status (*norm_back_keep)(nn_device *dev, bool *taken, float *dx, float *kept,
+                                const float *dy, const float *x, const float *w, size_t m,
+                                size_t d, float eps);
+    /* nn_xent, the gradient not in the logits but in grad[M][V].  NULL: none. */
+    dr_status (*xent_apart)(nn_device *dev, bool *taken, double *loss, float *grad,
+                            const float *logits, const int32_t *targets, size_t m, size_t v,
+                            float grad_scale, float cap, float smoothing);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
 #include "nn/quant_ops.def" /* all of these, or none */

@@ -133,7 +133,8 @@ static void close_gpu(nn_device *dev)
     .mem_new = cu_mem_new, .mem_free = cu_mem_free, .copy = cu_copy, .zero = cu_zero,      \
     .rank_id = cu_rank_id, .rank_join = cu_rank_join, .rank_sum = cu_rank_sum,             \
     .rank_share = cu_rank_share, .load = cu_load, .masked_product = cu_masked_product,     \
-    .norm_keep = cu_norm_keep
+    .masked_factor = cu_masked_factor, .norm_keep = cu_norm_keep,                          \
+    .norm_back_keep = cu_norm_back_keep, .xent_apart = cu_xent_apart
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {
     .name = "cuda",

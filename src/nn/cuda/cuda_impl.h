@@ -176,14 +176,26 @@ DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 
 /* ---- operations ---- */
 
-/* nn_backend.norm_keep, .masked_product */
+/* nn_backend.norm_keep, .norm_back_keep, .masked_product, .masked_factor,
+ * .xent_apart */
 DR_MUST_USE dr_status cu_norm_keep(nn_device *dev, bool *taken, float *y, float *kept,
                                    const float *x, const float *w, size_t m, size_t d,
                                    float eps);
+DR_MUST_USE dr_status cu_norm_back_keep(nn_device *dev, bool *taken, float *dx, float *kept,
+                                        const float *dy, const float *x, const float *w,
+                                        size_t m, size_t d, float eps);
 DR_MUST_USE dr_status cu_masked_product(nn_device *dev, bool *taken, float *y,
                                         const float *x, const float *w, size_t m, size_t k,
                                         size_t r, const nn_mask *mask, size_t sequences,
                                         uint64_t step);
+DR_MUST_USE dr_status cu_masked_factor(nn_device *dev, bool *taken, float *u,
+                                       const float *x, const float *w, size_t m, size_t k,
+                                       size_t r, const nn_mask *mask, size_t sequences,
+                                       uint64_t step);
+DR_MUST_USE dr_status cu_xent_apart(nn_device *dev, bool *taken, double *loss, float *grad,
+                                    const float *logits, const int32_t *targets, size_t m,
+                                    size_t v, float grad_scale, float cap,
+                                    float smoothing);
 
 #define NN_OP(op, params, args) dr_status cuda_##op params;
 #include "nn/ops.def"

@@ -18,6 +18,12 @@ extern "C" {
 
 typedef struct CUstream_st *cu_stream;
 
+/* Floats, or bf16. */
+typedef struct {
+    void *p;
+    bool bf16;
+} cu_values;
+
 /* ---- rows.cu ---- */
 
 int cu_rmsnorm(cu_stream s, float *y, const float *x, const float *w, size_t m, size_t d,
@@ -50,8 +56,11 @@ int cu_residual(cu_stream s, float *y, const float *x, size_t count, float scale
 int cu_scale_cap(cu_stream s, float *x, size_t count, float scale, float cap);
 int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t seed,
                uint64_t stream, uint32_t threshold, float scale, bool acc);
-int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
-            size_t v, float grad_scale, float cap, float smoothing);
+/* grad may be where the logits are.  Rows of up to CU_HELD_BYTES are read once. */
+enum { CU_HELD_BYTES = 200 << 10 };
+int cu_xent(cu_stream s, double *loss, cu_values grad, const float *logits,
+            const int32_t *targets, size_t m, size_t v, float grad_scale, float cap,
+            float smoothing);
 int cu_kl(cu_stream s, double *kl, float *student, const float *teacher, size_t m, size_t v,
           float grad_scale, float cap);
 /* dst[terms][rows][ldd] = bf16 terms whose sum is src[rows][lds]. */
@@ -60,19 +69,14 @@ int cu_to_bf16(cu_stream s, uint16_t *dst, size_t ldd, const float *src, size_t 
 
 /* ---- halves.cu: the same where some are bf16 ---- */
 
-/* Floats, or bf16. */
-typedef struct {
-    void *p;
-    bool bf16;
-} cu_values;
-
 /* d, i, n and counts are multiples of 8, pointers of 16 bytes; void pointers: bf16. */
 int cu_rmsnorm_halves(cu_stream s, cu_values y, cu_values x, const float *w, size_t m,
                       size_t d, float eps);
 int cu_rmsnorm_keep(cu_stream s, void *y, void *kept, const float *x, const float *w,
                     size_t m, size_t d, float eps);
-int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values x,
-                           const float *w, size_t m, size_t d, float eps);
+/* kept: NULL, or bf16 of the dx that it leaves. */
+int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, void *kept, const void *dy,
+                           cu_values x, const float *w, size_t m, size_t d, float eps);
 /* Less base[M][I], which may be NULL. */
 int cu_activate_halves(cu_stream s, void *y, const void *x, const void *base, size_t m,
                        size_t i, int act, bool gated);
@@ -160,6 +164,11 @@ enum { CU_RANK_MAX = 256 };
 /* y[M][K] += mask o (x[M][R] w[R][K]), bf16; K a multiple of 128, R of 16. */
 int cu_low_rank(cu_stream s, void *y, const void *x, const void *w, size_t m, size_t k,
                 size_t r, const cu_mask *mask);
+/* R a multiple of 16, at most CU_FACTOR_RANK: u[M][R] = (mask o x[M][K]) w[R][K]^T, bf16;
+ * room: CU_MASKED_PARTS times M R. */
+enum { CU_FACTOR_RANK = 128, CU_MASKED_PARTS = 8, CU_BLOCKS = 264 };
+int cu_low_rank_factor(cu_stream s, void *u, float *room, const void *x, const void *w,
+                       size_t m, size_t k, size_t r, const cu_mask *mask);
 
 /* ---- integers.cu ---- */
 

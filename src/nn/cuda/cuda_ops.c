@@ -52,13 +52,30 @@ dr_status cuda_rmsnorm_back(nn_device *dev, float *dx, const float *dy, const fl
     cu_begin(&k, dev);
     const float *w_ = cu_in(&k, w, d);
     if (cu_is_bf16(k.c, dy) && cu_halves(&k, d, dx, dy, x)) {
-        CU_LAUNCH(&k, cu_rmsnorm_back_halves(k.c->stream, cu_at(&k, dx), cu_at(&k, dy).p,
-                                             cu_at(&k, x), w_, m, d, eps));
+        CU_LAUNCH(&k, cu_rmsnorm_back_halves(k.c->stream, cu_at(&k, dx), NULL,
+                                             cu_at(&k, dy).p, cu_at(&k, x), w_, m, d, eps));
         return cu_end(&k);
     }
     const float *dy_ = cu_in(&k, dy, m * d), *x_ = cu_in(&k, x, m * d);
     float *dx_ = cu_inout(&k, dx, m * d);
     CU_LAUNCH(&k, cu_rmsnorm_back(k.c->stream, dx_, dy_, x_, w_, m, d, eps));
+    return cu_end(&k);
+}
+
+dr_status cu_norm_back_keep(nn_device *dev, bool *taken, float *dx, float *kept,
+                            const float *dy, const float *x, const float *w, size_t m,
+                            size_t d, float eps)
+{
+    cu_call k;
+
+    cu_begin(&k, dev);
+    const float *w_ = cu_in(&k, w, d);
+    *taken = m > 0 && cu_is_bf16(k.c, kept) && cu_is_bf16(k.c, dy) &&
+             !cu_is_bf16(k.c, dx) && cu_halves(&k, d, dx, dy, x) &&
+             cu_halves(&k, d, kept, NULL, NULL);
+    if (*taken)
+        CU_LAUNCH(&k, cu_rmsnorm_back_halves(k.c->stream, cu_at(&k, dx), cu_at(&k, kept).p,
+                                             cu_at(&k, dy).p, cu_at(&k, x), w_, m, d, eps));
     return cu_end(&k);
 }
 
@@ -482,16 +499,23 @@ dr_status cuda_dropout(nn_device *dev, float *y, const float *x, size_t count,
     return cu_end(&k);
 }
 
+/* ---- behind a dropout's mask ---- */
+
+static cu_mask mask_of(const nn_mask *mask, size_t m, size_t sequences, uint64_t step)
+{
+    return (cu_mask){.seed = mask->seed,
+                     .stream = mask->stream,
+                     .stream_step = step,
+                     .threshold = mask->threshold,
+                     .scale = mask->scale,
+                     .rows = m / sequences};
+}
+
 dr_status cu_masked_product(nn_device *dev, bool *taken, float *y, const float *x,
                             const float *w, size_t m, size_t k, size_t r,
                             const nn_mask *mask, size_t sequences, uint64_t step)
 {
-    const cu_mask its = {.seed = mask->seed,
-                         .stream = mask->stream,
-                         .stream_step = step,
-                         .threshold = mask->threshold,
-                         .scale = mask->scale,
-                         .rows = m / sequences};
+    const cu_mask its = mask_of(mask, m, sequences, step);
     cu_call call;
 
     cu_begin(&call, dev);
@@ -502,6 +526,27 @@ dr_status cu_masked_product(nn_device *dev, bool *taken, float *y, const float *
                                      cu_at(&call, w).p, m, k, r, &its));
     return cu_end(&call);
 }
+
+dr_status cu_masked_factor(nn_device *dev, bool *taken, float *u, const float *x,
+                           const float *w, size_t m, size_t k, size_t r,
+                           const nn_mask *mask, size_t sequences, uint64_t step)
+{
+    const cu_mask its = mask_of(mask, m, sequences, step);
+    cu_call call;
+
+    cu_begin(&call, dev);
+    *taken = m > 0 && k % NN_MASK_CHUNK == 0 && r % 16 == 0 && r <= CU_FACTOR_RANK &&
+             all_bf16(&call, k, u, x, w);
+    if (*taken) {
+        float *room = cu_temp(&call, CU_MASKED_PARTS * m * r * sizeof(*room));
+        CU_LAUNCH(&call,
+                  cu_low_rank_factor(call.c->stream, cu_at(&call, u).p, room,
+                                     cu_at(&call, x).p, cu_at(&call, w).p, m, k, r, &its));
+    }
+    return cu_end(&call);
+}
+
+/* ---- the optimizer and the loss ---- */
 
 dr_status cuda_squares(nn_device *dev, double *sum, const float *x, size_t count)
 {
@@ -547,19 +592,35 @@ dr_status cuda_xent(nn_device *dev, double *loss, float *logits, const int32_t *
     cu_begin(&k, dev);
     const int32_t *targets_ = cu_in_bytes(&k, targets, m * sizeof(*targets));
     double *loss_ = cu_rows(&k, loss, 1, m, &ld, sizeof(*loss), false);
-    const float *read = NULL;
-    float *written = NULL;
+    cu_values grad = {NULL, false};
+    const float *logits_ = NULL;
     if (grad_scale != 0.0f) {
-        written = cu_inout(&k, logits, m * v);
+        grad.p = cu_inout(&k, logits, m * v);
+        logits_ = grad.p;
     } else {
-        read = cu_in(&k, logits, m * v);
+        logits_ = cu_in(&k, logits, m * v);
     }
-    union {
-        const float *in;
-        float *out;
-    } its = {.in = read};
-    CU_LAUNCH(&k, cu_xent(k.c->stream, loss_, written != NULL ? written : its.out, targets_,
-                          m, v, grad_scale, cap, smoothing));
+    CU_LAUNCH(&k, cu_xent(k.c->stream, loss_, grad, logits_, targets_, m, v, grad_scale,
+                          cap, smoothing));
+    return cu_end(&k);
+}
+
+dr_status cu_xent_apart(nn_device *dev, bool *taken, double *loss, float *grad,
+                        const float *logits, const int32_t *targets, size_t m, size_t v,
+                        float grad_scale, float cap, float smoothing)
+{
+    size_t ld = m;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    *taken = m > 0 && cu_find(k.c, grad) != NULL && cu_find(k.c, logits) != NULL &&
+             !cu_is_bf16(k.c, logits);
+    if (!*taken)
+        return cu_end(&k);
+    const int32_t *targets_ = cu_in_bytes(&k, targets, m * sizeof(*targets));
+    double *loss_ = cu_rows(&k, loss, 1, m, &ld, sizeof(*loss), false);
+    CU_LAUNCH(&k, cu_xent(k.c->stream, loss_, cu_at(&k, grad), cu_at(&k, logits).p,
+                          targets_, m, v, grad_scale, cap, smoothing));
     return cu_end(&k);
 }
 

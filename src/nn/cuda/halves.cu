@@ -133,8 +133,8 @@ int cu_rmsnorm_keep(cu_stream s, void *y, void *kept, const float *x, const floa
 }
 
 template <typename DX, typename X>
-__global__ static void rmsnorm_back(DX *dx, const half16 *dy, const X *x, const float *w,
-                                    size_t d, float eps)
+__global__ static void rmsnorm_back(DX *dx, half16 *kept, const half16 *dy, const X *x,
+                                    const float *w, size_t d, float eps)
 {
     __shared__ float room[WARP];
     const X *xr = x + blockIdx.x * d;
@@ -161,14 +161,17 @@ __global__ static void rmsnorm_back(DX *dx, const half16 *dy, const X *x, const 
         for (int k = 0; k < EACH; k++)
             t[k] += g[k] * u[k] * inv - v[k] * own;
         put(to + i, t);
+        if (kept != NULL)
+            put(kept + blockIdx.x * d + i, t);
     }
 }
 
-int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, const void *dy, cu_values x,
-                           const float *w, size_t m, size_t d, float eps)
+int cu_rmsnorm_back_halves(cu_stream s, cu_values dx, void *kept, const void *dy,
+                           cu_values x, const float *w, size_t m, size_t d, float eps)
 {
 #define LAUNCH(to, from)                                                                   \
-    rmsnorm_back<<<(unsigned)m, THREADS, 0, s>>>(to, (const half16 *)dy, from, w, d, eps)
+    rmsnorm_back<<<(unsigned)m, THREADS, 0, s>>>(to, (half16 *)kept, (const half16 *)dy,   \
+                                                 from, w, d, eps)
     BY_KIND(dx, x, LAUNCH);
 #undef LAUNCH
     return cudaGetLastError();

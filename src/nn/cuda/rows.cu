@@ -338,46 +338,90 @@ int cu_dropout(cu_stream s, float *y, const float *x, size_t count, uint64_t see
 
 /* ---- cross entropy ---- */
 
-__global__ static void xent(double *loss, float *logits, const int32_t *targets, size_t v,
-                            float grad_scale, float cap, float smoothing)
+/* A row of logits: in shared memory, or where it was. */
+template <bool held> __device__ static float logit(const float *row, const float *x, int i)
 {
+    return held ? row[i] : x[i];
+}
+
+/* held: the row is read once, into shared memory. */
+template <bool held, typename G>
+__global__ static void xent(double *loss, G *grad, const float *logits,
+                            const int32_t *targets, int v, float grad_scale, float cap,
+                            float smoothing)
+{
+    extern __shared__ float row[];
     __shared__ float room[WARP];
     __shared__ double wide[WARP];
-    float *x = logits + blockIdx.x * v, top = -INFINITY;
-    size_t target = (size_t)targets[blockIdx.x];
-    float one = 1.0f - smoothing, low = smoothing / (float)v;
+    const float *x = logits + (size_t)blockIdx.x * v;
+    float top = -INFINITY, one = 1.0f - smoothing, low = smoothing / (float)v;
+    int target = targets[blockIdx.x], step = blockDim.x;
     double sum = 0, all = 0;
 
-    for (size_t i = threadIdx.x; i < v; i += blockDim.x)
-        top = fmaxf(top, x[i]);
+#pragma unroll 4
+    for (int i = threadIdx.x; i < v; i += step) {
+        float at = x[i];
+        top = fmaxf(top, at);
+        if (held)
+            row[i] = at;
+    }
     top = block_max(top, room);
-    for (size_t i = threadIdx.x; i < v; i += blockDim.x)
-        sum += (double)expf(x[i] - top);
+    for (int i = threadIdx.x; i < v;) {
+        float four = 0; /* conversions to double are slow */
+#pragma unroll
+        for (int j = 0; j < 4; j++, i += step)
+            four += i < v ? expf(logit<held>(row, x, i) - top) : 0.0f;
+        sum += (double)four;
+    }
     sum = block_sum(sum, wide);
-    for (size_t i = threadIdx.x; i < v && smoothing != 0.0f; i += blockDim.x)
-        all += (double)x[i];
+    for (int i = threadIdx.x; i < v && smoothing != 0.0f; i += step)
+        all += (double)logit<held>(row, x, i);
+    float own = logit<held>(row, x, target);
     if (smoothing != 0.0f) /* the same for all threads */
-        all = block_sum(all, wide) / (double)v - (double)x[target];
+        all = block_sum(all, wide) / (double)v - (double)own;
     if (threadIdx.x == 0)
-        loss[blockIdx.x] =
-            log(sum) + (double)top - (double)x[target] - (double)smoothing * all;
+        loss[blockIdx.x] = log(sum) + (double)top - (double)own - (double)smoothing * all;
     if (grad_scale == 0.0f)
         return;
     __syncthreads(); /* the target's logit has been read */
-    float inv = (float)(1.0 / sum);
-    for (size_t i = threadIdx.x; i < v; i += blockDim.x) {
-        float p = expf(x[i] - top) * inv - low - (i == target ? one : 0.0f);
-        float t = cap != 0.0f ? x[i] / cap : 0.0f;
-        x[i] = grad_scale * p * (1.0f - t * t);
+    float inv = (float)(1.0 / sum), rate = cap != 0.0f ? 1.0f / cap : 0.0f;
+    grad += (size_t)blockIdx.x * v;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < v; i += step) {
+        float at = logit<held>(row, x, i), t = at * rate;
+        float p = expf(at - top) * inv - low - (i == target ? one : 0.0f);
+        grad[i] = (G)(grad_scale * p * (1.0f - t * t));
     }
 }
 
-int cu_xent(cu_stream s, double *loss, float *logits, const int32_t *targets, size_t m,
-            size_t v, float grad_scale, float cap, float smoothing)
+template <bool held, typename G>
+static int run_xent(cu_stream s, double *loss, G *grad, const float *logits,
+                    const int32_t *targets, size_t m, size_t v, float grad_scale, float cap,
+                    float smoothing)
 {
-    xent<<<(unsigned)m, 2 * THREADS, 0, s>>>(loss, logits, targets, v, grad_scale, cap,
-                                             smoothing);
+    size_t bytes = held ? v * sizeof(float) : 0;
+    int err = cudaFuncSetAttribute(xent<held, G>,
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+
+    if (err != 0)
+        return err;
+    xent<held, G><<<(unsigned)m, (held ? 4 : 2) * THREADS, bytes, s>>>(
+        loss, grad, logits, targets, (int)v, grad_scale, cap, smoothing);
     return cudaGetLastError();
+}
+
+int cu_xent(cu_stream s, double *loss, cu_values grad, const float *logits,
+            const int32_t *targets, size_t m, size_t v, float grad_scale, float cap,
+            float smoothing)
+{
+    bool held = v * sizeof(float) <= CU_HELD_BYTES;
+
+#define RUN(held, G)                                                                       \
+    run_xent<held>(s, loss, (G *)grad.p, logits, targets, m, v, grad_scale, cap, smoothing)
+    if (grad.bf16)
+        return held ? RUN(true, __nv_bfloat16) : RUN(false, __nv_bfloat16);
+    return held ? RUN(true, float) : RUN(false, float);
+#undef RUN
 }
 
 __global__ static void kl(double *out, float *student, const float *teacher, size_t v,

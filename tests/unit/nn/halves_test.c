@@ -367,43 +367,6 @@ static void test_copies(nn_device *dev)
     free(y);
 }
 
-/* A device's masked product is its product masked, sequence by sequence. */
-static void test_masked(nn_device *ref, nn_device *dev, size_t m, size_t k, size_t r)
-{
-    enum { SEQUENCES = 2, STEP = 1000 };
-    float *y = nn_random(m * k, 1, 1.0f), *x = nn_random(m * r, 2, 1.0f);
-    float *w = nn_random(r * k, 3, 1.0f), *got = dr_calloc(m * k, sizeof(*got));
-    float *wide = dr_calloc(m * k, sizeof(*wide));
-    size_t each = m / SEQUENCES * k;
-    nn_mask mask = {9, 4, 20000, 1.5f};
-    bool taken = false;
-
-    for (size_t i = 0; i < m * r; i++)
-        x[i] = nn_rounded(x[i]);
-    for (size_t i = 0; i < r * k; i++)
-        w[i] = nn_rounded(w[i]);
-    for (size_t i = 0; i < m * k; i++)
-        y[i] = nn_rounded(y[i]);
-    float *p = there(dev, y, m * k, 'b'), *q = there(dev, x, m * r, 'b');
-    float *s = there(dev, w, r * k, 'b');
-    CHECK_OK(dev->backend->masked_product(dev, &taken, p, q, s, m, k, r, &mask, SEQUENCES,
-                                          STEP));
-    CHECK_EQ_INT(taken, k % 128 == 0 && r % 16 == 0);
-    CHECK_OK(nn_copy(dev, got, p, m * k * sizeof(*got)));
-    CHECK_OK(nn_matmul_nn(ref, wide, x, w, m, k, r, r, false));
-    for (size_t i = 0; i < SEQUENCES && taken; i++, mask.stream += STEP)
-        CHECK_OK(nn_dropout(ref, y + i * each, wide + i * each, each, &mask, true));
-    CHECK_NEAR(nn_far(got, y, m * k), 0, near);
-    nn_mem_free(dev, p);
-    nn_mem_free(dev, q);
-    nn_mem_free(dev, s);
-    free(x);
-    free(w);
-    free(y);
-    free(got);
-    free(wide);
-}
-
 /* A norm that keeps what it read is the norm, and that. */
 static void test_keep(nn_device *ref, nn_device *dev, size_t m, size_t d)
 {
@@ -429,6 +392,73 @@ static void test_keep(nn_device *ref, nn_device *dev, size_t m, size_t d)
     free(w);
     free(got);
     free(want);
+}
+
+/* Its gradient adds what the norm's does, and keeps what that leaves. */
+static void test_back_keep(nn_device *ref, nn_device *dev, size_t m, size_t d)
+{
+    float *x = nn_random(m * d, 1, 1.0f), *w = nn_random(d, 2, 1.0f);
+    float *dy = nn_random(m * d, 3, 1.0f), *dx = nn_random(m * d, 4, 1.0f);
+    float *got = dr_calloc(m * d, sizeof(*got)), *sum = dr_calloc(m * d, sizeof(*sum));
+    bool taken = false;
+
+    for (size_t i = 0; i < m * d; i++) {
+        x[i] = nn_rounded(x[i]);
+        dy[i] = nn_rounded(dy[i]);
+        got[i] = NAN;
+    }
+    float *f = there(dev, dx, m * d, 'f'), *kept = there(dev, got, m * d, 'b');
+    float *g = there(dev, dy, m * d, 'b'), *at = there(dev, x, m * d, 'b');
+    CHECK_OK(dev->backend->norm_back_keep(dev, &taken, f, kept, g, at, w, m, d, 1e-5f));
+    CHECK_EQ_INT(taken, d % 8 == 0);
+    CHECK_OK(nn_copy(dev, sum, f, m * d * sizeof(*sum)));
+    CHECK_OK(nn_copy(dev, got, kept, m * d * sizeof(*got)));
+    if (taken) {
+        CHECK_OK(nn_rmsnorm_back(ref, dx, dy, x, w, m, d, 1e-5f));
+        CHECK_NEAR(nn_far(sum, dx, m * d), 0, 1e-5);
+    }
+    for (size_t i = 0; i < m * d && taken; i++)
+        CHECK(got[i] == nn_rounded(sum[i]));
+    nn_mem_free(dev, f);
+    nn_mem_free(dev, g);
+    nn_mem_free(dev, at);
+    nn_mem_free(dev, kept);
+    free(x);
+    free(w);
+    free(dy);
+    free(dx);
+    free(got);
+    free(sum);
+}
+
+/* The loss and its gradient beside the logits are those in their place, and leave them. */
+static void test_xent_apart(nn_device *ref, nn_device *dev, size_t m, size_t v, float cap)
+{
+    float *x = nn_random(m * v, 1, 4.0f), *got = dr_calloc(m * v, sizeof(*got));
+    double loss[8], want[8];
+    int32_t targets[8];
+    bool taken = false;
+
+    for (size_t i = 0; i < m * v; i++)
+        got[i] = NAN;
+    for (size_t i = 0; i < m; i++)
+        targets[i] = (int32_t)(v - 1 - i * 7);
+    float *f = there(dev, x, m * v, 'f'), *g = there(dev, got, m * v, 'b');
+    CHECK_OK(
+        dev->backend->xent_apart(dev, &taken, loss, g, f, targets, m, v, 0.8f, cap, 0.1f));
+    CHECK(taken);
+    CHECK_OK(nn_copy(dev, got, f, m * v * sizeof(*got)));
+    CHECK_MEM(got, x, m * v * sizeof(*x));
+    CHECK_OK(nn_copy(dev, got, g, m * v * sizeof(*got)));
+    CHECK_OK(nn_xent(ref, want, x, targets, m, v, 0.8f, cap, 0.1f));
+    for (size_t i = 0; i < m; i++)
+        CHECK_NEAR(loss[i], want[i], 1e-5 * fabs(want[i]));
+    for (size_t i = 0; i < m * v; i++) /* each by itself: most are tiny */
+        CHECK_NEAR(got[i], x[i], near * fabs((double)x[i]) + 1e-9);
+    nn_mem_free(dev, f);
+    nn_mem_free(dev, g);
+    free(x);
+    free(got);
 }
 
 /* Packed weights of 2, 4 and 8 bits become bf16, with zero points and without. */
@@ -496,10 +526,11 @@ int main(void)
             test_keep(ref, dev, 5, 96);
             test_keep(ref, dev, 3, 3072);
             test_keep(ref, dev, 2, 75);
-            test_masked(ref, dev, 50, 256, 64);
-            test_masked(ref, dev, 128, 384, 16);
-            test_masked(ref, dev, 128, 200, 16);
-            test_masked(ref, dev, 64, 128, 20);
+            test_back_keep(ref, dev, 5, 96);
+            test_back_keep(ref, dev, 3, 3072);
+            test_back_keep(ref, dev, 2, 75);
+            test_xent_apart(ref, dev, 5, 1000, 0.0f);
+            test_xent_apart(ref, dev, 3, 60001, 30.0f);
         }
         nn_device_close(dev);
         dev = NULL;
