@@ -155,6 +155,10 @@ DR_MUST_USE dr_status nn_norm_back(const nn_decoder *d, float *dx, const float *
 DR_MUST_USE dr_status nn_layer_norm_back(const nn_decoder *d, const nn_layer *w,
                                          hf_norm which, float *dx, const float *dy,
                                          const float *x, size_t m);
+/* nn_attention, or nn_rough_attention where the layer's products are rough. */
+DR_MUST_USE dr_status nn_layer_attention(const nn_decoder *d, const nn_layer *w, float *out,
+                                         float *lse, const float *qkv,
+                                         const nn_attn_shape *s);
 /* q and k of qkv normed (what they were: q_raw, k_raw, unless NULL) and rotated. */
 DR_MUST_USE dr_status nn_qk_forward(const nn_decoder *d, const nn_layer *w, float *qkv,
                                     float *q_raw, float *k_raw, const nn_attn_shape *s);

@@ -29,9 +29,27 @@ dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot, float 
 {
     size_t n = hf_slot_out(d->c, slot), k = hf_slot_in(d->c, slot);
 
+    if (w->rough[slot] != NULL)
+        return nn_rough_matmul(d->dev, y, x, w->rough[slot], w->bias[slot], m, n, k, n,
+                               acc);
     if (w->packed[slot] != NULL)
         return nn_i8_matmul(d->dev, y, x, w->packed[slot], w->bias[slot], m, n, k, n, acc);
     return nn_matmul_nt(d->dev, y, x, w->w[slot], w->bias[slot], m, n, k, n, acc);
+}
+
+dr_status nn_layer_up(nn_decoder *d, const nn_layer *w, float *y, float *wide,
+                      const float *x, size_t m)
+{
+    const hf_slot slot = HF_SLOT_GATE_UP;
+    dr_status st = DR_OK;
+
+    if (w->rough[slot] != NULL)
+        return nn_rough_act(d->dev, y, wide, x, w->rough[slot], w->bias[slot], m, d->dims.i,
+                            hf_slot_in(d->c, slot), nn_layer_act(d));
+    DR_TRY(nn_layer_linear(d, w, slot, wide, x, m, false));
+    DR_TRY(nn_activate(d->dev, y, wide, m, d->dims.i, nn_layer_act(d)));
+done:
+    return st;
 }
 
 /* y = or += x W^T + bias + LoRA of one slot. */
@@ -111,7 +129,7 @@ static dr_status attn_half(const pass *p, float *x, const nn_attn_shape *shape)
     DR_TRY(keep_and_norm(p, HF_NORM_ATTN, a->norm1, a->x, x));
     DR_TRY(linear(p, a->qkv, a->norm1, HF_SLOT_QKV, false));
     DR_TRY(nn_qk_forward(p->d, p->w, a->qkv, a->q_raw, a->k_raw, shape));
-    DR_TRY(nn_attention(p->d->dev, a->attn, a->lse, a->qkv, shape));
+    DR_TRY(nn_layer_attention(p->d, p->w, a->attn, a->lse, a->qkv, shape));
     DR_TRY(block_end(p, x, a->attn_raw, a->attn, HF_SLOT_O));
 done:
     return st;
@@ -189,8 +207,7 @@ static dr_status mlp_rows(nn_decoder *d, float *out, const float *x, const half 
 {
     dr_status st = DR_OK;
 
-    DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_GATE_UP, h->wide, x, m, false));
-    DR_TRY(nn_activate(d->dev, h->inner, h->wide, m, d->dims.i, nn_layer_act(d)));
+    DR_TRY(nn_layer_up(d, h->w, h->inner, h->wide, x, m));
     DR_TRY(nn_layer_linear(d, h->w, HF_SLOT_DOWN, out, h->inner, m, false));
 done:
     return st;

@@ -105,6 +105,14 @@ done:
     return st;
 }
 
+dr_status nn_layer_attention(const nn_decoder *d, const nn_layer *w, float *out, float *lse,
+                             const float *qkv, const nn_attn_shape *s)
+{
+    if (w->rough[HF_SLOT_QKV] != NULL)
+        return nn_rough_attention(d->dev, out, lse, qkv, s);
+    return nn_attention(d->dev, out, lse, qkv, s);
+}
+
 /* ---- for quantizers ---- */
 
 dr_status nn_layer_attend(nn_decoder *d, const nn_layer *w, float *out, float *qkv,
@@ -115,7 +123,7 @@ dr_status nn_layer_attend(nn_decoder *d, const nn_layer *w, float *out, float *q
 
     DR_TRY(nn_decoder_shape(d, &shape, w, b, t));
     DR_TRY(nn_qk_forward(d, w, qkv, NULL, NULL, &shape));
-    DR_TRY(nn_attention(d->dev, out, NULL, qkv, &shape));
+    DR_TRY(nn_layer_attention(d, w, out, NULL, qkv, &shape));
 done:
     return st;
 }

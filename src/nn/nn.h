@@ -32,7 +32,9 @@
 #include "nn/nn_mem.h"
 #include "nn/nn_packed.h"
 #include "nn/nn_quant.h"
+#include "nn/nn_rough.h"
 #include "nn/nn_sample.h"
+#include "nn/nn_shapes.h"
 
 /* ---- devices ---- */
 
@@ -102,31 +104,12 @@ DR_MUST_USE dr_status nn_rmsnorm_heads_back(nn_device *dev, float *dx, const flo
                                             const float *w, size_t m, size_t ld,
                                             size_t heads, size_t d, float eps);
 
-/* What stands between the MLP's products. */
-typedef struct {
-    hf_act kind;
-    bool gated;
-} nn_act;
-
 /* y[M][I] = act(gate) * up from x[M][2I] = [gate, up], or act(x) of x[M][I]. */
 DR_MUST_USE dr_status nn_activate(nn_device *dev, float *y, const float *x, size_t m,
                                   size_t i, nn_act act);
 /* dx (as x, overwritten) from dy[M][I]. */
 DR_MUST_USE dr_status nn_activate_back(nn_device *dev, float *dx, const float *dy,
                                        const float *x, size_t m, size_t i, nn_act act);
-
-typedef struct {
-    size_t b, t; /* sequences, tokens in each */
-    size_t heads, kv_heads, head_dim;
-    size_t rotary_dim;      /* <= head_dim */
-    size_t window;          /* keys seen, itself included; 0: all */
-    float scale;            /* of scores: 1/sqrt(head_dim) for most */
-    float softcap;          /* scores become cap * tanh(score / cap); 0: none */
-    const float *cos, *sin; /* [t][rotary_dim/2] */
-    /* [b][t] where each token's document begins in its sequence: what is before is not
-     * seen, and positions count from there; NULL: all at 0 */
-    const uint32_t *starts;
-} nn_attn_shape;
 
 /* Rotates q and k inside qkv[M][(H+2G)C] in place (halves, as Hugging Face); sign -1 turns
  * back (the backward of the rotation). */
@@ -158,9 +141,10 @@ typedef struct nn_decoder nn_decoder;
 
 /*
  * One layer's weights in memory; members of a slot that the model lacks are NULL.  The
- * caller may set in its own copy of the struct: packed, nn_i8_pack of w, which forwards
- * then multiply instead of w; dw, where nn_layer_backward writes a weight's gradient;
- * packed_back, nn_i8_pack of w transposed, for backwards, whose dw is of integers, too.
+ * caller may set in its own copy of the struct: packed, nn_i8_pack of w, or rough,
+ * nn_rough_pack of it, which forwards then multiply instead of w; dw, where
+ * nn_layer_backward writes a weight's gradient; packed_back, nn_i8_pack of w transposed,
+ * for backwards, whose dw is of integers, too.
  */
 struct nn_layer {
     int index;                         /* which layer: windows and rotations differ */
@@ -169,6 +153,7 @@ struct nn_layer {
     float *w[HF_SLOT_COUNT];           /* [N][K] of the slot */
     float *bias[HF_SLOT_COUNT];        /* [N] or NULL */
     const void *packed[HF_SLOT_COUNT]; /* borrowed */
+    const void *rough[HF_SLOT_COUNT];  /* likewise */
     const void *packed_back[HF_SLOT_COUNT];
     float *dw[HF_SLOT_COUNT]; /* borrowed: [N][K], set and not added to; NULL */
 };
@@ -235,6 +220,10 @@ DR_MUST_USE dr_status nn_mlp_block(nn_decoder *d, float *out, const float *norm2
 /* y[M][N] = X[M][K] W^T + bias of one slot; acc: Y += instead of Y =. */
 DR_MUST_USE dr_status nn_layer_linear(nn_decoder *d, const nn_layer *w, hf_slot slot,
                                       float *y, const float *x, size_t m, bool acc);
+
+/* y[M][I]: what DOWN reads for GATE_UP's input x; wide: room for GATE_UP's output. */
+DR_MUST_USE dr_status nn_layer_up(nn_decoder *d, const nn_layer *w, float *y, float *wide,
+                                  const float *x, size_t m);
 
 /*
  * The steps of a layer between its products, for quantizers that change one product after

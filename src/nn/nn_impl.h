@@ -99,8 +99,26 @@ typedef struct nn_backend {
 #undef NN_OP
 } nn_backend;
 
+/* Rough products of a kind of its own (nn_rough.h). */
+typedef struct {
+    size_t (*bytes)(size_t n, size_t k);
+    dr_status (*pack)(nn_device *dev, void *packed, const float *w, size_t n, size_t k);
+    dr_status (*matmul)(nn_device *dev, float *y, const float *x, const void *packed,
+                        const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                        bool acc);
+    dr_status (*gram)(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                      bool first);
+    /* *taken false: not of this shape. */
+    dr_status (*gated)(nn_device *dev, bool *taken, float *y, const float *x,
+                       const void *packed, const float *bias, size_t m, size_t inner,
+                       size_t k, nn_act act);
+    dr_status (*attention)(nn_device *dev, float *out, float *lse, const float *qkv,
+                           const nn_attn_shape *s);
+} nn_rough_ops;
+
 struct nn_device {
     const nn_backend *backend; /* borrowed */
+    const nn_rough_ops *rough; /* borrowed; NULL: nn_i8.h and nn_attention */
     dr_pool *pool;             /* owned */
     void *state;               /* owned by the backend */
     dr_ranks *ranks;           /* borrowed; NULL: alone */

@@ -114,11 +114,11 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
         r->sample_count += sampled(r, k, &at);
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         DR_TRY(slot_init(r, (hf_slot)i));
-        size_t n = nn_i8_packed_bytes(r->slot[i].n, r->slot[i].k) / sizeof(float);
+        size_t n = nn_rough_bytes(site->dev, r->slot[i].n, r->slot[i].k) / sizeof(float);
         packed = n > packed ? n : packed;
     }
     if (!o->exact)
-        DR_TRY(quant_packed_slots(r->packed, mem, c));
+        DR_TRY(quant_packed_slots(r->packed, site->dev, mem, c));
     size_t step = r->s.step < calib->count ? r->s.step : calib->count;
     DR_TRY(nn_acts_new_there(&r->acts, mem, c, step, t, 0));
     DR_TRY(quant_floats_at(mem, &r->fake, widest.weights, 1, "rounded weight"));

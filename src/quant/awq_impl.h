@@ -48,7 +48,7 @@ typedef struct {
     quant_rule rule;              /* of the fake quantizer in searches; bits and symmetric:
                                      of the slot at hand */
     nn_layer layer;               /* original weights, borrowed from the decoder */
-    float *packed[HF_SLOT_COUNT]; /* owned: the same for integer products; not with exact */
+    float *packed[HF_SLOT_COUNT]; /* owned: the same for rough products; not with exact */
     float *fake_packed;           /* owned: of fake, likewise */
     awq_slot slot[HF_SLOT_COUNT];
     nn_acts acts;        /* owned: a chunk's */

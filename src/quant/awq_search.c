@@ -397,9 +397,9 @@ static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *
     DR_TRY(awq_fake_quantize(dev, r->fake, r->layer.w[s], slot->n, slot->k, slot->block,
                              &r->rule, scale));
     with.w[s] = r->fake;
-    if (with.packed[s] != NULL) {
-        DR_TRY(nn_i8_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
-        with.packed[s] = r->fake_packed;
+    if (with.rough[s] != NULL) {
+        DR_TRY(nn_rough_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
+        with.rough[s] = r->fake_packed;
     }
     DR_TRY(judge(r, s, &with, loss));
 done:

@@ -21,8 +21,8 @@
  * Peak memory: x and attention outputs of all tokens (or KEEP_BYTES, where that is more),
  * one slot's weight twice, its Hessian twice; a chunk's activations and the Hessian's
  * strips are the system's while a slot is solved, weight and Hessian while text goes by.
- * Products are nn's integer ones: text passes a layer that has been rounded to 4 bits, next
- * to which their 8 are as good as exact.
+ * What the text passes through is nn's rough form (nn_rough.h): the layer has been rounded
+ * to 4 bits, next to which 8 are as good as exact.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +104,8 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         bool down = i == HF_SLOT_DOWN;
         size_t in = hf_slot_in(c, (hf_slot)i), out = hf_slot_out(c, (hf_slot)i);
-        packed[down] = most(packed[down], nn_i8_packed_bytes(out, in) / sizeof(float));
+        packed[down] =
+            most(packed[down], nn_rough_bytes(site->dev, out, in) / sizeof(float));
     }
     DR_TRY(quant_stream_open(&r->s, site, calib, mem));
     calib = &r->s.calib; /* this rank's */
@@ -427,10 +428,10 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     DR_TRY(
         quant_slot_load(site, layer, slot, r->w, r->stage, r->bias[slot == HF_SLOT_DOWN]));
     r->layer.bias[slot] = l->has_bias ? r->bias[k] : NULL;
-    r->layer.packed[slot] = r->packed[k];
+    r->layer.rough[slot] = r->packed[k];
     if (r->recovery != NULL) {
         DR_TRY(quant_recover_slot(r->recovery, &r->up, r->w, r->full, layer, slot));
-        DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+        DR_TRY(nn_rough_pack(site->dev, r->packed[k], r->w, n_out, n_in));
         goto done;
     }
     quant_tell_time(&time, "reading");
@@ -446,7 +447,7 @@ static dr_status solve_slot(gptq_run *r, int layer, hf_slot slot)
     else
         DR_TRY(round_scaled(r, layer, slot, &q, l->path));
     DR_TRY(quant_slot_restore(site, layer, slot, r->w, r->stage));
-    DR_TRY(nn_i8_pack(site->dev, r->packed[k], r->w, n_out, n_in));
+    DR_TRY(nn_rough_pack(site->dev, r->packed[k], r->w, n_out, n_in));
     quant_tell_time(&time, "solving");
     DR_TRY(mend_bias(r, layer, slot, r->o->prescale && folds_norm(slot)));
     if (r->o->prescale && folds_norm(slot)) {
@@ -492,7 +493,7 @@ static dr_status gram_chunk(gptq_run *r, const float *in, hf_slot slot, size_t i
     else if (mends_bias(r, r->layer.index, slot))
         DR_TRY(quant_inputs_add(nn_device_pool(r->s.site->dev), r->sum, in, m, k, i == 0));
     DR_TRY(quant_upstream_add(&r->up, slot, in, chunk_x(r, i), i, m));
-    DR_TRY(nn_i8_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
+    DR_TRY(nn_rough_gram(r->s.site->dev, r->strips, in, m, k, i == 0));
 done:
     return st;
 }
@@ -505,8 +506,7 @@ static dr_status act_chunk(gptq_run *r, size_t i, size_t m, float **act)
 
     *act = i < r->kept ? r->keep + i * r->s.calib.seq_len * inner : r->act;
     DR_TRY(norm_chunk(r, HF_SLOT_GATE_UP, i, m));
-    DR_TRY(linear_chunk(r, r->wide, r->h, HF_SLOT_GATE_UP, m));
-    DR_TRY(nn_activate(r->s.site->dev, *act, r->wide, m, inner, nn_layer_act(r->s.dec)));
+    DR_TRY(nn_layer_up(r->s.dec, &r->layer, *act, r->wide, r->h, m));
 done:
     return st;
 }

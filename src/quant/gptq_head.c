@@ -33,7 +33,7 @@ static dr_status sum_hessian(float *h, const quant_stream *s)
         size_t m = quant_stream_count(s, i) * t;
         DR_TRY(dr_cancelled_check());
         DR_TRY(nn_final_norm(s->dec, y, s->x + i * t * d, m));
-        DR_TRY(nn_i8_gram(dev, strips, y, m, d, i == 0));
+        DR_TRY(nn_rough_gram(dev, strips, y, m, d, i == 0));
     }
     DR_TRY(quant_sum(s->site, strips, nn_gram_floats(d), "Hessians"));
     DR_TRY(quant_gram_expand(dev, h, strips, d, 1.0f));
@@ -139,7 +139,7 @@ static dr_status run_original(quant_stream *s)
     dr_status st = DR_OK;
 
     DR_TRY(nn_acts_new_there(&acts, s->mem, c, step, t, 0));
-    DR_TRY(quant_packed_slots(packed, s->mem, c));
+    DR_TRY(quant_packed_slots(packed, s->site->dev, s->mem, c));
     for (int layer = 0; layer < c->layers; layer++) {
         nn_layer own;
         DR_TRY(nn_decoder_layer(s->dec, layer, &w));

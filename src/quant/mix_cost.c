@@ -55,7 +55,7 @@ static dr_status run_open(cost_run *r, const quant_site *site, const quant_calib
     dr_status st = DR_OK;
 
     DR_TRY(quant_stream_open(&r->s, site, calib, NULL));
-    DR_TRY(quant_packed_slots(r->packed, NULL, c));
+    DR_TRY(quant_packed_slots(r->packed, site->dev, NULL, c));
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t k = hf_slot_in(c, (hf_slot)i);
         DR_TRY(quant_floats(&r->strips[i], nn_gram_floats(k), 1, "Hessian"));
@@ -126,8 +126,8 @@ static dr_status sum_layer(cost_run *r, int layer)
         DR_TRY(nn_layer_forward(r->s.dec, &r->layer, b, t, x, &r->acts, NULL, 0));
         weigh_tokens(r, x, m);
         for (int s = 0; s < HF_SLOT_COUNT; s++)
-            DR_TRY(
-                nn_i8_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s), i == 0));
+            DR_TRY(nn_rough_gram(dev, r->strips[s], in[s], m, hf_slot_in(c, (hf_slot)s),
+                                 i == 0));
     }
     r->share[0] /= (double)(count * t);
     r->share[1] /= (double)(count * t);

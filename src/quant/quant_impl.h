@@ -362,12 +362,12 @@ typedef struct {
     float *x;             /* owned: [count*seq_len][D], the layer's inputs */
     size_t step;          /* sequences in a chunk: about QUANT_CHUNK tokens */
 } quant_stream;
-enum { QUANT_CHUNK = 2048, QUANT_CHUNK_THERE = 8192 };
+enum { QUANT_CHUNK = 1024, QUANT_CHUNK_THERE = 8192 };
 
 /* Room for nn_i8_pack of a layer's slots; and a layer with them in place of w's weights,
  * which are packed into it. */
-DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *mem,
-                                         const hf_config *c);
+DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *dev,
+                                         nn_device *mem, const hf_config *c);
 DR_MUST_USE dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLOT_COUNT],
                                        nn_device *dev, const hf_config *c,
                                        const nn_layer *w);

@@ -82,15 +82,16 @@ done:
     return st;
 }
 
-dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *mem,
+dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *dev, nn_device *mem,
                              const hf_config *c)
 {
     dr_status st = DR_OK;
 
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         size_t out = hf_slot_out(c, (hf_slot)i), in = hf_slot_in(c, (hf_slot)i);
-        DR_TRY(quant_floats_at(mem, &packed[i], nn_i8_packed_bytes(out, in) / sizeof(float),
-                               1, "a layer's weights"));
+        DR_TRY(quant_floats_at(mem, &packed[i],
+                               nn_rough_bytes(dev, out, in) / sizeof(float), 1,
+                               "a layer's weights"));
     }
 done:
     return st;
@@ -103,9 +104,9 @@ dr_status quant_pack_slots(nn_layer *out, float *const packed[HF_SLOT_COUNT],
 
     *out = *w;
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
-        DR_TRY(nn_i8_pack(dev, packed[i], w->w[i], hf_slot_out(c, (hf_slot)i),
-                          hf_slot_in(c, (hf_slot)i)));
-        out->packed[i] = packed[i];
+        DR_TRY(nn_rough_pack(dev, packed[i], w->w[i], hf_slot_out(c, (hf_slot)i),
+                             hf_slot_in(c, (hf_slot)i)));
+        out->rough[i] = packed[i];
     }
 done:
     return st;

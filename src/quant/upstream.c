@@ -75,12 +75,13 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
     DR_TRY(quant_floats_at(mem, &u->h, m, d, "norm outputs"));
     DR_TRY(quant_floats_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
     DR_TRY(quant_floats_at(mem, &u->turned, widest.in, m, "inputs by columns"));
-    DR_TRY(quant_floats_at(mem, &u->in, nn_i8_packed_bytes(widest.in, m) / sizeof(float), 1,
+    DR_TRY(quant_floats_at(mem, &u->in,
+                           nn_rough_bytes(s->site->dev, widest.in, m) / sizeof(float), 1,
                            "packed inputs"));
     DR_TRY(quant_floats_at(mem, &u->cross, widest.in, widest.in, "sums of differences"));
     DR_TRY(quant_floats_at(mem, &u->drift, d, widest.in, "sums of differences"));
     DR_TRY(quant_floats_at(mem, &u->rhs, widest.weights, 1, "a slot's correction"));
-    DR_TRY(quant_packed_slots(u->packed, mem, c));
+    DR_TRY(quant_packed_slots(u->packed, s->site->dev, mem, c));
     for (hf_slot k = 0; k < HF_SLOT_COUNT; k++)
         DR_TRY(quant_floats(&u->bias[k], hf_slot_out(c, k), 1, "biases"));
 done:
@@ -117,8 +118,8 @@ static dr_status pack_here(quant_upstream *u, int layer)
         size_t n = hf_slot_out(u->s->cfg, s), k = hf_slot_in(u->s->cfg, s);
         bool biased = quant_slot_linears(site.in, layer, s, NULL)->has_bias;
         DR_TRY(quant_slot_read(&site, layer, s, u->rhs, u->bias[s]));
-        DR_TRY(nn_i8_pack(site.dev, u->packed[s], u->rhs, n, k));
-        u->layer.packed[s] = u->packed[s];
+        DR_TRY(nn_rough_pack(site.dev, u->packed[s], u->rhs, n, k));
+        u->layer.rough[s] = u->packed[s];
         u->layer.bias[s] = biased ? u->bias[s] : NULL;
     }
     nn_mem_idle(NULL, u->rhs, quant_widest_slot(u->s->cfg).weights);
@@ -149,7 +150,7 @@ static dr_status original_inputs(quant_upstream *u, const float **in, hf_slot sl
                                  float *x, float *attn, size_t m)
 {
     const nn_layer *l = &u->layer;
-    size_t t = u->s->calib.seq_len, inner = (size_t)u->s->cfg->intermediate;
+    size_t t = u->s->calib.seq_len;
     bool parallel = u->s->cfg->parallel,
          mlp = slot == HF_SLOT_GATE_UP || slot == HF_SLOT_DOWN;
     dr_status st = DR_OK;
@@ -164,9 +165,7 @@ static dr_status original_inputs(quant_upstream *u, const float **in, hf_slot sl
         DR_TRY(nn_layer_attend(u->dec, l, attn, u->wide, m / t, t));
         *in = attn;
     } else if (slot == HF_SLOT_DOWN) {
-        DR_TRY(nn_layer_linear(u->dec, l, HF_SLOT_GATE_UP, u->wide, u->h, m, false));
-        DR_TRY(
-            nn_activate(u->s->site->dev, u->act, u->wide, m, inner, nn_layer_act(u->dec)));
+        DR_TRY(nn_layer_up(u->dec, l, u->act, u->wide, u->h, m));
         *in = u->act;
     }
 done:
@@ -239,7 +238,8 @@ static dr_status add_product(quant_upstream *u, float *sum, const float *a, cons
     dr_status st = DR_OK;
 
     DR_TRY(turn(u, a, b, scale, m, n));
-    DR_TRY(nn_i8_matmul(u->s->site->dev, sum, u->turned, u->in, NULL, n, k, m, k, !first));
+    DR_TRY(
+        nn_rough_matmul(u->s->site->dev, sum, u->turned, u->in, NULL, n, k, m, k, !first));
 done:
     return st;
 }
@@ -266,7 +266,7 @@ dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
 
     DR_TRY(original_inputs(u, &orig, slot, own, attn, m));
     DR_TRY(turn(u, in, NULL, NULL, m, k));
-    DR_TRY(nn_i8_pack(u->s->site->dev, u->in, u->turned, k, m));
+    DR_TRY(nn_rough_pack(u->s->site->dev, u->in, u->turned, k, m));
     DR_TRY(add_product(u, u->cross, orig, in, u->scale, m, k, k, i == 0));
     if (adds_plainly(u, slot))
         DR_TRY(add_product(u, u->drift, own, x, NULL, m, d, k, i == 0));

@@ -55,12 +55,14 @@ static inline void amx_leave(void)
             AMX_FENCE;                                                                     \
         } while (0)
 #    define AMX_DPBSSD(c, a, b) _tile_dpbssd(c, a, b)
+#    define AMX_DPBF16(c, a, b) _tile_dpbf16ps(c, a, b)
 
 #else
 
 typedef union {
     int8_t bytes[AMX_ROWS][AMX_ROW_BYTES];
     int32_t words[AMX_ROWS][AMX_ROW_BYTES / 4];
+    float floats[AMX_ROWS][AMX_ROW_BYTES / 4];
 } amx_register;
 
 static inline void amx_enter(void)
@@ -94,11 +96,49 @@ static inline void amx_dpbssd(amx_register *c, const amx_register *a, const amx_
                     c->words[i][j] += a->bytes[i][4 * k + l] * b->bytes[k][4 * j + l];
 }
 
+/* The floats of the bf16 in a word's lower and in its upper half. */
+static inline float amx_lower(int32_t word)
+{
+    uint32_t bits = (uint32_t)word << 16;
+    float v;
+
+    memcpy(&v, &bits, sizeof(v));
+    return v;
+}
+
+static inline float amx_upper(int32_t word)
+{
+    uint32_t bits = (uint32_t)word & 0xffff0000;
+    float v;
+
+    memcpy(&v, &bits, sizeof(v));
+    return v;
+}
+
+/* TDPBF16PS: the products of lower and of upper halves, which are exact, are summed apart,
+ * and then c += their sum. */
+static inline void amx_dpbf16(amx_register *c, const amx_register *a, const amx_register *b)
+{
+    for (size_t i = 0; i < AMX_ROWS; i++) {
+        float even[AMX_ROW_BYTES / 4] = {0}, odd[AMX_ROW_BYTES / 4] = {0};
+        for (size_t k = 0; k < AMX_ROWS; k++) {
+            float low = amx_lower(a->words[i][k]), high = amx_upper(a->words[i][k]);
+            for (size_t j = 0; j < AMX_ROW_BYTES / 4; j++) {
+                even[j] += low * amx_lower(b->words[k][j]);
+                odd[j] += high * amx_upper(b->words[k][j]);
+            }
+        }
+        for (size_t j = 0; j < AMX_ROW_BYTES / 4; j++)
+            c->floats[i][j] += even[j] + odd[j];
+    }
+}
+
 #    define AMX_REGISTERS             amx_register amx_tile[AMX_COUNT]
 #    define AMX_ZERO(r)               memset(&amx_tile[r], 0, sizeof(amx_tile[r]))
 #    define AMX_LOAD(r, from, stride) amx_load(&amx_tile[r], from, stride)
 #    define AMX_STORE(r, to, stride)  amx_store(&amx_tile[r], to, stride)
 #    define AMX_DPBSSD(c, a, b)       amx_dpbssd(&amx_tile[c], &amx_tile[a], &amx_tile[b])
+#    define AMX_DPBF16(c, a, b)       amx_dpbf16(&amx_tile[c], &amx_tile[a], &amx_tile[b])
 #endif
 
 #endif

@@ -30,6 +30,7 @@ typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
     const cpu_i8_kernels *i8;
+    const cpu_bf16_kernels *bf16;
     bool present;
 } variant;
 
@@ -38,9 +39,10 @@ enum { VARIANTS = 5 };
 #ifdef CPU_AMX
 static bool amx_present(void)
 {
-    enum { TILE = 1 << 24, INT8 = 1 << 25, OSXSAVE = 1 << 27 };
+    enum { TILE = 1 << 24, INT8 = 1 << 25, BF16 = 1 << 22 };
+    enum { OSXSAVE = 1 << 27 };
     enum { TILE_STATES = 3 << 17, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    const unsigned all = TILE | INT8;
+    const unsigned all = TILE | INT8 | BF16;
     unsigned a = 0, b = 0, c = 0, d = 0;
 
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE))
@@ -67,15 +69,23 @@ static size_t variants(variant out[VARIANTS])
     bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
 #    ifdef CPU_AMX
     bool vl = __builtin_cpu_supports("avx512vl");
-    out[n++] = (variant){"amx", &cpu_gemm_avx512, &cpu_rows_avx512, &cpu_i8_amx,
-                         avx512 && vnni && vl && amx_present()};
+    out[n++] =
+        (variant){"amx",       &cpu_gemm_avx512, &cpu_rows_avx512,
+                  &cpu_i8_amx, &cpu_bf16_amx,    avx512 && vnni && vl && amx_present()};
 #    endif
-    out[n++] = (variant){"avx512", &cpu_gemm_avx512, &cpu_rows_avx512,
-                         vnni ? &cpu_i8_vnni : &cpu_i8_avx2, avx512};
-    out[n++] = (variant){"avx2", &cpu_gemm_avx2, &cpu_rows_avx2, &cpu_i8_avx2, avx2 && fma};
+    out[n++] = (variant){"avx512",
+                         &cpu_gemm_avx512,
+                         &cpu_rows_avx512,
+                         vnni ? &cpu_i8_vnni : &cpu_i8_avx2,
+                         NULL,
+                         avx512};
+    out[n++] =
+        (variant){"avx2", &cpu_gemm_avx2, &cpu_rows_avx2, &cpu_i8_avx2, NULL, avx2 && fma};
 #endif
-    out[n++] = (variant){"plain", &cpu_gemm_plain, &cpu_rows_plain, &cpu_i8_plain, true};
-    out[n++] = (variant){"tiles", &cpu_gemm_plain, &cpu_rows_plain, &cpu_i8_tiles, true};
+    out[n++] =
+        (variant){"plain", &cpu_gemm_plain, &cpu_rows_plain, &cpu_i8_plain, NULL, true};
+    out[n++] = (variant){"tiles",       &cpu_gemm_plain, &cpu_rows_plain,
+                         &cpu_i8_tiles, &cpu_bf16_tiles, true};
     return n;
 }
 
@@ -96,6 +106,8 @@ static dr_status open_cpu(nn_device *dev)
     state->gemm = all[i].gemm;
     state->rows = all[i].rows;
     state->i8 = all[i].i8;
+    state->bf16 = all[i].bf16;
+    dev->rough = &cpu_rough_ops;
     dev->state = state;
     size_t len = strlen(dev->text);
     if (colon == NULL)

@@ -94,7 +94,8 @@ typedef struct {
     const int32_t *a, *b, *less;
     const float *sa, *sb;
     size_t a_row, a_word, a_block, sa_block, sb_block;
-    size_t words; /* a multiple of 16; of NN_I8_BLOCK / 4 but for the last of all */
+    size_t words; /* a multiple of 16; of block_words but for the last of all */
+    size_t block_words;
 } cpu_i8_tile;
 
 typedef struct {
@@ -106,21 +107,51 @@ typedef struct {
     void (*leave)(void);
     /* c[mr][nr] = or += the product, as nn.h defines it. */
     void (*tile)(float *c, size_t ldc, const cpu_i8_tile *t, bool acc);
-    /* count <= NN_I8_BLOCK values; codes are padded with zeros to a multiple of 64. */
+    /* count <= CPU_I8_BLOCK_MAX values; codes are padded with zeros to a multiple of 64. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *less, const float *x,
                      size_t count);
-    /* tokens <= NN_I8_BLOCK rows of `count` <= nr columns, ldx apart, each column a block:
-     * words as A wants them ([words][nr], or a_rows: [nr][NN_I8_BLOCK / 4]) and as B does
-     * ([words][nr]), with zeros to a multiple of 16 words; scale[nr], less[nr]. */
+    /* tokens, a block of them at most, of `count` <= nr columns, rows ldx apart, each
+     * column a block: words as A wants them ([words][nr], or a_rows: [nr][block_words])
+     * and as B does ([words][nr]), with zeros to a multiple of 16 words; scale[nr],
+     * less[nr]. */
     void (*quantize_columns)(int32_t *a, int32_t *b, float *scale, int32_t *less,
-                             const float *x, size_t ldx, size_t tokens, size_t count);
+                             const float *x, size_t ldx, size_t tokens, size_t count,
+                             size_t block_words);
 } cpu_i8_kernels;
 
-/* Adds 128 to each of a word's four codes. */
+/*
+ * Products of bf16, by words of two values.  A panel is 32 rows of A or columns of B, in
+ * steps of 32 of k: two tiles of [16 rows][16 words of k], or of [16 words of k][16
+ * columns].  What is missing of a panel is zeros.
+ */
+enum { CPU_BF16_SIDE = 32, CPU_BF16_STEP = 512 };
+
+typedef struct {
+    /* As in cpu_i8_kernels. */
+    void (*enter)(void);
+    void (*leave)(void);
+    /* c[32][32], rows ldc apart, = or += a panel of A times one of B, so many steps. */
+    void (*tile)(float *c, size_t ldc, const uint32_t *a, const uint32_t *b, size_t steps,
+                 bool acc);
+    /* A panel of A from rows of k values, ldx apart. */
+    void (*pack_rows)(uint32_t *a, const float *x, size_t ldx, size_t rows, size_t k);
+    /* One step of both from tokens <= 32 rows of count <= 32 columns; a may be NULL. */
+    void (*pack_columns)(uint32_t *a, uint32_t *b, const float *x, size_t ldx,
+                         size_t tokens, size_t count);
+    /* A panel of either from the other one's form. */
+    void (*turn)(uint32_t *to, const uint32_t *from, size_t steps);
+} cpu_bf16_kernels;
+
+/* A block's values at most, and what adds 128 to each of a word's four codes. */
+enum { CPU_I8_BLOCK_MAX = NN_ROUGH_BLOCK };
 enum { CPU_I8_SHIFT = -0x7f7f7f80 };
 
 extern const cpu_i8_kernels cpu_i8_plain, cpu_i8_avx2, cpu_i8_vnni, cpu_i8_amx,
     cpu_i8_tiles;
+extern const cpu_bf16_kernels cpu_bf16_amx, cpu_bf16_tiles;
+extern const nn_rough_ops cpu_rough_ops;
+dr_status cpu_bf16_attention(nn_device *dev, float *out, float *lse, const float *qkv,
+                             const nn_attn_shape *s);
 extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;
 extern const cpu_row_kernels cpu_rows_plain, cpu_rows_avx2, cpu_rows_avx512;
 
@@ -130,7 +161,8 @@ typedef struct {
     const cpu_gemm_kernels *gemm;
     const cpu_row_kernels *rows;
     const cpu_i8_kernels *i8;
-    float *work; /* owned: grows to the largest operation's need */
+    const cpu_bf16_kernels *bf16; /* or NULL */
+    float *work;                  /* owned: grows to the largest operation's need */
     size_t work_floats;
 } cpu_state;
 

@@ -4,7 +4,7 @@
  * Why integers: 8-bit multiply-adds run at four times the rate of float ones (AVX-512 VNNI:
  * 128 a cycle and core), or twice (AVX2 and SSE2, as 16 bits), and their sums are exact.
  * Why so few bits do: the text passes a layer whose weights have been rounded to 4, beside
- * which a scale for each 128 values of 8 costs nothing that KL shows.
+ * which a scale for each 128 values of 8, or for each 512, costs nothing that KL shows.
  *
  *   quantize   A: [block][row][words], scales [block][rows]; B: [panel of nr][words][nr]
  *   tiles      96 x 192 of C: for each 1,024 of k, mr rows of A times panels of B
@@ -16,6 +16,8 @@
  * its panels, [block][word][nr] or, for AMX, [block][nr][word].  Rows and columns past the
  * end have scale 0.  All is padded with zero codes to PAD_WORDS, a row of AMX's registers.
  *
+ * Calibration's blocks are longer (nn_rough.h), all else is the same code.
+ *
  * Rates and what lost: tools/kernels/i8.md.
  */
 #include <string.h>
@@ -24,8 +26,7 @@
 #include "nn/cpu/cpu_impl.h"
 
 enum {
-    BLOCK_WORDS = NN_I8_BLOCK / 4,
-    GROUP_WORDS = 8 * BLOCK_WORDS, /* of k in one pass over a tile */
+    GROUP_WORDS = 256, /* of k in one pass over a tile: whole blocks of either kind */
     TILE_M = NN_GRAM_STRIP,
     TILE_N = 192, /* a multiple of every nr */
     MAX_TILE = 32 * 32,
@@ -44,22 +45,22 @@ static size_t words_of(size_t k)
     return cpu_round(cpu_ceil(k, 4), PAD_WORDS);
 }
 
-static size_t blocks_of(size_t k)
+static size_t packed_bytes(size_t n, size_t k, size_t block)
 {
-    return cpu_ceil(k, NN_I8_BLOCK);
+    return cpu_round(n, ROUND_N) * (cpu_ceil(k, block) + words_of(k)) * sizeof(float);
 }
 
 size_t nn_i8_packed_bytes(size_t n, size_t k)
 {
-    return cpu_round(n, ROUND_N) * (blocks_of(k) + words_of(k)) * sizeof(float);
+    return packed_bytes(n, k, NN_I8_BLOCK);
 }
 
 /* The two parts of a packed operand of n columns. */
-static columns parts(const float *packed, size_t n, size_t k)
+static columns parts(const float *packed, size_t n, size_t k, size_t block)
 {
     size_t wide = cpu_round(n, ROUND_N);
 
-    return (columns){(const int32_t *)(packed + wide * blocks_of(k)), packed, wide};
+    return (columns){(const int32_t *)(packed + wide * cpu_ceil(k, block)), packed, wide};
 }
 
 /* ---- a tile of C ---- */
@@ -102,7 +103,7 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
     if (p->kern->enter != NULL)
         p->kern->enter();
     for (size_t at = 0; at < p->words; at += GROUP_WORDS) {
-        size_t block = at / BLOCK_WORDS;
+        size_t block = at / p->a.block_words;
         for (size_t i = row; i < row_end; i += mr) {
             for (size_t j = col; j < col_end; j += nr) {
                 size_t rows = cpu_min(mr, row_end - i), cols = cpu_min(nr, col_end - j);
@@ -134,7 +135,7 @@ typedef struct {
     const cpu_i8_kernels *kern;
     float *packed;
     const float *w;
-    size_t n, k;
+    size_t n, k, block;
 } pack_job;
 
 static dr_status pack_panel(void *ctx, size_t task, int worker)
@@ -143,16 +144,16 @@ static dr_status pack_panel(void *ctx, size_t task, int worker)
     size_t nr = j->kern->nr, wide = cpu_round(j->n, ROUND_N), first = task * nr;
     float *scales = j->packed + first;
     int32_t *words =
-        (int32_t *)(j->packed + wide * blocks_of(j->k)) + first * words_of(j->k);
-    int8_t codes[NN_I8_BLOCK];
+        (int32_t *)(j->packed + wide * cpu_ceil(j->k, j->block)) + first * words_of(j->k);
+    int8_t codes[CPU_I8_BLOCK_MAX];
     int32_t word, less;
 
     (void)worker;
-    for (size_t at = 0; at < j->k; at += NN_I8_BLOCK, scales += wide) {
-        size_t count = cpu_min(NN_I8_BLOCK, j->k - at);
+    for (size_t at = 0; at < j->k; at += j->block, scales += wide) {
+        size_t count = cpu_min(j->block, j->k - at);
         for (size_t r = 0; r < nr; r++) {
             scales[r] = 0.0f;
-            memset(codes, 0, sizeof(codes));
+            memset(codes, 0, j->block);
             if (first + r < j->n)
                 j->kern->quantize(codes, &scales[r], &less, j->w + (first + r) * j->k + at,
                                   count);
@@ -166,11 +167,17 @@ static dr_status pack_panel(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-dr_status cpu_i8_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+static dr_status pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k,
+                      size_t block)
 {
-    pack_job j = {cpu_of(dev)->i8, packed, w, n, k};
+    pack_job j = {cpu_of(dev)->i8, packed, w, n, k, block};
 
     return cpu_tasks(dev, cpu_round(n, ROUND_N) / j.kern->nr, n * k, pack_panel, &j);
+}
+
+dr_status cpu_i8_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+{
+    return pack(dev, packed, w, n, k, NN_I8_BLOCK);
 }
 
 /* ---- products ---- */
@@ -179,22 +186,22 @@ enum { ROWS = 32 }; /* quantized by one task */
 
 typedef struct {
     product p;
-    const float *x, *bias;
+    const float *x;
     int32_t *words, *less;
     float *scales;
-    size_t m, n, k, high;
-} matmul_job;
+    size_t m, k, high;
+} left_job;
 
 static dr_status quantize_rows(void *ctx, size_t task, int worker)
 {
-    const matmul_job *j = ctx;
-    size_t end = cpu_min((task + 1) * ROWS, j->high);
+    const left_job *j = ctx;
+    size_t end = cpu_min((task + 1) * ROWS, j->high), words = j->p.a.block_words;
 
     (void)worker;
     for (size_t i = task * ROWS; i < end; i++) {
-        for (size_t at = 0, to = i; at < j->k; at += NN_I8_BLOCK, to += j->high) {
-            size_t count = cpu_min(NN_I8_BLOCK, j->k - at);
-            int8_t *codes = (int8_t *)(j->words + to * BLOCK_WORDS);
+        for (size_t at = 0, to = i; at < j->k; at += 4 * words, to += j->high) {
+            size_t count = cpu_min(4 * words, j->k - at);
+            int8_t *codes = (int8_t *)(j->words + to * words);
             j->scales[to] = 0.0f;
             j->less[to] = 0;
             if (i < j->m)
@@ -206,6 +213,42 @@ static dr_status quantize_rows(void *ctx, size_t task, int worker)
     }
     return DR_OK;
 }
+
+static size_t left_floats(nn_device *dev, size_t m, size_t k, size_t block)
+{
+    return cpu_round(m, cpu_of(dev)->i8->mr) * cpu_ceil(k, block) * (block / 4 + 2);
+}
+
+/* *p gets x[m][k], quantized into work, as its left operand. */
+static dr_status quantize_left(nn_device *dev, product *p, float *work, const float *x,
+                               size_t m, size_t k, size_t block)
+{
+    const cpu_i8_kernels *kern = cpu_of(dev)->i8;
+    size_t high = cpu_round(m, kern->mr), rows = high * cpu_ceil(k, block);
+    left_job j = {.x = x, .m = m, .k = k, .high = high};
+
+    j.words = (int32_t *)work;
+    j.less = j.words + rows * (block / 4);
+    j.scales = work + rows * (block / 4 + 1);
+    p->kern = kern;
+    p->words = words_of(k);
+    p->a = (cpu_i8_tile){.a = j.words,
+                         .less = j.less,
+                         .sa = j.scales,
+                         .a_row = block / 4,
+                         .a_word = 1,
+                         .a_block = high * (block / 4),
+                         .sa_block = high,
+                         .block_words = block / 4};
+    j.p = *p;
+    return cpu_tasks(dev, cpu_ceil(high, ROWS), m * k, quantize_rows, &j);
+}
+
+typedef struct {
+    product p;
+    const float *bias;
+    size_t m, n;
+} matmul_job;
 
 static dr_status matmul_tile(void *ctx, size_t task, int worker)
 {
@@ -223,38 +266,38 @@ static dr_status matmul_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
+/* What all blocks of a product, of one length, share. */
+typedef struct {
+    float *y;
+    const float *x, *bias;
+    const void *packed;
+    size_t m, n, k, ldy;
+    bool acc;
+} operands;
+
+static dr_status matmul(nn_device *dev, const operands *o, size_t block)
+{
+    matmul_job j = {.bias = o->bias, .m = o->m, .n = o->n};
+    float *work = NULL;
+    dr_status st = DR_OK;
+
+    DR_TRY(cpu_work(dev, &work, left_floats(dev, o->m, o->k, block)));
+    j.p = (product){
+        .c = o->y, .ldc = o->ldy, .b = parts(o->packed, o->n, o->k, block), .acc = o->acc};
+    DR_TRY(quantize_left(dev, &j.p, work, o->x, o->m, o->k, block));
+    DR_TRY(cpu_tasks(dev, cpu_ceil(o->m, TILE_M) * cpu_ceil(o->n, TILE_N),
+                     o->m * o->n * o->k, matmul_tile, &j));
+done:
+    return st;
+}
+
 dr_status cpu_i8_matmul(nn_device *dev, float *y, const float *x, const void *packed,
                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
                         bool acc)
 {
-    const cpu_i8_kernels *kern = cpu_of(dev)->i8;
-    size_t high = cpu_round(m, kern->mr), blocks = blocks_of(k);
-    matmul_job j = {.x = x, .bias = bias, .m = m, .n = n, .k = k, .high = high};
-    float *work = NULL;
-    dr_status st = DR_OK;
+    const operands o = {y, x, bias, packed, m, n, k, ldy, acc};
 
-    DR_TRY(cpu_work(dev, &work, high * blocks * (BLOCK_WORDS + 2)));
-    j.words = (int32_t *)work;
-    j.less = j.words + high * blocks * BLOCK_WORDS;
-    j.scales = work + high * blocks * (BLOCK_WORDS + 1);
-    j.p = (product){.kern = kern,
-                    .c = y,
-                    .ldc = ldy,
-                    .a = {.a = j.words,
-                          .less = j.less,
-                          .sa = j.scales,
-                          .a_row = BLOCK_WORDS,
-                          .a_word = 1,
-                          .a_block = high * BLOCK_WORDS,
-                          .sa_block = high},
-                    .b = parts(packed, n, k),
-                    .words = words_of(k),
-                    .acc = acc};
-    DR_TRY(cpu_tasks(dev, cpu_ceil(high, ROWS), m * k, quantize_rows, &j));
-    DR_TRY(cpu_tasks(dev, cpu_ceil(m, TILE_M) * cpu_ceil(n, TILE_N), m * n * k, matmul_tile,
-                     &j));
-done:
-    return st;
+    return matmul(dev, &o, NN_I8_BLOCK);
 }
 
 /* ---- Gram matrices ---- */
@@ -271,18 +314,18 @@ typedef struct {
 static dr_status gram_panel(void *ctx, size_t task, int worker)
 {
     const gram_job *j = ctx;
-    size_t nr = j->p.kern->nr, first = task * nr, to = first;
+    size_t nr = j->p.kern->nr, first = task * nr, to = first, words = j->p.a.block_words;
     int32_t *a = j->a + task * j->p.a_panel, *b = j->b + first * words_of(j->m);
 
     (void)worker;
-    for (size_t t = 0; t < j->m; t += NN_I8_BLOCK, to += j->wide) {
-        size_t tokens = cpu_min(NN_I8_BLOCK, j->m - t);
+    for (size_t t = 0; t < j->m; t += 4 * words, to += j->wide) {
+        size_t tokens = cpu_min(4 * words, j->m - t);
         size_t count = first < j->n ? cpu_min(nr, j->n - first) : 0;
         j->p.kern->quantize_columns(a, b, j->scales + to, j->less + to,
                                     j->x + t * j->n + (count ? first : 0), j->n, tokens,
-                                    count);
-        a += BLOCK_WORDS * nr;
-        b += BLOCK_WORDS * nr;
+                                    count, words);
+        a += words * nr;
+        b += words * nr;
     }
     return DR_OK;
 }
@@ -309,30 +352,31 @@ static dr_status gram_tile(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-dr_status cpu_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
-                      bool first)
+static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                      bool first, size_t block)
 {
     const cpu_i8_kernels *kern = cpu_of(dev)->i8;
-    size_t wide = cpu_round(n, ROUND_N), words = words_of(m), blocks = blocks_of(m);
+    size_t wide = cpu_round(n, ROUND_N), words = words_of(m), blocks = cpu_ceil(m, block);
     size_t count = 0;
     gram_job j = {.x = x, .strips = strips, .m = m, .n = n, .wide = wide};
     dr_status st = DR_OK;
 
-    DR_TRY(cpu_work(dev, &j.scales, wide * (blocks * (BLOCK_WORDS + 2) + words)));
+    DR_TRY(cpu_work(dev, &j.scales, wide * (blocks * (block / 4 + 2) + words)));
     j.less = (int32_t *)(j.scales + wide * blocks);
     j.a = j.less + wide * blocks;
-    j.b = j.a + wide * blocks * BLOCK_WORDS;
+    j.b = j.a + wide * blocks * (block / 4);
     j.p = (product){.kern = kern,
                     .a = {.a = j.a,
                           .less = j.less,
                           .sa = j.scales,
-                          .a_row = kern->a_rows ? BLOCK_WORDS : 1,
+                          .a_row = kern->a_rows ? block / 4 : 1,
                           .a_word = kern->a_rows ? 1 : kern->nr,
-                          .a_block = BLOCK_WORDS * kern->nr,
-                          .sa_block = wide},
+                          .a_block = block / 4 * kern->nr,
+                          .sa_block = wide,
+                          .block_words = block / 4},
                     .b = {j.b, j.scales, wide},
                     .words = words,
-                    .a_panel = blocks * BLOCK_WORDS * kern->nr,
+                    .a_panel = blocks * (block / 4) * kern->nr,
                     .acc = !first};
     for (size_t r = 0; r < n; r += NN_GRAM_STRIP)
         count += cpu_ceil(cpu_min(r + NN_GRAM_STRIP, n), TILE_N);
@@ -341,3 +385,115 @@ dr_status cpu_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, s
 done:
     return st;
 }
+
+dr_status cpu_i8_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                      bool first)
+{
+    return gram(dev, strips, x, m, n, first, NN_I8_BLOCK);
+}
+
+/* ---- the same for calibration (nn_rough.h) ---- */
+
+static size_t rough_bytes(size_t n, size_t k)
+{
+    return packed_bytes(n, k, NN_ROUGH_BLOCK);
+}
+
+static dr_status rough_pack(nn_device *dev, void *packed, const float *w, size_t n,
+                            size_t k)
+{
+    return pack(dev, packed, w, n, k, NN_ROUGH_BLOCK);
+}
+
+static dr_status rough_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                              const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                              bool acc)
+{
+    const operands o = {y, x, bias, packed, m, n, k, ldy, acc};
+
+    return matmul(dev, &o, NN_ROUGH_BLOCK);
+}
+
+static dr_status rough_gram(nn_device *dev, float *strips, const float *x, size_t m,
+                            size_t n, bool first)
+{
+    return gram(dev, strips, x, m, n, first, NN_ROUGH_BLOCK);
+}
+
+enum { GATED_M = 96, GATED_N = 96, WIDE_FLOATS = GATED_M * 2 * GATED_N };
+
+typedef struct {
+    product p; /* without C */
+    const cpu_row_kernels *rows;
+    float *y, *wide; /* wide: [GATED_M][2 GATED_N] a worker */
+    const float *bias;
+    size_t m, inner;
+    nn_act act;
+} gated_job;
+
+/* GATED_M rows by GATED_N columns of gate and as many of up, side by side, and what the
+ * activation makes of them: all 2 * inner columns would go through memory. */
+static dr_status gated_tile(void *ctx, size_t task, int worker)
+{
+    const gated_job *j = ctx;
+    size_t down = cpu_ceil(j->m, GATED_M), row = task % down * GATED_M;
+    size_t col = task / down * GATED_N, cols = cpu_min(GATED_N, j->inner - col);
+    size_t end = cpu_min(row + GATED_M, j->m), wide = 2 * cols;
+    float *c = j->wide + (size_t)worker * WIDE_FLOATS;
+
+    for (size_t half = 0; half < 2; half++) {
+        product p = j->p;
+        size_t first = half * j->inner + col;
+        p.b.words += first * p.words;
+        p.b.scales += first;
+        p.ldc = wide;
+        p.c = c + half * cols - row * wide;
+        tiles(&p, row, end, 0, cols);
+        for (size_t i = row; j->bias != NULL && i < end; i++)
+            for (size_t k = 0; k < cols; k++)
+                p.c[i * wide + k] += j->bias[first + k];
+    }
+    for (size_t i = row; i < end; i++, c += wide)
+        j->rows->activate(j->y + i * j->inner + col, c, 1, cols, j->act);
+    return DR_OK;
+}
+
+static dr_status rough_gated(nn_device *dev, bool *taken, float *y, const float *x,
+                             const void *packed, const float *bias, size_t m, size_t inner,
+                             size_t k, nn_act act)
+{
+    const cpu_state *state = cpu_of(dev);
+    size_t threads = (size_t)dr_pool_threads(dev->pool);
+    size_t left = left_floats(dev, m, k, NN_ROUGH_BLOCK);
+    gated_job j = {.rows = state->rows,
+                   .y = y,
+                   .bias = bias,
+                   .m = m,
+                   .inner = inner,
+                   .act = act,
+                   .p.b = parts(packed, 2 * inner, k, NN_ROUGH_BLOCK)};
+    float *work = NULL;
+    dr_status st = DR_OK;
+
+    *taken = act.gated && inner % state->i8->nr == 0;
+    if (!*taken)
+        goto done;
+    DR_TRY(cpu_work(dev, &work, left + threads * WIDE_FLOATS));
+    j.wide = work + left;
+    DR_TRY(quantize_left(dev, &j.p, work, x, m, k, NN_ROUGH_BLOCK));
+    DR_TRY(cpu_tasks(dev, cpu_ceil(m, GATED_M) * cpu_ceil(inner, GATED_N), m * inner * k,
+                     gated_tile, &j));
+done:
+    return st;
+}
+
+static dr_status rough_attention(nn_device *dev, float *out, float *lse, const float *qkv,
+                                 const nn_attn_shape *s)
+{
+    if (cpu_of(dev)->bf16 != NULL)
+        return cpu_bf16_attention(dev, out, lse, qkv, s);
+    return cpu_attention(dev, out, lse, qkv, s);
+}
+
+const nn_rough_ops cpu_rough_ops = {rough_bytes, rough_pack,  rough_matmul,
+                                    rough_gram,  rough_gated, rough_attention};

@@ -57,6 +57,7 @@ static dr_status quantize(const char *kind, const char *out, const char *in, met
     dr_status st = DR_OK;
 
     DR_TRY(nn_device_open(&dev, kind, 2));
+    nn_rough_common(dev);
     DR_TRY(hf_model_open(&m, in));
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, &format));

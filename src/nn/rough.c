@@ -1,0 +1,64 @@
+/*
+ * rough.c - which form a device's rough products have (nn_rough.h).
+ */
+#include "nn/nn_impl.h"
+
+void nn_rough_common(nn_device *dev)
+{
+    dev->rough = NULL;
+}
+
+size_t nn_rough_bytes(const nn_device *dev, size_t n, size_t k)
+{
+    return dev->rough != NULL ? dev->rough->bytes(n, k) : nn_i8_packed_bytes(n, k);
+}
+
+dr_status nn_rough_pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
+{
+    if (dev->rough != NULL)
+        return dev->rough->pack(dev, packed, w, n, k);
+    return nn_i8_pack(dev, packed, w, n, k);
+}
+
+dr_status nn_rough_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                          const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                          bool acc)
+{
+    if (dev->rough != NULL)
+        return dev->rough->matmul(dev, y, x, packed, bias, m, n, k, ldy, acc);
+    return nn_i8_matmul(dev, y, x, packed, bias, m, n, k, ldy, acc);
+}
+
+dr_status nn_rough_gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
+                        bool first)
+{
+    if (dev->rough != NULL)
+        return dev->rough->gram(dev, strips, x, m, n, first);
+    return nn_i8_gram(dev, strips, x, m, n, first);
+}
+
+dr_status nn_rough_act(nn_device *dev, float *y, float *wide, const float *x,
+                       const void *packed, const float *bias, size_t m, size_t i, size_t k,
+                       nn_act act)
+{
+    size_t n = (act.gated ? 2 : 1) * i;
+    bool taken = false;
+    dr_status st = DR_OK;
+
+    if (dev->rough != NULL)
+        DR_TRY(dev->rough->gated(dev, &taken, y, x, packed, bias, m, i, k, act));
+    if (taken)
+        goto done;
+    DR_TRY(nn_rough_matmul(dev, wide, x, packed, bias, m, n, k, n, false));
+    DR_TRY(nn_activate(dev, y, wide, m, i, act));
+done:
+    return st;
+}
+
+dr_status nn_rough_attention(nn_device *dev, float *out, float *lse, const float *qkv,
+                             const nn_attn_shape *s)
+{
+    if (dev->rough != NULL)
+        return dev->rough->attention(dev, out, lse, qkv, s);
+    return nn_attention(dev, out, lse, qkv, s);
+}

@@ -1,0 +1,202 @@
+/*
+ * rough_test.c - what calibration computes: products against their definition in plain
+ * loops, the same bytes on every processor and for any number of threads; the product with
+ * an activation behind it; attention within bf16's rounding of the reference's.
+ */
+#include "nn_check.h"
+
+enum { HOST_KINDS = NN_CUDA, TWIN = 4 };
+
+static void *packed_of(nn_device *dev, const float *w, size_t n, size_t k)
+{
+    void *p = NULL;
+
+    CHECK_OK(dr_big_alloc(&p, nn_rough_bytes(dev, n, k), 1, "packed weight"));
+    CHECK_OK(nn_rough_pack(dev, p, w, n, k));
+    return p;
+}
+
+/* The code of v in a block of that maximum, and its scale. */
+static int code_of(float v, float max)
+{
+    return (int)lrintf(v * ((float)NN_I8_TOP / max));
+}
+
+/* start + the scaled sums of blocks, of values `step` apart. */
+static float product(float start, const float *a, size_t a_step, const float *b,
+                     size_t b_step, size_t k)
+{
+    for (size_t at = 0; at < k; at += NN_ROUGH_BLOCK) {
+        size_t end = k - at < NN_ROUGH_BLOCK ? k : at + NN_ROUGH_BLOCK;
+        float a_max = 0, b_max = 0;
+        int64_t sum = 0;
+        for (size_t i = at; i < end; i++) {
+            a_max = fmaxf(a_max, fabsf(a[i * a_step]));
+            b_max = fmaxf(b_max, fabsf(b[i * b_step]));
+        }
+        for (size_t i = at; i < end; i++)
+            sum += code_of(a[i * a_step], a_max) * code_of(b[i * b_step], b_max);
+        float scale = a_max / (float)NN_I8_TOP * (b_max / (float)NN_I8_TOP);
+        float term = (float)sum * scale;
+        start = start + term;
+    }
+    return start;
+}
+
+static void products(const nn_devices *d, size_t m, size_t n, size_t k, bool acc)
+{
+    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
+    float *bias = nn_random(n, 3, 1.0f), *init = nn_random(m * n, 4, 1.0f);
+    float *want = dr_calloc(m * n, sizeof(float)), *y = dr_calloc(m * n, sizeof(float));
+
+    x[m * k / 2] = 80.0f; /* an outlier, as activations have them */
+    for (size_t i = 0; i < m * n; i++)
+        want[i] = product(acc ? init[i] : 0.0f, x + i / n * k, 1, w + i % n * k, 1, k) +
+                  bias[i % n];
+    for (int kind = 0; kind < HOST_KINDS; kind++) {
+        for (int t = 0; t < NN_THREADS && d->dev[kind][t] != NULL; t++) {
+            nn_device *dev = d->dev[kind][t];
+            void *p = packed_of(dev, w, n, k);
+            memcpy(y, init, m * n * sizeof(*y));
+            CHECK_OK(nn_rough_matmul(dev, y, x, p, bias, m, n, k, n, acc));
+            CHECK_MEM(y, want, m * n * sizeof(*y));
+            dr_big_free(p);
+        }
+    }
+    free(x);
+    free(w);
+    free(bias);
+    free(init);
+    free(want);
+    free(y);
+}
+
+static void grams(const nn_devices *d, size_t m, size_t n)
+{
+    size_t count = nn_gram_floats(n), part = m / 3, at = 0;
+    float *x = nn_random(m * n, 8, 1.0f);
+    float *want = dr_calloc(count, sizeof(float)), *g = dr_calloc(count, sizeof(float));
+
+    x[n + 1] = 500.0f;
+    for (size_t i = 0; i < n; i++) {
+        size_t end = i / NN_GRAM_STRIP * NN_GRAM_STRIP + NN_GRAM_STRIP;
+        for (size_t j = 0; j < (end < n ? end : n); j++) {
+            float first = product(0.0f, x + i, n, x + j, n, part);
+            want[at++] = product(first, x + part * n + i, n, x + part * n + j, n, m - part);
+        }
+    }
+    for (int kind = 0; kind < HOST_KINDS; kind++) {
+        for (int t = 0; t < NN_THREADS && d->dev[kind][t] != NULL; t++) {
+            nn_device *dev = d->dev[kind][t];
+            CHECK_OK(nn_rough_gram(dev, g, x, part, n, true));
+            CHECK_OK(nn_rough_gram(dev, g, x + part * n, m - part, n, false));
+            CHECK_MEM(g, want, count * sizeof(*g));
+        }
+    }
+    free(x);
+    free(want);
+    free(g);
+}
+
+/* nn_rough_act is nn_activate of nn_rough_matmul, to the byte. */
+static void activations(const nn_devices *d, size_t m, size_t inner, size_t k, nn_act act)
+{
+    size_t n = (act.gated ? 2 : 1) * inner;
+    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
+    float *bias = nn_random(n, 3, 1.0f), *wide = dr_calloc(m * n, sizeof(float));
+    float *want = dr_calloc(m * inner, sizeof(float)),
+          *y = dr_calloc(m * inner, sizeof(float));
+
+    for (int kind = 0; kind < NN_KINDS; kind++) {
+        for (int t = 0; t < NN_THREADS && d->dev[kind][t] != NULL; t++) {
+            nn_device *dev = d->dev[kind][t];
+            void *p = packed_of(dev, w, n, k);
+            CHECK_OK(nn_rough_matmul(dev, wide, x, p, bias, m, n, k, n, false));
+            CHECK_OK(nn_activate(dev, want, wide, m, inner, act));
+            memset(y, 0xff, m * inner * sizeof(*y));
+            CHECK_OK(nn_rough_act(dev, y, wide, x, p, bias, m, inner, k, act));
+            CHECK_MEM(y, want, m * inner * sizeof(*y));
+            dr_big_free(p);
+        }
+    }
+    free(x);
+    free(w);
+    free(bias);
+    free(wide);
+    free(want);
+    free(y);
+}
+
+/* ---- attention ---- */
+
+typedef struct {
+    const float *qkv;
+    const nn_attn_shape *s;
+} attn_case;
+
+static dr_status attend(nn_device *dev, float *out, const void *ctx)
+{
+    const attn_case *c = ctx;
+    size_t count = c->s->b * c->s->t * c->s->heads;
+
+    return nn_rough_attention(dev, out, out + count * c->s->head_dim, c->qkv, c->s);
+}
+
+/* The processor's instructions and their twin in plain C give the same bytes. */
+static void twins(const nn_devices *d, const attn_case *c, size_t count)
+{
+    float *y = dr_calloc(count, sizeof(float)), *twin = dr_calloc(count, sizeof(float));
+
+    if (strstr(nn_device_describe(d->dev[0][0]), "amx") != NULL) {
+        CHECK_OK(attend(d->dev[0][0], y, c));
+        CHECK_OK(attend(d->dev[TWIN][0], twin, c));
+        CHECK_MEM(y, twin, count * sizeof(*y));
+    }
+    free(y);
+    free(twin);
+}
+
+static void attention(const nn_devices *d, nn_attn_shape s, double tol)
+{
+    size_t row = (s.heads + 2 * s.kv_heads) * s.head_dim, m = s.b * s.t;
+    float *qkv = nn_random(m * row, 11, 1.0f);
+    const attn_case c = {qkv, &s};
+
+    s.scale = 1.0f / sqrtf((float)s.head_dim);
+    (void)nn_check_op(d, "rough attention", attend, &c, m * s.heads * (s.head_dim + 1),
+                      NULL, tol);
+    twins(d, &c, m * s.heads * (s.head_dim + 1));
+    free(qkv);
+}
+
+int main(void)
+{
+    uint32_t starts[2 * 150];
+    const double rounding = 1.0 / 256; /* of one of a product's operands: half of it */
+    nn_attn_shape s = {.b = 2, .t = 150, .heads = 4, .kv_heads = 2, .head_dim = 64};
+    nn_devices d;
+
+    for (uint32_t i = 0; i < 300; i++)
+        starts[i] = i % 150 < 70 ? 0 : i % 150 < 100 ? 70 : 100;
+    nn_devices_open(&d);
+    products(&d, 1, 1, 1, false);
+    products(&d, 13, 29, 71, true);
+    products(&d, 97, 50, NN_ROUGH_BLOCK + 1, true);
+    products(&d, 40, 100, 2 * NN_ROUGH_BLOCK + 576, false);
+    grams(&d, 9, 7);
+    grams(&d, 3 * NN_ROUGH_BLOCK + 6, 100);
+    grams(&d, 257, 250);
+    activations(&d, 100, 192, 576, (nn_act){HF_ACT_SILU, true});
+    activations(&d, 33, 480, 64, (nn_act){HF_ACT_GELU_TANH, true});
+    activations(&d, 5, 50, 600, (nn_act){HF_ACT_SILU, true});
+    activations(&d, 5, 50, 64, (nn_act){HF_ACT_SILU, false});
+    attention(&d, s, 2 * rounding);
+    s.softcap = 5.0f;
+    s.window = 40;
+    s.head_dim = 40;
+    attention(&d, s, 2 * rounding);
+    s.starts = starts;
+    attention(&d, s, 2 * rounding);
+    nn_devices_close(&d);
+    return check_done();
+}
