@@ -14,6 +14,7 @@
 
 #include "core/mem.h"
 #include "quant/awq_impl.h"
+#include "quant/tile_impl.h"
 
 enum { ROWS = 64, SAMPLE = 256 };
 
@@ -106,18 +107,29 @@ typedef struct {
     bool divide;
 } scale_job;
 
+/* a[k] times by[k], or over by[k] times row. */
+QUANT_CLONES
+static void scale_row(float *restrict a, const float *restrict by, float row, bool divide,
+                      size_t k)
+{
+    if (divide) {
+        for (size_t i = 0; i < k; i++)
+            a[i] = a[i] / (by[i] * row);
+    } else {
+        for (size_t i = 0; i < k; i++)
+            a[i] = a[i] * by[i];
+    }
+}
+
 static dr_status scale_rows(void *ctx, size_t task, int worker)
 {
     const scale_job *job = ctx;
     size_t from = task * ROWS, to = from + ROWS < job->rows ? from + ROWS : job->rows;
 
     (void)worker;
-    for (size_t r = from; r < to; r++) {
-        float *a = job->a + r * job->k,
-              by = job->row_scale == NULL ? 1.0f : job->row_scale[r];
-        for (size_t i = 0; i < job->k; i++)
-            a[i] = job->divide ? a[i] / (job->scale[i] * by) : a[i] * job->scale[i];
-    }
+    for (size_t r = from; r < to; r++)
+        scale_row(job->a + r * job->k, job->scale,
+                  job->row_scale == NULL ? 1.0f : job->row_scale[r], job->divide, job->k);
     return DR_OK;
 }
 

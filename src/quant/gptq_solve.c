@@ -38,6 +38,7 @@ typedef struct {
     const quant_gptq_options *o;
     const char *name;
     size_t *order;      /* owned: [n] */
+    bool *live;         /* owned: [n] columns that see an input */
     float *factor;      /* owned: [n][n], lower factor of H backwards */
     float *orig;        /* [rows][n]; owned when the order is not the natural one */
     float *adj;         /* owned: [rows][n] */
@@ -58,6 +59,7 @@ static void solver_release(solver *s)
     for (size_t i = 0; i < DR_COUNT(all); i++)
         dr_big_free(all[i]);
     free(s->order);
+    free(s->live);
     free(s->loss);
     free(s->grids);
     *s = (solver){0};
@@ -70,6 +72,9 @@ static dr_status solver_init(solver *s, size_t workers)
     dr_status st = DR_OK;
 
     s->order = dr_calloc(n, sizeof(*s->order));
+    s->live = dr_calloc(n, sizeof(*s->live));
+    for (size_t i = 0; i < n; i++)
+        s->live[i] = s->h[i * n + i] > 0.0f;
     s->loss = dr_calloc(tiles, sizeof(*s->loss));
     s->grids = dr_calloc(tiles, sizeof(*s->grids));
     DR_TRY(quant_floats(&s->factor, n, n, "factor of the Hessian"));
@@ -236,7 +241,7 @@ static dr_status load_weights(void *ctx, size_t task, int worker)
         float *to = s->adj + r * n;
         for (size_t j = 0; j < n; j++) {
             size_t at = s->order[j];
-            to[j] = s->h[at * n + at] > 0.0f ? job->w[r * n + at] : 0.0f;
+            to[j] = s->live[at] ? job->w[r * n + at] : 0.0f;
         }
     }
     /* dead columns are zero there too */

@@ -41,11 +41,13 @@ static dr_status expand_strip(void *ctx, size_t task, int worker)
     for (size_t c = 0; c < cols; c += SQUARE) {
         size_t end = c + SQUARE < cols ? c + SQUARE : cols;
         for (size_t i = 0; i < rows; i++) {
-            for (size_t j = c; j < end && j <= r + i; j++) {
-                float v = from[i * cols + j] * (j < r + i ? job->rest : 1.0f);
-                job->h[(r + i) * n + j] = v;
-                job->h[j * n + r + i] = v;
-            }
+            for (size_t j = c; j < end && j <= r + i; j++)
+                job->h[(r + i) * n + j] =
+                    from[i * cols + j] * (j < r + i ? job->rest : 1.0f);
+        }
+        for (size_t j = c; j < end; j++) {
+            for (size_t i = j > r ? j - r : 0; i < rows; i++)
+                job->h[j * n + r + i] = job->h[(r + i) * n + j];
         }
     }
     return DR_OK;

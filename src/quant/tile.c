@@ -34,23 +34,30 @@ QUANT_CLONES
 bool quant_tile_range(float *restrict lo, float *restrict hi, const float *restrict tile,
                       size_t n)
 {
-    float least[L], most[L], odd[L] = {0};
+    float least[2 * L], most[2 * L], odd[2 * L] = {0};
     float sum = 0.0f;
 
-    memcpy(least, tile, sizeof(least));
-    memcpy(most, tile, sizeof(most));
-    for (size_t c = 0; c < n; c++) {
-        for (int l = 0; l < L; l++) {
+    for (int l = 0; l < 2 * L; l++)
+        least[l] = most[l] = tile[l % L];
+    for (size_t c = 0; c + 2 <= n; c += 2) { /* of even and odd columns: two chains */
+        for (int l = 0; l < 2 * L; l++) {
             float v = tile[c * L + l];
             least[l] = v < least[l] ? v : least[l];
             most[l] = v > most[l] ? v : most[l];
             odd[l] += v * 0.0f; /* NaN as soon as one value is not finite */
         }
     }
-    memcpy(lo, least, sizeof(least));
-    memcpy(hi, most, sizeof(most));
-    for (int l = 0; l < L; l++)
-        sum += odd[l];
+    for (int l = 0; n % 2 != 0 && l < L; l++) {
+        float v = tile[(n - 1) * L + l];
+        least[l] = v < least[l] ? v : least[l];
+        most[l] = v > most[l] ? v : most[l];
+        odd[l] += v * 0.0f;
+    }
+    for (int l = 0; l < L; l++) {
+        lo[l] = least[L + l] < least[l] ? least[L + l] : least[l];
+        hi[l] = most[L + l] > most[l] ? most[L + l] : most[l];
+        sum += odd[l] + odd[L + l];
+    }
     return isfinite(sum);
 }
 
