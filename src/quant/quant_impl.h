@@ -364,7 +364,7 @@ typedef struct {
 } quant_stream;
 enum { QUANT_CHUNK = 1024, QUANT_CHUNK_THERE = 8192 };
 
-/* Room for nn_i8_pack of a layer's slots; and a layer with them in place of w's weights,
+/* Room for nn_rough_pack of a layer's slots; and a layer with them in place of w's weights,
  * which are packed into it. */
 DR_MUST_USE dr_status quant_packed_slots(float *packed[HF_SLOT_COUNT], nn_device *dev,
                                          nn_device *mem, const hf_config *c);
