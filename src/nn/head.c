@@ -376,20 +376,19 @@ static dr_status cross_entropy(nn_decoder *d, chunk *c, rows *r, float grad_scal
 {
     const nn_backend *b = d->dev->backend;
     float scale = grad_scale * (float)d->c->logit_scale, cap = (float)d->c->logit_softcap;
+    float *apart = NULL;
     bool taken = false;
     dr_status st = DR_OK;
 
-    c->grad = c->logits;
     if (rounded(d) && b->xent_apart != NULL && scale != 0.0f) {
-        DR_TRY(nn_scratch_rounded(d, &c->grad, r->n * d->dims.v));
-        DR_TRY(b->xent_apart(d->dev, &taken, r->losses, c->grad, c->logits, r->chosen, r->n,
+        DR_TRY(nn_scratch_rounded(d, &apart, r->n * d->dims.v));
+        DR_TRY(b->xent_apart(d->dev, &taken, r->losses, apart, c->logits, r->chosen, r->n,
                              d->dims.v, scale, cap, smoothing));
     }
-    if (taken)
-        return DR_OK;
-    c->grad = c->logits;
-    DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v, scale, cap,
-                   smoothing));
+    c->grad = taken ? apart : c->logits;
+    if (!taken)
+        DR_TRY(nn_xent(d->dev, r->losses, c->logits, r->chosen, r->n, d->dims.v, scale, cap,
+                       smoothing));
 done:
     return st;
 }

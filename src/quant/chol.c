@@ -166,6 +166,29 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Of a[n][n] what is left from `from` on, its first `width` columns: less what the columns
+ * from k up to there, which are done, have in it. */
+static dr_status take_columns(nn_device *dev, float *a, size_t n, size_t from, size_t width,
+                              size_t k, int terms)
+{
+    const nn_product p = {.y = a + from * n + from,
+                          .x = a + from * n + k,
+                          .w = a + from * n + k,
+                          .m = n - from,
+                          .n = width,
+                          .k = from - k,
+                          .ldy = n,
+                          .ldx = n,
+                          .ldw = n,
+                          .turned = true,
+                          .acc = true,
+                          .minus = true,
+                          .lower = true,
+                          .terms = terms};
+
+    return width > 0 ? nn_add_product(dev, &p) : DR_OK;
+}
+
 /* The columns from k on that belong to the panel which ends at `end`. */
 static dr_status factor_panel(nn_device *dev, float *a, float *inv, size_t n, size_t k,
                               size_t end)
@@ -174,25 +197,12 @@ static dr_status factor_panel(nn_device *dev, float *a, float *inv, size_t n, si
 
     for (; k < end; k += NB) {
         size_t nb = least(n - k, NB), from = k + nb;
-        float *at = a + k * n + k, *below = a + from * n + k;
+        float *at = a + k * n + k;
         DR_TRY(nn_factor_diagonal(dev, at, at, n, nb, inv, false));
         if (from == n)
             break;
-        DR_TRY(nn_times_square(dev, below, n, n - from, nb, inv));
-        if (from < end)
-            DR_TRY(nn_add_product(dev, &(nn_product){.y = a + from * n + from,
-                                                     .x = below,
-                                                     .w = below,
-                                                     .m = n - from,
-                                                     .n = end - from,
-                                                     .k = nb,
-                                                     .ldy = n,
-                                                     .ldx = n,
-                                                     .ldw = n,
-                                                     .turned = true,
-                                                     .acc = true,
-                                                     .minus = true,
-                                                     .lower = true}));
+        DR_TRY(nn_times_square(dev, a + from * n + k, n, n - from, nb, inv));
+        DR_TRY(take_columns(dev, a, n, from, end - from, k, 0));
     }
 done:
     return st;
@@ -207,21 +217,7 @@ static dr_status cholesky_there(nn_device *dev, float *a, size_t n, bool *defini
     for (size_t k = 0, end = 0; k < n; k = end) {
         end = least(n, k + WIDE);
         DR_TRY(factor_panel(dev, a, inv, n, k, end));
-        if (end < n)
-            DR_TRY(nn_add_product(dev, &(nn_product){.y = a + end * n + end,
-                                                     .x = a + end * n + k,
-                                                     .w = a + end * n + k,
-                                                     .m = n - end,
-                                                     .n = n - end,
-                                                     .k = end - k,
-                                                     .ldy = n,
-                                                     .ldx = n,
-                                                     .ldw = n,
-                                                     .turned = true,
-                                                     .acc = true,
-                                                     .minus = true,
-                                                     .lower = true,
-                                                     .terms = FACTOR_TERMS}));
+        DR_TRY(take_columns(dev, a, n, end, n - end, k, FACTOR_TERMS));
     }
     DR_TRY(nn_cut_blocks(dev, diagonal, a, NULL, n, 1));
     *definite = true;

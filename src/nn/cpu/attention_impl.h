@@ -80,4 +80,9 @@ void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t b
 void cpu_attn_product(const cpu_attn *a, float *c, const float *left, size_t panel_floats,
                       size_t rows, const float *right, size_t kc, bool acc);
 
+/* out, and lse unless it is NULL, of queries q0 .. q0 + count - 1 of head h: o[dim][nr], a
+ * column each, which is spoilt, over their sums. */
+void cpu_attn_put(const cpu_attn *a, float *out, float *lse, size_t b, size_t h, size_t q0,
+                  size_t count, float *o, const float *max, const float *sum);
+
 #endif

@@ -1,6 +1,8 @@
 /*
  * attention_pack.c - packing, masks and the small product that both directions use.
  */
+#include <math.h>
+
 #include "nn/cpu/attention_impl.h"
 
 void cpu_attn_init(cpu_attn *a, const nn_device *dev, const float *qkv,
@@ -49,6 +51,8 @@ void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t b
 {
     size_t nr = a->nr, first[CPU_NR_MAX];
 
+    if (k0 + keys <= q0 + 1 && a->s->window == 0 && a->s->starts == NULL)
+        return; /* all queries see all of them */
     for (size_t lane = 0; lane < nr; lane++)
         first[lane] = first_seen(a, b, q0 + lane);
     for (size_t k = 0; k < keys; k++) {
@@ -65,4 +69,20 @@ void cpu_attn_product(const cpu_attn *a, float *c, const float *left, size_t pan
 {
     for (size_t r = 0; r < rows; r += a->mr, left += panel_floats)
         a->gemm->tile(c + r * a->nr, a->nr, left, right, kc, acc);
+}
+
+void cpu_attn_put(const cpu_attn *a, float *out, float *lse, size_t b, size_t h, size_t q0,
+                  size_t count, float *o, const float *max, const float *sum)
+{
+    const nn_attn_shape *s = a->s;
+    size_t dim = s->head_dim, ld = s->heads * dim;
+    float inv[CPU_NR_MAX];
+
+    for (size_t i = 0; i < a->nr; i++)
+        inv[i] = 1.0f / sum[i];
+    a->rows->scale_lanes(o, dim, a->nr, inv);
+    a->gemm->transpose(out + (b * s->t + q0) * ld + h * dim, ld, o, a->nr, dim, count,
+                       1.0f);
+    for (size_t i = 0; lse != NULL && i < count; i++)
+        lse[(b * s->heads + h) * s->t + q0 + i] = max[i] + logf(sum[i]);
 }

@@ -8,7 +8,6 @@
  * heads that share them.  Scaled queries and probabilities are right operands, rounded when
  * they are packed; scores, maxima and sums are floats.
  */
-#include <math.h>
 #include <string.h>
 
 #include "nn/cpu/attention_impl.h"
@@ -93,12 +92,6 @@ static void pack_queries(const forward *f, const parts *p, size_t b, size_t h, s
     f->kern->turn(p->q, rows, f->dim_steps);
 }
 
-/* Does a query of the panel not see one of these keys? */
-static bool hides(const forward *f, size_t k0, size_t n, size_t q0)
-{
-    return k0 + n > q0 + 1 || f->a.s->window != 0 || f->a.s->starts != NULL;
-}
-
 /* Adds keys k0 .. k0 + n - 1 to o, whose columns are queries q0 .. */
 static void add_keys(const forward *f, const parts *p, const cpu_softmax *soft, size_t bg,
                      size_t q0, size_t k0)
@@ -114,8 +107,7 @@ static void add_keys(const forward *f, const parts *p, const cpu_softmax *soft, 
                       false);
     if (s->softcap != 0.0f)
         f->a.rows->scale_cap(p->scores, n * SIDE, 1.0f, s->softcap);
-    if (hides(f, k0, n, q0))
-        cpu_attn_mask(&f->a, p->scores, k0, n, bg / s->kv_heads, q0);
+    cpu_attn_mask(&f->a, p->scores, k0, n, bg / s->kv_heads, q0);
     f->a.rows->softmax(soft);
     for (size_t i = 0; i < steps; i++)
         f->kern->pack_columns(NULL, p->probs + i * STEP, p->scores + i * SIDE * SIDE, SIDE,
@@ -131,11 +123,11 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, const parts *
 {
     const cpu_attn *a = &f->a;
     const nn_attn_shape *s = a->s;
-    size_t dim = s->head_dim, count = cpu_min(SIDE, s->t - q0), to = q0 + count;
+    size_t count = cpu_min(SIDE, s->t - q0), to = q0 + count;
     size_t bg = b * s->kv_heads + h / (s->heads / s->kv_heads);
     /* from the task's first query, as cpu_attention.c has it */
     size_t from = cpu_attn_first_key(a, b, q0 / TASK_QUERIES * TASK_QUERIES) / SIDE * SIDE;
-    float max[SIDE] = {0}, sum[SIDE] = {0}, inv[SIDE];
+    float max[SIDE] = {0}, sum[SIDE] = {0};
 
     pack_queries(f, p, b, h, q0, count);
     for (size_t k0 = from; k0 < to; k0 += KEYS) {
@@ -149,14 +141,7 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, const parts *
                                   .first = k0 == from};
         add_keys(f, p, &soft, bg, q0, k0);
     }
-    for (size_t i = 0; i < SIDE; i++)
-        inv[i] = 1.0f / sum[i];
-    a->rows->scale_lanes(p->o, dim, SIDE, inv);
-    size_t ld = s->heads * dim;
-    a->gemm->transpose(f->out + (b * s->t + q0) * ld + h * dim, ld, p->o, SIDE, dim, count,
-                       1.0f);
-    for (size_t i = 0; f->lse != NULL && i < count; i++)
-        f->lse[(b * s->heads + h) * s->t + q0 + i] = max[i] + logf(sum[i]);
+    cpu_attn_put(a, f->out, f->lse, b, h, q0, count, p->o, max, sum);
 }
 
 static dr_status query_task(void *ctx, size_t task, int worker)

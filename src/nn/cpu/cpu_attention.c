@@ -10,8 +10,6 @@
  * Keys after a panel's last query and before its first window are never touched.
  * Memory: 2 M G C floats of packed keys and values, 100 KB a thread.
  */
-#include <math.h>
-
 #include "nn/cpu/attention_impl.h"
 
 enum { TASK_QUERIES = 96 };
@@ -51,7 +49,7 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
     const float *keys = f->keys + bg * f->keys_floats;
     const float *values = f->values + bg * f->values_floats;
     float *q = scratch, *o = q + cpu_round(dim * nr, 16), *scores = o + a->dim_mr * nr;
-    float max[CPU_NR_MAX] = {0}, sum[CPU_NR_MAX] = {0}, inv[CPU_NR_MAX];
+    float max[CPU_NR_MAX] = {0}, sum[CPU_NR_MAX] = {0};
     /* from the task's first query, so that blocks do not depend on nr */
     size_t from = cpu_attn_first_key(a, b, q0 / TASK_QUERIES * TASK_QUERIES),
            to = q0 + count;
@@ -68,14 +66,7 @@ static void panel(const forward *f, size_t b, size_t h, size_t q0, float *scratc
         a->rows->softmax(&block);
         cpu_attn_product(a, o, values + k0 * a->mr, a->mr * s->t, dim, scores, n, !first);
     }
-    for (size_t i = 0; i < nr; i++)
-        inv[i] = 1.0f / sum[i];
-    a->rows->scale_lanes(o, dim, nr, inv);
-    size_t ld = s->heads * dim;
-    a->gemm->transpose(f->out + (b * s->t + q0) * ld + h * dim, ld, o, nr, dim, count,
-                       1.0f);
-    for (size_t i = 0; f->lse != NULL && i < count; i++)
-        f->lse[(b * s->heads + h) * s->t + q0 + i] = max[i] + logf(sum[i]);
+    cpu_attn_put(a, f->out, f->lse, b, h, q0, count, o, max, sum);
 }
 
 static dr_status query_task(void *ctx, size_t task, int worker)

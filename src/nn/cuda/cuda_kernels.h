@@ -46,6 +46,8 @@ int cu_activate_back(cu_stream s, float *dx, const float *dy, const float *x, si
 /* sum[1]; room[CU_SQUARES] */
 enum { CU_SQUARES = 1024 };
 int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count);
+/* sum[1] of room[CU_SQUARES] */
+int cu_total(cu_stream s, double *sum, const double *room);
 /* numbers: those of an nn_adam, in its order. */
 int cu_adamw(cu_stream s, float *param, float *grad, float *m, float *v, size_t count,
              const float numbers[8]);

@@ -511,6 +511,14 @@ static cu_mask mask_of(const nn_mask *mask, size_t m, size_t sequences, uint64_t
                      .rows = m / sequences};
 }
 
+/* Has low_rank.cu a kernel for these?  most: the largest rank. */
+static bool masks(const cu_call *k, size_t m, size_t cols, size_t r, size_t most,
+                  const float *const operands[3])
+{
+    return m > 0 && cols % NN_MASK_CHUNK == 0 && r % 16 == 0 && r <= most &&
+           all_bf16(k, cols, operands[0], operands[1], operands[2]);
+}
+
 dr_status cu_masked_product(nn_device *dev, bool *taken, float *y, const float *x,
                             const float *w, size_t m, size_t k, size_t r,
                             const nn_mask *mask, size_t sequences, uint64_t step)
@@ -519,8 +527,7 @@ dr_status cu_masked_product(nn_device *dev, bool *taken, float *y, const float *
     cu_call call;
 
     cu_begin(&call, dev);
-    *taken = m > 0 && k % NN_MASK_CHUNK == 0 && r % 16 == 0 && r <= CU_RANK_MAX &&
-             all_bf16(&call, k, y, x, w);
+    *taken = masks(&call, m, k, r, CU_RANK_MAX, (const float *[]){y, x, w});
     if (*taken)
         CU_LAUNCH(&call, cu_low_rank(call.c->stream, cu_at(&call, y).p, cu_at(&call, x).p,
                                      cu_at(&call, w).p, m, k, r, &its));
@@ -535,8 +542,7 @@ dr_status cu_masked_factor(nn_device *dev, bool *taken, float *u, const float *x
     cu_call call;
 
     cu_begin(&call, dev);
-    *taken = m > 0 && k % NN_MASK_CHUNK == 0 && r % 16 == 0 && r <= CU_FACTOR_RANK &&
-             all_bf16(&call, k, u, x, w);
+    *taken = masks(&call, m, k, r, CU_FACTOR_RANK, (const float *[]){u, x, w});
     if (*taken) {
         float *room = cu_temp(&call, CU_MASKED_PARTS * m * r * sizeof(*room));
         CU_LAUNCH(&call,

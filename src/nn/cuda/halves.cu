@@ -420,23 +420,10 @@ __global__ static void squares(double *room, const half16 *x, size_t count)
         room[blockIdx.x] = sum;
 }
 
-__global__ static void total(double *sum, const double *room)
-{
-    __shared__ double sums[WARP];
-    double own = 0;
-
-    for (unsigned i = threadIdx.x; i < CU_SQUARES; i += blockDim.x)
-        own += room[i];
-    own = block_sum(own, sums);
-    if (threadIdx.x == 0)
-        *sum = own;
-}
-
 int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count)
 {
     squares<<<CU_SQUARES, THREADS, 0, s>>>(room, (const half16 *)x, count);
-    total<<<1, THREADS, 0, s>>>(sum, room);
-    return cudaGetLastError();
+    return cu_total(s, sum, room);
 }
 
 __global__ static void add_bias(half16 *y, const float *bias, size_t n, size_t ldy)

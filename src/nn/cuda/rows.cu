@@ -492,11 +492,16 @@ __global__ static void total(double *sum, const double *room)
         *sum = own;
 }
 
+int cu_total(cu_stream s, double *sum, const double *room)
+{
+    total<<<1, THREADS, 0, s>>>(sum, room);
+    return cudaGetLastError();
+}
+
 int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count)
 {
     squares<<<CU_SQUARES, THREADS, 0, s>>>(room, x, count);
-    total<<<1, THREADS, 0, s>>>(sum, room);
-    return cudaGetLastError();
+    return cu_total(s, sum, room);
 }
 
 struct adam_step {
