@@ -17,12 +17,12 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-#include "nn/cuda/attention_parts.cuh"
+#include "nn/cuda/attention_scores.cuh"
 #include "nn/cuda/mma_parts.cuh"
 
 typedef rows_of<half16> rows;
 
-enum { T = 64, WARPS = 4, THREADS = WARPS * 32, TILES = T / 8 };
+enum { WARPS = 4, THREADS = WARPS * 32 };
 
 template <int CM> constexpr int PITCH = CM + 8;
 template <int CM> constexpr int TILE = T *PITCH<CM>;
@@ -112,16 +112,6 @@ __device__ static void gather(float sum[CM / 8][4], const float p[TILES][4],
     }
 }
 
-/* Over the four lanes that share a row. */
-__device__ static float across(float v, bool max)
-{
-    for (int i = 1; i < 4; i *= 2) {
-        float o = __shfl_xor_sync(0xffffffffu, v, i);
-        v = max ? fmaxf(v, o) : v + o;
-    }
-    return v;
-}
-
 /* ---- what a tile of queries sees ---- */
 
 /* First keys; those past the last query see nothing. */
@@ -149,71 +139,6 @@ __device__ static size_t least(const cu_attn_shape &a, const unsigned *from)
 __device__ static bool all_seen(const cu_attn_shape &a, size_t first, size_t at)
 {
     return a.window == 0 && a.starts == NULL && at + T <= first + 1 && first + T <= a.t;
-}
-
-/* ---- scores: powers of two, so what is in their exponents counts log2(e) times ---- */
-
-constexpr float LOG2E = 1.44269504088896340736f, LN2 = 0.69314718055994530942f;
-
-__device__ static float power(float x)
-{
-    float y;
-
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* What a score is multiplied by for that; with CAP its cap comes first, which scales it. */
-template <bool CAP> __device__ static float factor(const cu_attn_shape &a)
-{
-    return CAP ? LOG2E : a.scale * LOG2E;
-}
-
-template <bool CAP> __device__ static void cap(float s[TILES][4], const cu_attn_shape &a)
-{
-#pragma unroll
-    for (int j = 0; j < TILES && CAP; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            s[j][e] = a.softcap * tanhf(s[j][e] * a.scale / a.softcap);
-}
-
-/* s = -inf where a query, one of the warp's rows from `row` on, does not see the key. */
-__device__ static void hide(float s[TILES][4], const unsigned *from, size_t first,
-                            size_t at, int row)
-{
-    int own = threadIdx.x % 4 * 2;
-
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int r = row + half * 8, last = (int)(first + r) - (int)at;
-        long low = (long)from[r] - (long)at;
-#pragma unroll
-        for (int j = 0; j < TILES; j++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                int key = j * 8 + own + e;
-                if (key > last || key < low)
-                    s[j][half * 2 + e] = -INFINITY;
-            }
-    }
-}
-
-/* The same of S^T, whose rows are keys. */
-__device__ static void hide_turned(float s[TILES][4], const unsigned *from, size_t first,
-                                   size_t at, int row)
-{
-    int own = threadIdx.x % 4 * 2;
-
-#pragma unroll
-    for (int j = 0; j < TILES; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int r = j * 8 + own + e % 2;
-            size_t key = at + row + e / 2 * 8;
-            if (key > first + r || key < from[r])
-                s[j][e] = -INFINITY;
-        }
 }
 
 /* The warp's rows of a tile, times scale, to where they belong. */
@@ -303,7 +228,7 @@ __global__ static void __launch_bounds__(THREADS)
         products<CM>(s, q, ks + turn * TILE<CM>);
         cap<CAP>(s, a);
         if (!all_seen(a, first, at))
-            hide(s, from, first, at, row);
+            hide(s, from[row], from[row + 8], first + row, at);
         soften<CM>(s, 0, f, &top[0], &sum[0], o);
         soften<CM>(s, 1, f, &top[1], &sum[1], o);
         gather<CM>(o, s, vs + turn * TILE<CM>);
@@ -343,6 +268,8 @@ int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
     half16 *to = (half16 *)out;
     const half16 *in = (const half16 *)qkv;
 
+    if (cu_hopper_serves(a))
+        return cu_attention_hopper(s, out, lse, qkv, a);
 #define LAUNCH(cm)                                                                         \
     (a->softcap != 0.0f ? launch_forward<cm, true>(s, to, lse, in, a)                      \
                         : launch_forward<cm, false>(s, to, lse, in, a))
@@ -354,7 +281,7 @@ int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
 
 /* ---- backward ---- */
 
-/* delta[B][H][T] = dout . out: four lanes for each row of a head. */
+/* delta[B][H][T] = dout . out: four lanes for each row of a head; behind them a 0. */
 __global__ static void deltas(float *delta, const half16 *dout, const half16 *out,
                               cu_attn_shape a)
 {
@@ -362,7 +289,11 @@ __global__ static void deltas(float *delta, const half16 *dout, const half16 *ou
     bool there = i < a.b * a.t * a.heads;
     float sum = 0;
 
-    for (size_t c = threadIdx.x % 4 * 8; there && c < a.head_dim; c += 32) {
+#pragma unroll
+    for (int part = 0; part < CU_HEAD_DIM_BF16 / 32; part++) {
+        size_t c = part * 32 + threadIdx.x % 4 * 8;
+        if (!there || c >= a.head_dim)
+            break;
         uint4 x = *(const uint4 *)(dout + i * a.head_dim + c);
         uint4 y = *(const uint4 *)(out + i * a.head_dim + c);
         const unsigned xs[] = {x.x, x.y, x.z, x.w}, ys[] = {y.x, y.y, y.z, y.w};
@@ -372,6 +303,8 @@ __global__ static void deltas(float *delta, const half16 *dout, const half16 *ou
                 __uint_as_float(xs[k] << 16) * __uint_as_float(ys[k] << 16) +
                 __uint_as_float(xs[k] & 0xffff0000u) * __uint_as_float(ys[k] & 0xffff0000u);
     }
+    if (i == 0)
+        *(unsigned *)(delta + a.b * a.t * a.heads) = 0;
     sum = across(sum, false);
     size_t t = i / a.heads, h = i % a.heads;
     if (there && threadIdx.x % 4 == 0)
@@ -379,7 +312,7 @@ __global__ static void deltas(float *delta, const half16 *dout, const half16 *ou
 }
 
 /* What is known of a tile of queries. */
-struct scalars {
+struct alignas(16) scalars {
     float lse[T], delta[T];
     unsigned from[T];
 };
@@ -453,7 +386,7 @@ __global__ static void __launch_bounds__(THREADS)
         products<CM>(dp, x, vs + turn * TILE<CM>);
         cap<CAP>(s, a);
         if (!all_seen(a, first, at))
-            hide(s, own.from, first, at, row);
+            hide(s, own.from[row], own.from[row + 8], first + row, at);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float its_lse = own.lse[row + half * 8] * LOG2E;
@@ -529,7 +462,7 @@ __global__ static void __launch_bounds__(THREADS)
         products<CM>(dp, x, o);
         cap<CAP>(s, a);
         if (!all_seen(a, first, at))
-            hide_turned(s, own->from, first, at, row);
+            hide_turned(s, own->from, first, at, row, false);
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
             const float2 its_lse = *(const float2 *)(own->lse + j * 8 + lane % 4 * 2);
@@ -580,6 +513,9 @@ int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *do
 
     deltas<<<(unsigned)((count * 4 + THREADS - 1) / THREADS), THREADS, 0, s>>>(
         delta, g, (const half16 *)out, *a);
+    if (cu_hopper_serves(a))
+        return cu_attention_back_hopper(s, dqkv, delta, (unsigned *)(delta + count), dout,
+                                        lse, qkv, a);
 #define LAUNCH(cm)                                                                         \
     (a->softcap != 0.0f ? launch_backward<cm, true>(s, to, delta, g, lse, in, a)           \
                         : launch_backward<cm, false>(s, to, delta, g, lse, in, a))

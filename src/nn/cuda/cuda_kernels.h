@@ -142,7 +142,7 @@ int cu_attention_back(cu_stream s, float *dqkv, float *delta, const float *dout,
                       const float *out, const float *lse, const float *qkv,
                       const cu_attn_shape *a);
 
-/* ---- attention_bf16.cu: the same, all but lse and delta in bf16 ---- */
+/* ---- attention_bf16.cu: the same, all but lse and delta in bf16; delta[B*H*T + 1] ---- */
 
 enum { CU_HEAD_DIM_BF16 = 128 }; /* the most; a multiple of 8 */
 
@@ -151,6 +151,16 @@ int cu_attention_bf16(cu_stream s, void *out, float *lse, const void *qkv,
 int cu_attention_back_bf16(cu_stream s, void *dqkv, float *delta, const void *dout,
                            const void *out, const float *lse, const void *qkv,
                            const cu_attn_shape *a);
+
+/* ---- attention_hopper.cu: what of it Hopper's warp groups do ---- */
+
+bool cu_hopper_serves(const cu_attn_shape *a);
+int cu_attention_hopper(cu_stream s, void *out, float *lse, const void *qkv,
+                        const cu_attn_shape *a);
+/* From delta; *counter is 0. */
+int cu_attention_back_hopper(cu_stream s, void *dqkv, const float *delta, unsigned *counter,
+                             const void *dout, const float *lse, const void *qkv,
+                             const cu_attn_shape *a);
 
 /* ---- low_rank.cu ---- */
 

@@ -333,7 +333,7 @@ dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
     cu_begin(&k, dev);
     take_shape(&k, &a, s, false);
     const float *lse_ = cu_in(&k, lse, m * s->heads);
-    float *delta = cu_temp(&k, m * s->heads * sizeof(*delta));
+    float *delta = cu_temp(&k, (m * s->heads + 1) * sizeof(*delta));
     if (rounds(&k, s)) {
         const void *dout_ = cu_in_bf16(&k, dout, wide), *out_ = cu_in_bf16(&k, out, wide);
         const void *qkv_ = cu_in_bf16(&k, qkv, all);
