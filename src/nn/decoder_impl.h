@@ -162,10 +162,11 @@ DR_MUST_USE dr_status nn_layer_attention(const nn_decoder *d, const nn_layer *w,
 /* q and k of qkv normed (what they were: q_raw, k_raw, unless NULL) and rotated. */
 DR_MUST_USE dr_status nn_qk_forward(const nn_decoder *d, const nn_layer *w, float *qkv,
                                     float *q_raw, float *k_raw, const nn_attn_shape *s);
-/* The gradient at its result becomes that at its input, in place. */
+/* The gradient at its result becomes that at its input, in place; turned: it has been
+ * turned back already. */
 DR_MUST_USE dr_status nn_qk_back(const nn_decoder *d, const nn_layer *w, float *dqkv,
                                  const float *q_raw, const float *k_raw,
-                                 const nn_attn_shape *s);
+                                 const nn_attn_shape *s, bool turned);
 /* The norm behind O or DOWN. */
 hf_norm nn_norm_behind(hf_slot slot);
 

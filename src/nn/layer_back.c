@@ -198,15 +198,22 @@ done:
 static dr_status attn_back(const pass *p, float *dx, const nn_attn_shape *shape)
 {
     dr_status st = DR_OK;
+    const nn_backend *b = p->d->dev->backend;
     const nn_acts *a = p->acts;
     const float *dy = NULL;
+    bool turned = false;
 
     DR_TRY(block_end_back(p, &dy, dx, a->attn_raw, HF_SLOT_O));
     DR_TRY(linear_back(p, p->inner, dy, a->attn, HF_SLOT_O));
     if (!p->need_dx && !nn_lora_trains_below(p->loras, p->lora_count, HF_SLOT_O))
         return DR_OK;
-    DR_TRY(nn_attention_back(p->d->dev, p->wide, p->inner, a->attn, a->lse, a->qkv, shape));
-    DR_TRY(nn_qk_back(p->d, p->w, p->wide, a->q_raw, a->k_raw, shape));
+    if (b->attention_back_turned != NULL && shape->rotary_dim > 0)
+        DR_TRY(b->attention_back_turned(p->d->dev, &turned, p->wide, p->inner, a->attn,
+                                        a->lse, a->qkv, shape));
+    if (!turned)
+        DR_TRY(nn_attention_back(p->d->dev, p->wide, p->inner, a->attn, a->lse, a->qkv,
+                                 shape));
+    DR_TRY(nn_qk_back(p->d, p->w, p->wide, a->q_raw, a->k_raw, shape, turned));
     DR_TRY(linear_back(p, p->norm, p->wide, a->norm1, HF_SLOT_QKV));
     if (p->need_dx && p->d->c->parallel)
         DR_TRY(nn_add(p->d->dev, p->norm, p->shared, p->m * p->d->dims.d));

@@ -87,13 +87,14 @@ done:
 }
 
 dr_status nn_qk_back(const nn_decoder *d, const nn_layer *w, float *dqkv,
-                     const float *q_raw, const float *k_raw, const nn_attn_shape *s)
+                     const float *q_raw, const float *k_raw, const nn_attn_shape *s,
+                     bool turned)
 {
     dr_status st = DR_OK;
     qk_part parts[2];
 
     qk_parts(parts, d);
-    if (s->rotary_dim > 0)
+    if (s->rotary_dim > 0 && !turned)
         DR_TRY(nn_rope(d->dev, dqkv, s, -1));
     for (int i = 0; i < 2 && d->c->qk_norm != HF_QK_NORM_NONE; i++) {
         const qk_part *p = &parts[i];

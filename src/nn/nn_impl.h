@@ -93,6 +93,12 @@ typedef struct nn_backend {
     dr_status (*xent_apart)(nn_device *dev, bool *taken, double *loss, float *grad,
                             const float *logits, const int32_t *targets, size_t m, size_t v,
                             float grad_scale, float cap, float smoothing);
+    /* nn_attention_back, and nn_rope by -1 of what it gives, in one pass; taken as above.
+     * NULL: none. */
+    dr_status (*attention_back_turned)(nn_device *dev, bool *taken, float *dqkv,
+                                       const float *dout, const float *out,
+                                       const float *lse, const float *qkv,
+                                       const nn_attn_shape *s);
 #define NN_OP(op, params, args) dr_status(*op) params;
 #include "nn/ops.def"
 #include "nn/quant_ops.def" /* all of these, or none */

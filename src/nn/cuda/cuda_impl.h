@@ -177,7 +177,7 @@ DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 /* ---- operations ---- */
 
 /* nn_backend.norm_keep, .norm_back_keep, .masked_product, .masked_factor,
- * .xent_apart */
+ * .xent_apart, .attention_back_turned */
 DR_MUST_USE dr_status cu_norm_keep(nn_device *dev, bool *taken, float *y, float *kept,
                                    const float *x, const float *w, size_t m, size_t d,
                                    float eps);
@@ -196,6 +196,10 @@ DR_MUST_USE dr_status cu_xent_apart(nn_device *dev, bool *taken, double *loss, f
                                     const float *logits, const int32_t *targets, size_t m,
                                     size_t v, float grad_scale, float cap,
                                     float smoothing);
+DR_MUST_USE dr_status cu_attention_back_turned(nn_device *dev, bool *taken, float *dqkv,
+                                               const float *dout, const float *out,
+                                               const float *lse, const float *qkv,
+                                               const nn_attn_shape *s);
 
 #define NN_OP(op, params, args) dr_status cuda_##op params;
 #include "nn/ops.def"

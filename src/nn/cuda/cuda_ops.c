@@ -320,6 +320,39 @@ dr_status cuda_attention(nn_device *dev, float *out, float *lse, const float *qk
     return cu_end(&k);
 }
 
+/* The backward by bf16; with a's tables turned back. */
+static void back_by_bf16(cu_call *k, float *dqkv, const float *dout, const float *out,
+                         const float *lse, const float *qkv, const cu_attn_shape *a)
+{
+    size_t m = a->b * a->t, wide = m * a->heads * a->head_dim;
+    size_t all = m * (a->heads + 2 * a->kv_heads) * a->head_dim;
+    float *delta = cu_temp(k, (m * a->heads + 1) * sizeof(*delta));
+    const float *lse_ = cu_in(k, lse, m * a->heads);
+    const void *dout_ = cu_in_bf16(k, dout, wide), *out_ = cu_in_bf16(k, out, wide);
+    const void *qkv_ = cu_in_bf16(k, qkv, all);
+    void *dqkv_ = out_bf16(k, dqkv, all);
+
+    CU_LAUNCH(
+        k, cu_attention_back_bf16(k->c->stream, dqkv_, delta, dout_, out_, lse_, qkv_, a));
+    widen_out(k, dqkv, dqkv_, all);
+}
+
+dr_status cu_attention_back_turned(nn_device *dev, bool *taken, float *dqkv,
+                                   const float *dout, const float *out, const float *lse,
+                                   const float *qkv, const nn_attn_shape *s)
+{
+    cu_attn_shape a;
+    cu_call k;
+
+    cu_begin(&k, dev);
+    take_shape(&k, &a, s, true);
+    *taken = s->b * s->t > 0 && s->rotary_dim == s->head_dim && rounds(&k, s) &&
+             cu_hopper_serves(&a);
+    if (*taken)
+        back_by_bf16(&k, dqkv, dout, out, lse, qkv, &a);
+    return cu_end(&k);
+}
+
 dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
                               const float *out, const float *lse, const float *qkv,
                               const nn_attn_shape *s)
@@ -332,17 +365,12 @@ dr_status cuda_attention_back(nn_device *dev, float *dqkv, const float *dout,
         return DR_OK;
     cu_begin(&k, dev);
     take_shape(&k, &a, s, false);
-    const float *lse_ = cu_in(&k, lse, m * s->heads);
-    float *delta = cu_temp(&k, (m * s->heads + 1) * sizeof(*delta));
     if (rounds(&k, s)) {
-        const void *dout_ = cu_in_bf16(&k, dout, wide), *out_ = cu_in_bf16(&k, out, wide);
-        const void *qkv_ = cu_in_bf16(&k, qkv, all);
-        void *dqkv_ = out_bf16(&k, dqkv, all);
-        CU_LAUNCH(&k, cu_attention_back_bf16(k.c->stream, dqkv_, delta, dout_, out_, lse_,
-                                             qkv_, &a));
-        widen_out(&k, dqkv, dqkv_, all);
+        back_by_bf16(&k, dqkv, dout, out, lse, qkv, &a);
         return cu_end(&k);
     }
+    const float *lse_ = cu_in(&k, lse, m * s->heads);
+    float *delta = cu_temp(&k, m * s->heads * sizeof(*delta));
     const float *dout_ = cu_in(&k, dout, wide), *out_ = cu_in(&k, out, wide);
     const float *qkv_ = cu_in(&k, qkv, all);
     float *dqkv_ = cu_out(&k, dqkv, all);

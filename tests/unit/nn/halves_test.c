@@ -133,6 +133,31 @@ done:
     return st;
 }
 
+/* The same, turned back, in one pass where the device has one. */
+static dr_status attention_back_turned(nn_device *dev, float *out, const float *const *in,
+                                       const job *j)
+{
+    const size_t m = j->shape.b * j->shape.t, wide = m * j->shape.heads * j->shape.head_dim;
+    float *o = NULL, *lse = NULL;
+    bool taken = false;
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_mem_new(dev, &o, wide, NN_MEM_BF16, "test"));
+    DR_TRY(nn_mem_new(dev, &lse, m * j->shape.heads, NN_MEM_FLOAT, "test"));
+    DR_TRY(nn_attention(dev, o, lse, in[1], &j->shape));
+    if (dev->backend->attention_back_turned != NULL)
+        DR_TRY(dev->backend->attention_back_turned(dev, &taken, out, in[0], o, lse, in[1],
+                                                   &j->shape));
+    if (!taken) {
+        DR_TRY(nn_attention_back(dev, out, in[0], o, lse, in[1], &j->shape));
+        DR_TRY(nn_rope(dev, out, &j->shape, -1));
+    }
+done:
+    nn_mem_free(dev, o);
+    nn_mem_free(dev, lse);
+    return st;
+}
+
 static dr_status dropout(nn_device *dev, float *out, const float *const *in, const job *j)
 {
     return nn_dropout(dev, out, in[0], j->m * j->d, &j->mask, j->acc);
@@ -319,6 +344,9 @@ static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
           (const size_t[]){all, wide, all});
     check(ref, dev, "attention_back", attention_back, &j, "bff",
           (const size_t[]){all, wide, all});
+    if (s.rotary_dim == s.head_dim)
+        check(ref, dev, "attention_back_turned", attention_back_turned, &j, "bbb",
+              (const size_t[]){all, wide, all});
     j.acc = true;
     check(ref, dev, "rope", rope, &j, "b", (const size_t[]){all});
     j.sign = -1;
@@ -328,9 +356,40 @@ static void test_attention(nn_device *ref, nn_device *dev, nn_attn_shape s)
 
 static void test_attentions(nn_device *ref, nn_device *dev)
 {
-    static const size_t dims[] = {16, 64, 80, 96, 100, 128, 256};
+    static const size_t dims[] = {16, 64, 80, 96, 100, 112, 128, 256};
 
     nn_check_heads(ref, dev, test_attention, dims, DR_COUNT(dims));
+}
+
+/* Sequences on, just off and several times the tiles of kernels, groups of heads, windows
+ * and documents that begin and end within tiles and fill several, caps. */
+static void test_tiles(nn_device *ref, nn_device *dev)
+{
+    /* B, T, H, G, C, window, tokens of a document */
+    static const size_t shapes[][7] = {
+        {1, 1, 1, 1, 64, 0, 0},     {2, 64, 2, 1, 96, 0, 0},    {1, 65, 4, 1, 128, 0, 0},
+        {1, 192, 2, 2, 128, 0, 0},  {2, 257, 3, 3, 64, 0, 0},   {1, 520, 4, 2, 96, 0, 0},
+        {1, 450, 2, 1, 96, 200, 0}, {2, 300, 2, 2, 64, 64, 0},  {1, 333, 2, 1, 128, 30, 0},
+        {2, 300, 2, 1, 96, 0, 40},  {1, 400, 2, 2, 64, 0, 130}, {1, 330, 4, 1, 128, 90, 70},
+    };
+
+    for (size_t i = 0; i < DR_COUNT(shapes); i++) {
+        const size_t *v = shapes[i];
+        uint32_t *starts = dr_calloc(v[0] * v[1], sizeof(*starts));
+        nn_attn_shape s = {.b = v[0],
+                           .t = v[1],
+                           .heads = v[2],
+                           .kv_heads = v[3],
+                           .head_dim = v[4],
+                           .rotary_dim = v[4],
+                           .window = v[5],
+                           .softcap = i % 3 == 2 ? 3.0f : 0.0f};
+        for (size_t k = 0; k < v[0] * v[1] && v[6] > 0; k++)
+            starts[k] = (uint32_t)(k % v[1] / v[6] * v[6]);
+        s.starts = v[6] > 0 ? starts : NULL;
+        test_attention(ref, dev, s);
+        free(starts);
+    }
 }
 
 /* Parts can be copied, and zeros set, in either direction between all kinds. */
@@ -515,6 +574,7 @@ int main(void)
         test_products(ref, dev, 33, 40, 72);
         test_products(ref, dev, 13, 21, 35);
         test_attentions(ref, dev);
+        test_tiles(ref, dev);
         test_rounding(ref, dev, 5, 256, 128);
         test_rounding(ref, dev, 9, 768, 384);
         test_rounding(ref, dev, 7, 96, 32);
