@@ -231,6 +231,12 @@ __global__ static void __launch_bounds__(GROUPS *GROUP, BLOCKS)
 
 enum { PAIR = 2, STAY = PAIR * T, SLOTS = 2, BACK = (PAIR + 1) * GROUP };
 
+/* Registers of a thread: as launched (what 65536 leave to each, a multiple of 8), then of
+ * the group that brings tiles and of those that multiply.  What is not there is waited for
+ * without end. */
+enum { LAUNCHED = 65536 / BACK / 8 * 8, FEW = 24, MANY = 240 };
+static_assert(FEW + PAIR * MANY <= (PAIR + 1) * LAUNCHED, "registers that nobody gives");
+
 /* What is known of a tile of queries. */
 struct alignas(16) scalars {
     float lse[T], delta[T]; /* lse counts log2(e) times */
@@ -606,11 +612,11 @@ __global__ static void __launch_bounds__(BACK, 1)
     }
     __syncthreads();
     if (at.group == PAIR) {
-        registers_down<32>();
+        registers_down<FEW>();
         if (threadIdx.x < PAIR * GROUP + 32)
             make<C, STAGES>(&x, at.room, maps, args, a);
     } else {
-        registers_up<240>();
+        registers_up<MANY>();
         for (unsigned n = 0;; n++) {
             at.slot = n % SLOTS;
             await(&x.here[at.slot], n / SLOTS % 2);
