@@ -134,7 +134,7 @@ static void close_gpu(nn_device *dev)
     .rank_id = cu_rank_id, .rank_join = cu_rank_join, .rank_sum = cu_rank_sum,             \
     .rank_share = cu_rank_share, .load = cu_load, .masked_product = cu_masked_product,     \
     .masked_factor = cu_masked_factor, .norm_keep = cu_norm_keep,                          \
-    .norm_back_keep = cu_norm_back_keep, .xent_apart = cu_xent_apart,                    \
+    .norm_back_keep = cu_norm_back_keep, .xent_apart = cu_xent_apart,                      \
     .attention_back_turned = cu_attention_back_turned
 #define NN_OP(op, params, args) .op = cuda_##op,
 static const nn_backend exact = {

@@ -265,6 +265,21 @@ int cu_cut_factor(cu_stream s, float *within, float *pivot, float *spread,
 int cu_sweep_group(cu_stream s, const nn_sweep *g);
 int cu_descend_group(cu_stream s, const nn_descent *g);
 
+/* ---- shrink.cu ---- */
+
+enum { CU_SHRINK_GRAM = 128 };
+
+/* As nn_choose_grids has them; groups and Gram blocks of CU_SHRINK_GRAM columns. */
+typedef struct {
+    const float *w, *grams;
+    nn_groups g;
+    nn_rule rule;
+    nn_shrink shrink;
+    float *scales, *zeros, *limits;
+} cu_shrink;
+
+int cu_shrink_ranges(cu_stream s, const cu_shrink *a);
+
 /* ---- factor.cu ---- */
 
 int cu_factor_diagonal(cu_stream s, float *l, size_t ldl, const float *a, size_t ld,

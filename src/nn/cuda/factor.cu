@@ -3,28 +3,35 @@
  * such an inverse.
  *
  * A block of 128 columns is one block of threads' work, in double, on squares of 32 in
- * shared memory.  A warp has the square on the diagonal, a row for each lane, in registers;
- * so a column takes two shuffles, not two barriers of all threads.  The squares below it
- * are products, and so is the inverse but for its squares on the diagonal.
+ * shared memory.  A warp has the square on the diagonal, a row of it and a column of its
+ * inverse for each lane, in registers, so that no step waits for other warps.  The squares
+ * below it are products, and so is the inverse but for its squares on the diagonal.
  */
 #include <cuda_runtime.h>
 
 #include "nn/cuda/cuda_kernels.h"
 
-enum { SIDE = 32, SQUARE = SIDE * SIDE, SQUARES = 4, FACTOR = SIDE * SQUARES };
-enum { LOWER = SQUARES * (SQUARES + 1) / 2 };
-enum { THREADS = 256, WARPS = THREADS / SIDE, SPACE = 2 * LOWER * SQUARE };
+enum { SIDE = 32, PITCH = SIDE + 1, SQUARE = SIDE * PITCH, SQUARES = 4 };
+enum { FACTOR = SIDE * SQUARES, LOWER = SQUARES * (SQUARES + 1) / 2 };
+enum { BELOW = SQUARES * (SQUARES - 1) / 2, THREADS = 256, WARPS = THREADS / SIDE };
+/* Squares of the factor, in place of its diagonal's the inverse's, then the other ones of
+ * the inverse, then a square's columns, of which more than there are are read. */
+enum { SPACE = (LOWER + BELOW) * SQUARE + SQUARE + SIDE };
 #define ALL 0xffffffffu
 
-__device__ static double *square_of(double *space, int i, int j)
+__device__ static double *square_of(double *l, int i, int j)
 {
-    return space + (i * (i + 1) / 2 + j) * SQUARE;
+    return l + (i * (i + 1) / 2 + j) * SQUARE;
 }
 
-/* Its row r, column c: both rows and columns lie in all banks. */
+__device__ static double *inverse_of(double *l, int i, int j)
+{
+    return i == j ? square_of(l, i, i) : l + (LOWER + i * (i - 1) / 2 + j) * SQUARE;
+}
+
 __device__ static int place(int r, int c)
 {
-    return r * SIDE + (c ^ r);
+    return r * PITCH + c;
 }
 
 /* a's lower triangle; ones on the diagonal beyond nb. */
@@ -52,44 +59,62 @@ __device__ static void load_lower(double *l, const float *a, size_t ld, int nb)
     __syncthreads();
 }
 
-/* A square becomes its factor; zeros above.  By one warp, a row for each lane.  Columns
- * move up by one in each step, so that all steps are the same instructions. */
-__device__ static void factor_square(double *l)
+/* 1 / sqrt(v) with 40 bits. */
+__device__ static double root(double v)
+{
+    double y = (double)rsqrtf((float)v);
+
+    return y * (1.5 - 0.5 * v * y * y);
+}
+
+/* A square becomes the inverse of its factor, whose columns go to cols, one behind another.
+ * By one warp: a row of it and a column of the inverse for each lane, which move up by one
+ * in each step: so all steps are the same instructions. */
+__device__ static void factor_square(double *l, double *cols)
 {
     int lane = threadIdx.x % SIDE;
-    double row[SIDE];
+    double row[SIDE], col[SIDE];
 
 #pragma unroll
-    for (int j = 0; j < SIDE; j++)
+    for (int j = 0; j < SIDE; j++) {
         row[j] = l[place(lane, j)];
+        col[j] = j == lane ? 1.0 : 0.0;
+    }
     __syncwarp();
 #pragma unroll 1
     for (int k = 0; k < SIDE; k++) {
-        double by = rsqrt(__shfl_sync(ALL, row[0], k)), own = row[0] * by;
-        l[place(lane, k)] = lane < k ? 0.0 : own;
+        double by = root(__shfl_sync(ALL, row[0], k)), own = row[0] * by, v = col[0] * by;
+        const double *below = cols + place(k, k);
+        cols[place(k, lane)] = own;
+        l[place(k, lane)] = v;
+        __syncwarp();
 #pragma unroll
-        for (int j = 1; j < SIDE; j++)
-            row[j - 1] = row[j] - own * __shfl_sync(ALL, own, (k + j) % SIDE);
+        for (int j = 1; j < SIDE; j++) {
+            double f = below[j]; /* what is beyond the square comes to nothing */
+            row[j - 1] = row[j] - own * f;
+            col[j - 1] = col[j] - v * f;
+        }
     }
-    __syncwarp();
 }
 
-/* x = the inverse of the square l; a column for each lane, which moves up likewise. */
-__device__ static void invert_square(double *x, const double *l)
+/* A factor's square becomes its inverse. */
+__device__ static void invert_square(double *l)
 {
     int lane = threadIdx.x % SIDE;
-    double col[SIDE], by = 1.0 / l[place(lane, lane)];
+    double col[SIDE], own = 1.0 / l[place(lane, lane)];
 
 #pragma unroll
     for (int i = 0; i < SIDE; i++)
         col[i] = i == lane ? 1.0 : 0.0;
 #pragma unroll 1
     for (int k = 0; k < SIDE; k++) {
-        double v = col[0] * __shfl_sync(ALL, by, k);
-        x[place(k, lane)] = v;
+        double v = col[0] * __shfl_sync(ALL, own, k);
+        const double *below = l + place(k, k);
 #pragma unroll
         for (int i = 1; i < SIDE; i++)
-            col[i - 1] = col[i] - l[place((k + i) % SIDE, k)] * v;
+            col[i - 1] = col[i] - (k + i < SIDE ? below[i * PITCH] : 0.0) * v;
+        __syncwarp();
+        l[place(k, lane)] = v;
     }
 }
 
@@ -141,13 +166,13 @@ __device__ static void put_part(double *to, const part *p, int strip, double kee
         }
 }
 
-/* The squares below (c, c): L = A X^T for X = L(c, c)^-1. */
-__device__ static void panel(double *l, const double *x, int c)
+/* The squares below (c, c), which is an inverse X already: L = A X^T. */
+__device__ static void panel(double *l, int c)
 {
     for (int i = threadIdx.x / SIDE; i < (SQUARES - 1 - c) * STRIPS; i += WARPS) {
         double *at = square_of(l, c + 1 + i / STRIPS, c);
         part p = {};
-        add_part<TURNED>(&p, at, x, i % STRIPS);
+        add_part<TURNED>(&p, at, square_of(l, c, c), i % STRIPS);
         __syncwarp();
         put_part(at, &p, i % STRIPS, 0.0, 1.0);
     }
@@ -172,7 +197,7 @@ __device__ static void trail(double *l, int c)
 }
 
 /* The squares of the inverse off the diagonal, those next to it first. */
-__device__ static void invert_rest(double *x, double *l)
+__device__ static void invert_rest(double *l)
 {
     enum { MOST = ((SQUARES - 1) * STRIPS + WARPS - 1) / WARPS };
 
@@ -182,8 +207,9 @@ __device__ static void invert_rest(double *x, double *l)
             int col = i / STRIPS, row = col + d;
             part p = {};
             for (int k = col; k < row; k++)
-                add_part<PLAIN>(&p, square_of(l, row, k), square_of(x, k, col), i % STRIPS);
-            put_part(square_of(x, row, col), &p, i % STRIPS, 0.0, 1.0);
+                add_part<PLAIN>(&p, square_of(l, row, k), inverse_of(l, k, col),
+                                i % STRIPS);
+            put_part(inverse_of(l, row, col), &p, i % STRIPS, 0.0, 1.0);
         }
         __syncthreads();
         part all[MOST] = {};
@@ -191,7 +217,7 @@ __device__ static void invert_rest(double *x, double *l)
         for (int q = 0; q < MOST; q++) {
             int i = from + q * WARPS, col = i / STRIPS, row = col + d;
             if (i < count)
-                add_part<PLAIN>(&all[q], square_of(x, row, row), square_of(x, row, col),
+                add_part<PLAIN>(&all[q], inverse_of(l, row, row), inverse_of(l, row, col),
                                 i % STRIPS);
         }
         __syncthreads();
@@ -199,26 +225,34 @@ __device__ static void invert_rest(double *x, double *l)
         for (int q = 0; q < MOST; q++) {
             int i = from + q * WARPS, col = i / STRIPS, row = col + d;
             if (i < count)
-                put_part(square_of(x, row, col), &all[q], i % STRIPS, 0.0, -1.0);
+                put_part(inverse_of(l, row, col), &all[q], i % STRIPS, 0.0, -1.0);
         }
         __syncthreads();
     }
 }
 
-__device__ static void factor_columns(double *l, double *x)
+__device__ static void factor_columns(double *l, float *to, size_t ldl, int nb)
 {
+    double *cols = l + (LOWER + BELOW) * SQUARE;
+    int lane = threadIdx.x % SIDE;
+
     for (int c = 0; c < SQUARES; c++) {
-        if (threadIdx.x < SIDE) {
-            factor_square(square_of(l, c, c));
-            invert_square(square_of(x, c, c), square_of(l, c, c));
-        }
+        if (threadIdx.x < SIDE)
+            factor_square(square_of(l, c, c), cols);
         __syncthreads();
-        panel(l, square_of(x, c, c), c);
+        for (int r = threadIdx.x / SIDE; r < SIDE && c * SIDE + r < nb; r += WARPS)
+            if (lane <= r)
+                to[(c * SIDE + r) * ldl + c * SIDE + lane] = (float)cols[place(lane, r)];
+        panel(l, c);
         trail(l, c);
     }
+    for (int r = SIDE + threadIdx.x / SIDE; r < nb; r += WARPS)
+        for (int j = 0; j < r / SIDE; j++)
+            to[r * ldl + j * SIDE + lane] =
+                (float)square_of(l, r / SIDE, j)[place(r % SIDE, lane)];
 }
 
-__device__ static void store_inverse(float *inv, double *x, int nb, bool turned)
+__device__ static void store_inverse(float *inv, double *l, int nb, bool turned)
 {
     for (int i = threadIdx.x / SIDE; i < nb; i += WARPS)
         for (int j = threadIdx.x % SIDE; j < nb; j += SIDE) {
@@ -226,7 +260,7 @@ __device__ static void store_inverse(float *inv, double *x, int nb, bool turned)
             inv[i * nb + j] = 0.0f;
             if (c <= r)
                 inv[i * nb + j] =
-                    (float)square_of(x, r / SIDE, c / SIDE)[place(r % SIDE, c % SIDE)];
+                    (float)inverse_of(l, r / SIDE, c / SIDE)[place(r % SIDE, c % SIDE)];
         }
 }
 
@@ -235,24 +269,18 @@ __global__ static void __launch_bounds__(THREADS)
     factor_diagonal(float *to, size_t ldl, const float *a, size_t ld, size_t n, float *inv,
                     bool turned)
 {
-    extern __shared__ double space[];
+    extern __shared__ double l[];
     size_t from = (size_t)blockIdx.x * FACTOR;
-    int nb = (int)(n - from < FACTOR ? n - from : FACTOR);
-    double *l = space, *x = space + LOWER * SQUARE;
+    int nb = (int)(n - from < FACTOR ? n - from : FACTOR), warp = threadIdx.x / SIDE;
 
     load_lower(l, a + from * ld + from, ld, nb);
     if (to != NULL)
-        factor_columns(l, x);
-    else if (threadIdx.x / SIDE < SQUARES)
-        invert_square(square_of(x, threadIdx.x / SIDE, threadIdx.x / SIDE),
-                      square_of(l, threadIdx.x / SIDE, threadIdx.x / SIDE));
+        factor_columns(l, to, ldl, nb);
+    else if (warp < SQUARES)
+        invert_square(square_of(l, warp, warp));
     __syncthreads();
-    for (int r = threadIdx.x / SIDE; to != NULL && r < nb; r += WARPS)
-        for (int c = threadIdx.x % SIDE; c <= r; c += SIDE)
-            to[r * ldl + c] =
-                (float)square_of(l, r / SIDE, c / SIDE)[place(r % SIDE, c % SIDE)];
-    invert_rest(x, l);
-    store_inverse(inv + from * FACTOR, x, nb, turned);
+    invert_rest(l);
+    store_inverse(inv + from * FACTOR, l, nb, turned);
 }
 
 static int launch(cu_stream s, float *l, size_t ldl, const float *a, size_t ld, size_t n,

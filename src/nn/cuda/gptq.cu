@@ -222,11 +222,10 @@ template <int WIDE> struct part {
     }
 
     /* v += by[k][rows] h[from + k][columns], one k after another. */
-    template <bool FUSED, int J0>
-    __device__ void add(const float *by, int ld, const float *h, int from, int count)
+    template <int J0> __device__ void add(const float *by, int ld, const float *h, int from)
     {
 #pragma unroll 4
-        for (int k = 0; k < count; k++) {
+        for (int k = 0; k < STEP; k++) {
             float4 x = *(const float4 *)(by + k * ld + row0);
             const float d[TALL] = {x.x, x.y, x.z, x.w};
             float f[COLS];
@@ -235,7 +234,27 @@ template <int WIDE> struct part {
             for (int i = 0; i < TALL; i++)
 #pragma unroll
                 for (int j = J0; j < COLS; j++)
-                    v[i][j] = FUSED ? fmaf(d[i], f[j], v[i][j]) : v[i][j] + d[i] * f[j];
+                    v[i][j] += d[i] * f[j];
+        }
+    }
+
+    /* v = (by - less[rows])[k][rows] h[k][columns], fused. */
+    __device__ void multiply(const float *by, int ld, const float *less, const float *h,
+                             int count)
+    {
+        float4 z = *(const float4 *)(less + row0);
+
+#pragma unroll 4
+        for (int k = 0; k < count; k++) {
+            float4 x = *(const float4 *)(by + k * ld + row0);
+            const float d[TALL] = {x.x - z.x, x.y - z.y, x.z - z.z, x.w - z.w};
+            float f[COLS];
+            row_of<0>(f, h, k);
+#pragma unroll
+            for (int i = 0; i < TALL; i++)
+#pragma unroll
+                for (int j = 0; j < COLS; j++)
+                    v[i][j] = fmaf(d[i], f[j], v[i][j]);
         }
     }
 
@@ -259,13 +278,22 @@ template <int WIDE> struct part {
     }
 };
 
+/* nn_grid_code where by is 1 / scale: the quotient is rounded as a division rounds it. */
+__device__ static float code_of(float w, float scale, float by, float zero, float top)
+{
+    float q = w * by;
+
+    q = fmaf(fmaf(-q, scale, w), by, q);
+    return nn_grid_clamp(nn_grid_round(q) + zero, top);
+}
+
 /* The thread's row of sixteen columns, rounded one after another; the tile's rest begins
  * with what they were, [rows][STEP_LD]. */
 template <int WIDE>
 __device__ static void sweep_step(const nn_sweep &s, const tile<WIDE> &t, int from,
                                   const float *pivot, float scale, float zero, float *loss)
 {
-    const float top = nn_grid_top(s.bits);
+    const float top = nn_grid_top(s.bits), by = 1.0f / scale;
     float cur[STEP], *mine = t.step + threadIdx.x * STEP_LD;
     const float *orig = t.rest + threadIdx.x * STEP_LD;
 
@@ -276,7 +304,7 @@ __device__ static void sweep_step(const nn_sweep &s, const tile<WIDE> &t, int fr
     for (int k = 0; k < STEP; k++) {
         float v = cur[k], f[STEP];
         if (s.scales != NULL)
-            v = (nn_grid_code(cur[k], scale, zero, top) - zero) * scale;
+            v = (code_of(cur[k], scale, by, zero, top) - zero) * scale;
         float e = (cur[k] - v) * pivot[from + k], d = orig[k] - v;
         *loss += from + k < t.nb ? e * e : 0.0f;
         mine[k] = v;
@@ -353,9 +381,9 @@ __global__ static void __launch_bounds__(THREADS, 2) sweep_group(nn_sweep s)
         if (from + STEP >= t.nb)
             break;
         if (WIDE == 128 && from + STEP >= WIDE / 2) /* a thread's first half is done */
-            p.template add<false, p.COLS / 2>(t.moved, t.rows + TALL, t.h, from, STEP);
+            p.template add<p.COLS / 2>(t.moved, t.rows + TALL, t.h, from);
         else
-            p.template add<false, 0>(t.moved, t.rows + TALL, t.h, from, STEP);
+            p.template add<0>(t.moved, t.rows + TALL, t.h, from);
         __syncthreads();
     }
     if (s.loss != NULL && rounds && own < s.rows)
@@ -456,19 +484,26 @@ template <int WIDE> struct descent {
             h_sums[c] = sum;
         }
 #pragma unroll
-        for (int i = 0; i < TALL; i++)
+        for (int i = 0; i < TALL; i++) {
+            int r = p.row0 + i;
+            float was[p.COLS], orig[p.COLS];
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++) { /* all on their way before any is stored */
+                int c = p.column(j);
+                bool there = row0 + r < s.rows && c < t.nb;
+                was[j] = there ? s.values[(row0 + r) * s.ldv + c] : 0.0f;
+                orig[j] = there ? s.orig[(row0 + r) * s.ldo + c] : 0.0f;
+                p.v[i][j] = there ? s.grad[(row0 + r) * s.ld + c] : 0.0f;
+            }
 #pragma unroll
             for (int j = 0; j < p.COLS; j++) {
-                int r = p.row0 + i, c = p.column(j);
-                bool there = row0 + r < s.rows && c < t.nb;
-                size_t row = row0 + r;
-                float was = there ? s.values[row * s.ldv + c] : 0.0f;
-                float off = there ? was - s.orig[row * s.ldo + c] : 0.0f;
-                p.v[i][j] = (there ? s.grad[row * s.ld + c] : 0.0f) + s.damp * off;
+                int c = p.column(j);
+                p.v[i][j] += s.damp * (was[j] - orig[j]);
                 if (c < t.high)
                     codes[c * ld + r] =
-                        nn_grid_code(was, scales[r], zeros[r], nn_grid_top(s.rule.bits));
+                        nn_grid_code(was[j], scales[r], zeros[r], nn_grid_top(s.rule.bits));
             }
+        }
         __syncthreads();
     }
 
@@ -476,16 +511,17 @@ template <int WIDE> struct descent {
     __device__ void move_step(int from)
     {
         const float top = nn_grid_top(s.rule.bits), scale = scales[threadIdx.x];
-        float r[STEP], *mine = t.step + threadIdx.x * STEP_LD;
+        float r[STEP], by[STEP], *mine = t.step + threadIdx.x * STEP_LD;
 
 #pragma unroll
-        for (int k = 0; k < STEP; k++)
+        for (int k = 0; k < STEP; k++) {
             r[k] = mine[k];
+            by[k] = 1.0f / ((t.h[(from + k) * WIDE + from + k] + s.damp) * scale);
+        }
 #pragma unroll
         for (int k = 0; k < STEP; k++) {
             float *code = codes + (from + k) * ld + threadIdx.x, was = *code, f[STEP];
-            float pivot = t.h[(from + k) * WIDE + from + k] + s.damp;
-            float c = was - nn_grid_round(r[k] / (pivot * scale));
+            float c = was - nn_grid_round(r[k] * by[k]);
             c = nn_grid_clamp(c, top);
             float d = from + k < t.nb ? (c - was) * scale : 0.0f;
             t.moved[k * ld + threadIdx.x] = d;
@@ -513,7 +549,7 @@ template <int WIDE> struct descent {
             if ((int)threadIdx.x < t.rows)
                 move_step(from);
             __syncthreads();
-            p.template add<false, 0>(t.moved, ld, t.h, from, STEP);
+            p.template add<0>(t.moved, ld, t.h, from);
             p.template move_step<false>(t.step, from);
             __syncthreads();
         }
@@ -531,14 +567,7 @@ template <int WIDE> struct descent {
     {
         part<WIDE> along;
 
-        for (int k = threadIdx.x; k < t.high * t.rows; k += blockDim.x)
-            codes[k / t.rows * ld + k % t.rows] -= zeros[k % t.rows];
-        __syncthreads();
-        along.template add<true, 0>(codes, ld, t.h, 0, t.nb);
-        __syncthreads();
-        for (int k = threadIdx.x; k < t.high * t.rows; k += blockDim.x)
-            codes[k / t.rows * ld + k % t.rows] += zeros[k % t.rows];
-        __syncthreads();
+        along.multiply(codes, ld, zeros, t.h, t.nb);
 #pragma unroll
         for (int i = 0; i < TALL; i++) {
             float scale = scales[p.row0 + i], slope = 0, curve = 0;
@@ -589,18 +618,24 @@ template <int WIDE> struct descent {
     __device__ void close()
     {
 #pragma unroll
-        for (int i = 0; i < TALL; i++)
+        for (int i = 0; i < TALL; i++) {
+            size_t r = p.row0 + i, row = row0 + r;
+            float was[p.COLS];
+            if (row >= s.rows)
+                break;
+#pragma unroll
+            for (int j = 0; j < p.COLS; j++)
+                was[j] = p.column(j) < t.nb ? s.values[row * s.ldv + p.column(j)] : 0.0f;
 #pragma unroll
             for (int j = 0; j < p.COLS; j++) {
-                size_t r = p.row0 + i, row = row0 + r;
                 int c = p.column(j);
-                if (row >= s.rows || c >= t.nb)
-                    continue;
-                float *at = s.values + row * s.ldv + c;
-                float v = (codes[c * ld + r] - zeros[r]) * scales[r];
-                s.delta[row * s.ldd + c] = v - *at;
-                *at = v;
+                float v = c < t.nb ? (codes[c * ld + r] - zeros[r]) * scales[r] : 0.0f;
+                if (c < t.nb) {
+                    s.delta[row * s.ldd + c] = v - was[j];
+                    s.values[row * s.ldv + c] = v;
+                }
             }
+        }
         for (int r = threadIdx.x; r < t.rows && row0 + r < s.rows; r += blockDim.x) {
             s.scales[(row0 + r) * s.ldg] = scales[r];
             s.zeros[(row0 + r) * s.ldg] = zeros[r];

@@ -414,6 +414,10 @@ int cu_choose_grids(cu_stream s, float *scales, float *zeros, float *limits, con
         const group_args a = {w, *g, *rule, NULL, scales, zeros, limits};
         return launch_groups<GRIDS>(s, &a);
     }
+    if (g->block == CU_SHRINK_GRAM && g->gram == CU_SHRINK_GRAM) {
+        const cu_shrink there = {w, grams, *g, *rule, *shrink, scales, zeros, limits};
+        return cu_shrink_ranges(s, &there);
+    }
     search_args a = {w, *g, *rule, *shrink};
     a.count = shrink->count;
     a.grams = grams;
