@@ -94,6 +94,7 @@ __device__ static void factor_square(double *l, double *cols)
             row[j - 1] = row[j] - own * f;
             col[j - 1] = col[j] - v * f;
         }
+        __syncwarp(); /* columns beyond the square are the next step's */
     }
 }
 

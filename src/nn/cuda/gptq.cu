@@ -584,6 +584,7 @@ template <int WIDE> struct descent {
             to = s.rule.fp16_scales && to > 0.0f ? nn_grid_half(to) : to;
             float by = to > 0.0f && to < INFINITY ? to - scale : 0.0f;
             by = lowers(by, slope, curve) ? by : 0.0f;
+            __syncwarp(); /* all of a row have read */
             if (p.tx == 0)
                 scales[p.row0 + i] = scale + by;
 #pragma unroll
@@ -609,6 +610,7 @@ template <int WIDE> struct descent {
             curve = row_sum(curve);
             float z = zero + (curve > 0.0f ? nn_grid_round(slope / (curve * scale)) : 0.0f);
             z = nn_grid_clamp(z, nn_grid_top(s.rule.bits));
+            __syncwarp();
             if (p.tx == 0 && lowers((zero - z) * scale, slope, curve))
                 zeros[p.row0 + i] = z; /* nothing behind it looks at the gradient */
         }
