@@ -311,12 +311,6 @@ __global__ static void deltas(float *delta, const half16 *dout, const half16 *ou
         delta[(t / a.t * a.heads + h) * a.t + t % a.t] = sum;
 }
 
-/* What is known of a tile of queries. */
-struct alignas(16) scalars {
-    float lse[T], delta[T];
-    unsigned from[T];
-};
-
 /* As load. */
 __device__ static void load_scalars(scalars *to, const float *lse, const float *delta,
                                     const cu_attn_shape &a, size_t b, size_t h,

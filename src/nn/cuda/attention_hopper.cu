@@ -237,12 +237,6 @@ enum { PAIR = 2, STAY = PAIR * T, SLOTS = 2, BACK = (PAIR + 1) * GROUP };
 enum { LAUNCHED = 65536 / BACK / 8 * 8, FEW = 24, MANY = 240 };
 static_assert(FEW + PAIR * MANY <= (PAIR + 1) * LAUNCHED, "registers that nobody gives");
 
-/* What is known of a tile of queries. */
-struct alignas(16) scalars {
-    float lse[T], delta[T]; /* lse counts log2(e) times */
-    unsigned from[T];
-};
-
 /* A piece of work: rows at .. at + 127 stay, of the keys and values of head (of kv_heads)
  * or of the queries of head and their gradients; tiles of the others come, from `begin`. */
 struct piece {

@@ -9,18 +9,15 @@
 #define DRUPE_NN_CUDA_ATTENTION_SCORES_CUH
 
 #include "nn/cuda/attention_parts.cuh"
+#include "nn/cuda/mma_parts.cuh"
 
 enum { T = 64, TILES = T / 8 };
 
-/* Over the four lanes that share a row. */
-__device__ static float across(float v, bool max)
-{
-    for (int i = 1; i < 4; i *= 2) {
-        float o = __shfl_xor_sync(0xffffffffu, v, i);
-        v = max ? fmaxf(v, o) : v + o;
-    }
-    return v;
-}
+/* What is known of a tile of queries; lse as its kernel counts it. */
+struct alignas(16) scalars {
+    float lse[T], delta[T];
+    unsigned from[T];
+};
 
 /* ---- scores: powers of two, so what is in their exponents counts log2(e) times ---- */
 

@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 
 #include "nn/cuda/cuda_kernels.h"
+#include "nn/cuda/grid_parts.cuh"
 
 enum { THREADS = 256, WARP = 32, WARPS = THREADS / WARP, STRIP = 96 /* NN_GRAM_STRIP */ };
 #define ALL 0xffffffffu
@@ -277,15 +278,6 @@ template <int WIDE> struct part {
         }
     }
 };
-
-/* nn_grid_code where by is 1 / scale: the quotient is rounded as a division rounds it. */
-__device__ static float code_of(float w, float scale, float by, float zero, float top)
-{
-    float q = w * by;
-
-    q = fmaf(fmaf(-q, scale, w), by, q);
-    return nn_grid_clamp(nn_grid_round(q) + zero, top);
-}
 
 /* The thread's row of sixteen columns, rounded one after another; the tile's rest begins
  * with what they were, [rows][STEP_LD]. */

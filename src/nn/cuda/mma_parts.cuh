@@ -9,6 +9,16 @@
 
 typedef __nv_bfloat16 half16;
 
+/* Over the four lanes that share a row of a product. */
+__device__ [[maybe_unused]] static float across(float v, bool max)
+{
+    for (int i = 1; i < 4; i *= 2) {
+        float o = __shfl_xor_sync(0xffffffffu, v, i);
+        v = max ? fmaxf(v, o) : v + o;
+    }
+    return v;
+}
+
 __device__ static unsigned address(const half16 *p)
 {
     return (unsigned)__cvta_generic_to_shared(p);

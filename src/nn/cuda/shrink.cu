@@ -10,24 +10,11 @@
 #include <cuda_runtime.h>
 
 #include "nn/cuda/cuda_kernels.h"
+#include "nn/cuda/grid_parts.cuh"
 #include "nn/cuda/mma_parts.cuh"
 
 enum { WARP = 32, THREADS = 128, M = CU_SHRINK_GRAM, LD = M + 8, ROWS = 16 };
 enum { DEEP = 16, STEPS = M / DEEP, FEW_ROWS = 8192 };
-#define ALL 0xffffffffu
-
-/* Of a row, which four lanes share. */
-__device__ static float row_sum(float v)
-{
-    v += __shfl_xor_sync(ALL, v, 1);
-    return v + __shfl_xor_sync(ALL, v, 2);
-}
-
-__device__ static float row_min(float v)
-{
-    v = fminf(v, __shfl_xor_sync(ALL, v, 1));
-    return fminf(v, __shfl_xor_sync(ALL, v, 2));
-}
 
 /* The lane's values: columns s * DEEP + 8 * half + own..own + 1 of two rows, 8 apart. */
 struct lane_rows {
@@ -58,8 +45,8 @@ struct lane_rows {
                     lo[r] = fminf(lo[r], v);
                     hi[r] = fmaxf(hi[r], v);
                 }
-            lo[r] = row_min(lo[r]);
-            hi[r] = -row_min(-hi[r]);
+            lo[r] = -across(-lo[r], true);
+            hi[r] = across(hi[r], true);
         }
     }
 };
@@ -141,15 +128,6 @@ struct grid_of {
     float scale, zero, by;
 };
 
-/* nn_grid_code of a quotient that is rounded as a division rounds it. */
-__device__ static float code_of(float w, const grid_of &g, float top)
-{
-    float q = w * g.by;
-
-    q = fmaf(fmaf(-q, g.scale, w), g.by, q);
-    return nn_grid_clamp(nn_grid_round(q) + g.zero, top);
-}
-
 __global__ static void __launch_bounds__(THREADS) shrink_ranges(cu_shrink a)
 {
     extern __shared__ uint4 space[];
@@ -190,14 +168,15 @@ __global__ static void __launch_bounds__(THREADS) shrink_ranges(cu_shrink a)
                         v = v < limit ? v : limit;
                     }
                     const grid_of &on = g[k % 2];
-                    off[c] = (code_of(v, on, top) - on.zero) * on.scale - was;
+                    const float code = code_of(v, on.scale, on.by, on.zero, top);
+                    off[c] = (code - on.zero) * on.scale - was;
                 }
                 e.set(s, k, off[0], off[1]);
             }
         e.judge(loss, room);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            loss[r] = row_sum(loss[r]);
+            loss[r] = across(loss[r], false);
             if (i == 0 || loss[r] < least[r]) {
                 least[r] = loss[r];
                 best[r] = i;
