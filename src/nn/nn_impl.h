@@ -114,7 +114,7 @@ typedef struct {
                         bool acc);
     dr_status (*gram)(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
                       bool first);
-    /* *taken false: not of this shape. */
+    /* *taken false: not of this shape; NULL: of none. */
     dr_status (*gated)(nn_device *dev, bool *taken, float *y, const float *x,
                        const void *packed, const float *bias, size_t m, size_t inner,
                        size_t k, nn_act act);

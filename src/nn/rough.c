@@ -45,7 +45,7 @@ dr_status nn_rough_act(nn_device *dev, float *y, float *wide, const float *x,
     bool taken = false;
     dr_status st = DR_OK;
 
-    if (dev->rough != NULL)
+    if (dev->rough != NULL && dev->rough->gated != NULL)
         DR_TRY(dev->rough->gated(dev, &taken, y, x, packed, bias, m, i, k, act));
     if (taken)
         goto done;

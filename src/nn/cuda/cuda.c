@@ -85,6 +85,7 @@ static dr_status open_as(nn_device *dev, bool bf16)
     c->bf16 = bf16;
     c->device = (int)dev->place;
     dev->state = c;
+    dev->rough = &cu_rough_ops;
     DR_TRY(cu_check((int)cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
                     "making a stream"));
     DR_TRY(cu_mem_open(c));

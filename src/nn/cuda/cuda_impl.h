@@ -176,6 +176,8 @@ DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 
 /* ---- operations ---- */
 
+extern const nn_rough_ops cu_rough_ops; /* cuda_rough.c */
+
 /* nn_backend.norm_keep, .norm_back_keep, .masked_product, .masked_factor,
  * .xent_apart, .attention_back_turned */
 DR_MUST_USE dr_status cu_norm_keep(nn_device *dev, bool *taken, float *y, float *kept,

@@ -253,6 +253,10 @@ int cu_row_quads(cu_stream s, double *out, const float *a, cu_values b,
 /* ---- gptq.cu ---- */
 
 int cu_expand_gram(cu_stream s, float *h, const float *strips, size_t n, float rest);
+/* Rows r .. r+rows of the triangle's strips = or += those of panel, rows of r+rows values;
+ * r is a multiple of a strip's rows. */
+int cu_gram_panel(cu_stream s, float *strips, const float *panel, size_t r, size_t rows,
+                  size_t n, bool first);
 int cu_cut_blocks(cu_stream s, float *out, const float *h, const uint32_t *order, size_t n,
                   size_t m);
 int cu_gather_columns(cu_stream s, float *out, const float *w, const uint32_t *order,

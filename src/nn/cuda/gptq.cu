@@ -25,6 +25,15 @@ __device__ static size_t natural(const uint32_t *order, size_t i)
 
 /* ---- the Hessian ---- */
 
+/* Where row i of the triangle's strips begins, and how many values it has. */
+__device__ static size_t strip_row(size_t i, size_t n, size_t *end)
+{
+    size_t s = i / STRIP;
+
+    *end = (s + 1) * STRIP < n ? (s + 1) * STRIP : n;
+    return (size_t)STRIP * STRIP * (s * (s + 1) / 2) + (i - s * STRIP) * *end;
+}
+
 /* A square of the lower triangle and its mirror image. */
 __global__ static void expand_gram(float *h, const float *strips, size_t n, float rest)
 {
@@ -35,13 +44,10 @@ __global__ static void expand_gram(float *h, const float *strips, size_t n, floa
     if (col0 > row0)
         return;
     for (size_t k = threadIdx.x / WARP; k < WARP; k += WARPS) {
-        size_t i = row0 + k, j = col0 + lane, s = i / STRIP;
-        size_t end = (s + 1) * STRIP < n ? (s + 1) * STRIP : n;
+        size_t i = row0 + k, j = col0 + lane, end;
         float v = 0;
         if (i < n && j <= i)
-            v = strips[(size_t)STRIP * STRIP * (s * (s + 1) / 2) + (i - s * STRIP) * end +
-                       j] *
-                (i == j ? 1.0f : rest);
+            v = strips[strip_row(i, n, &end) + j] * (i == j ? 1.0f : rest);
         square[k][lane] = v;
         if (i < n && j <= i)
             h[i * n + j] = v;
@@ -59,6 +65,25 @@ int cu_expand_gram(cu_stream s, float *h, const float *strips, size_t n, float r
     dim3 grid(blocks_of(n, WARP), blocks_of(n, WARP));
 
     expand_gram<<<grid, THREADS, 0, s>>>(h, strips, n, rest);
+    return cudaGetLastError();
+}
+
+__global__ static void gram_panel(float *strips, const float *panel, size_t r, size_t ld,
+                                  size_t n, bool first)
+{
+    size_t i = blockIdx.y, j = (size_t)blockIdx.x * THREADS + threadIdx.x, end;
+    size_t at = strip_row(r + i, n, &end) + j;
+
+    if (j < end)
+        strips[at] = first ? panel[i * ld + j] : strips[at] + panel[i * ld + j];
+}
+
+int cu_gram_panel(cu_stream s, float *strips, const float *panel, size_t r, size_t rows,
+                  size_t n, bool first)
+{
+    dim3 grid(blocks_of(r + rows, THREADS), (unsigned)rows);
+
+    gram_panel<<<grid, THREADS, 0, s>>>(strips, panel, r, r + rows, n, first);
     return cudaGetLastError();
 }
 
