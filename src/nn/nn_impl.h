@@ -107,6 +107,7 @@ typedef struct nn_backend {
 
 /* Rough products of a kind of its own (nn_rough.h). */
 typedef struct {
+    nn_mem_kind kind; /* nn_rough_kind */
     size_t (*bytes)(size_t n, size_t k);
     dr_status (*pack)(nn_device *dev, void *packed, const float *w, size_t n, size_t k);
     dr_status (*matmul)(nn_device *dev, float *y, const float *x, const void *packed,
@@ -115,6 +116,9 @@ typedef struct {
     dr_status (*gram)(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
                       bool first);
     /* *taken false: not of this shape; NULL: of none. */
+    dr_status (*cross)(nn_device *dev, bool *taken, float *sum, const float *a,
+                       const float *b, const float *scale, const float *in, size_t m,
+                       size_t n, size_t k, bool first);
     dr_status (*gated)(nn_device *dev, bool *taken, float *y, const float *x,
                        const void *packed, const float *bias, size_t m, size_t inner,
                        size_t k, nn_act act);

@@ -24,6 +24,9 @@ typedef struct nn_device nn_device; /* as in nn.h */
  * there, and its twin "cpu:tiles") both products have operands that are rounded to that,
  * ties to even, and sums in float.
  *
+ * A GPU rounds operands of products and of attention to bf16, too, and sums in float: twice
+ * the rate of integers there, and closer.  What it reads so may be kept so (nn_rough_kind).
+ *
  * What a device gives depends on its kind as said here, and not on the number of threads.
  */
 enum { NN_ROUGH_BLOCK = 512 };
@@ -31,6 +34,10 @@ enum { NN_ROUGH_BLOCK = 512 };
 /* For comparisons between devices: from here on dev computes as all can, by nn_i8.h in its
  * blocks and nn_attention. */
 void nn_rough_common(nn_device *dev);
+
+/* What activations between rough products may be kept in: NN_MEM_FLOAT where they are read
+ * in another form than bf16. */
+nn_mem_kind nn_rough_kind(const nn_device *dev);
 
 /* Bytes of w[N][K] packed by the device, once for many products. */
 size_t nn_rough_bytes(const nn_device *dev, size_t n, size_t k);
@@ -43,6 +50,13 @@ DR_MUST_USE dr_status nn_rough_matmul(nn_device *dev, float *y, const float *x,
 /* X[M][N]^T X[M][N] in strips, as nn_i8_gram has them; first: set, else added to. */
 DR_MUST_USE dr_status nn_rough_gram(nn_device *dev, float *strips, const float *x, size_t m,
                                     size_t n, bool first);
+
+/* sum[N][K] = or, not first, += (a / scale - b)[M][N]^T in[M][K]; scale[N] and b may be NULL.
+ * *taken false: the device has no such product, and nothing was done. */
+DR_MUST_USE dr_status nn_rough_cross(nn_device *dev, bool *taken, float *sum,
+                                     const float *a, const float *b, const float *scale,
+                                     const float *in, size_t m, size_t n, size_t k,
+                                     bool first);
 
 /* y[M][I] = nn_activate of nn_rough_matmul; wide[M][2I] or [M][I]: room for that. */
 DR_MUST_USE dr_status nn_rough_act(nn_device *dev, float *y, float *wide, const float *x,

@@ -8,6 +8,11 @@ void nn_rough_common(nn_device *dev)
     dev->rough = NULL;
 }
 
+nn_mem_kind nn_rough_kind(const nn_device *dev)
+{
+    return dev->rough != NULL ? dev->rough->kind : NN_MEM_FLOAT;
+}
+
 size_t nn_rough_bytes(const nn_device *dev, size_t n, size_t k)
 {
     return dev->rough != NULL ? dev->rough->bytes(n, k) : nn_i8_packed_bytes(n, k);
@@ -35,6 +40,16 @@ dr_status nn_rough_gram(nn_device *dev, float *strips, const float *x, size_t m,
     if (dev->rough != NULL)
         return dev->rough->gram(dev, strips, x, m, n, first);
     return nn_i8_gram(dev, strips, x, m, n, first);
+}
+
+dr_status nn_rough_cross(nn_device *dev, bool *taken, float *sum, const float *a,
+                         const float *b, const float *scale, const float *in, size_t m,
+                         size_t n, size_t k, bool first)
+{
+    *taken = false;
+    if (dev->rough == NULL || dev->rough->cross == NULL)
+        return DR_OK;
+    return dev->rough->cross(dev, taken, sum, a, b, scale, in, m, n, k, first);
 }
 
 dr_status nn_rough_act(nn_device *dev, float *y, float *wide, const float *x,

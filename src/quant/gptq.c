@@ -110,16 +110,17 @@ static dr_status run_init(gptq_run *r, const quant_site *site, const quant_calib
     DR_TRY(quant_stream_open(&r->s, site, calib, mem));
     calib = &r->s.calib; /* this rank's */
     r->m = t * (r->s.step < calib->count ? r->s.step : calib->count);
-    r->kept = (mem != NULL ? KEEP_BYTES_THERE : KEEP_BYTES) / (inner * sizeof(float)) / t;
+    r->kept =
+        (mem != NULL ? KEEP_BYTES_THERE : KEEP_BYTES) / (inner * quant_act_bytes(mem)) / t;
     r->kept = r->kept < calib->count ? r->kept : calib->count;
     r->kept -= r->kept == calib->count ? 0 : r->kept % r->s.step;
-    DR_TRY(quant_floats_at(mem, &r->h, r->m, d, "norm outputs"));
+    DR_TRY(quant_acts_at(mem, &r->h, r->m, d, "norm outputs"));
     if (c->parallel)
         DR_TRY(quant_floats_at(mem, &r->mid, calib->count * t, d, "residuals"));
-    DR_TRY(quant_floats_at(mem, &r->wide, r->m, widest.out, "activations"));
-    DR_TRY(quant_floats_at(mem, &r->act, r->m, inner, "activations"));
-    DR_TRY(quant_floats_at(mem, &r->keep, t, most(calib->count * hc, r->kept * inner),
-                           "kept activations"));
+    DR_TRY(quant_acts_at(mem, &r->wide, r->m, widest.out, "activations"));
+    DR_TRY(quant_acts_at(mem, &r->act, r->m, inner, "activations"));
+    DR_TRY(quant_acts_at(mem, &r->keep, t, most(calib->count * hc, r->kept * inner),
+                         "kept activations"));
     DR_TRY(quant_floats_at(mem, &r->w, widest.weights, 1, "a slot's weights"));
     if (r->best)
         DR_TRY(quant_floats_at(mem, &r->other, widest.weights, 1, "a slot's weights"));

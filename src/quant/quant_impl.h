@@ -28,6 +28,11 @@ nn_device *quant_solves_there(const quant_site *site, const quant_grid *grid);
 /* The same of mem's, freed with nn_mem_free(mem, ...). */
 DR_MUST_USE dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b,
                                       const char *what);
+/* Likewise for activations between rough products, which a device may keep in fewer bytes
+ * each (nn_rough_kind). */
+DR_MUST_USE dr_status quant_acts_at(nn_device *mem, float **out, size_t a, size_t b,
+                                    const char *what);
+size_t quant_act_bytes(const nn_device *mem);
 
 /* ---- what several processes share (share.c) ---- */
 

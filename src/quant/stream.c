@@ -26,14 +26,35 @@ nn_device *quant_there(nn_device *dev)
     return nn_quant_ops(dev) ? dev : NULL;
 }
 
-dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b, const char *what)
+static dr_status mem_at(nn_device *mem, float **out, size_t a, size_t b, nn_mem_kind kind,
+                        const char *what)
 {
     size_t floats = 0;
 
     *out = NULL;
     if (!dr_mul(&floats, a, b))
         return dr_fail(DR_ENOMEM, "%s: %zu times %zu floats", what, a, b);
-    return nn_mem_new(mem, out, floats, NN_MEM_FLOAT, what);
+    return nn_mem_new(mem, out, floats, kind, what);
+}
+
+dr_status quant_floats_at(nn_device *mem, float **out, size_t a, size_t b, const char *what)
+{
+    return mem_at(mem, out, a, b, NN_MEM_FLOAT, what);
+}
+
+static nn_mem_kind act_kind(const nn_device *mem)
+{
+    return mem != NULL ? nn_rough_kind(mem) : NN_MEM_FLOAT;
+}
+
+dr_status quant_acts_at(nn_device *mem, float **out, size_t a, size_t b, const char *what)
+{
+    return mem_at(mem, out, a, b, act_kind(mem), what);
+}
+
+size_t quant_act_bytes(const nn_device *mem)
+{
+    return act_kind(mem) == NN_MEM_BF16 ? sizeof(uint16_t) : sizeof(float);
 }
 
 dr_status quant_decoder_open(nn_decoder **out, nn_device *dev, nn_device *mem,

@@ -70,10 +70,10 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
     m = m < tokens ? m : tokens;
     DR_TRY(quant_decoder_open(&u->dec, s->site->dev, mem, original));
     DR_TRY(double_stream(u, s, tokens * d));
-    DR_TRY(quant_floats_at(mem, &u->attn, tokens, hf_slot_in(c, HF_SLOT_O),
-                           "attention outputs"));
-    DR_TRY(quant_floats_at(mem, &u->h, m, d, "norm outputs"));
-    DR_TRY(quant_floats_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
+    DR_TRY(quant_acts_at(mem, &u->attn, tokens, hf_slot_in(c, HF_SLOT_O),
+                         "attention outputs"));
+    DR_TRY(quant_acts_at(mem, &u->h, m, d, "norm outputs"));
+    DR_TRY(quant_acts_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
     DR_TRY(quant_floats_at(mem, &u->turned, widest.in, m, "inputs by columns"));
     DR_TRY(quant_floats_at(mem, &u->in,
                            nn_rough_bytes(s->site->dev, widest.in, m) / sizeof(float), 1,
@@ -231,15 +231,31 @@ static dr_status turn(quant_upstream *u, const float *a, const float *b, const f
                        &(turn_job){u->turned, a, b, scale, m, n});
 }
 
-/* sum[n][k] += (a / scale - b)[m][n]^T times the inputs in u->in. */
+/* in[m][k], a chunk's inputs of the slot; packed: they are in u->in, by columns. */
+typedef struct {
+    const float *in;
+    size_t m, k;
+    bool packed;
+} chunk_inputs;
+
+/* sum[n][k] = or, not first, += (a / scale - b)[m][n]^T times the inputs. */
 static dr_status add_product(quant_upstream *u, float *sum, const float *a, const float *b,
-                             const float *scale, size_t m, size_t n, size_t k, bool first)
+                             const float *scale, size_t n, chunk_inputs *c, bool first)
 {
+    nn_device *dev = u->s->site->dev;
+    bool taken = false;
     dr_status st = DR_OK;
 
-    DR_TRY(turn(u, a, b, scale, m, n));
-    DR_TRY(
-        nn_rough_matmul(u->s->site->dev, sum, u->turned, u->in, NULL, n, k, m, k, !first));
+    DR_TRY(nn_rough_cross(dev, &taken, sum, a, b, scale, c->in, c->m, n, c->k, first));
+    if (taken)
+        return DR_OK;
+    if (!c->packed) {
+        DR_TRY(turn(u, c->in, NULL, NULL, c->m, c->k));
+        DR_TRY(nn_rough_pack(dev, u->in, u->turned, c->k, c->m));
+        c->packed = true;
+    }
+    DR_TRY(turn(u, a, b, scale, c->m, n));
+    DR_TRY(nn_rough_matmul(dev, sum, u->turned, u->in, NULL, n, c->k, c->m, c->k, !first));
 done:
     return st;
 }
@@ -261,15 +277,14 @@ dr_status quant_upstream_add(quant_upstream *u, hf_slot slot, const float *in,
     if (u->s == NULL)
         return DR_OK;
     size_t d = (size_t)u->s->cfg->hidden, k = hf_slot_in(u->s->cfg, slot);
+    chunk_inputs inputs = {.in = in, .m = m, .k = k};
     size_t row0 = i * u->s->calib.seq_len;
     float *own = u->x + row0 * d, *attn = u->attn + row0 * hf_slot_in(u->s->cfg, HF_SLOT_O);
 
     DR_TRY(original_inputs(u, &orig, slot, own, attn, m));
-    DR_TRY(turn(u, in, NULL, NULL, m, k));
-    DR_TRY(nn_rough_pack(u->s->site->dev, u->in, u->turned, k, m));
-    DR_TRY(add_product(u, u->cross, orig, in, u->scale, m, k, k, i == 0));
+    DR_TRY(add_product(u, u->cross, orig, in, u->scale, k, &inputs, i == 0));
     if (adds_plainly(u, slot))
-        DR_TRY(add_product(u, u->drift, own, x, NULL, m, d, k, i == 0));
+        DR_TRY(add_product(u, u->drift, own, x, NULL, d, &inputs, i == 0));
     if (slot == HF_SLOT_DOWN)
         DR_TRY(original_output(u, own, attn, m));
 done:

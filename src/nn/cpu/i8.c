@@ -495,5 +495,9 @@ static dr_status rough_attention(nn_device *dev, float *out, float *lse, const f
     return cpu_attention(dev, out, lse, qkv, s);
 }
 
-const nn_rough_ops cpu_rough_ops = {rough_bytes, rough_pack,  rough_matmul,
-                                    rough_gram,  rough_gated, rough_attention};
+const nn_rough_ops cpu_rough_ops = {.bytes = rough_bytes,
+                                    .pack = rough_pack,
+                                    .matmul = rough_matmul,
+                                    .gram = rough_gram,
+                                    .gated = rough_gated,
+                                    .attention = rough_attention};

@@ -173,6 +173,10 @@ void *cu_library(const char *name);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
 void cu_lt_close(cu_lt *lt);
 DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
+/* Where g's result, y[rows][cols], goes, and how: as bf16 where operands and y are. */
+void cu_result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld);
+/* bias[N], which may be NULL, to g's result of m rows (cuda_matmul.c). */
+void cu_gemm_bias(cu_call *k, const cu_gemm *g, const float *bias, size_t m, size_t n);
 
 /* ---- operations ---- */
 

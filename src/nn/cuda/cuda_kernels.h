@@ -91,6 +91,9 @@ int cu_scaled_halves(cu_stream s, cu_values y, cu_values x, size_t count, float 
 /* out = factor (a - b) */
 int cu_subtract_halves(cu_stream s, void *out, const void *a, const void *b, size_t count,
                        float factor);
+/* out[M][N] = a / scale - b, scale[N] and b.p may be NULL */
+int cu_differences(cu_stream s, void *out, cu_values a, cu_values b, const float *scale,
+                   size_t m, size_t n);
 /* As cu_squares. */
 int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count);
 int cu_add_bias_halves(cu_stream s, void *y, const float *bias, size_t m, size_t n,

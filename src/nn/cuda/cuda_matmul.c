@@ -127,16 +127,15 @@ static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
     }
 }
 
-/* Where g's result goes, and how: as bf16 where that is what it is for. */
-static void result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld)
+void cu_result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld)
 {
-    g->to_bf16 = k->c->bf16 && cu_is_bf16(k->c, y) && ld % PAD == 0 &&
+    g->to_bf16 = g->bf16 && cu_is_bf16(k->c, y) && ld % PAD == 0 &&
                  cu_halves(k, cols, y, NULL, NULL);
     g->c = g->to_bf16 ? cu_at(k, y).p : cu_rows(k, y, rows, cols, &ld, sizeof(*y), g->acc);
     g->ldc = ld;
 }
 
-static void add_bias(cu_call *k, const cu_gemm *g, const float *bias, size_t m, size_t n)
+void cu_gemm_bias(cu_call *k, const cu_gemm *g, const float *bias, size_t m, size_t n)
 {
     const float *bias_ = cu_in(k, bias, n);
 
@@ -158,12 +157,12 @@ dr_status cuda_matmul_nt(nn_device *dev, float *y, const float *x, const float *
         return DR_OK;
     cu_begin(&call, dev);
     operand a = look(&call, w, n, k, k), b = look(&call, x, m, k, k);
-    cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .acc = acc};
+    cu_gemm g = {.ta = true, .m = n, .n = m, .k = k, .acc = acc, .bf16 = call.c->bf16};
 
-    result(&call, &g, y, m, n, ldy);
+    cu_result(&call, &g, y, m, n, ldy);
     agree(&call, &a, &b, (double)g.m * (double)g.n);
     run(&call, &g, &a, &b);
-    add_bias(&call, &g, bias, m, n);
+    cu_gemm_bias(&call, &g, bias, m, n);
     return cu_end(&call);
 }
 
@@ -176,9 +175,9 @@ dr_status cuda_matmul_nn(nn_device *dev, float *y, const float *x, const float *
         return DR_OK;
     cu_begin(&call, dev);
     operand a = look(&call, w, n, k, k), b = look(&call, x, m, n, ldx);
-    cu_gemm g = {.m = k, .n = m, .k = n, .acc = acc};
+    cu_gemm g = {.m = k, .n = m, .k = n, .acc = acc, .bf16 = call.c->bf16};
 
-    result(&call, &g, y, m, k, k);
+    cu_result(&call, &g, y, m, k, k);
     agree(&call, &a, &b, (double)g.m * (double)g.n);
     run(&call, &g, &a, &b);
     return cu_end(&call);
@@ -193,9 +192,9 @@ dr_status cuda_matmul_tn(nn_device *dev, float *y, const float *a, const float *
         return DR_OK;
     cu_begin(&call, dev);
     operand left = look(&call, b, m, k, ldb), right = look(&call, a, m, n, lda);
-    cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .acc = acc};
+    cu_gemm g = {.tb = true, .m = k, .n = n, .k = m, .acc = acc, .bf16 = call.c->bf16};
 
-    result(&call, &g, y, n, k, k);
+    cu_result(&call, &g, y, n, k, k);
     agree(&call, &left, &right, (double)g.m * (double)g.n);
     run(&call, &g, &left, &right);
     return cu_end(&call);

@@ -73,15 +73,10 @@ static dr_status matmul(nn_device *dev, float *y, const float *x, const void *pa
     g.a = cu_in_bytes(&call, packed, bytes_of(n, k));
     g.b = rounded(&call, x, m, k);
     g.lda = g.ldb = padded(k);
-    float *y_ = cu_rows(&call, y, m, n, &ldy, sizeof(*y), acc);
-    g.c = y_;
-    g.ldc = ldy;
+    cu_result(&call, &g, y, m, n, ldy);
     if (call.st == DR_OK)
         call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
-    if (bias != NULL) {
-        const float *bias_ = cu_in(&call, bias, n);
-        CU_LAUNCH(&call, cu_add_bias(call.c->stream, y_, bias_, m, n, ldy));
-    }
+    cu_gemm_bias(&call, &g, bias, m, n);
     return cu_end(&call);
 }
 
@@ -113,6 +108,42 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
     return cu_end(&call);
 }
 
+/* Does p, which may be NULL, lie in the device's memory, and so that eight values are read at
+ * once? */
+static bool lies_there(const cu_call *call, const void *p)
+{
+    const cu_block *b = cu_find(call->c, p);
+
+    return p == NULL || (b != NULL && (uintptr_t)cu_place(b, p) % 16 == 0);
+}
+
+static dr_status cross(nn_device *dev, bool *taken, float *sum, const float *a,
+                       const float *b, const float *scale, const float *in, size_t m,
+                       size_t n, size_t k, bool first)
+{
+    cu_gemm g = {.tb = true, .bf16 = true, .acc = !first, .m = k, .n = n, .k = m};
+    cu_call call;
+
+    cu_begin(&call, dev);
+    *taken = m > 0 && n % PAD == 0 && k % PAD == 0 && lies_there(&call, a) &&
+             lies_there(&call, b);
+    if (!*taken)
+        return cu_end(&call);
+    const cu_values a_ = cu_at(&call, a);
+    const cu_values b_ = b != NULL ? cu_at(&call, b) : (cu_values){0};
+    const float *scale_ = cu_in(&call, scale, n);
+    uint16_t *x = cu_temp(&call, bytes_of(m, n));
+    CU_LAUNCH(&call, cu_differences(call.c->stream, x, a_, b_, scale_, m, n));
+    g.a = rounded(&call, in, m, k);
+    g.b = x;
+    g.lda = k;
+    g.ldb = n;
+    cu_result(&call, &g, sum, n, k, k);
+    if (call.st == DR_OK)
+        call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
+    return cu_end(&call);
+}
+
 static dr_status attention(nn_device *dev, float *out, float *lse, const float *qkv,
                            const nn_attn_shape *s)
 {
@@ -125,8 +156,10 @@ static dr_status attention(nn_device *dev, float *out, float *lse, const float *
     return st;
 }
 
-const nn_rough_ops cu_rough_ops = {.bytes = bytes_of,
+const nn_rough_ops cu_rough_ops = {.kind = NN_MEM_BF16,
+                                   .bytes = bytes_of,
                                    .pack = pack,
                                    .matmul = matmul,
                                    .gram = gram,
+                                   .cross = cross,
                                    .attention = attention};

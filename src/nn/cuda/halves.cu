@@ -400,6 +400,40 @@ int cu_subtract_halves(cu_stream s, void *out, const void *a, const void *b, siz
     return cudaGetLastError();
 }
 
+template <typename A, typename B>
+__global__ static void differences(half16 *out, const A *a, const B *b, const float *scale,
+                                   size_t count, size_t n)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * EACH;
+    float v[EACH], u[EACH];
+
+    if (i >= count)
+        return;
+    get(v, a + i);
+    if (scale != NULL) {
+        get(u, scale + i % n);
+        for (int k = 0; k < EACH; k++)
+            v[k] /= u[k];
+    }
+    if (b != NULL) {
+        get(u, b + i);
+        for (int k = 0; k < EACH; k++)
+            v[k] -= u[k];
+    }
+    put(out + i, v);
+}
+
+int cu_differences(cu_stream s, void *out, cu_values a, cu_values b, const float *scale,
+                   size_t m, size_t n)
+{
+#define LAUNCH(a_, b_)                                                                     \
+    differences<<<blocks_of(m * n, THREADS *EACH), THREADS, 0, s>>>((half16 *)out, a_, b_, \
+                                                                    scale, m *n, n)
+    BY_KIND(a, b, LAUNCH);
+#undef LAUNCH
+    return cudaGetLastError();
+}
+
 /* Eight squares are a float, and these are added as doubles. */
 __global__ static void squares(double *room, const half16 *x, size_t count)
 {

@@ -136,6 +136,87 @@ static void grams(const nn_devices *d, size_t m, size_t n)
     free(g);
 }
 
+/* floats of the device's, of that kind. */
+static float *there(nn_device *dev, const float *from, size_t count, nn_mem_kind kind)
+{
+    float *p = NULL;
+
+    CHECK_OK(nn_mem_new(dev, &p, count, kind, "values"));
+    CHECK_OK(nn_copy(dev, p, from, count * sizeof(*p)));
+    return p;
+}
+
+/* Differences turned, times inputs, twice: of a kind that a GPU has; processors have none. */
+static void crosses(const nn_devices *d, size_t m, size_t n, size_t k, bool scaled)
+{
+    float *a = nn_random(m * n, 1, 1.0f), *b = nn_random(m * n, 2, 1.0f);
+    float *in = nn_random(m * k, 3, 1.0f), *scale = nn_random(n, 4, 1.0f);
+    float *diff = dr_calloc(m * n, sizeof(float)), *want = dr_calloc(n * k, sizeof(float));
+    float *got = dr_calloc(n * k, sizeof(float));
+    bool taken = true;
+
+    for (size_t i = 0; i < m * n; i++)
+        diff[i] = (scaled ? a[i] / scale[i % n] : a[i]) - nn_rounded(b[i]);
+    for (size_t i = 0; i < n * k; i++)
+        want[i] = 2 * rounded(0.0f, diff + i / k, n, in + i % k, k, m);
+    for (int kind = 0; kind < NN_KINDS; kind++) {
+        nn_device *dev = d->dev[kind][0];
+        if (dev == NULL)
+            continue;
+        float *a_ = there(dev, a, m * n, NN_MEM_FLOAT);
+        float *b_ = there(dev, b, m * n, nn_rough_kind(dev));
+        float *in_ = there(dev, in, m * k, nn_rough_kind(dev));
+        float *sum = there(dev, got, n * k, NN_MEM_FLOAT);
+        for (int again = 0; again < 2; again++)
+            CHECK_OK(nn_rough_cross(dev, &taken, sum, a_, b_, scaled ? scale : NULL, in_, m,
+                                    n, k, again == 0));
+        CHECK(taken == (kind == NN_CUDA));
+        CHECK(nn_rough_kind(dev) == (kind == NN_CUDA ? NN_MEM_BF16 : NN_MEM_FLOAT));
+        CHECK_OK(nn_copy(dev, got, sum, n * k * sizeof(*got)));
+        if (taken)
+            CHECK_NEAR(nn_far(got, want, n * k), 0.0, SUMS);
+        nn_mem_free(dev, a_);
+        nn_mem_free(dev, b_);
+        nn_mem_free(dev, in_);
+        nn_mem_free(dev, sum);
+    }
+    free(a);
+    free(b);
+    free(in);
+    free(scale);
+    free(diff);
+    free(want);
+    free(got);
+}
+
+/* A product into bf16, with a bias and added: rounded at the end. */
+static void rounded_outputs(const nn_devices *d, size_t m, size_t n, size_t k)
+{
+    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
+    float *bias = nn_random(n, 3, 1.0f), *init = nn_random(m * n, 4, 1.0f);
+    float *want = dr_calloc(m * n, sizeof(float)), *got = dr_calloc(m * n, sizeof(float));
+    nn_device *dev = d->dev[NN_CUDA][0];
+
+    for (size_t i = 0; i < m * n; i++)
+        want[i] =
+            rounded(nn_rounded(init[i]), x + i / n * k, 1, w + i % n * k, 1, k) + bias[i % n];
+    if (dev != NULL) {
+        void *p = packed_of(dev, w, n, k);
+        float *y = there(dev, init, m * n, NN_MEM_BF16);
+        CHECK_OK(nn_rough_matmul(dev, y, x, p, bias, m, n, k, n, true));
+        CHECK_OK(nn_copy(dev, got, y, m * n * sizeof(*got)));
+        CHECK_NEAR(nn_far(got, want, m * n), 0.0, 1.0 / 256); /* twice */
+        nn_mem_free(dev, y);
+        dr_big_free(p);
+    }
+    free(x);
+    free(w);
+    free(bias);
+    free(init);
+    free(want);
+    free(got);
+}
+
 /* nn_rough_act is nn_activate of nn_rough_matmul, to the byte. */
 static void activations(const nn_devices *d, size_t m, size_t inner, size_t k, nn_act act)
 {
@@ -225,6 +306,9 @@ int main(void)
     grams(&d, 3 * NN_ROUGH_BLOCK + 6, 100);
     grams(&d, 257, 250);
     grams(&d, 20, 2 * 16 * NN_GRAM_STRIP + 30); /* more than one panel of a GPU's */
+    crosses(&d, 300, 40, 136, false);
+    crosses(&d, 77, 64, 8, true);
+    rounded_outputs(&d, 33, 48, 200);
     activations(&d, 100, 192, 576, (nn_act){HF_ACT_SILU, true});
     activations(&d, 33, 480, 64, (nn_act){HF_ACT_GELU_TANH, true});
     activations(&d, 5, 50, 600, (nn_act){HF_ACT_SILU, true});
