@@ -34,6 +34,10 @@ enum { NN_ROUGH_BLOCK = 512 };
 /* For comparisons between devices: from here on dev computes as all can, by nn_i8.h in its
  * blocks and nn_attention. */
 void nn_rough_common(nn_device *dev);
+/* While on, a device whose products are of integers multiplies floats, two to four times as
+ * long (not after nn_rough_common).  For what lives on small differences between two
+ * passes of the text. */
+void nn_rough_floats(nn_device *dev, bool on);
 
 /* What activations between rough products may be kept in: NN_MEM_FLOAT where they are read
  * in another form than bf16. */

@@ -3,9 +3,63 @@
  */
 #include "nn/nn_impl.h"
 
+/* ---- in floats ---- */
+
+static size_t float_bytes(size_t n, size_t k)
+{
+    return n * k * sizeof(float);
+}
+
+static dr_status float_pack(nn_device *dev, void *packed, const float *w, size_t n,
+                            size_t k)
+{
+    return nn_copy(dev, packed, w, float_bytes(n, k));
+}
+
+static dr_status float_matmul(nn_device *dev, float *y, const float *x, const void *packed,
+                              const float *bias, size_t m, size_t n, size_t k, size_t ldy,
+                              bool acc)
+{
+    return nn_matmul_nt(dev, y, x, packed, bias, m, n, k, ldy, acc);
+}
+
+static dr_status float_gram(nn_device *dev, float *strips, const float *x, size_t m,
+                            size_t n, bool first)
+{
+    dr_status st = DR_OK;
+
+    for (size_t r = 0; r < n; r += NN_GRAM_STRIP) {
+        size_t high = n - r < NN_GRAM_STRIP ? n - r : NN_GRAM_STRIP, end = r + high;
+        DR_TRY(nn_matmul_tn(dev, strips, x + r, x, high, end, m, n, n, !first));
+        strips += high * end;
+    }
+done:
+    return st;
+}
+
+static const nn_rough_ops floats = {.bytes = float_bytes,
+                                    .pack = float_pack,
+                                    .matmul = float_matmul,
+                                    .gram = float_gram,
+                                    .attention = nn_attention};
+
+/* ---- which form ---- */
+
 void nn_rough_common(nn_device *dev)
 {
     dev->rough = NULL;
+    dev->integers = NULL;
+}
+
+void nn_rough_floats(nn_device *dev, bool on)
+{
+    if (on && dev->rough != NULL && dev->rough->kind == NN_MEM_FLOAT) {
+        dev->integers = dev->rough;
+        dev->rough = &floats;
+    } else if (!on && dev->integers != NULL) {
+        dev->rough = dev->integers;
+        dev->integers = NULL;
+    }
 }
 
 nn_mem_kind nn_rough_kind(const nn_device *dev)

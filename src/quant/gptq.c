@@ -715,7 +715,10 @@ dr_status quant_best(const quant_site *site, const quant_grid *grid,
 
     chain.prescale = true;
     chain.minmax = false;
-    return run_model(site, grid, calib, &chain, true, NULL);
+    nn_rough_floats(site->dev, true);
+    dr_status st = run_model(site, grid, calib, &chain, true, NULL);
+    nn_rough_floats(site->dev, false);
+    return st;
 }
 
 dr_status quant_prune(const quant_site *site, const quant_calib *calib,

@@ -189,6 +189,56 @@ static void crosses(const nn_devices *d, size_t m, size_t n, size_t k, bool scal
     free(got);
 }
 
+/* Floats until they are off; then the bytes of before. */
+static void in_floats(const nn_devices *d, size_t m, size_t n, size_t k)
+{
+    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
+    float *want = dr_calloc(m * n, sizeof(float)), *was = dr_calloc(m * n, sizeof(float));
+    float *y = dr_calloc(m * n, sizeof(float));
+    size_t count = nn_gram_floats(k), at = 0;
+    float *square = dr_calloc(count, sizeof(float)), *g = dr_calloc(count, sizeof(float));
+
+    for (size_t i = 0; i < m * n; i++)
+        for (size_t j = 0; j < k; j++)
+            want[i] += x[i / n * k + j] * w[i % n * k + j];
+    for (size_t i = 0; i < k; i++) {
+        size_t end = i / NN_GRAM_STRIP * NN_GRAM_STRIP + NN_GRAM_STRIP;
+        for (size_t j = 0; j < (end < k ? end : k); j++, at++)
+            for (size_t r = 0; r < m; r++)
+                square[at] += 2 * x[r * k + i] * x[r * k + j];
+    }
+    for (int kind = 0; kind < NN_CUDA; kind++) {
+        nn_device *dev = d->dev[kind][0];
+        if (dev == NULL)
+            continue;
+        for (int round = 0; round < 3; round++) {
+            nn_rough_floats(dev, round == 1);
+            void *p = packed_of(dev, w, n, k);
+            CHECK_OK(nn_rough_matmul(dev, y, x, p, NULL, m, n, k, n, false));
+            dr_big_free(p);
+            if (round == 0)
+                memcpy(was, y, m * n * sizeof(*y));
+            else if (round == 2)
+                CHECK_MEM(y, was, m * n * sizeof(*y));
+            else
+                CHECK_NEAR(nn_far(y, want, m * n), 0.0, SUMS);
+            CHECK((nn_far(y, want, m * n) < SUMS) == (round == 1));
+            if (round != 1)
+                continue;
+            CHECK_OK(nn_rough_gram(dev, g, x, m, k, true));
+            CHECK_OK(nn_rough_gram(dev, g, x, m, k, false));
+            CHECK_NEAR(nn_far(g, square, count), 0.0, SUMS);
+        }
+    }
+    free(x);
+    free(w);
+    free(want);
+    free(was);
+    free(y);
+    free(square);
+    free(g);
+}
+
 /* A product into bf16, with a bias and added: rounded at the end. */
 static void rounded_outputs(const nn_devices *d, size_t m, size_t n, size_t k)
 {
@@ -308,6 +358,7 @@ int main(void)
     grams(&d, 20, 2 * 16 * NN_GRAM_STRIP + 30); /* more than one panel of a GPU's */
     crosses(&d, 300, 40, 136, false);
     crosses(&d, 77, 64, 8, true);
+    in_floats(&d, 60, 50, 150);
     rounded_outputs(&d, 33, 48, 200);
     activations(&d, 100, 192, 576, (nn_act){HF_ACT_SILU, true});
     activations(&d, 33, 480, 64, (nn_act){HF_ACT_GELU_TANH, true});
