@@ -70,6 +70,7 @@ dr_status nn_device_open_rank(nn_device **out, const char *kind, int threads,
     (void)snprintf(dev->text, sizeof(dev->text), "%s, %d thread%s", b->name, n,
                    n == 1 ? "" : "s");
     DR_TRYF(b->open(dev), "opening device %s", kind);
+    dev->rough_own = dev->rough;
     *out = dev;
     dev = NULL;
 done:

@@ -129,7 +129,7 @@ typedef struct {
 struct nn_device {
     const nn_backend *backend; /* borrowed */
     const nn_rough_ops *rough; /* borrowed; NULL: nn_i8.h and nn_attention */
-    const nn_rough_ops *integers; /* borrowed: rough, while that is of floats; else NULL */
+    const nn_rough_ops *rough_own; /* borrowed: the device's own, whatever it takes now */
     dr_pool *pool;             /* owned */
     void *state;               /* owned by the backend */
     dr_ranks *ranks;           /* borrowed; NULL: alone */

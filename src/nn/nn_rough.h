@@ -31,13 +31,19 @@ typedef struct nn_device nn_device; /* as in nn.h */
  */
 enum { NN_ROUGH_BLOCK = 512 };
 
-/* For comparisons between devices: from here on dev computes as all can, by nn_i8.h in its
- * blocks and nn_attention. */
+/*
+ * Which form a device takes from here on, at first its own as above.
+ *
+ * NN_ROUGH_COMMON: what all can, nn_i8.h in its blocks and nn_attention, so that devices of
+ * all kinds agree but for the rounding of sums.
+ * NN_ROUGH_FLOATS: a device whose own form is of integers multiplies floats, which takes it
+ * two to four times as long: for what lives on small differences between two passes of
+ * the text.
+ */
+typedef enum { NN_ROUGH_OWN, NN_ROUGH_COMMON, NN_ROUGH_FLOATS } nn_rough_form;
+void nn_rough_take(nn_device *dev, nn_rough_form form);
+/* For comparisons between devices: the device's own form becomes the common one. */
 void nn_rough_common(nn_device *dev);
-/* While on, a device whose products are of integers multiplies floats, two to four times as
- * long (not after nn_rough_common).  For what lives on small differences between two
- * passes of the text. */
-void nn_rough_floats(nn_device *dev, bool on);
 
 /* What activations between rough products may be kept in: NN_MEM_FLOAT where they are read
  * in another form than bf16. */
@@ -55,8 +61,8 @@ DR_MUST_USE dr_status nn_rough_matmul(nn_device *dev, float *y, const float *x,
 DR_MUST_USE dr_status nn_rough_gram(nn_device *dev, float *strips, const float *x, size_t m,
                                     size_t n, bool first);
 
-/* sum[N][K] = or, not first, += (a / scale - b)[M][N]^T in[M][K]; scale[N] and b may be NULL.
- * *taken false: the device has no such product, and nothing was done. */
+/* sum[N][K] = or, not first, += (a / scale - b)[M][N]^T in[M][K]; scale[N] and b may be
+ * NULL.  *taken false: the device has no such product, and nothing was done. */
 DR_MUST_USE dr_status nn_rough_cross(nn_device *dev, bool *taken, float *sum,
                                      const float *a, const float *b, const float *scale,
                                      const float *in, size_t m, size_t n, size_t k,

@@ -47,19 +47,18 @@ static const nn_rough_ops floats = {.bytes = float_bytes,
 
 void nn_rough_common(nn_device *dev)
 {
+    dev->rough_own = NULL;
     dev->rough = NULL;
-    dev->integers = NULL;
 }
 
-void nn_rough_floats(nn_device *dev, bool on)
+void nn_rough_take(nn_device *dev, nn_rough_form form)
 {
-    if (on && dev->rough != NULL && dev->rough->kind == NN_MEM_FLOAT) {
-        dev->integers = dev->rough;
-        dev->rough = &floats;
-    } else if (!on && dev->integers != NULL) {
-        dev->rough = dev->integers;
-        dev->integers = NULL;
-    }
+    const nn_rough_ops *own = dev->rough_own;
+    bool integers = own != NULL && own->kind == NN_MEM_FLOAT;
+
+    dev->rough = form == NN_ROUGH_COMMON               ? NULL
+                 : form == NN_ROUGH_FLOATS && integers ? &floats
+                                                       : own;
 }
 
 nn_mem_kind nn_rough_kind(const nn_device *dev)

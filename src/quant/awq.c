@@ -510,11 +510,13 @@ dr_status quant_awq(const quant_site *site, const quant_grid *grid,
     awq_run r = {0};
     dr_status st = DR_OK;
 
+    nn_rough_take(site->dev, NN_ROUGH_COMMON); /* the same codes on all devices */
     DR_TRY(awq_run_open(&r, site, grid, calib, o, quant_there(site->dev)));
     quant_tell_unfolded(site->in);
     DR_TRY(quant_each_layer(site, r.s.x, quant_stream_floats(&r.s), one_layer, &r));
     DR_TRY(quant_round_head(site, quant_choose_kquant));
 done:
     awq_run_close(&r);
+    nn_rough_take(site->dev, NN_ROUGH_OWN);
     return st;
 }

@@ -715,9 +715,9 @@ dr_status quant_best(const quant_site *site, const quant_grid *grid,
 
     chain.prescale = true;
     chain.minmax = false;
-    nn_rough_floats(site->dev, true);
+    nn_rough_take(site->dev, NN_ROUGH_FLOATS);
     dr_status st = run_model(site, grid, calib, &chain, true, NULL);
-    nn_rough_floats(site->dev, false);
+    nn_rough_take(site->dev, NN_ROUGH_OWN);
     return st;
 }
 

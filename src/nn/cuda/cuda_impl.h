@@ -166,6 +166,8 @@ typedef struct {
     size_t m, n, k, lda, ldb, ldc;
     const void *a, *b;
     void *c;
+    size_t count;                  /* of products alike; 0: one */
+    size_t next_a, next_b, next_c; /* values from one to the next */
 } cu_gemm;
 
 /* A library from the folders of DRUPE_LIB_PATH, else where the loader looks; NULL: none. */
@@ -200,8 +202,7 @@ DR_MUST_USE dr_status cu_masked_factor(nn_device *dev, bool *taken, float *u,
                                        uint64_t step);
 DR_MUST_USE dr_status cu_xent_apart(nn_device *dev, bool *taken, double *loss, float *grad,
                                     const float *logits, const int32_t *targets, size_t m,
-                                    size_t v, float grad_scale, float cap,
-                                    float smoothing);
+                                    size_t v, float grad_scale, float cap, float smoothing);
 DR_MUST_USE dr_status cu_attention_back_turned(nn_device *dev, bool *taken, float *dqkv,
                                                const float *dout, const float *out,
                                                const float *lse, const float *qkv,

@@ -29,7 +29,8 @@ enum { WORKSPACE = 64 << 20, PLANS = 1024, PATH_ROOM = 4096 };
     F(cublasLtMatmulPreferenceDestroy)                                                     \
     F(cublasLtMatmulPreferenceSetAttribute)                                                \
     F(cublasLtMatrixLayoutCreate)                                                          \
-    F(cublasLtMatrixLayoutDestroy)
+    F(cublasLtMatrixLayoutDestroy)                                                         \
+    F(cublasLtMatrixLayoutSetAttribute)
 
 typedef struct {
 #define MEMBER(f) __typeof__(&f) f;
@@ -39,7 +40,7 @@ typedef struct {
 
 /* What a product's kernel depends on. */
 typedef struct {
-    uint64_t m, n, k, lda, ldb, ldc;
+    uint64_t m, n, k, lda, ldb, ldc, count, next_a, next_b, next_c;
     uint32_t a_align, b_align, c_align, form; /* form: transposes and type */
 } shape;
 
@@ -186,10 +187,34 @@ static shape shape_of(const cu_gemm *g)
                    .lda = g->lda,
                    .ldb = g->ldb,
                    .ldc = g->ldc,
+                   .count = g->count,
+                   .next_a = g->next_a,
+                   .next_b = g->next_b,
+                   .next_c = g->next_c,
                    .a_align = alignment(g->a),
                    .b_align = alignment(g->b),
                    .c_align = alignment(g->c),
                    .form = g->ta + 2u * g->tb + 4u * g->bf16 + 8u * g->to_bf16};
+}
+
+/* Of count matrices, each `next` values behind the one before. */
+static dr_status several(const functions *f, cublasLtMatrixLayout_t layout, size_t count,
+                         size_t next)
+{
+    const int32_t n = (int32_t)count;
+    const int64_t by = (int64_t)next;
+    dr_status st = DR_OK;
+
+    if (count == 0)
+        return DR_OK;
+    DR_TRY(check(f->cublasLtMatrixLayoutSetAttribute(
+                     layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof(n)),
+                 "layout"));
+    DR_TRY(check(f->cublasLtMatrixLayoutSetAttribute(
+                     layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &by, sizeof(by)),
+                 "layout"));
+done:
+    return st;
 }
 
 static dr_status describe(const functions *f, plan *p, const cu_gemm *g)
@@ -216,6 +241,9 @@ static dr_status describe(const functions *f, plan *p, const cu_gemm *g)
                  "layout"));
     DR_TRY(check(f->cublasLtMatrixLayoutCreate(&p->c, to, g->m, g->n, (int64_t)g->ldc),
                  "layout"));
+    DR_TRY(several(f, p->a, g->count, g->next_a));
+    DR_TRY(several(f, p->b, g->count, g->next_b));
+    DR_TRY(several(f, p->c, g->count, g->next_c));
 done:
     return st;
 }

@@ -44,6 +44,38 @@ dr_status cuda_column_sums(nn_device *dev, double *sum, const float *x, size_t m
     return cu_end(&call);
 }
 
+/* Blocks that are worth the tensor cores: operands of two terms of bf16, of whose products
+ * that of the second ones is below a float's rounding of their sum. */
+enum { GRAM_BLOCK = 64, GRAM_TOKENS = 1024 };
+
+static void gram_by_terms(cu_call *k, float *grams, const float *x, size_t m, size_t n,
+                          size_t block, bool first)
+{
+    uint16_t *high = cu_temp(k, 2 * m * n * sizeof(*high)), *low = high + m * n;
+    const uint16_t *const pairs[3][2] = {{high, high}, {high, low}, {low, high}};
+    cu_gemm g = {.tb = true,
+                 .bf16 = true,
+                 .m = block,
+                 .n = block,
+                 .k = m,
+                 .lda = n,
+                 .ldb = n,
+                 .ldc = block,
+                 .c = grams,
+                 .count = n / block,
+                 .next_a = block,
+                 .next_b = block,
+                 .next_c = block * block};
+
+    CU_LAUNCH(k, cu_to_bf16(k->c->stream, high, n, x, n, m, n, 2));
+    for (int i = 0; i < 3 && k->st == DR_OK; i++) {
+        g.a = pairs[i][0];
+        g.b = pairs[i][1];
+        g.acc = i > 0 || !first;
+        k->st = cu_lt_run(k->c->lt, k->c->stream, &g);
+    }
+}
+
 dr_status cuda_gram_blocks(nn_device *dev, float *grams, const float *x, size_t m, size_t n,
                            size_t ldx, size_t block, bool first)
 {
@@ -53,8 +85,12 @@ dr_status cuda_gram_blocks(nn_device *dev, float *grams, const float *x, size_t 
         return first ? cu_zero(dev, grams, n * block * sizeof(*grams)) : DR_OK;
     cu_begin(&k, dev);
     const float *x_ = cu_in(&k, x, (m - 1) * ldx + n);
-    float *parts = cu_temp(&k, CU_GRAM_PARTS * n * block * sizeof(*parts));
     float *grams_ = first ? cu_out(&k, grams, n * block) : cu_inout(&k, grams, n * block);
+    if (block >= GRAM_BLOCK && n % block == 0 && ldx == n && m >= GRAM_TOKENS) {
+        gram_by_terms(&k, grams_, x_, m, n, block, first);
+        return cu_end(&k);
+    }
+    float *parts = cu_temp(&k, CU_GRAM_PARTS * n * block * sizeof(*parts));
     CU_LAUNCH(&k, cu_gram_blocks(k.c->stream, grams_, parts, x_, m, n, ldx, block, first));
     return cu_end(&k);
 }

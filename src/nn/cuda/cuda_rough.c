@@ -108,8 +108,8 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
     return cu_end(&call);
 }
 
-/* Does p, which may be NULL, lie in the device's memory, and so that eight values are read at
- * once? */
+/* Does p, which may be NULL, lie in the device's memory, and so that eight values are
+ * read at once? */
 static bool lies_there(const cu_call *call, const void *p)
 {
     const cu_block *b = cu_find(call->c, p);

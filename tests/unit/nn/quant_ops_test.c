@@ -740,6 +740,36 @@ static void test_device(nn_device *ref, nn_device *dev, size_t count)
     }
 }
 
+/* As many rows as a text's chunk has: a GPU then takes its tensor cores. */
+static void long_grams(nn_device *ref, nn_device *dev, size_t block)
+{
+    enum { ROWS = 1500, COLS = 384 };
+    size_t count = COLS * block;
+    float *x = nn_random((size_t)ROWS * COLS, 5, 1.0f);
+    float *want = dr_calloc(count, sizeof(*want)), *got = NULL;
+    place p = {.dev = dev, .there = true};
+
+    x[77] = 300.0f;
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(nn_gram_blocks(ref, want, x, ROWS, COLS, COLS, block, i == 0));
+    float *to = blank(&p, count), *x_ = put_floats(&p, x, (size_t)ROWS * COLS);
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(nn_gram_blocks(dev, to, x_, ROWS, COLS, COLS, block, i == 0));
+    got = get(&p, to, count * sizeof(*got));
+    CHECK_NEAR(nn_far(got, want, count), 0.0, tol_gram_blocks);
+    x[77] = 1.0f; /* the others are near by themselves, too */
+    CHECK_OK(nn_gram_blocks(ref, want, x, ROWS, COLS, COLS, block, true));
+    x_ = put_floats(&p, x, (size_t)ROWS * COLS);
+    CHECK_OK(nn_gram_blocks(dev, to, x_, ROWS, COLS, COLS, block, true));
+    free(got);
+    got = get(&p, to, count * sizeof(*got));
+    CHECK_NEAR(nn_far(got, want, count), 0.0, tol_gram_blocks);
+    free(x);
+    free(want);
+    free(got);
+    clear(&p);
+}
+
 int main(void)
 {
     nn_device *ref = NULL, *apart = NULL, *cuda = NULL;
@@ -748,10 +778,14 @@ int main(void)
     CHECK_OK(nn_device_open(&apart, "cpu:apart", 2));
     CHECK(nn_quant_ops(ref) && nn_quant_ops(apart));
     test_device(ref, apart, 2);
-    if (nn_device_open(&cuda, "cuda", 1) == DR_OK)
+    long_grams(ref, apart, 64);
+    if (nn_device_open(&cuda, "cuda", 1) == DR_OK) {
         test_device(ref, cuda, 6);
-    else
+        long_grams(ref, cuda, 64);
+        long_grams(ref, cuda, 128);
+    } else {
         SKIP("gpu: none to use");
+    }
     nn_device_close(ref);
     nn_device_close(apart);
     nn_device_close(cuda);

@@ -146,7 +146,7 @@ static float *there(nn_device *dev, const float *from, size_t count, nn_mem_kind
     return p;
 }
 
-/* Differences turned, times inputs, twice: of a kind that a GPU has; processors have none. */
+/* Differences turned, times inputs, twice: a GPU has that, processors do not. */
 static void crosses(const nn_devices *d, size_t m, size_t n, size_t k, bool scaled)
 {
     float *a = nn_random(m * n, 1, 1.0f), *b = nn_random(m * n, 2, 1.0f);
@@ -212,7 +212,7 @@ static void in_floats(const nn_devices *d, size_t m, size_t n, size_t k)
         if (dev == NULL)
             continue;
         for (int round = 0; round < 3; round++) {
-            nn_rough_floats(dev, round == 1);
+            nn_rough_take(dev, round == 1 ? NN_ROUGH_FLOATS : NN_ROUGH_OWN);
             void *p = packed_of(dev, w, n, k);
             CHECK_OK(nn_rough_matmul(dev, y, x, p, NULL, m, n, k, n, false));
             dr_big_free(p);
@@ -248,8 +248,8 @@ static void rounded_outputs(const nn_devices *d, size_t m, size_t n, size_t k)
     nn_device *dev = d->dev[NN_CUDA][0];
 
     for (size_t i = 0; i < m * n; i++)
-        want[i] =
-            rounded(nn_rounded(init[i]), x + i / n * k, 1, w + i % n * k, 1, k) + bias[i % n];
+        want[i] = rounded(nn_rounded(init[i]), x + i / n * k, 1, w + i % n * k, 1, k) +
+                  bias[i % n];
     if (dev != NULL) {
         void *p = packed_of(dev, w, n, k);
         float *y = there(dev, init, m * n, NN_MEM_BF16);
