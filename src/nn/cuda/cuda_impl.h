@@ -85,6 +85,10 @@ dr_status cu_zero(nn_device *dev, void *dst, size_t bytes);
 
 /* nn_backend.load (cuda_load.c). */
 DR_MUST_USE dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count);
+/* What is worth it: dst, the host's, = src, and waits for it. */
+enum { CU_FETCH_LEAST = 4 << 20 };
+DR_MUST_USE dr_status cu_fetch(cu_state *c, dr_pool *pool, void *dst, const void *src,
+                               size_t bytes);
 void cu_loader_close(cu_loader *l);
 
 /* nn_backend.rank_id, .rank_join, .rank_sum, .rank_share (cuda_ranks.c).
@@ -102,6 +106,7 @@ enum { CU_RESULTS = 4 };
 
 typedef struct {
     cu_state *c;
+    dr_pool *pool; /* borrowed: the device's */
     dr_status st;
     struct {
         void *host, *p;                  /* host: or the place in a block of bf16 */

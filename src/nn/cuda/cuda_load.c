@@ -1,11 +1,12 @@
 /*
- * cuda_load.c - weights from a mapped file into the GPU's memory, as they are.
+ * cuda_load.c - weights from a mapped file into the GPU's memory, as they are, and large
+ * results back.
  *
  * Each thread of the device's pool copies pieces into pinned places of its own, two that
  * take turns, and puts their way to the GPU on a stream beside the one of the operations:
  * a page that is not there yet is waited for by one thread, and what was called before goes
- * on computing.  From pageable memory the driver would copy with one thread, at a seventh
- * of the rate.
+ * on computing.  From and to pageable memory the driver would copy with one thread, at a
+ * seventh of the rate; pages of a result that are new are made by all threads, too.
  */
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
@@ -116,6 +117,17 @@ done:
     return st;
 }
 
+/* The loader's stream goes on behind what the operations' has now. */
+static dr_status follow(cu_loader *l, cu_stream stream)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(cu_check((int)cudaEventRecord(l->before, stream), "an event"));
+    DR_TRY(cu_check((int)cudaStreamWaitEvent(l->stream, l->before, 0), "an event"));
+done:
+    return st;
+}
+
 dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count)
 {
     cu_state *c = cu_of(dev);
@@ -132,11 +144,53 @@ dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count)
             j.first[i] + (parts[i].count * sizeof(uint16_t) + PIECE - 1) / PIECE;
     }
     /* behind what made the blocks, before what will read them */
-    DR_TRY(cu_check((int)cudaEventRecord(j.l->before, c->stream), "an event"));
-    DR_TRY(cu_check((int)cudaStreamWaitEvent(j.l->stream, j.l->before, 0), "an event"));
+    DR_TRY(follow(j.l, c->stream));
     DR_TRY(dr_pool_run(dev->pool, j.first[count], load_task, &j));
     DR_TRY(cu_check((int)cudaEventRecord(j.l->behind, j.l->stream), "an event"));
     DR_TRY(cu_check((int)cudaStreamWaitEvent(c->stream, j.l->behind, 0), "an event"));
+done:
+    return st;
+}
+
+/* ---- and back ---- */
+
+typedef struct {
+    cu_state *c;
+    char *dst;
+    const char *src;
+    size_t bytes;
+} fetch_job;
+
+static dr_status fetch_task(void *ctx, size_t task, int worker)
+{
+    const fetch_job *j = ctx;
+    cu_loader *l = j->c->loader;
+    seat *s = &l->seats[worker];
+    size_t at = task * PIECE, n = j->bytes - at < PIECE ? j->bytes - at : PIECE;
+    char *place = l->pinned + ((size_t)worker * TURNS + (size_t)s->turn) * PIECE;
+    dr_status st = DR_OK;
+
+    DR_TRY(cu_check((int)cudaSetDevice(j->c->device), "taking the GPU"));
+    DR_TRY(cu_check((int)cudaEventSynchronize(s->gone[s->turn]), "waiting for the GPU"));
+    DR_TRY(cu_check(
+        (int)cudaMemcpyAsync(place, j->src + at, n, cudaMemcpyDeviceToHost, l->stream),
+        "copying from the GPU"));
+    DR_TRY(cu_check((int)cudaEventRecord(s->gone[s->turn], l->stream), "an event"));
+    DR_TRY(cu_check((int)cudaEventSynchronize(s->gone[s->turn]), "waiting for the GPU"));
+    memcpy(j->dst + at, place, n);
+done:
+    return st;
+}
+
+dr_status cu_fetch(cu_state *c, dr_pool *pool, void *dst, const void *src, size_t bytes)
+{
+    fetch_job j = {c, dst, src, bytes};
+    dr_status st = DR_OK;
+
+    if (c->loader == NULL)
+        DR_TRY(open_loader(&c->loader, dr_pool_threads(pool)));
+    DR_TRY(follow(c->loader, c->stream));
+    DR_TRY(dr_pool_run(pool, (bytes + PIECE - 1) / PIECE, fetch_task, &j));
 done:
     return st;
 }

@@ -210,7 +210,7 @@ done:
 
 void cu_begin(cu_call *k, nn_device *dev)
 {
-    *k = (cu_call){.c = cu_of(dev)};
+    *k = (cu_call){.c = cu_of(dev), .pool = dev->pool};
     if (k->c->slab_count > 1)
         k->st = join_slabs(k->c);
     for (size_t i = 0; i < k->c->slab_count; i++)
@@ -354,8 +354,14 @@ dr_status cu_end(cu_call *k)
     }
     DR_TRY(k->st);
     for (size_t i = 0; i < k->count; i++) {
+        size_t row = k->results[i].row_bytes, rows = k->results[i].rows;
         if (k->results[i].bf16)
             continue;
+        if (rows * row >= CU_FETCH_LEAST && (rows == 1 || k->results[i].host_ld == row)) {
+            DR_TRY(
+                cu_fetch(k->c, k->pool, k->results[i].host, k->results[i].p, rows * row));
+            continue;
+        }
         wait = true;
         DR_TRY(cu_check((int)cudaMemcpy2DAsync(k->results[i].host, k->results[i].host_ld,
                                                k->results[i].p, k->results[i].row_bytes,
@@ -419,6 +425,8 @@ dr_status cu_copy(nn_device *dev, void *dst, const void *src, size_t bytes)
                   cu_widen(c->stream, out, count, cu_place(from, src), count, 1, count));
         return cu_end(&k);
     }
+    if (to == NULL && bytes >= CU_FETCH_LEAST)
+        return cu_fetch(c, dev->pool, dst, src, bytes);
     DR_TRY(cu_check((int)cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream),
                     "copying"));
     if (to == NULL)
