@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "core/status.h"
+#include "nn/nn_mem.h"
 #include "nn/nn_shapes.h"
 
 typedef struct nn_device nn_device; /* as in nn.h */
