@@ -84,6 +84,7 @@ void nn_device_close(nn_device *dev)
         return;
     dev->backend->close(dev);
     dr_pool_close(dev->pool);
+    dr_big_free(dev->slice);
     free(dev);
 }
 

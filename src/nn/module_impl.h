@@ -12,7 +12,7 @@
 
 #define NN_MODULE_SYMBOL "drupe_cuda_module"
 
-enum { NN_MODULE_ABI = 10 }; /* raise it when this file, nn_impl.h or a list changes */
+enum { NN_MODULE_ABI = 11 }; /* raise it when this file, nn_impl.h or a list changes */
 
 /* Functions of core, as core's headers have them. */
 typedef struct {

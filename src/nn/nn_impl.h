@@ -131,6 +131,8 @@ struct nn_device {
     const nn_rough_ops *rough; /* borrowed; NULL: nn_i8.h and nn_attention */
     const nn_rough_ops *rough_own; /* borrowed: the device's own, whatever it takes now */
     dr_pool *pool;             /* owned */
+    float *slice;              /* owned: rough.c's room */
+    size_t slice_floats;
     void *state;               /* owned by the backend */
     dr_ranks *ranks;           /* borrowed; NULL: alone */
     size_t rank, rank_count;   /* of ranks */

@@ -1,26 +1,72 @@
 /*
  * rough.c - which form a device's rough products have (nn_rough.h).
  */
+#include "core/dtype.h"
 #include "nn/nn_impl.h"
 
-/* ---- in floats ---- */
+/* ---- in floats, on a processor ---- */
 
+enum { SLICE = 512 }; /* rows of a weight that are floats at once */
+
+/* Weights are kept as bf16, which most files have; a multiple of a float's bytes. */
 static size_t float_bytes(size_t n, size_t k)
 {
-    return n * k * sizeof(float);
+    return (n * k * sizeof(uint16_t) + sizeof(float) - 1) / sizeof(float) * sizeof(float);
+}
+
+typedef struct {
+    const float *in;
+    uint16_t *out;
+    size_t k;
+} round_job;
+
+static dr_status round_row(void *ctx, size_t row, int worker)
+{
+    const round_job *j = ctx;
+
+    (void)worker;
+    dr_from_f32(j->out + row * j->k, j->in + row * j->k, DR_DTYPE_BF16, j->k);
+    return DR_OK;
 }
 
 static dr_status float_pack(nn_device *dev, void *packed, const float *w, size_t n,
                             size_t k)
 {
-    return nn_copy(dev, packed, w, float_bytes(n, k));
+    return dr_pool_run(dev->pool, n, round_row, &(round_job){w, packed, k});
+}
+
+typedef struct {
+    const uint16_t *in;
+    float *out;
+    size_t k;
+} widen_job;
+
+static dr_status widen_row(void *ctx, size_t row, int worker)
+{
+    const widen_job *j = ctx;
+
+    (void)worker;
+    dr_to_f32(j->out + row * j->k, j->in + row * j->k, DR_DTYPE_BF16, j->k);
+    return DR_OK;
 }
 
 static dr_status float_matmul(nn_device *dev, float *y, const float *x, const void *packed,
                               const float *bias, size_t m, size_t n, size_t k, size_t ldy,
                               bool acc)
 {
-    return nn_matmul_nt(dev, y, x, packed, bias, m, n, k, ldy, acc);
+    widen_job j = {packed, NULL, k};
+    dr_status st = DR_OK;
+
+    DR_TRY(nn_room(&j.out, &dev->slice, &dev->slice_floats, SLICE * k, "rows of a weight"));
+    for (size_t at = 0; at < n; at += SLICE) {
+        size_t rows = n - at < SLICE ? n - at : SLICE;
+        DR_TRY(dr_pool_run(dev->pool, rows, widen_row, &j));
+        DR_TRY(nn_matmul_nt(dev, y + at, x, j.out, bias != NULL ? bias + at : NULL, m, rows,
+                            k, ldy, acc));
+        j.in += rows * k;
+    }
+done:
+    return st;
 }
 
 static dr_status float_gram(nn_device *dev, float *strips, const float *x, size_t m,

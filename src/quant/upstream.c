@@ -104,38 +104,51 @@ void quant_upstream_close(quant_upstream *u)
     *u = (quant_upstream){0};
 }
 
-/* Slot by slot: the host has no room for a layer as floats. */
-static dr_status pack_here(quant_upstream *u, int layer)
+/* The slot's weights are about to be multiplied.  The host has no room for a layer as
+ * floats, and while a slot is solved none for the original's. */
+static dr_status want_slot(quant_upstream *u, hf_slot s)
 {
+    size_t n = hf_slot_out(u->s->cfg, s), k = hf_slot_in(u->s->cfg, s);
     quant_site site = *u->s->site;
-    const nn_layer *norms = NULL;
+    int layer = u->layer.index;
     dr_status st = DR_OK;
 
+    if (u->s->mem != NULL || u->layer.rough[s] != NULL)
+        return DR_OK;
     site.in = u->original;
-    DR_TRY(nn_decoder_norms(u->dec, layer, &norms));
-    u->layer = *norms;
-    for (hf_slot s = 0; s < HF_SLOT_COUNT; s++) {
-        size_t n = hf_slot_out(u->s->cfg, s), k = hf_slot_in(u->s->cfg, s);
-        bool biased = quant_slot_linears(site.in, layer, s, NULL)->has_bias;
-        DR_TRY(quant_slot_read(&site, layer, s, u->rhs, u->bias[s]));
-        DR_TRY(nn_rough_pack(site.dev, u->packed[s], u->rhs, n, k));
-        u->layer.rough[s] = u->packed[s];
-        u->layer.bias[s] = biased ? u->bias[s] : NULL;
-    }
-    nn_mem_idle(NULL, u->rhs, quant_widest_slot(u->s->cfg).weights);
+    DR_TRY(quant_slot_read(&site, layer, s, u->rhs, u->bias[s]));
+    DR_TRY(nn_rough_pack(site.dev, u->packed[s], u->rhs, n, k));
+    nn_mem_idle(NULL, u->rhs, n * k);
+    if (quant_slot_linears(site.in, layer, s, NULL)->has_bias)
+        u->layer.bias[s] = u->bias[s];
+    u->layer.rough[s] = u->packed[s];
 done:
     return st;
+}
+
+/* It is not needed again in this layer. */
+static void leave_slot(quant_upstream *u, hf_slot s)
+{
+    size_t n = hf_slot_out(u->s->cfg, s), k = hf_slot_in(u->s->cfg, s);
+
+    if (u->s->mem == NULL && u->layer.rough[s] != NULL)
+        nn_mem_idle(NULL, u->packed[s],
+                    nn_rough_bytes(u->s->site->dev, n, k) / sizeof(float));
 }
 
 dr_status quant_upstream_layer(quant_upstream *u, int layer)
 {
     dr_status st = DR_OK;
 
+    const nn_layer *l = NULL;
+
     if (u->s == NULL)
         return DR_OK;
-    if (u->s->mem == NULL)
-        return pack_here(u, layer);
-    const nn_layer *l = NULL;
+    if (u->s->mem == NULL) {
+        DR_TRY(nn_decoder_norms(u->dec, layer, &l));
+        u->layer = *l;
+        goto done;
+    }
     DR_TRY(nn_decoder_layer(u->dec, layer, &l));
     DR_TRY(quant_pack_slots(&u->layer, u->packed, u->s->site->dev, u->s->cfg, l));
 done:
@@ -155,16 +168,20 @@ static dr_status original_inputs(quant_upstream *u, const float **in, hf_slot sl
          mlp = slot == HF_SLOT_GATE_UP || slot == HF_SLOT_DOWN;
     dr_status st = DR_OK;
 
-    if (slot == HF_SLOT_GATE_UP && !parallel)
+    if (slot == HF_SLOT_GATE_UP && !parallel) {
+        DR_TRY(want_slot(u, HF_SLOT_O));
         DR_TRY(nn_layer_residual(u->dec, l, HF_SLOT_O, x, attn, m));
+    }
     DR_TRY(nn_layer_norm(u->dec, l, mlp && !parallel ? HF_NORM_MLP : HF_NORM_ATTN, u->h, x,
                          m));
     *in = u->h;
     if (slot == HF_SLOT_O) {
+        DR_TRY(want_slot(u, HF_SLOT_QKV));
         DR_TRY(nn_layer_linear(u->dec, l, HF_SLOT_QKV, u->wide, u->h, m, false));
         DR_TRY(nn_layer_attend(u->dec, l, attn, u->wide, m / t, t));
         *in = attn;
     } else if (slot == HF_SLOT_DOWN) {
+        DR_TRY(want_slot(u, HF_SLOT_GATE_UP));
         DR_TRY(nn_layer_up(u->dec, l, u->act, u->wide, u->h, m));
         *in = u->act;
     }
@@ -177,8 +194,11 @@ static dr_status original_output(quant_upstream *u, float *x, const float *attn,
 {
     dr_status st = DR_OK;
 
-    if (u->s->cfg->parallel)
+    if (u->s->cfg->parallel) {
+        DR_TRY(want_slot(u, HF_SLOT_O));
         DR_TRY(nn_layer_residual(u->dec, &u->layer, HF_SLOT_O, x, attn, m));
+    }
+    DR_TRY(want_slot(u, HF_SLOT_DOWN));
     DR_TRY(nn_layer_residual(u->dec, &u->layer, HF_SLOT_DOWN, x, u->act, m));
 done:
     return st;
@@ -314,6 +334,14 @@ void quant_upstream_idle(quant_upstream *u, hf_slot slot)
     const quant_widest widest = quant_widest_slot(c);
     size_t t = u->s->calib.seq_len, m = u->s->step * t;
 
+    if (slot == HF_SLOT_O)
+        leave_slot(u, HF_SLOT_QKV);
+    if (slot == (c->parallel ? HF_SLOT_DOWN : HF_SLOT_GATE_UP))
+        leave_slot(u, HF_SLOT_O);
+    if (slot == HF_SLOT_DOWN) {
+        leave_slot(u, HF_SLOT_GATE_UP);
+        leave_slot(u, HF_SLOT_DOWN);
+    }
     nn_mem_idle(mem, u->h, m * (size_t)c->hidden);
     nn_mem_idle(mem, u->act, m * (size_t)c->intermediate);
     nn_mem_idle(mem, u->turned, m * widest.in);

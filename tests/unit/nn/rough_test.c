@@ -200,7 +200,7 @@ static void in_floats(const nn_devices *d, size_t m, size_t n, size_t k)
 
     for (size_t i = 0; i < m * n; i++)
         for (size_t j = 0; j < k; j++)
-            want[i] += x[i / n * k + j] * w[i % n * k + j];
+            want[i] += x[i / n * k + j] * nn_rounded(w[i % n * k + j]);
     for (size_t i = 0; i < k; i++) {
         size_t end = i / NN_GRAM_STRIP * NN_GRAM_STRIP + NN_GRAM_STRIP;
         for (size_t j = 0; j < (end < k ? end : k); j++, at++)
@@ -358,7 +358,7 @@ int main(void)
     grams(&d, 20, 2 * 16 * NN_GRAM_STRIP + 30); /* more than one panel of a GPU's */
     crosses(&d, 300, 40, 136, false);
     crosses(&d, 77, 64, 8, true);
-    in_floats(&d, 60, 50, 150);
+    in_floats(&d, 60, 550, 150); /* more rows than are floats at once */
     rounded_outputs(&d, 33, 48, 200);
     activations(&d, 100, 192, 576, (nn_act){HF_ACT_SILU, true});
     activations(&d, 33, 480, 64, (nn_act){HF_ACT_GELU_TANH, true});
