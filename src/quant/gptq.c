@@ -672,6 +672,12 @@ done:
     return st;
 }
 
+/* A target that takes back differences between two passes wants them exact. */
+static void choose_form(const quant_site *site, const quant_gptq_options *o)
+{
+    nn_rough_take(site->dev, o->upstream > 0 ? NN_ROUGH_FLOATS : NN_ROUGH_OWN);
+}
+
 static dr_status run_model(const quant_site *site, const quant_grid *grid,
                            const quant_calib *calib, const quant_gptq_options *o, bool best,
                            const quant_prune_options *prune)
@@ -687,6 +693,7 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
                 o->damp_percent);
     DR_TRY(quant_gptq_table(&table, site, calib, o, best));
     own.table = table.rows > 0 ? &table : NULL;
+    choose_form(site, o);
     DR_TRY(run_init(&r, &own, calib));
     if (o->prescale)
         quant_tell_unfolded(site->in);
@@ -699,6 +706,7 @@ static dr_status run_model(const quant_site *site, const quant_grid *grid,
 done:
     dr_qtensor_release(&table);
     run_release(&r);
+    nn_rough_take(site->dev, NN_ROUGH_OWN);
     return st;
 }
 
@@ -715,10 +723,7 @@ dr_status quant_best(const quant_site *site, const quant_grid *grid,
 
     chain.prescale = true;
     chain.minmax = false;
-    nn_rough_take(site->dev, NN_ROUGH_FLOATS);
-    dr_status st = run_model(site, grid, calib, &chain, true, NULL);
-    nn_rough_take(site->dev, NN_ROUGH_OWN);
-    return st;
+    return run_model(site, grid, calib, &chain, true, NULL);
 }
 
 dr_status quant_prune(const quant_site *site, const quant_calib *calib,
@@ -741,6 +746,7 @@ dr_status quant_recover(hf_adapter *out, const quant_site *site, const hf_model 
 
     *out = (hf_adapter){0};
     DR_TRY(quant_recovery_open(&r.recovery, &own, original, o, out));
+    choose_form(site, &gptq);
     DR_TRY(run_init(&r, &own, calib));
     DR_TRY(quant_each_layer(&own, NULL, 0, run_layer, &r));
     if (quant_recovery_empty(r.recovery))
@@ -749,6 +755,7 @@ dr_status quant_recover(hf_adapter *out, const quant_site *site, const hf_model 
 done:
     quant_recovery_close(r.recovery);
     run_release(&r);
+    nn_rough_take(site->dev, NN_ROUGH_OWN);
     if (st != DR_OK)
         hf_adapter_release(out);
     return st;
