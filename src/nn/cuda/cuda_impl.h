@@ -175,6 +175,13 @@ typedef struct {
     size_t next_a, next_b, next_c; /* values from one to the next */
 } cu_gemm;
 
+/* Rows of bf16 that the tensor cores read begin at multiples of 16 bytes. */
+enum { CU_PAD = 8 };
+static inline size_t cu_padded(size_t n)
+{
+    return (n + CU_PAD - 1) / CU_PAD * CU_PAD;
+}
+
 /* A library from the folders of DRUPE_LIB_PATH, else where the loader looks; NULL: none. */
 void *cu_library(const char *name);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);

@@ -14,7 +14,7 @@
  */
 #include "nn/cuda/cuda_impl.h"
 
-enum { TERMS = 3, PAD = 8 };
+enum { TERMS = 3 };
 
 /* A product of fewer operations is sooner done in floats than its operands are split. */
 #define SPLIT_LEAST 1e8
@@ -26,11 +26,6 @@ typedef struct {
     int terms;  /* 0: floats */
     bool exact; /* bf16 already */
 } operand;
-
-static size_t padded(size_t n)
-{
-    return (n + PAD - 1) / PAD * PAD;
-}
 
 /* What p is: a weight in bf16, or floats of either side. */
 static operand look(cu_call *k, const float *p, size_t rows, size_t cols, size_t ld)
@@ -51,9 +46,9 @@ static operand look(cu_call *k, const float *p, size_t rows, size_t cols, size_t
 /* Rows that the tensor cores can read: strides and addresses of 16 bytes. */
 static void align(cu_call *k, operand *o)
 {
-    if (!o->exact || (o->ld % PAD == 0 && (uintptr_t)o->p % 16 == 0))
+    if (!o->exact || (o->ld % CU_PAD == 0 && (uintptr_t)o->p % 16 == 0))
         return;
-    size_t ld = padded(o->cols);
+    size_t ld = cu_padded(o->cols);
     uint16_t *to = cu_temp(k, o->rows * ld * sizeof(*to));
     float *wide = cu_temp(k, o->rows * o->cols * sizeof(*wide));
 
@@ -65,7 +60,7 @@ static void align(cu_call *k, operand *o)
 
 static void split(cu_call *k, operand *o, int terms)
 {
-    size_t ld = padded(o->cols);
+    size_t ld = cu_padded(o->cols);
     uint16_t *to = cu_temp(k, (size_t)terms * o->rows * ld * sizeof(*to));
 
     if (terms == 1)
@@ -129,7 +124,7 @@ static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
 
 void cu_result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld)
 {
-    g->to_bf16 = g->bf16 && cu_is_bf16(k->c, y) && ld % PAD == 0 &&
+    g->to_bf16 = g->bf16 && cu_is_bf16(k->c, y) && ld % CU_PAD == 0 &&
                  cu_halves(k, cols, y, NULL, NULL);
     g->c = g->to_bf16 ? cu_at(k, y).p : cu_rows(k, y, rows, cols, &ld, sizeof(*y), g->acc);
     g->ldc = ld;

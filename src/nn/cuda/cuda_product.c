@@ -8,16 +8,11 @@
  */
 #include "nn/cuda/cuda_impl.h"
 
-enum { PAD = 8, ROWS = 16384, STRIP = 2048, PAIRS_MAX = 6 };
+enum { ROWS = 16384, STRIP = 2048, PAIRS_MAX = 6 };
 
 /* Terms of the two operands, in pairs whose places sum to less than their number. */
 static const unsigned char pairs[2][PAIRS_MAX][2] = {
     {{0, 0}, {0, 1}, {1, 0}}, {{0, 0}, {0, 1}, {1, 0}, {0, 2}, {2, 0}, {1, 1}}};
-
-static size_t padded(size_t n)
-{
-    return (n + PAD - 1) / PAD * PAD;
-}
 
 static int pairs_of(const nn_product *p)
 {
@@ -37,7 +32,7 @@ static unsigned terms_of(const nn_product *p, int side)
 static void split_rows(cu_call *k, const nn_product *p, uint16_t *to, const float *from,
                        size_t ld, size_t rows, int side)
 {
-    size_t wide = padded(p->k);
+    size_t wide = cu_padded(p->k);
     const cu_planes planes = {.lds = ld,
                               .rows = rows,
                               .cols = p->k,
@@ -54,7 +49,7 @@ static void split_rows(cu_call *k, const nn_product *p, uint16_t *to, const floa
 /* w[K][N]: terms one below the other. */
 static void split_columns(cu_call *k, const nn_product *p, uint16_t *to, const float *from)
 {
-    size_t high = padded(p->k), wide = padded(p->n);
+    size_t high = cu_padded(p->k), wide = cu_padded(p->n);
     const cu_planes planes = {.lds = p->ldw,
                               .rows = p->k,
                               .cols = p->n,
@@ -91,7 +86,7 @@ static void multiply(cu_call *k, const nn_product *p, cu_gemm g, float *y, const
 
 dr_status cuda_add_product(nn_device *dev, const nn_product *p)
 {
-    size_t ldy = p->ldy, inner = padded(p->k) * pairs_of(p), ld = padded(p->n);
+    size_t ldy = p->ldy, inner = cu_padded(p->k) * pairs_of(p), ld = cu_padded(p->n);
     size_t each = p->m < ROWS ? p->m : ROWS;
     cu_call k;
 

@@ -8,31 +8,27 @@
 
 #include "nn/cuda/cuda_impl.h"
 
-enum { PAD = 8, PANEL = 16 * NN_GRAM_STRIP };
-
-static size_t padded(size_t n)
-{
-    return (n + PAD - 1) / PAD * PAD;
-}
+enum { PANEL = 16 * NN_GRAM_STRIP };
 
 static size_t bytes_of(size_t n, size_t k)
 {
-    return n * padded(k) * sizeof(uint16_t);
+    return n * cu_padded(k) * sizeof(uint16_t);
 }
 
-/* to[n][padded(k)] = x[n][k] */
+/* to[n][cu_padded(k)] = x[n][k] */
 static void round_rows(cu_call *call, void *to, const float *x, size_t n, size_t k)
 {
     size_t row = k * sizeof(uint16_t);
 
     if (!cu_is_bf16(call->c, x)) {
         const float *x_ = cu_in(call, x, n * k);
-        CU_LAUNCH(call, cu_narrow(call->c->stream, to, padded(k), x_, k, n, k));
+        CU_LAUNCH(call, cu_narrow(call->c->stream, to, cu_padded(k), x_, k, n, k));
         return;
     }
     const void *from = cu_at(call, x).p;
-    CU_LAUNCH(call, (int)cudaMemcpy2DAsync(to, padded(k) * sizeof(uint16_t), from, row, row,
-                                           n, cudaMemcpyDeviceToDevice, call->c->stream));
+    CU_LAUNCH(call,
+              (int)cudaMemcpy2DAsync(to, cu_padded(k) * sizeof(uint16_t), from, row, row, n,
+                                     cudaMemcpyDeviceToDevice, call->c->stream));
 }
 
 static dr_status pack(nn_device *dev, void *packed, const float *w, size_t n, size_t k)
@@ -53,7 +49,7 @@ static const void *rounded(cu_call *call, const float *x, size_t m, size_t k)
 {
     void *to = NULL;
 
-    if (k % PAD == 0 && cu_halves(call, k, x, NULL, NULL))
+    if (k % CU_PAD == 0 && cu_halves(call, k, x, NULL, NULL))
         return cu_at(call, x).p;
     to = cu_temp(call, bytes_of(m, k));
     round_rows(call, to, x, m, k);
@@ -72,7 +68,7 @@ static dr_status matmul(nn_device *dev, float *y, const float *x, const void *pa
     cu_begin(&call, dev);
     g.a = cu_in_bytes(&call, packed, bytes_of(n, k));
     g.b = rounded(&call, x, m, k);
-    g.lda = g.ldb = padded(k);
+    g.lda = g.ldb = cu_padded(k);
     cu_result(&call, &g, y, m, n, ldy);
     if (call.st == DR_OK)
         call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
@@ -85,7 +81,8 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
                       bool first)
 {
     size_t floats = nn_gram_floats(n), high = n < PANEL ? n : PANEL;
-    cu_gemm g = {.tb = true, .bf16 = true, .k = m, .lda = padded(n), .ldb = padded(n)};
+    cu_gemm g = {
+        .tb = true, .bf16 = true, .k = m, .lda = cu_padded(n), .ldb = cu_padded(n)};
     cu_call call;
 
     if (n == 0)
@@ -125,7 +122,7 @@ static dr_status cross(nn_device *dev, bool *taken, float *sum, const float *a,
     cu_call call;
 
     cu_begin(&call, dev);
-    *taken = m > 0 && n % PAD == 0 && k % PAD == 0 && lies_there(&call, a) &&
+    *taken = m > 0 && n % CU_PAD == 0 && k % CU_PAD == 0 && lies_there(&call, a) &&
              lies_there(&call, b);
     if (!*taken)
         return cu_end(&call);
