@@ -138,9 +138,8 @@ static void leave_slot(quant_upstream *u, hf_slot s)
 
 dr_status quant_upstream_layer(quant_upstream *u, int layer)
 {
-    dr_status st = DR_OK;
-
     const nn_layer *l = NULL;
+    dr_status st = DR_OK;
 
     if (u->s == NULL)
         return DR_OK;

@@ -125,6 +125,9 @@ const void *cu_in_bytes(cu_call *k, const void *p, size_t bytes);
  * that of what is returned. */
 void *cu_rows(cu_call *k, void *p, size_t rows, size_t cols, size_t *ld, size_t size,
               bool keep);
+/* Does p, which may be NULL, lie in the device's memory, and so that eight values are read
+ * at once? */
+bool cu_lies_there(const cu_call *k, const void *p);
 /* May kernels of halves.cu take rows of d values at these pointers (NULL: none) as they
  * are?  One at least is bf16 and all are the device's. */
 bool cu_halves(const cu_call *k, size_t d, const void *a, const void *b, const void *c);
@@ -187,6 +190,12 @@ void *cu_library(const char *name);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
 void cu_lt_close(cu_lt *lt);
 DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
+/* The same within a call: nothing after a failure. */
+static inline void cu_multiply(cu_call *k, const cu_gemm *g)
+{
+    if (k->st == DR_OK)
+        k->st = cu_lt_run(k->c->lt, k->c->stream, g);
+}
 /* Where g's result, y[rows][cols], goes, and how: as bf16 where operands and y are. */
 void cu_result(cu_call *k, cu_gemm *g, float *y, size_t rows, size_t cols, size_t ld);
 /* bias[N], which may be NULL, to g's result of m rows (cuda_matmul.c). */

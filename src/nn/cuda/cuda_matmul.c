@@ -108,15 +108,14 @@ static void run(cu_call *k, cu_gemm *g, const operand *a, const operand *b)
     if (!g->bf16) {
         g->a = a->p;
         g->b = b->p;
-        if (k->st == DR_OK)
-            k->st = cu_lt_run(k->c->lt, k->c->stream, g);
+        cu_multiply(k, g);
         return;
     }
     for (int i = 0; i < a->terms; i++) {
         for (int j = 0; j < b->terms && i + j < most && k->st == DR_OK; j++) {
             g->a = term(a, i);
             g->b = term(b, j);
-            k->st = cu_lt_run(k->c->lt, k->c->stream, g);
+            cu_multiply(k, g);
             g->acc = true;
         }
     }

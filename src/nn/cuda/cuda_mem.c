@@ -302,18 +302,22 @@ void cu_launched(cu_call *k, int err, const char *what)
         k->st = cu_check(err, what);
 }
 
+bool cu_lies_there(const cu_call *k, const void *p)
+{
+    const cu_block *b = cu_find(k->c, p);
+
+    return p == NULL || (b != NULL && (uintptr_t)cu_place(b, p) % 16 == 0);
+}
+
 bool cu_halves(const cu_call *k, size_t d, const void *a, const void *b, const void *c)
 {
     const void *const all[] = {a, b, c};
     bool any = false;
 
     for (size_t i = 0; i < DR_COUNT(all); i++) {
-        const cu_block *at = cu_find(k->c, all[i]);
-        if (all[i] == NULL)
-            continue;
-        if (at == NULL || (uintptr_t)cu_place(at, all[i]) % 16 != 0)
+        if (!cu_lies_there(k, all[i]))
             return false;
-        any = any || at->kind == NN_MEM_BF16;
+        any = any || cu_is_bf16(k->c, all[i]);
     }
     return any && d % 8 == 0;
 }

@@ -80,7 +80,7 @@ static void multiply(cu_call *k, const nn_product *p, cu_gemm g, float *y, const
         g.a = w + j * (g.ta ? g.lda : 1) * size;
         g.b = x + skip * g.ldb * size;
         g.c = y + (row + skip) * g.ldc + j;
-        k->st = cu_lt_run(k->c->lt, k->c->stream, &g);
+        cu_multiply(k, &g);
     }
 }
 

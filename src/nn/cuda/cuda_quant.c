@@ -72,7 +72,7 @@ static void gram_by_terms(cu_call *k, float *grams, const float *x, size_t m, si
         g.a = pairs[i][0];
         g.b = pairs[i][1];
         g.acc = i > 0 || !first;
-        k->st = cu_lt_run(k->c->lt, k->c->stream, &g);
+        cu_multiply(k, &g);
     }
 }
 

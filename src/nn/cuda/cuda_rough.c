@@ -70,8 +70,7 @@ static dr_status matmul(nn_device *dev, float *y, const float *x, const void *pa
     g.b = rounded(&call, x, m, k);
     g.lda = g.ldb = cu_padded(k);
     cu_result(&call, &g, y, m, n, ldy);
-    if (call.st == DR_OK)
-        call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
+    cu_multiply(&call, &g);
     cu_gemm_bias(&call, &g, bias, m, n);
     return cu_end(&call);
 }
@@ -99,19 +98,10 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
         g.a = x_;
         g.b = x_ + r;
         g.c = panel;
-        call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
+        cu_multiply(&call, &g);
         CU_LAUNCH(&call, cu_gram_panel(call.c->stream, to, panel, r, g.n, n, first));
     }
     return cu_end(&call);
-}
-
-/* Does p, which may be NULL, lie in the device's memory, and so that eight values are
- * read at once? */
-static bool lies_there(const cu_call *call, const void *p)
-{
-    const cu_block *b = cu_find(call->c, p);
-
-    return p == NULL || (b != NULL && (uintptr_t)cu_place(b, p) % 16 == 0);
 }
 
 static dr_status cross(nn_device *dev, bool *taken, float *sum, const float *a,
@@ -122,8 +112,8 @@ static dr_status cross(nn_device *dev, bool *taken, float *sum, const float *a,
     cu_call call;
 
     cu_begin(&call, dev);
-    *taken = m > 0 && n % CU_PAD == 0 && k % CU_PAD == 0 && lies_there(&call, a) &&
-             lies_there(&call, b);
+    *taken = m > 0 && n % CU_PAD == 0 && k % CU_PAD == 0 && cu_lies_there(&call, a) &&
+             cu_lies_there(&call, b);
     if (!*taken)
         return cu_end(&call);
     const cu_values a_ = cu_at(&call, a);
@@ -136,8 +126,7 @@ static dr_status cross(nn_device *dev, bool *taken, float *sum, const float *a,
     g.lda = k;
     g.ldb = n;
     cu_result(&call, &g, sum, n, k, k);
-    if (call.st == DR_OK)
-        call.st = cu_lt_run(call.c->lt, call.c->stream, &g);
+    cu_multiply(&call, &g);
     return cu_end(&call);
 }
 
