@@ -242,9 +242,21 @@ dr_status dr_writer_reopen(dr_writer *w, const char *path)
     return DR_OK;
 }
 
+/* To its place; the disk begins with it, else all of it waits for the sync at the end. */
+static dr_status write_at(const dr_writer *w, uint64_t at, const void *data, size_t n)
+{
+    dr_status st = dr_io_write(w->fd, w->path, data, n, at);
+
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (st == DR_OK && n > 0)
+        (void)sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
+#endif
+    return st;
+}
+
 static dr_status flush(dr_writer *w)
 {
-    dr_status st = dr_io_write(w->fd, w->path, w->block, w->used, w->at);
+    dr_status st = write_at(w, w->at, w->block, w->used);
 
     if (st == DR_OK) {
         w->at += w->used;
@@ -260,7 +272,7 @@ dr_status dr_writer_add(dr_writer *w, const void *data, size_t n)
 
     while (n > 0) {
         if (w->used == 0 && n >= BLOCK_BYTES) { /* whole tensors go without a copy */
-            DR_TRY(dr_io_write(w->fd, w->path, p, n, w->at));
+            DR_TRY(write_at(w, w->at, p, n));
             w->at += n;
             break;
         }
@@ -299,13 +311,7 @@ uint64_t dr_writer_at(const dr_writer *w)
 
 dr_status dr_writer_put(const dr_writer *w, uint64_t at, const void *data, size_t n)
 {
-    dr_status st = dr_io_write(w->fd, w->path, data, n, at);
-
-#ifdef SYNC_FILE_RANGE_WRITE /* else all of it waits for the sync at the end */
-    if (st == DR_OK)
-        (void)sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
-#endif
-    return st;
+    return write_at(w, at, data, n);
 }
 
 dr_status dr_writer_seek(dr_writer *w, uint64_t at)

@@ -65,6 +65,9 @@ void hf_writer_untie(hf_writer *w);
 typedef enum { HF_OUTER_EMBED, HF_OUTER_HEAD } hf_outer;
 DR_MUST_USE dr_status hf_writer_outer(hf_writer *w, hf_outer which, const float *rows,
                                       size_t row0, size_t count);
+/* A plain linear that will not be given is copied now, or in hf_writer_behind's threads,
+ * not at the end; nothing if it is there already (hf_writer_resume). */
+DR_MUST_USE dr_status hf_writer_stays(hf_writer *w, const hf_linear *l);
 /* Copies every tensor of the source that was not written yet, then closes the files.  A
  * value that is not finite as written is a warning that names the first tensor with one.
  * DR_EUSAGE: one was given in part, or is nowhere in the source and was not given. */

@@ -532,6 +532,21 @@ done:
     return st;
 }
 
+dr_status hf_writer_stays(hf_writer *w, const hf_linear *l)
+{
+    struct slot *s = NULL;
+    dr_status st = DR_OK;
+
+    if (w->mute)
+        return DR_OK;
+    DR_TRY(plan(w));
+    DR_TRY(plain_slot(&s, w, l));
+    if (!s->written)
+        DR_TRY(copy_plain(w, s));
+done:
+    return st;
+}
+
 /* Has the source the very tensors that the plan wants? */
 static bool same_layout(const hf_writer *w, const hf_linear *l)
 {

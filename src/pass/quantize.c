@@ -226,6 +226,8 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
                              .choices = chosen->layers,
                              .head = chosen->head ? &chosen->head_grid : NULL,
                              .embed = chosen->embed ? &chosen->embed_grid : NULL,
+                             .outer_stays =
+                                 !plan->rotates && !chosen->head && !chosen->embed,
                              .shared = true,
                              .resume = job->killed};
     dr_progress_begin(&progress, "quantizing", "layers",

@@ -100,6 +100,19 @@ done:
     return st;
 }
 
+/* While layers are worked on, where the writer has threads for it. */
+static dr_status copy_outer(const quant_site *site)
+{
+    const hf_linear *const outer[] = {hf_embed_linear(site->in), hf_head_linear(site->in)};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; site->outer_stays && i < DR_COUNT(outer); i++)
+        if (outer[i] != NULL)
+            DR_TRY(hf_writer_stays(site->out, outer[i]));
+done:
+    return st;
+}
+
 void quant_tell_time(double *since, const char *what)
 {
     const double now = dr_now_s();
@@ -121,6 +134,7 @@ dr_status quant_each_layer(const quant_site *site, float *x, size_t floats,
     dr_status st = DR_OK;
 
     DR_TRY(take_up(&k, &first, layers));
+    DR_TRY(copy_outer(site));
     for (int i = first; i < layers; i++) {
         DR_TRY(layer(ctx, i));
         DR_TRY(keep(&k, (uint64_t)i + 1));

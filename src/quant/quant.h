@@ -59,6 +59,7 @@ typedef struct {
     const quant_choice *choices;
     const quant_grid *head;  /* of an untied head; NULL: it stays as it is */
     const quant_grid *embed; /* of the embedding, in a tied model the head, too; NULL */
+    bool outer_stays;        /* head and embedding are copied, from the beginning */
     const dr_qtensor *table; /* for quantizers: the embedding as rounded; NULL: not yet */
     bool shared; /* gptq, best and awq: by the ranks of dev, each with a share of text and
                     rows (share.c); else all that they do is done by each */

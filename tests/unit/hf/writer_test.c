@@ -314,6 +314,8 @@ static void test_behind(void)
         CHECK_OK(hf_writer_open(&w, dirs[i], m, &quant));
         if (i > 0)
             CHECK_OK(hf_writer_behind(w, 3));
+        for (int twice = 0; i == 1 && twice < 2; twice++) /* the second does nothing */
+            CHECK_OK(hf_writer_stays(w, hf_embed_linear(m)));
         size_t n = hf_layer_linears(m, 0, &l);
         for (size_t k = 0; k < n && st == DR_OK; k++) {
             dr_qtensor q = {0};
