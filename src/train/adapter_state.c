@@ -155,16 +155,32 @@ static void note_targets(train_state *s)
     }
 }
 
+/* A fresh A of one module. */
+typedef struct {
+    float *a;
+    size_t r, n_in, module;
+} fresh_a;
+
+typedef struct {
+    const fresh_a *all;
+    const train_options *o;
+} init_job;
+
 /* Uniform in [-1/sqrt(n_in), 1/sqrt(n_in)): kaiming_uniform with a = sqrt(5); or normal. */
-static void init_a(float *a, size_t r, size_t n_in, const train_options *o, size_t module)
+static dr_status init_a(void *ctx, size_t task, int worker)
 {
-    float bound = (float)(1 / sqrt((double)n_in));
+    const init_job *j = ctx;
+    const fresh_a *f = &j->all[task];
+    float bound = (float)(1 / sqrt((double)f->n_in));
     dr_rng rng;
 
-    dr_rng_init(&rng, o->seed, 0x4c6f5241u + module); /* streams of their own: "LoRA" */
-    for (size_t i = 0; i < r * n_in; i++)
-        a[i] = o->init == TRAIN_INIT_GAUSSIAN ? dr_rng_normal(&rng) / (float)r
-                                              : (2 * dr_rng_uniform(&rng) - 1) * bound;
+    (void)worker; /* streams of their own: "LoRA" */
+    dr_rng_init(&rng, j->o->seed, 0x4c6f5241u + f->module);
+    for (size_t i = 0; i < f->r * f->n_in; i++)
+        f->a[i] = j->o->init == TRAIN_INIT_GAUSSIAN
+                      ? dr_rng_normal(&rng) / (float)f->r
+                      : (2 * dr_rng_uniform(&rng) - 1) * bound;
+    return DR_OK;
 }
 
 /* Parameters of a module. */
@@ -237,9 +253,11 @@ static void fill_factors(hf_lora_module *mod, float *at, const train_options *o,
 }
 
 /* Values into param; modules point there from now on. */
-static void fill(train_state *s, const train_options *o)
+static dr_status fill(train_state *s, const train_options *o, dr_pool *pool)
 {
-    size_t at = 0;
+    fresh_a *fresh = dr_arena_alloc(&s->arena, s->adapter.count, sizeof(*fresh));
+    init_job j = {fresh, o};
+    size_t at = 0, fresh_count = 0;
 
     for (size_t i = 0; i < s->adapter.count && s->adapter.kind != HF_ADAPTER_LORA; i++) {
         hf_lora_module *mod = &s->adapter.modules[i];
@@ -247,7 +265,7 @@ static void fill(train_state *s, const train_options *o)
         at += hf_factor_count(mod);
     }
     if (s->adapter.kind != HF_ADAPTER_LORA)
-        return;
+        return DR_OK;
     for (size_t i = 0; i < s->adapter.count; i++) {
         hf_lora_module *mod = &s->adapter.modules[i];
         const counts c = counts_of(s, mod);
@@ -256,7 +274,7 @@ static void fill(train_state *s, const train_options *o)
             memcpy(a, mod->a, c.a * sizeof(float));
             memcpy(b, mod->b, c.b * sizeof(float));
         } else {
-            init_a(a, (size_t)mod->r, mod->n_in, o, i);
+            fresh[fresh_count++] = (fresh_a){a, (size_t)mod->r, mod->n_in, i};
         }
         if (mod->magnitude != NULL)
             memcpy(magnitude, mod->magnitude, c.magnitude * sizeof(float));
@@ -265,6 +283,7 @@ static void fill(train_state *s, const train_options *o)
         mod->magnitude = c.magnitude > 0 ? magnitude : NULL;
         at += c.all;
     }
+    return dr_pool_run(pool, fresh_count, init_a, &j);
 }
 
 static train_delta delta_of(train_state *s, const hf_lora_module *mod, const hf_linear *l,
@@ -374,6 +393,23 @@ static void place_module(train_state *s, nn_lora *l)
     l->db = s->there + s->count + (l->db - s->grad);
 }
 
+/* The first `arrays` of the three that are not zero between steps, to where they train or
+ * back. */
+static dr_status move(train_state *s, bool back, size_t arrays)
+{
+    float *const here[] = {s->param, s->m, s->v};
+    const size_t place[] = {0, 2, 3};
+    dr_status st = DR_OK;
+
+    for (size_t i = 0; i < arrays && s->there != NULL; i++) {
+        float *there = s->there + place[i] * s->count;
+        DR_TRY(nn_copy(s->mem, back ? here[i] : there, back ? there : here[i],
+                       s->count * sizeof(float)));
+    }
+done:
+    return st;
+}
+
 dr_status train_state_place(train_state *s, nn_device *dev)
 {
     float *there = NULL;
@@ -390,7 +426,8 @@ dr_status train_state_place(train_state *s, nn_device *dev)
             place_module(s, &s->layers[layer][i]);
     if (s->start != NULL)
         DR_TRY(nn_copy(dev, there + 4 * s->count, s->start, s->count * sizeof(float)));
-    DR_TRY(train_state_push(s));
+    DR_TRY(move(s, false, 1));
+    DR_TRY(nn_zero(dev, there + 2 * s->count, 2 * s->count * sizeof(float)));
 done:
     return st;
 }
@@ -406,30 +443,19 @@ done:
     return st;
 }
 
-/* The three that are not zero between steps, to where they train or back. */
-static dr_status move(train_state *s, bool back)
+dr_status train_state_params(train_state *s)
 {
-    float *const here[] = {s->param, s->m, s->v};
-    const size_t place[] = {0, 2, 3};
-    dr_status st = DR_OK;
-
-    for (size_t i = 0; i < DR_COUNT(here) && s->there != NULL; i++) {
-        float *there = s->there + place[i] * s->count;
-        DR_TRY(nn_copy(s->mem, back ? here[i] : there, back ? there : here[i],
-                       s->count * sizeof(float)));
-    }
-done:
-    return st;
+    return move(s, true, 1);
 }
 
 dr_status train_state_pull(train_state *s)
 {
-    return move(s, true);
+    return move(s, true, 3);
 }
 
 dr_status train_state_push(train_state *s)
 {
-    return move(s, false);
+    return move(s, false, 3);
 }
 
 static const char *kind_name(hf_adapter_kind kind, bool dora)
@@ -536,7 +562,7 @@ dr_status train_state_open(train_state *s, const hf_model *m, const train_option
     s->adapter.module_dropout = o->module_dropout;
     s->adapter.rank_dropout_scale = o->rank_dropout_scale;
     DR_TRY(allocate(s));
-    fill(s, o);
+    DR_TRY(fill(s, o, pool));
     if (pissa)
         DR_TRY(keep_start(s));
     DR_TRY(by_layer(s, m, o));

@@ -63,10 +63,12 @@ DR_MUST_USE dr_status train_fresh_modules(hf_adapter *ad, const hf_model *m,
 /* Values for fresh modules (start.c): PiSSA's; with out LoftQ's, and the base's linears. */
 DR_MUST_USE dr_status train_start(hf_adapter *ad, const hf_model *m, const train_options *o,
                                   dr_pool *pool, hf_writer *out);
-/* From now on they train in the memory of dev, which has its own: param, m and v are
- * what train_state_pull last brought, and train_state_push takes them there. */
+/* From now on they train in the memory of dev, which has its own, m and v from zero on:
+ * here they are what train_state_pull last brought, param also what train_state_params did;
+ * train_state_push takes them there. */
 DR_MUST_USE dr_status train_state_place(train_state *s, nn_device *dev);
 /* Nothing where they train in param itself. */
+DR_MUST_USE dr_status train_state_params(train_state *s);
 DR_MUST_USE dr_status train_state_pull(train_state *s);
 DR_MUST_USE dr_status train_state_push(train_state *s);
 void train_state_release(train_state *s);
@@ -235,6 +237,8 @@ DR_MUST_USE dr_status train_block_loss(double *mean, double *sum, size_t *labels
 size_t train_every(double every, size_t total);
 /* Room for it. */
 void train_watch_open(trainer *t, train_report *r);
+/* Will a checkpoint be written?  r->total is known. */
+bool train_watch_saves(const train_options *o, const train_report *r);
 /* Of several ranks, each of which has set its blocks of v[count][each] (block i is rank i %
  * count's): all get all. */
 DR_MUST_USE dr_status train_share_blocks(dr_ranks *r, double *v, size_t each, size_t count);

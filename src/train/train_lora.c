@@ -548,7 +548,7 @@ dr_status train_check_ranks(const trainer *t)
     return st;
 }
 
-static dr_status train(trainer *t, train_report *r)
+static dr_status train(trainer *t, train_report *r, const hf_model *base)
 {
     const train_options *o = t->o;
     dr_progress progress;
@@ -561,6 +561,8 @@ static dr_status train(trainer *t, train_report *r)
     r->losses = dr_calloc(r->total, sizeof(double));
     r->grad_norms = dr_calloc(r->total, sizeof(double));
     r->step_seconds = dr_calloc(r->total, sizeof(double));
+    if (o->resume != NULL || train_watch_saves(o, r))
+        DR_TRY(train_identity(&t->identity, t, base));
     train_watch_open(t, r);
     if (o->resume != NULL) {
         DR_TRY(train_checkpoint_read(t, r));
@@ -576,7 +578,7 @@ static dr_status train(trainer *t, train_report *r)
     while (r->steps < r->total && !r->stopped)
         DR_TRY(step(t, r, &progress));
     dr_progress_end(&progress);
-    DR_TRY(train_state_pull(&t->state));
+    DR_TRY(train_state_params(&t->state));
     DR_TRY(train_watch_end(t, r));
 done:
     if (st != DR_OK && r->steps > 0)
@@ -619,12 +621,10 @@ dr_status train_lora(train_report *report, nn_device *dev, const hf_model *base,
     }
     DR_TRY(trainer_open(&t, dev, base, blocks, o));
     t.base_name = base_name;
-    if (o->checkpoints != NULL || o->resume != NULL)
-        DR_TRY(train_identity(&t.identity, &t, base));
     report->trainable = t.state.count;
     report->ranks = dr_ranks_count(t.ranks);
     report->peak_bytes = t.bytes;
-    DR_TRY(train(&t, report));
+    DR_TRY(train(&t, report, base));
     if (dr_ranks_first(t.ranks))
         DR_TRY(train_state_write(&t.state, out_dir, base_name));
 done:

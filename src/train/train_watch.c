@@ -37,6 +37,13 @@ static bool due(const train_report *r, train_when when, double every)
     return false;
 }
 
+bool train_watch_saves(const train_options *o, const train_report *r)
+{
+    if (o->checkpoints == NULL || o->save_when == TRAIN_NEVER)
+        return false;
+    return o->save_when == TRAIN_EPOCH || train_every(o->save_steps, r->total) <= r->total;
+}
+
 /* ---- the log ---- */
 
 static json_t *entry(const train_report *r)
@@ -191,7 +198,7 @@ static dr_status eval_step(trainer *t, train_report *r)
                 r->steps, loss);
     add_eval(r, loss);
     if (t->best != NULL)
-        DR_TRY(train_state_pull(&t->state));
+        DR_TRY(train_state_params(&t->state));
     weigh(t, r, loss);
 done:
     return st;
@@ -233,7 +240,7 @@ dr_status train_watch_step(trainer *t, train_report *r)
     if (o->eval != NULL && due(r, o->eval_when, o->eval_steps))
         DR_TRY(eval_step(t, r));
     if (o->checkpoints != NULL && due(r, o->save_when, o->save_steps)) {
-        DR_TRY(train_state_pull(&t->state));
+        DR_TRY(train_state_params(&t->state));
         DR_TRY(train_check_ranks(t));
         if (dr_ranks_first(t->ranks))
             DR_TRY(train_checkpoint_write(t, r));

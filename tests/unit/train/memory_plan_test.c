@@ -143,10 +143,12 @@ static void test_too_little(void)
 int main(void)
 {
     const train_options o = options(0);
+    dr_pool *pool = NULL;
 
     tiny_read_ids();
+    CHECK_OK(dr_pool_open(&pool, 2));
     CHECK_OK(hf_model_open(&model, GOLDEN "/tiny/llama"));
-    CHECK_OK(train_state_open(&state, model, &o, NULL));
+    CHECK_OK(train_state_open(&state, model, &o, pool));
     CHECK_EQ_INT(hf_model_config(model)->layers, LAYERS);
     one = nn_acts_bytes(hf_model_config(model), 1, TINY_T, state.max_kept);
     test_plan();
@@ -156,5 +158,6 @@ int main(void)
     test_there();
     train_state_release(&state);
     hf_model_close(model);
+    dr_pool_close(pool);
     return check_done();
 }

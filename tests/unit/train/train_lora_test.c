@@ -201,7 +201,7 @@ static size_t least_there(const char *kind)
 
     CHECK_OK(nn_device_open(&dev, kind, 1));
     CHECK_OK(hf_model_open(&m, GOLDEN "/tiny/llama"));
-    CHECK_OK(train_state_open(&s, m, &o, NULL));
+    CHECK_OK(train_state_open(&s, m, &o, nn_device_pool(dev)));
     const train_there t = {.dev = dev,
                            .c = hf_model_config(m),
                            .s = &s,
