@@ -77,6 +77,7 @@ done:
 
 static dr_status open_as(nn_device *dev, bool bf16)
 {
+    cu_preload *library = cu_preload_begin();
     cu_state *c = NULL;
     dr_status st = DR_OK;
 
@@ -89,8 +90,12 @@ static dr_status open_as(nn_device *dev, bool bf16)
     DR_TRY(cu_check((int)cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
                     "making a stream"));
     DR_TRY(cu_mem_open(c));
+    cu_preload_end(library);
+    library = NULL;
     DR_TRY(cu_lt_open(&c->lt));
+    cu_warm_begin(c, dr_pool_threads(dev->pool));
 done:
+    cu_preload_end(library);
     return st;
 }
 
@@ -116,6 +121,7 @@ static void close_gpu(nn_device *dev)
 
     if (c == NULL)
         return;
+    cu_warm_end(c);
     if (c->stream != NULL)
         (void)cudaStreamSynchronize(c->stream);
     cu_ranks_close(c->ranks);

@@ -43,6 +43,7 @@ typedef struct {
 typedef struct cu_lt cu_lt;
 typedef struct cu_loader cu_loader;
 typedef struct cu_ranks cu_ranks;
+typedef struct cu_warm cu_warm;
 
 typedef struct {
     int device;                      /* the GPU's number; of every thread that calls CUDA */
@@ -55,7 +56,8 @@ typedef struct {
     cu_slab slabs[CU_SLABS];
     size_t slab_count;
     cu_lt *lt;         /* owned */
-    cu_loader *loader; /* owned; NULL: nothing was loaded yet */
+    cu_loader *loader; /* owned; NULL: nothing was loaded yet (cu_warm_end first) */
+    cu_warm *warm;     /* owned; NULL: it has ended */
     cu_ranks *ranks;   /* owned; NULL: NCCL is not loaded */
 } cu_state;
 
@@ -90,6 +92,17 @@ enum { CU_FETCH_LEAST = 4 << 20 };
 DR_MUST_USE dr_status cu_fetch(cu_state *c, dr_pool *pool, void *dst, const void *src,
                                size_t bytes);
 void cu_loader_close(cu_loader *l);
+DR_MUST_USE dr_status cu_loader_open(cu_loader **out, int threads);
+
+/* What the first calls would wait for, by a thread behind the caller's back (cuda_warm.c).
+ * What fails there fails, and is told, where it is needed. */
+typedef struct cu_preload cu_preload;
+/* cuBLASLt's library; NULL: no thread. */
+cu_preload *cu_preload_begin(void);
+void cu_preload_end(cu_preload *p);
+/* The kernels of this library and of cuBLASLt, pinned memory. */
+void cu_warm_begin(cu_state *c, int threads);
+void cu_warm_end(cu_state *c); /* waits for it; nothing the second time */
 
 /* nn_backend.rank_id, .rank_join, .rank_sum, .rank_share (cuda_ranks.c).
  * DR_EUNSUPPORTED: no NCCL; DR_EDEVICE: what it says, or another GPU does not come. */
@@ -187,7 +200,12 @@ static inline size_t cu_padded(size_t n)
 
 /* A library from the folders of DRUPE_LIB_PATH, else where the loader looks; NULL: none. */
 void *cu_library(const char *name);
+/* Brings it in, if it is there. */
+void cu_lt_preload(void);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
+/* A small product of its own, beside those of the caller: a and b [n][n] of bf16, c [n][n]
+ * of float, on a stream of its own. */
+void cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, size_t n);
 void cu_lt_close(cu_lt *lt);
 DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 /* The same within a call: nothing after a failure. */

@@ -57,7 +57,7 @@ static dr_status make_event(cudaEvent_t *out)
                     "making an event");
 }
 
-static dr_status open_loader(cu_loader **out, int threads)
+dr_status cu_loader_open(cu_loader **out, int threads)
 {
     cu_loader *l = dr_calloc(1, sizeof(*l));
     size_t bytes = (size_t)threads * TURNS * PIECE;
@@ -117,6 +117,12 @@ done:
     return st;
 }
 
+static dr_status need_loader(cu_state *c, const dr_pool *pool)
+{
+    cu_warm_end(c);
+    return c->loader != NULL ? DR_OK : cu_loader_open(&c->loader, dr_pool_threads(pool));
+}
+
 /* The loader's stream goes on behind what the operations' has now. */
 static dr_status follow(cu_loader *l, cu_stream stream)
 {
@@ -135,8 +141,7 @@ dr_status cu_load(nn_device *dev, const nn_stored *parts, size_t count)
     dr_status st = DR_OK;
 
     DR_BUG_IF(count > PARTS);
-    if (c->loader == NULL)
-        DR_TRY(open_loader(&c->loader, dr_pool_threads(dev->pool)));
+    DR_TRY(need_loader(c, dev->pool));
     j.l = c->loader;
     for (size_t i = 0; i < count; i++) {
         DR_BUG_IF(!cu_is_bf16(c, parts[i].dst));
@@ -187,8 +192,7 @@ dr_status cu_fetch(cu_state *c, dr_pool *pool, void *dst, const void *src, size_
     fetch_job j = {c, dst, src, bytes};
     dr_status st = DR_OK;
 
-    if (c->loader == NULL)
-        DR_TRY(open_loader(&c->loader, dr_pool_threads(pool)));
+    DR_TRY(need_loader(c, pool));
     DR_TRY(follow(c->loader, c->stream));
     DR_TRY(dr_pool_run(pool, (bytes + PIECE - 1) / PIECE, fetch_task, &j));
 done:

@@ -88,6 +88,11 @@ static void *open_library(void)
     return lib;
 }
 
+void cu_lt_preload(void)
+{
+    (void)open_library();
+}
+
 static dr_status find_functions(functions *f)
 {
     void *lib = open_library();
@@ -137,10 +142,8 @@ done:
     return st;
 }
 
-static void plan_free(const functions *f, plan *p)
+static void plan_release(const functions *f, plan *p)
 {
-    if (p == NULL)
-        return;
     if (p->a != NULL)
         (void)f->cublasLtMatrixLayoutDestroy(p->a);
     if (p->b != NULL)
@@ -149,6 +152,13 @@ static void plan_free(const functions *f, plan *p)
         (void)f->cublasLtMatrixLayoutDestroy(p->c);
     if (p->op != NULL)
         (void)f->cublasLtMatmulDescDestroy(p->op);
+}
+
+static void plan_free(const functions *f, plan *p)
+{
+    if (p == NULL)
+        return;
+    plan_release(f, p);
     free(p);
 }
 
@@ -248,9 +258,8 @@ done:
     return st;
 }
 
-static dr_status choose(cu_lt *lt, plan *p)
+static dr_status choose(cu_lt *lt, plan *p, size_t room)
 {
-    const size_t room = WORKSPACE;
     const uint32_t schemes =
         CUBLASLT_REDUCTION_SCHEME_MASK & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_INPLACE;
     const struct {
@@ -315,7 +324,7 @@ static dr_status plan_of(const plan **out, cu_lt *lt, const cu_gemm *g)
     p = dr_calloc(1, sizeof(*p));
     p->s = s;
     DR_TRY(describe(&lt->f, p, g));
-    DR_TRY(choose(lt, p));
+    DR_TRY(choose(lt, p, WORKSPACE));
     lt->plans[i] = p;
     lt->count++;
     *out = p;
@@ -338,4 +347,25 @@ dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g)
                  "a product"));
 done:
     return st;
+}
+
+void cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, size_t n)
+{
+    const float alpha = 1, beta = 0;
+    const cu_gemm g = {.bf16 = true,
+                       .m = n,
+                       .n = n,
+                       .k = n,
+                       .lda = n,
+                       .ldb = n,
+                       .ldc = n,
+                       .a = a,
+                       .b = b,
+                       .c = c};
+    plan p = {.s = shape_of(&g)};
+
+    if (describe(&lt->f, &p, &g) == DR_OK && choose(lt, &p, 0) == DR_OK)
+        (void)lt->f.cublasLtMatmul(lt->handle, p.op, &alpha, a, p.a, b, p.b, &beta, c, p.c,
+                                   c, p.c, &p.algo, NULL, 0, s);
+    plan_release(&lt->f, &p);
 }
