@@ -187,6 +187,7 @@ static dr_status open_in(nn_decoder **out, nn_device *dev, nn_device *mem,
     d->dims = nn_dims_of(d->c);
     DR_TRY(nn_refuse(d->c));
     d->streamed = -1;
+    d->unpacked_most = 1;
     d->layer_floats = nn_layer_place(&measure, d->c, NULL);
     d->keep_bytes = keep_bytes;
     plan_memory(d);
@@ -273,6 +274,12 @@ void nn_decoder_close(nn_decoder *d)
     nn_mem_free(d->mem, d->work.p);
     nn_mem_free(d->mem, d->work_rounded.p);
     free(d);
+}
+
+void nn_decoder_unpacked(nn_decoder *d, size_t layers)
+{
+    DR_BUG_IF(d->streamed != -1 || layers == 0 || layers > NN_UNPACKED_MOST);
+    d->unpacked_most = layers;
 }
 
 void nn_decoder_integers(nn_decoder *d)

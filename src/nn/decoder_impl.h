@@ -30,6 +30,12 @@ typedef struct {
     dr_qtensor *q; /* owned [linears]; what they point at is in block */
 } nn_packed_weights;
 
+/* One layer's weights, unpacked. */
+typedef struct {
+    float *p;  /* owned */
+    int layer; /* that it holds; -1: none */
+} nn_unpacked_weights;
+
 /* Scratch that grows. */
 typedef struct {
     float *p; /* owned */
@@ -56,7 +62,8 @@ struct nn_decoder {
     float *stage; /* owned: a layer, rows of the head or embeddings, on the way to mem */
     size_t stage_floats;
     nn_packed_weights *packed; /* owned [layers]; NULL: none was read yet */
-    float *unpacked;           /* owned: one layer's weights */
+    nn_unpacked_weights unpacked[NN_UNPACKED_MOST]; /* those last used first */
+    size_t unpacked_count, unpacked_most;           /* there are; there may be */
     int streamed; /* without keep: which layer the first block holds; -1: none */
     size_t layer_floats;
     size_t keep_bytes;

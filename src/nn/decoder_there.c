@@ -5,8 +5,9 @@
  * A layer has two blocks: norms and biases, and weights, in bf16 where that holds all that
  * the file has (or all that the device's products take).  bf16 of a file goes there as it
  * is.  Packed weights go there packed and stay so, whatever room there is: one block of
- * weights is for all layers, and a layer is unpacked into it whenever another one was
- * there.  Without room for all packed ones a layer's are let go once it is unpacked.
+ * weights, or a few, are for all layers, and a layer is unpacked into the one that was not
+ * used for longest.  Without room for all packed ones a layer's are let go once it is
+ * unpacked.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -288,11 +289,23 @@ static size_t packed_layer_bytes(const hf_model *m, int layer)
     return sum;
 }
 
+static size_t unpacked_bytes(nn_device *mem, const hf_config *c)
+{
+    nn_layer measure = {0};
+
+    return nn_layer_place(&measure, c, NULL) *
+           (nn_device_rounds(mem) ? sizeof(uint16_t) : sizeof(float));
+}
+
+size_t nn_unpacked_bytes(nn_device *dev, const hf_model *m)
+{
+    return nn_packed_bytes(dev, m) > 0 ? unpacked_bytes(dev, hf_model_config(m)) : 0;
+}
+
 size_t nn_packed_bytes(nn_device *mem, const hf_model *m)
 {
     const hf_config *c = hf_model_config(m);
-    nn_layer measure = {0};
-    size_t sum = 0, each = nn_device_rounds(mem) ? sizeof(uint16_t) : sizeof(float);
+    size_t sum = 0;
 
     for (int layer = 0; mem != NULL && layer < c->layers; layer++) {
         size_t bytes = packed_layer_bytes(m, layer);
@@ -300,7 +313,7 @@ size_t nn_packed_bytes(nn_device *mem, const hf_model *m)
             return 0;
         sum += bytes;
     }
-    return sum > 0 ? sum + nn_layer_place(&measure, c, NULL) * each : 0;
+    return sum > 0 ? sum + unpacked_bytes(mem, c) : 0;
 }
 
 static void let_go(nn_decoder *d, int layer)
@@ -315,7 +328,8 @@ void nn_packed_free(nn_decoder *d)
     for (int i = 0; d->packed != NULL && i < d->c->layers; i++)
         let_go(d, i);
     free(d->packed);
-    nn_mem_free(d->mem, d->unpacked);
+    for (size_t i = 0; i < d->unpacked_count; i++)
+        nn_mem_free(d->mem, d->unpacked[i].p);
 }
 
 /* Linears of several layers, each read by a task. */
@@ -399,6 +413,32 @@ done:
     return st;
 }
 
+/* The first of d->unpacked becomes that of the layer, or else a new one or what was not
+ * used for longest. */
+static dr_status bring_forward(nn_decoder *d, int layer, size_t floats)
+{
+    nn_unpacked_weights *u = d->unpacked, found = {.layer = -1};
+    size_t i = 0;
+    dr_status st = DR_OK;
+
+    while (i < d->unpacked_count && u[i].layer != layer)
+        i++;
+    if (i == d->unpacked_count && i < d->unpacked_most) {
+        DR_TRY(nn_mem_new(d->mem, &u[i].p, floats,
+                          nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT,
+                          "weights of a layer"));
+        u[i].layer = -1;
+        d->unpacked_count++;
+    } else if (i == d->unpacked_count) {
+        i--;
+    }
+    found = u[i];
+    memmove(u + 1, u, i * sizeof(*u));
+    u[0] = found;
+done:
+    return st;
+}
+
 dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out)
 {
     nn_layer *w = &d->layers[layer];
@@ -410,18 +450,15 @@ dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out)
 
     if (d->packed == NULL)
         d->packed = dr_calloc((size_t)d->c->layers, sizeof(*d->packed));
-    if (d->unpacked == NULL)
-        DR_TRY(nn_mem_new(d->mem, &d->unpacked, nn_place(parts, n, NULL),
-                          nn_device_rounds(d->mem) ? NN_MEM_BF16 : NN_MEM_FLOAT,
-                          "weights of a layer"));
+    DR_TRY(bring_forward(d, layer, nn_place(parts, n, NULL)));
     *out = w;
-    if (d->streamed == layer)
+    if (d->unpacked[0].layer == layer)
         return DR_OK;
     if (!d->loaded[layer])
         DR_TRY(read_packed(d, layer));
-    d->streamed = -1;
+    d->unpacked[0].layer = -1;
     w->index = layer;
-    (void)nn_place(parts, n, d->unpacked);
+    (void)nn_place(parts, n, d->unpacked[0].p);
     for (size_t i = 0; i < count; i++)
         DR_TRY(nn_unpack(d->dev, w->w[l[i].slot] + l[i].row0 * l[i].n_in,
                          &d->packed[layer].q[i]));
@@ -429,6 +466,7 @@ dr_status nn_packed_layer(nn_decoder *d, int layer, const nn_layer **out)
         let_go(d, layer);
         d->loaded[layer] = false;
     }
+    d->unpacked[0].layer = layer;
     d->streamed = layer;
 done:
     return st;

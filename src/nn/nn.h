@@ -170,6 +170,13 @@ DR_MUST_USE dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev,
 void nn_decoder_close(nn_decoder *d);
 /* keep_bytes that keeps all of m there: layers, head and embeddings. */
 size_t nn_decoder_there_bytes(nn_device *dev, const hf_model *m);
+/* Of a model that lies there packed: unpacked at one time are the `layers` last used, 1 if
+ * nothing is said, NN_UNPACKED_MOST at most.  Who goes up and down through them unpacks
+ * those at the turns once.  Before the first layer. */
+enum { NN_UNPACKED_MOST = 8 };
+void nn_decoder_unpacked(nn_decoder *d, size_t layers);
+/* Bytes of each; 0: m does not lie there packed. */
+size_t nn_unpacked_bytes(nn_device *dev, const hf_model *m);
 /* Before the first layer: are weights there floats, for more than products? */
 void nn_decoder_floats(nn_decoder *d, bool on);
 /* Before the first layer: the layers' linears are rounded to g when they are loaded. */

@@ -111,9 +111,18 @@ static size_t fixed_there(const train_there *t, size_t g, bool all_kept)
            head_there(t, m) + 2 * row + STAGING_BYTES + RUNTIME_BYTES;
 }
 
+/* Layers unpacked at a time, one of them in the weights already. */
+static size_t unpacked_there(const train_there *t, size_t left)
+{
+    size_t more = t->unpacked > 0 ? left / t->unpacked : 0;
+
+    return more < NN_UNPACKED_MOST ? more + 1 : NN_UNPACKED_MOST;
+}
+
 /*
  * Weights come first: one that is not kept is read again for every group.  Then the largest
- * group of which all layers are kept, then layers of one sequence.
+ * group of which all layers are kept, with what is left for packed weights unpacked; then
+ * layers of one sequence.
  */
 void train_memory_plan_there(train_memory *p, const train_there *t)
 {
@@ -121,7 +130,9 @@ void train_memory_plan_there(train_memory *p, const train_there *t)
     size_t most = nn_device_rounds(t->dev) ? larger(ROWS_AT_ONCE / t->seq, 1) : 1;
     size_t layer = hf_layer_weights(t->c) * sizeof(float);
 
-    *p = (train_memory){.least = fixed_there(t, 1, false) + layer, .group = 1};
+    *p = (train_memory){.least = fixed_there(t, 1, false) + layer,
+                        .group = 1,
+                        .unpacked = 1};
     for (size_t g = most < t->batch ? most : t->batch; g > 0; g--) {
         size_t bytes = fixed_there(t, g, true) + t->weights + layers * layer_there(t, g);
         if (bytes > t->budget)
@@ -129,7 +140,8 @@ void train_memory_plan_there(train_memory *p, const train_there *t)
         p->group = g;
         p->kept = layers;
         p->weights = t->weights;
-        p->bytes = bytes;
+        p->unpacked = unpacked_there(t, t->budget - bytes);
+        p->bytes = bytes + (p->unpacked - 1) * t->unpacked;
         return;
     }
     p->bytes = fixed_there(t, 1, false);

@@ -152,11 +152,12 @@ void train_sampler_share(const train_sampler *s, size_t mb, const train_blocks *
 /* ---- memory (memory_plan.c) ---- */
 
 typedef struct {
-    size_t least;   /* bytes that it cannot do without */
-    size_t kept;    /* layers, from the top, whose activations are kept */
-    size_t weights; /* bytes for weights, unless they are converted for every block */
-    size_t bytes;   /* of all that will be used */
-    size_t group;   /* sequences that are run at once */
+    size_t least;    /* bytes that it cannot do without */
+    size_t kept;     /* layers, from the top, whose activations are kept */
+    size_t weights;  /* bytes for weights, unless they are converted for every block */
+    size_t bytes;    /* of all that will be used */
+    size_t group;    /* sequences that are run at once */
+    size_t unpacked; /* layers of packed weights at a time (nn_decoder_unpacked) */
 } train_memory;
 /* best: a copy of the parameters, too; integers: weights are such. */
 void train_memory_plan(train_memory *p, const hf_config *c, const train_state *s,
@@ -169,6 +170,7 @@ typedef struct {
     const train_state *s;
     size_t seq, batch; /* tokens; sequences of a micro-batch */
     size_t weights, budget;
+    size_t unpacked; /* of a packed layer, unpacked; 0: they are not packed there */
 } train_there;
 void train_memory_plan_there(train_memory *p, const train_there *t);
 

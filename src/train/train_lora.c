@@ -130,6 +130,8 @@ static dr_status plan_there(trainer *t, train_memory *plan, nn_device *dev,
                              .seq = t->blocks->seq_len,
                              .batch = t->o->batch,
                              .weights = nn_decoder_there_bytes(dev, base),
+                             .unpacked =
+                                 t->o->base_grid != NULL ? 0 : nn_unpacked_bytes(dev, base),
                              .budget = asked > 0 && asked < room ? asked : room};
 
     train_memory_plan_there(plan, &ask);
@@ -201,6 +203,8 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         DR_TRY(nn_decoder_open_there(&t->dec, dev, base, plan.weights));
     else
         DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    if (t->mem != NULL)
+        nn_decoder_unpacked(t->dec, plan.unpacked);
     if (o->base_grid != NULL)
         nn_decoder_round(t->dec, o->base_grid);
     if (o->integers)

@@ -115,6 +115,16 @@ static void test_there(void)
     CHECK_EQ_INT(p.kept, LAYERS);
     CHECK_EQ_INT(p.weights, t.weights);
     CHECK_EQ_INT(p.group, 1); /* products of this device do not round */
+    CHECK_EQ_INT(p.unpacked, 1);
+    size_t all = p.bytes;
+    t.unpacked = one / 3; /* what is left is for unpacked layers, one being there already */
+    for (t.budget = all; t.budget < all + 10 * t.unpacked; t.budget += t.unpacked / 2) {
+        size_t more = (t.budget - all) / t.unpacked;
+        train_memory_plan_there(&p, &t);
+        CHECK(p.bytes <= t.budget);
+        CHECK_EQ_INT(p.kept, LAYERS);
+        CHECK_EQ_INT(p.unpacked, more < 7 ? more + 1 : 8);
+    }
     nn_device_close(dev);
     for (size_t i = 0; i < 3; i++) {
         static const char *const names[] = {"there-all", "there-least", "there-little"};
