@@ -19,26 +19,39 @@
 #include "quant/tile_impl.h"
 
 enum { NB = 128, STRIP = 256, DAMPINGS = 4 };
+enum { AT_ONCE = 4 }; /* columns whose terms a row takes in turn while it is loaded */
 
 /* d[NB][NB], lower: its Cholesky factor in place, by columns so that the inner loop runs
- * along rows.  false: not positive definite. */
+ * along rows; col [AT_ONCE][NB] is scratch.  false: not positive definite. */
 QUANT_CLONES
 static bool factor_block(double *restrict d, double *restrict col, size_t n)
 {
-    for (size_t k = 0; k < n; k++) {
-        double pivot = d[k * NB + k];
-        if (!(pivot > 0.0) || !isfinite(pivot))
-            return false;
-        pivot = sqrt(pivot);
-        d[k * NB + k] = pivot;
-        for (size_t i = k + 1; i < n; i++) {
-            d[i * NB + k] /= pivot;
-            col[i] = d[i * NB + k];
+    for (size_t k = 0; k < n; k += AT_ONCE) {
+        const size_t count = n - k < AT_ONCE ? n - k : AT_ONCE, from = k + count;
+        for (size_t c = 0; c < count; c++) {
+            const size_t at = k + c;
+            double pivot = d[at * NB + at], *to = col + c * NB;
+            if (!(pivot > 0.0) || !isfinite(pivot))
+                return false;
+            pivot = sqrt(pivot);
+            d[at * NB + at] = pivot;
+            for (size_t i = at + 1; i < n; i++) {
+                d[i * NB + at] /= pivot;
+                to[i] = d[i * NB + at];
+                for (size_t j = at + 1; j < from && j <= i; j++)
+                    d[i * NB + j] -= to[i] * to[j];
+            }
         }
-        for (size_t i = k + 1; i < n; i++) {
-            double f = col[i];
-            for (size_t j = k + 1; j <= i; j++)
-                d[i * NB + j] -= f * col[j];
+        for (size_t i = from; i < n && count == AT_ONCE; i++) {
+            const double f0 = col[i], f1 = col[NB + i], f2 = col[2 * NB + i],
+                         f3 = col[3 * NB + i];
+            double *row = d + i * NB;
+            for (size_t j = from; j <= i; j++) {
+                double v = row[j] - f0 * col[j];
+                v -= f1 * col[NB + j];
+                v -= f2 * col[2 * NB + j];
+                row[j] = v - f3 * col[3 * NB + j];
+            }
         }
     }
     return true;
@@ -50,12 +63,22 @@ static void invert_block(double *restrict inv, const double *restrict l, size_t 
 {
     memset(inv, 0, n * NB * sizeof(*inv));
     for (size_t i = 0; i < n; i++) {
+        const double *f = l + i * NB;
         double *row = inv + i * NB;
-        for (size_t k = 0; k < i; k++) {
-            double f = l[i * NB + k];
+        size_t k = 0;
+        for (; k + AT_ONCE <= i; k += AT_ONCE) { /* beyond a row's end are zeros */
+            const double *a = inv + k * NB, *b = a + NB, *c = b + NB, *e = c + NB;
+            for (size_t j = 0; j < k + AT_ONCE; j++) {
+                double v = row[j] - f[k] * a[j];
+                v -= f[k + 1] * b[j];
+                v -= f[k + 2] * c[j];
+                row[j] = v - f[k + 3] * e[j];
+            }
+        }
+        for (; k < i; k++) {
             const double *from = inv + k * NB;
             for (size_t j = 0; j <= k; j++)
-                row[j] -= f * from[j];
+                row[j] -= f[k] * from[j];
         }
         double pivot = l[i * NB + i];
         for (size_t j = 0; j < i; j++)
@@ -76,14 +99,14 @@ typedef struct {
 static dr_status work_init(chol_work *w, nn_device *dev, float *a, size_t n)
 {
     dr_status st = DR_OK;
-    size_t doubles = 2 * NB * NB + NB, floats = NB * NB + 2 * n * NB;
+    size_t doubles = 2 * NB * NB + AT_ONCE * NB, floats = NB * NB + 2 * n * NB;
 
     *w = (chol_work){.dev = dev, .a = a, .n = n};
     DR_TRY(dr_big_alloc(&w->block, doubles * 2 + floats, sizeof(float), "Cholesky blocks"));
     w->diag = w->block;
     w->inv = w->diag + NB * NB;
     w->col = w->inv + NB * NB;
-    w->inv32 = (float *)(w->col + NB);
+    w->inv32 = (float *)(w->col + AT_ONCE * NB);
     w->below = w->inv32 + NB * NB;
     w->neg = w->below + n * NB;
 done:
