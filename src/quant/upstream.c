@@ -74,10 +74,6 @@ dr_status quant_upstream_open(quant_upstream *u, quant_stream *s, const hf_model
                          "attention outputs"));
     DR_TRY(quant_acts_at(mem, &u->h, m, d, "norm outputs"));
     DR_TRY(quant_acts_at(mem, &u->act, m, (size_t)c->intermediate, "activations"));
-    DR_TRY(quant_floats_at(mem, &u->turned, widest.in, m, "inputs by columns"));
-    DR_TRY(quant_floats_at(mem, &u->in,
-                           nn_rough_bytes(s->site->dev, widest.in, m) / sizeof(float), 1,
-                           "packed inputs"));
     DR_TRY(quant_floats_at(mem, &u->cross, widest.in, widest.in, "sums of differences"));
     DR_TRY(quant_floats_at(mem, &u->drift, d, widest.in, "sums of differences"));
     DR_TRY(quant_floats_at(mem, &u->rhs, widest.weights, 1, "a slot's correction"));
@@ -257,6 +253,24 @@ typedef struct {
     bool packed;
 } chunk_inputs;
 
+/* Where inputs are turned and packed, which not every device needs. */
+static dr_status turning_room(quant_upstream *u)
+{
+    const quant_stream *s = u->s;
+    const size_t in = quant_widest_slot(s->cfg).in, t = s->calib.seq_len;
+    const size_t m = (s->step < s->calib.count ? s->step : s->calib.count) * t;
+    dr_status st = DR_OK;
+
+    if (u->in != NULL)
+        return DR_OK;
+    DR_TRY(quant_floats_at(s->mem, &u->turned, in, m, "inputs by columns"));
+    DR_TRY(quant_floats_at(s->mem, &u->in,
+                           nn_rough_bytes(s->site->dev, in, m) / sizeof(float), 1,
+                           "packed inputs"));
+done:
+    return st;
+}
+
 /* sum[n][k] = or, not first, += (a / scale - b)[m][n]^T times the inputs. */
 static dr_status add_product(quant_upstream *u, float *sum, const float *a, const float *b,
                              const float *scale, size_t n, chunk_inputs *c, bool first)
@@ -268,6 +282,7 @@ static dr_status add_product(quant_upstream *u, float *sum, const float *a, cons
     DR_TRY(nn_rough_cross(dev, &taken, sum, a, b, scale, c->in, c->m, n, c->k, first));
     if (taken)
         return DR_OK;
+    DR_TRY(turning_room(u));
     if (!c->packed) {
         DR_TRY(turn(u, c->in, NULL, NULL, c->m, c->k));
         DR_TRY(nn_rough_pack(dev, u->in, u->turned, c->k, c->m));
@@ -343,7 +358,8 @@ void quant_upstream_idle(quant_upstream *u, hf_slot slot)
     }
     nn_mem_idle(mem, u->h, m * (size_t)c->hidden);
     nn_mem_idle(mem, u->act, m * (size_t)c->intermediate);
-    nn_mem_idle(mem, u->turned, m * widest.in);
+    if (u->turned != NULL)
+        nn_mem_idle(mem, u->turned, m * widest.in);
     if (slot == HF_SLOT_DOWN || (slot == HF_SLOT_GATE_UP && !c->parallel))
         nn_mem_idle(mem, u->attn, u->s->calib.count * t * hf_slot_in(c, HF_SLOT_O));
 }
