@@ -242,12 +242,11 @@ dr_status dr_writer_reopen(dr_writer *w, const char *path)
     return DR_OK;
 }
 
-/* To its place; the disk begins with it, else all of it waits for the sync at the end. */
-static dr_status write_at(const dr_writer *w, uint64_t at, const void *data, size_t n)
+dr_status dr_writer_put(const dr_writer *w, uint64_t at, const void *data, size_t n)
 {
     dr_status st = dr_io_write(w->fd, w->path, data, n, at);
 
-#ifdef SYNC_FILE_RANGE_WRITE
+#ifdef SYNC_FILE_RANGE_WRITE /* else all of it waits for the sync at the end */
     if (st == DR_OK && n > 0)
         (void)sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE);
 #endif
@@ -256,7 +255,7 @@ static dr_status write_at(const dr_writer *w, uint64_t at, const void *data, siz
 
 static dr_status flush(dr_writer *w)
 {
-    dr_status st = write_at(w, w->at, w->block, w->used);
+    dr_status st = dr_writer_put(w, w->at, w->block, w->used);
 
     if (st == DR_OK) {
         w->at += w->used;
@@ -272,7 +271,7 @@ dr_status dr_writer_add(dr_writer *w, const void *data, size_t n)
 
     while (n > 0) {
         if (w->used == 0 && n >= BLOCK_BYTES) { /* whole tensors go without a copy */
-            DR_TRY(write_at(w, w->at, p, n));
+            DR_TRY(dr_writer_put(w, w->at, p, n));
             w->at += n;
             break;
         }
@@ -307,11 +306,6 @@ done:
 uint64_t dr_writer_at(const dr_writer *w)
 {
     return w->at + w->used;
-}
-
-dr_status dr_writer_put(const dr_writer *w, uint64_t at, const void *data, size_t n)
-{
-    return write_at(w, at, data, n);
 }
 
 dr_status dr_writer_seek(dr_writer *w, uint64_t at)

@@ -199,12 +199,12 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
         DR_TRY(floats(&t->best, NULL, t->state.count, 1, "the best adapter"));
     train_sampler_open(&t->sampler, blocks, o, dr_ranks_count(t->ranks));
     t->bytes = plan.bytes;
-    if (t->mem != NULL)
+    if (t->mem != NULL) {
         DR_TRY(nn_decoder_open_there(&t->dec, dev, base, plan.weights));
-    else
-        DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
-    if (t->mem != NULL)
         nn_decoder_unpacked(t->dec, plan.unpacked);
+    } else {
+        DR_TRY(nn_decoder_open(&t->dec, dev, base, plan.weights));
+    }
     if (o->base_grid != NULL)
         nn_decoder_round(t->dec, o->base_grid);
     if (o->integers)
