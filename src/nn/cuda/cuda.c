@@ -45,7 +45,8 @@ static dr_status no_device(int err)
     return st;
 }
 
-static dr_status open_gpu(nn_device *dev)
+/* *library: cuBLASLt's comes in while the context is made, once there is a GPU. */
+static dr_status open_gpu(nn_device *dev, cu_preload **library)
 {
     struct cudaDeviceProp prop;
     int count = 0;
@@ -62,6 +63,7 @@ static dr_status open_gpu(nn_device *dev)
         dr_hint("start as many as there are GPUs; CUDA_VISIBLE_DEVICES may hide some");
         goto done;
     }
+    *library = cu_preload_begin();
     DR_TRY(cu_check((int)cudaSetDevice((int)dev->place), "taking the GPU"));
     DR_TRY(
         cu_check((int)cudaGetDeviceProperties(&prop, (int)dev->place), "asking the GPU"));
@@ -77,11 +79,11 @@ done:
 
 static dr_status open_as(nn_device *dev, bool bf16)
 {
-    cu_preload *library = cu_preload_begin();
+    cu_preload *library = NULL;
     cu_state *c = NULL;
     dr_status st = DR_OK;
 
-    DR_TRY(open_gpu(dev));
+    DR_TRY(open_gpu(dev, &library));
     c = dr_calloc(1, sizeof(*c));
     c->bf16 = bf16;
     c->device = (int)dev->place;

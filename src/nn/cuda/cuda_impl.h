@@ -204,8 +204,9 @@ void *cu_library(const char *name);
 void cu_lt_preload(void);
 DR_MUST_USE dr_status cu_lt_open(cu_lt **out);
 /* A small product of its own, beside those of the caller: a and b [n][n] of bf16, c [n][n]
- * of float, on a stream of its own. */
-void cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, size_t n);
+ * of float, on a stream of its own, without lt's workspace or plans. */
+DR_MUST_USE dr_status cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b,
+                                void *c, size_t n);
 void cu_lt_close(cu_lt *lt);
 DR_MUST_USE dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g);
 /* The same within a call: nothing after a failure. */

@@ -334,24 +334,31 @@ done:
     return st;
 }
 
-dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g)
+/* With `room` bytes of lt's workspace. */
+static dr_status multiply(const cu_lt *lt, cu_stream s, const plan *p, const cu_gemm *g,
+                          size_t room)
 {
     const float alpha = g->minus ? -1.0f : 1.0f, beta = g->acc ? 1.0f : 0.0f;
+
+    return check(lt->f.cublasLtMatmul(lt->handle, p->op, &alpha, g->a, p->a, g->b, p->b,
+                                      &beta, g->c, p->c, g->c, p->c, &p->algo,
+                                      room > 0 ? lt->workspace : NULL, room, s),
+                 "a product");
+}
+
+dr_status cu_lt_run(cu_lt *lt, cu_stream s, const cu_gemm *g)
+{
     const plan *p = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(plan_of(&p, lt, g));
-    DR_TRY(check(lt->f.cublasLtMatmul(lt->handle, p->op, &alpha, g->a, p->a, g->b, p->b,
-                                      &beta, g->c, p->c, g->c, p->c, &p->algo,
-                                      lt->workspace, WORKSPACE, s),
-                 "a product"));
+    DR_TRY(multiply(lt, s, p, g, WORKSPACE));
 done:
     return st;
 }
 
-void cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, size_t n)
+dr_status cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, size_t n)
 {
-    const float alpha = 1, beta = 0;
     const cu_gemm g = {.bf16 = true,
                        .m = n,
                        .n = n,
@@ -363,9 +370,12 @@ void cu_lt_try(cu_lt *lt, cu_stream s, const void *a, const void *b, void *c, si
                        .b = b,
                        .c = c};
     plan p = {.s = shape_of(&g)};
+    dr_status st = DR_OK;
 
-    if (describe(&lt->f, &p, &g) == DR_OK && choose(lt, &p, 0) == DR_OK)
-        (void)lt->f.cublasLtMatmul(lt->handle, p.op, &alpha, a, p.a, b, p.b, &beta, c, p.c,
-                                   c, p.c, &p.algo, NULL, 0, s);
+    DR_TRY(describe(&lt->f, &p, &g));
+    DR_TRY(choose(lt, &p, 0));
+    DR_TRY(multiply(lt, s, &p, &g, 0));
+done:
     plan_release(&lt->f, &p);
+    return st;
 }
