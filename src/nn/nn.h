@@ -122,8 +122,9 @@ DR_MUST_USE dr_status nn_attention_back(nn_device *dev, float *dqkv, const float
                                         const float *out, const float *lse,
                                         const float *qkv, const nn_attn_shape *s);
 
-/* *sum = the squares of x[count], summed in double. */
-DR_MUST_USE dr_status nn_squares(nn_device *dev, double *sum, const float *x, size_t count);
+/* sums[parts]: the squares of each part of x[parts][count], summed in double. */
+DR_MUST_USE dr_status nn_squares(nn_device *dev, double *sums, const float *x, size_t parts,
+                                 size_t count);
 
 /* AdamW (Loshchilov and Hutter 2019) as torch computes it in float: g = grad_scale grad,
  * m += (g - m) rest1, v = v beta2 + g^2 rest2,

@@ -78,9 +78,9 @@ DR_MUST_USE dr_status nn_clamp_groups(nn_device *dev, float *w, const nn_groups 
 DR_MUST_USE dr_status nn_pack_codes(nn_device *dev, uint8_t *codes, const float *w,
                                     const nn_groups *g, const float *scales,
                                     const float *zeros, int bits, int stored);
-/* *sum = (a - b)^2 summed. */
-DR_MUST_USE dr_status nn_difference(nn_device *dev, double *sum, const float *a,
-                                    const float *b, size_t count);
+/* sums[parts]: (a - b)^2 of each part of a and b[parts][count], summed. */
+DR_MUST_USE dr_status nn_difference(nn_device *dev, double *sums, const float *a,
+                                    const float *b, size_t parts, size_t count);
 
 /* ---- judging, which every device does ---- */
 

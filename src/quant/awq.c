@@ -15,6 +15,7 @@
  * of O's or DOWN's).
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -40,6 +41,7 @@ void awq_run_close(awq_run *r)
     for (size_t i = 0; i < DR_COUNT(all); i++)
         nn_mem_free(r->mem, all[i]);
     awq_exact_close(r);
+    free(r->place);
     dr_big_free(r->row_scale);
     quant_stream_close(&r->s);
     *r = (awq_run){0};
@@ -66,6 +68,16 @@ static bool sampled(const awq_run *r, size_t k, size_t *at)
 
     *at = of_all - r->s.first;
     return of_all >= r->s.first && *at < r->s.calib.count;
+}
+
+/* exact drops candidates by a part of the sample, so its order is random. */
+static void place_samples(awq_run *r)
+{
+    r->place = dr_calloc(r->sample_count, sizeof(*r->place));
+    if (r->o->exact)
+        awq_race_order(r->place, r->sample_count);
+    for (size_t i = 0; !r->o->exact && i < r->sample_count; i++)
+        r->place[i] = i;
 }
 
 static dr_status slot_init(awq_run *r, hf_slot s)
@@ -110,8 +122,11 @@ dr_status awq_run_open(awq_run *r, const quant_site *site, const quant_grid *gri
     r->sample_all = r->o->exact ? calib->count : (SAMPLE_TOKENS + t - 1) / t;
     r->sample_all = r->sample_all < calib->count ? r->sample_all : calib->count;
     calib = &r->s.calib; /* this rank's */
-    for (size_t k = 0, at = 0; k < r->sample_all; k++)
+    for (size_t k = 0, at = 0; k < r->sample_all; k++) {
         r->sample_count += sampled(r, k, &at);
+        r->sample_first += r->sample_count == 0;
+    }
+    place_samples(r);
     for (int i = 0; i < HF_SLOT_COUNT; i++) {
         DR_TRY(slot_init(r, (hf_slot)i));
         size_t n = nn_rough_bytes(site->dev, r->slot[i].n, r->slot[i].k) / sizeof(float);
@@ -258,8 +273,8 @@ static dr_status keep_sample(const awq_run *r, awq_slot *slot, const float *x, s
         if (!sampled(r, k, &at))
             continue;
         if (at >= i && at < i + m / t)
-            DR_TRY(nn_copy(r->s.site->dev, slot->sample + kept * one, x + (at - i) * one,
-                           one * sizeof(float)));
+            DR_TRY(nn_copy(r->s.site->dev, slot->sample + r->place[kept] * one,
+                           x + (at - i) * one, one * sizeof(float)));
         kept++;
     }
 done:
@@ -433,7 +448,7 @@ static dr_status is_finite(bool *yes, nn_device *mem, const float *v, size_t cou
         *yes = *yes && dr_all_finite(v, DR_DTYPE_F32, count);
         return DR_OK;
     }
-    DR_TRY(nn_squares(mem, &sum, v, count));
+    DR_TRY(nn_squares(mem, &sum, v, 1, count));
     *yes = *yes && isfinite(sum); /* squares of floats do not reach a double's end */
 done:
     return st;

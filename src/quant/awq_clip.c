@@ -141,7 +141,7 @@ static dr_status round_there(nn_device *dev, const awq_rounding *job, size_t row
         goto done;
     DR_TRY(nn_scale_matrix(dev, job->room, job->w + row0 * cols, rows, cols, job->scale,
                            rows_by, false));
-    DR_TRY(nn_squares(dev, &sum, job->room, rows * cols));
+    DR_TRY(nn_squares(dev, &sum, job->room, 1, rows * cols));
     if (!isfinite(sum))
         DR_FAIL(DR_EFORMAT, "rows %zu to %zu hold a weight that is not finite", row0,
                 row0 + rows - 1);

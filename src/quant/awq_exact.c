@@ -17,8 +17,7 @@
  * awq_search.c has the same by tokens and in floats, for the cpu, which awq_exact_test.c
  * holds this to.
  *
- * Losses stay on the device until the slot's last candidate has been asked for: nothing
- * waits for it before.
+ * Losses stay on the device until they are asked for: nothing waits for it before.
  */
 #include <stdlib.h>
 
@@ -37,7 +36,7 @@ static bool is_last(hf_slot s)
 }
 
 /* Multiply-adds by tokens and by G, of 20 candidates, a factor of K apart. */
-static bool by_gram(const awq_run *r, hf_slot s)
+bool awq_exact_by_gram(const awq_run *r, hf_slot s)
 {
     double t = (double)(r->sample_count * r->s.calib.seq_len), n = (double)r->slot[s].n;
     double k = (double)r->slot[s].k;
@@ -45,15 +44,10 @@ static bool by_gram(const awq_run *r, hf_slot s)
     return is_last(s) && k * (t + AWQ_RATIOS * n) < AWQ_RATIOS * t * n;
 }
 
-static size_t chunks(const awq_run *r)
-{
-    return (r->sample_count + r->s.step - 1) / r->s.step;
-}
-
-/* Sums of one candidate: by chunk, or with G by row. */
+/* Sums of one candidate: by sequence, or with G by row. */
 static size_t sums_of(const awq_run *r, hf_slot s)
 {
-    return by_gram(r, s) ? r->slot[s].n : chunks(r);
+    return awq_exact_by_gram(r, s) ? r->slot[s].n : r->sample_count;
 }
 
 static dr_status gram_room(awq_run *r, size_t k, size_t n)
@@ -88,7 +82,7 @@ dr_status awq_exact_open(awq_run *r)
         sums = own > sums ? own : sums;
         if (is_last((hf_slot)i))
             last = slot->n * slot->k > last ? slot->n * slot->k : last;
-        if (by_gram(r, (hf_slot)i)) {
+        if (awq_exact_by_gram(r, (hf_slot)i)) {
             k = slot->k > k ? slot->k : k;
             n = slot->n > n ? slot->n : n;
         }
@@ -132,8 +126,8 @@ static dr_status sum_gram(awq_run *r, const awq_slot *slot)
 
     for (size_t i = 0; i < r->sample_count; i += r->s.step) {
         const float *x = slot->sample + i * t * k;
-        DR_TRY(nn_matmul_tn(dev, e->gram, x, x, k, k, awq_sample_chunk(r, i) * t, k, k,
-                            i > 0));
+        DR_TRY(nn_matmul_tn(dev, e->gram, x, x, k, k,
+                            awq_sample_chunk(r, i, r->sample_count) * t, k, k, i > 0));
     }
     if (!awq_judges_rounded(r)) {
         DR_TRY(nn_zero(dev, e->diagonal, k * sizeof(*e->diagonal)));
@@ -144,6 +138,28 @@ static dr_status sum_gram(awq_run *r, const awq_slot *slot)
     DR_TRY(nn_cut_blocks(dev, e->diagonal, e->gram, NULL, k, 1));
 done:
     return st;
+}
+
+/* e->fake = the slot's errors, or where another linear is behind it rounded weights. */
+static dr_status round_candidate(awq_run *r, hf_slot s, size_t candidate)
+{
+    const awq_slot *slot = &r->slot[s];
+    const nn_groups g = {slot->n, slot->k, slot->block, 0, slot->k, slot->k / slot->block};
+    nn_device *dev = r->s.site->dev;
+    awq_exact *e = &r->exact;
+    const float *scale = e->scales + (candidate - 1) * slot->k;
+
+    if (is_last(s))
+        return nn_scaled_errors(dev, e->fake, r->layer.w[s], &g, &r->rule, scale);
+    return nn_round_scaled(dev, e->fake, r->layer.w[s], &g, &r->rule, scale);
+}
+
+static dr_status put_scales(awq_run *r, hf_slot s, const float *scales)
+{
+    size_t k = r->slot[s].k; /* the identity's are left out */
+
+    return nn_copy(r->s.site->dev, r->exact.scales, scales + k,
+                   AWQ_RATIOS * k * sizeof(*scales));
 }
 
 /* sums[N] = the rows' d^T G d for the errors D in e->fake. */
@@ -159,6 +175,35 @@ static dr_status judge_gram(awq_run *r, const awq_slot *slot, double *sums)
                         false));
     DR_TRY(nn_row_quads(dev, sums, e->product, e->fake, e->diagonal, n, k));
 done:
+    return st;
+}
+
+dr_status awq_exact_gram(awq_run *r, hf_slot s, double *loss, const float *scales)
+{
+    const awq_slot *slot = &r->slot[s];
+    nn_device *dev = r->s.site->dev;
+    awq_exact *e = &r->exact;
+    size_t n = slot->n, bytes = AWQ_RATIOS * n * sizeof(double);
+    double *sums = dr_calloc(AWQ_RATIOS * n, sizeof(*sums)), own[AWQ_RATIOS] = {0};
+    dr_status st = DR_OK;
+
+    DR_TRY(put_scales(r, s, scales));
+    DR_TRY(sum_gram(r, slot));
+    for (size_t i = 0; i < AWQ_RATIOS; i++) {
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(round_candidate(r, s, i + 1));
+        DR_TRY(judge_gram(r, slot, e->sums + i * n));
+    }
+    DR_TRY(nn_copy(dev, sums, e->sums, bytes));
+    for (size_t i = 0; i < AWQ_RATIOS; i++) {
+        for (size_t j = 0; j < n; j++)
+            own[i] += sums[i * n + j];
+    }
+    DR_TRY(dr_ranks_sum_doubles(quant_ranks(r->s.site), own, AWQ_RATIOS, "losses"));
+    for (size_t i = 0; i < AWQ_RATIOS; i++)
+        loss[i + 1] = own[i] / (double)(r->sample_all * r->s.calib.seq_len * n);
+done:
+    free(sums);
     return st;
 }
 
@@ -189,20 +234,36 @@ done:
     return st;
 }
 
-/* sums[chunks] = squared changes of the module's output, with what is in e->fake: rounded
- * weights, or of O and DOWN their errors. */
-static dr_status judge_tokens(awq_run *r, hf_slot s, double *sums)
+dr_status awq_exact_begin(awq_run *r, hf_slot s, const float *scales)
+{
+    const awq_slot *behind = &r->slot[last_of(s)];
+    nn_device *dev = r->s.site->dev;
+    awq_exact *e = &r->exact;
+    dr_status st = DR_OK;
+
+    DR_TRY(put_scales(r, s, scales));
+    DR_TRY(nn_zero(dev, e->sums, AWQ_RATIOS * r->sample_count * sizeof(*e->sums)));
+    if (!is_last(s))
+        DR_TRY(nn_copy(dev, e->last, r->layer.w[last_of(s)],
+                       behind->n * behind->k * sizeof(float)));
+done:
+    return st;
+}
+
+dr_status awq_exact_part(awq_run *r, hf_slot s, size_t candidate, size_t from, size_t to)
 {
     const awq_slot *behind = &r->slot[last_of(s)];
     nn_device *dev = r->s.site->dev;
     awq_exact *e = &r->exact;
     size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
+    double *sums = e->sums + (candidate - 1) * r->sample_count;
     nn_layer with = r->layer;
     dr_status st = DR_OK;
 
+    DR_TRY(round_candidate(r, s, candidate));
     with.w[s] = e->fake;
-    for (size_t i = 0; i < r->sample_count; i += r->s.step) {
-        size_t m = awq_sample_chunk(r, i) * t;
+    for (size_t i = from; i < to; i += r->s.step) {
+        size_t count = awq_sample_chunk(r, i, to), m = count * t;
         const float *in = behind->sample + i * t * behind->k, *w = e->fake;
         if (!is_last(s)) {
             DR_TRY(change_inner(r, s, &with, i, m));
@@ -210,58 +271,14 @@ static dr_status judge_tokens(awq_run *r, hf_slot s, double *sums)
             w = e->last;
         }
         DR_TRY(nn_matmul_nt(dev, e->out, in, w, NULL, m, d, behind->k, d, false));
-        DR_TRY(nn_squares(dev, sums + i / r->s.step, e->out, m * d));
+        DR_TRY(nn_squares(dev, sums + i, e->out, count, t * d));
     }
 done:
     return st;
 }
 
-static dr_status judge(awq_run *r, hf_slot s, const float *scale, double *sums)
+dr_status awq_exact_sums(const awq_run *r, double *sums, size_t candidate)
 {
-    const awq_slot *slot = &r->slot[s];
-    const nn_groups g = {slot->n, slot->k, slot->block, 0, slot->k, slot->k / slot->block};
-    nn_device *dev = r->s.site->dev;
-    awq_exact *e = &r->exact;
-    dr_status st = DR_OK;
-
-    DR_TRY(dr_cancelled_check());
-    if (is_last(s))
-        DR_TRY(nn_scaled_errors(dev, e->fake, r->layer.w[s], &g, &r->rule, scale));
-    else
-        DR_TRY(nn_round_scaled(dev, e->fake, r->layer.w[s], &g, &r->rule, scale));
-    DR_TRY(by_gram(r, s) ? judge_gram(r, slot, sums) : judge_tokens(r, s, sums));
-done:
-    return st;
-}
-
-dr_status awq_exact_judge(awq_run *r, hf_slot s, double *loss, const float *scales)
-{
-    const awq_slot *slot = &r->slot[s], *behind = &r->slot[last_of(s)];
-    nn_device *dev = r->s.site->dev;
-    awq_exact *e = &r->exact;
-    size_t n = sums_of(r, s), k = slot->k, bytes = AWQ_RATIOS * n * sizeof(double);
-    double *sums = dr_calloc(AWQ_RATIOS * n, sizeof(*sums)), own[AWQ_RATIOS] = {0};
-    dr_status st = DR_OK;
-
-    scales += k; /* without the identity */
-    DR_TRY(nn_copy(dev, e->scales, scales, AWQ_RATIOS * k * sizeof(*scales)));
-    DR_TRY(nn_zero(dev, e->sums, bytes)); /* a rank may have no text to judge */
-    if (by_gram(r, s))
-        DR_TRY(sum_gram(r, slot));
-    else if (!is_last(s))
-        DR_TRY(nn_copy(dev, e->last, r->layer.w[last_of(s)],
-                       behind->n * behind->k * sizeof(float)));
-    for (size_t i = 0; i < AWQ_RATIOS; i++)
-        DR_TRY(judge(r, s, e->scales + i * k, e->sums + i * n));
-    DR_TRY(nn_copy(dev, sums, e->sums, bytes));
-    for (size_t i = 0; i < AWQ_RATIOS; i++) {
-        for (size_t j = 0; j < n; j++)
-            own[i] += sums[i * n + j];
-    }
-    DR_TRY(dr_ranks_sum_doubles(quant_ranks(r->s.site), own, AWQ_RATIOS, "losses"));
-    for (size_t i = 0; i < AWQ_RATIOS; i++)
-        loss[i + 1] = own[i] / (double)(r->sample_all * r->s.calib.seq_len * behind->n);
-done:
-    free(sums);
-    return st;
+    return nn_copy(r->s.site->dev, sums, r->exact.sums + (candidate - 1) * r->sample_count,
+                   r->sample_count * sizeof(*sums));
 }

@@ -3,6 +3,7 @@
  *
  *     awq.c         text through the layer, statistics, fold, writer
  *     awq_search.c  scales of each slot: candidates, ranking, judging by module output
+ *     awq_race.c    which of them are judged on how much
  *     awq_exact.c   AutoAWQ's objective on a device with memory of its own
  *     awq_clip.c    clip search, rounding, bytes
  */
@@ -37,7 +38,7 @@ typedef struct {
     float *diagonal; /* floats: [K] what it leaves of gram's */
     float *product;  /* floats: [N][K] errors times gram */
     float *scales;   /* floats: [AWQ_RATIOS][K] */
-    double *sums;    /* [AWQ_RATIOS][chunks, or N] */
+    double *sums;    /* [AWQ_RATIOS][sequences, or N] */
 } awq_exact;
 
 typedef struct {
@@ -54,14 +55,17 @@ typedef struct {
     nn_acts acts;        /* owned: a chunk's */
     size_t sample_count; /* sequences judged, of this rank's text */
     size_t sample_all;   /* of all ranks' */
-    float *fake;         /* owned: a slot's weight with a candidate's rounding */
-    float *ref;          /* owned: [rows][D] module outputs with original weights; not where
+    size_t sample_first; /* of the ranks' before */
+    size_t *place;     /* owned: [sample_count] of each of them among the slots' samples */
+    bool judge_to_end; /* no candidate is dropped (tests) */
+    float *fake;       /* owned: a slot's weight with a candidate's rounding */
+    float *ref;        /* owned: [rows][D] module outputs with original weights; not where
                             awq_exact.c judges */
-    float *out;          /* owned: [chunk rows][D], likewise */
-    awq_exact exact;     /* owned */
-    float *picked;       /* owned: [chunk rows][max K] clip tokens of a chunk */
-    float *row_scale;    /* owned: [max N] */
-    float *grids;        /* owned: with mem, scales, zeros and limits of a slot's groups */
+    float *out;        /* owned: [chunk rows][D], likewise */
+    awq_exact exact;   /* owned */
+    float *picked;     /* owned: [chunk rows][max K] clip tokens of a chunk */
+    float *row_scale;  /* owned: [max N] */
+    float *grids;      /* owned: with mem, scales, zeros and limits of a slot's groups */
 } awq_run;
 
 /* mem: quant_there, or NULL. */
@@ -72,25 +76,63 @@ void awq_run_close(awq_run *r);
 /* Loads the layer and runs all text through it: its statistics are known, r->s.x holds the
  * next layer's inputs. */
 DR_MUST_USE dr_status awq_run_layer(awq_run *r, int layer);
-/* Sequences in the sample's chunk that begins at its i-th. */
-size_t awq_sample_chunk(const awq_run *r, size_t i);
+/* Sequences in the sample's chunk that begins at its i-th, of those before `to`. */
+size_t awq_sample_chunk(const awq_run *r, size_t i, size_t to);
 /* Finds slot[s].scale; all ones where the slot cannot be scaled. */
 DR_MUST_USE dr_status awq_search_slot(awq_run *r, int layer, hf_slot s);
 /* The candidates of a layer's slot that has been run: scales[AWQ_CANDIDATES][K]. */
 DR_MUST_USE dr_status awq_slot_candidates(awq_run *r, hf_slot s, float *scales);
 /* loss[c]: mean squared changes of the module's output in the sample, of all ranks, for
- * each candidate that is wanted; others are left alone. */
+ * each candidate that is wanted, or infinite, where it fell behind; others are left
+ * alone. */
 DR_MUST_USE dr_status awq_judge(awq_run *r, hf_slot s, double *loss, const float *scales,
                                 const bool *wanted);
-/* Does awq_exact.c judge?  Its room; and the losses of all candidates but the identity. */
+/* Does awq_exact.c judge?  Its room. */
 static inline bool awq_judges_there(const awq_run *r)
 {
     return r->mem != NULL && r->o->exact;
 }
 DR_MUST_USE dr_status awq_exact_open(awq_run *r);
 void awq_exact_close(awq_run *r);
-DR_MUST_USE dr_status awq_exact_judge(awq_run *r, hf_slot s, double *loss,
-                                      const float *scales);
+/* Is the slot judged by a Gram matrix, all candidates at once?  Their losses, but for the
+ * identity's. */
+bool awq_exact_by_gram(const awq_run *r, hf_slot s);
+DR_MUST_USE dr_status awq_exact_gram(awq_run *r, hf_slot s, double *loss,
+                                     const float *scales);
+/* Otherwise, once for a slot and its candidates' scales; the squared changes by one of them
+ * in the sequences from `from` to `to`; and all of a candidate's, zero where it was not
+ * judged: sums[sample_count]. */
+DR_MUST_USE dr_status awq_exact_begin(awq_run *r, hf_slot s, const float *scales);
+DR_MUST_USE dr_status awq_exact_part(awq_run *r, hf_slot s, size_t candidate, size_t from,
+                                     size_t to);
+DR_MUST_USE dr_status awq_exact_sums(const awq_run *r, double *sums, size_t candidate);
+
+/* Judging by parts of the sample. */
+typedef struct {
+    double *sums; /* owned: [AWQ_CANDIDATES][all] squares of this rank's sequences */
+    double *seen; /* the same of all ranks' */
+    size_t all, own, first; /* sequences; of this rank, and before it */
+    size_t done;            /* of all, judged */
+    size_t from, to;        /* this rank's part */
+    bool alive[AWQ_CANDIDATES];
+    bool to_end; /* none is dropped */
+} awq_race;
+
+/* place[count]: a random order, always the same. */
+void awq_race_order(size_t *place, size_t count);
+void awq_race_open(awq_race *race, const awq_run *r, const bool *wanted);
+void awq_race_close(awq_race *race);
+/* The next part, [from, to) of this rank's sequences, for which those alive are judged;
+ * false: there is nothing left to find out. */
+bool awq_race_next(awq_race *race);
+/* This rank's squares by a candidate: [own]. */
+double *awq_race_sums(awq_race *race, size_t candidate);
+/* What the ranks have judged is gathered; who is behind is dropped. */
+DR_MUST_USE dr_status awq_race_meet(awq_race *race, dr_ranks *ranks);
+/* By its rule, from sums[AWQ_CANDIDATES][all], which are zero for those not judged. */
+void awq_race_drop(bool alive[AWQ_CANDIDATES], const double *sums, size_t all, size_t done);
+/* Mean square of a sequence's values; infinite for who was dropped. */
+double awq_race_loss(const awq_race *race, size_t candidate, size_t values);
 /* Are candidates of every slot judged with operands in bf16 (where the device can)?  Its
  * rounding changes an output by a hundredth of what 4 bits do, but by as much as 8 bits. */
 static inline bool awq_judges_rounded(const awq_run *r)

@@ -6,7 +6,8 @@
  * change of a module's output: self_attn for QKV, the MLP for GATE_UP, the linear itself
  * for O and DOWN.
  *
- * exact: all 20 are judged on all tokens, as AutoAWQ does (on a GPU by awq_exact.c).
+ * exact: all 20 are judged on all tokens, as AutoAWQ does (on a GPU by awq_exact.c), but
+ * for those that a part of the tokens tells to be behind (awq_race.c).
  * Otherwise they and the identity are ranked by the change of the slot's own output, which
  * block-diagonal Gram matrices give without tokens, and the best JUDGED with the identity
  * are judged on a sample of sequences.  The identity competes always, so a slot is never
@@ -306,18 +307,19 @@ static dr_status module_output(awq_run *r, hf_slot s, float *out, const nn_layer
 
 typedef struct {
     const float *a, *b;
-    size_t m, n;
-    double *sum; /* owned: [tasks] */
+    size_t t, n;  /* tokens of a sequence, values of a token */
+    size_t tasks; /* of a sequence */
+    double *sum;  /* owned: [sequences][tasks] */
 } loss_job;
 
 static dr_status loss_task(void *ctx, size_t task, int worker)
 {
     const loss_job *job = ctx;
-    size_t from = task * LOSS_ROWS,
-           to = from + LOSS_ROWS < job->m ? from + LOSS_ROWS : job->m;
+    size_t first = task / job->tasks * job->t, from = task % job->tasks * LOSS_ROWS;
+    size_t to = from + LOSS_ROWS < job->t ? from + LOSS_ROWS : job->t;
 
     (void)worker;
-    for (size_t r = from; r < to; r++) {
+    for (size_t r = first + from; r < first + to; r++) {
         const float *a = job->a + r * job->n, *b = job->b + r * job->n;
         float row = 0.0f;
         for (size_t i = 0; i < job->n; i++)
@@ -327,33 +329,34 @@ static dr_status loss_task(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-static dr_status add_loss(double *loss, nn_device *dev, const float *a, const float *b,
-                          size_t m, size_t n)
+/* sums[count] = squared differences of each of the sequences a and b. */
+static dr_status add_losses(double *sums, nn_device *dev, const float *a, const float *b,
+                            size_t count, size_t t, size_t n)
 {
-    size_t tasks = (m + LOSS_ROWS - 1) / LOSS_ROWS;
-    loss_job job = {a, b, m, n, dr_calloc(tasks, sizeof(double))};
+    loss_job job = {a, b, t, n, (t + LOSS_ROWS - 1) / LOSS_ROWS, NULL};
     dr_status st = DR_OK;
 
     if (quant_there(dev) != NULL)
-        st = nn_difference(dev, job.sum, a, b, m * n);
-    else
-        st = dr_pool_run(nn_device_pool(dev), tasks, loss_task, &job);
-    for (size_t i = 0; i < tasks; i++)
-        *loss += job.sum[i];
+        return nn_difference(dev, sums, a, b, count, t * n);
+    job.sum = dr_calloc(count * job.tasks, sizeof(*job.sum));
+    DR_TRY(dr_pool_run(nn_device_pool(dev), count * job.tasks, loss_task, &job));
+    for (size_t i = 0; i < count * job.tasks; i++)
+        sums[i / job.tasks] += job.sum[i];
+done:
     free(job.sum);
     return st;
 }
 
-size_t awq_sample_chunk(const awq_run *r, size_t i)
+size_t awq_sample_chunk(const awq_run *r, size_t i, size_t to)
 {
-    size_t left = r->sample_count - i;
+    size_t left = to - i;
 
     return left < r->s.step ? left : r->s.step;
 }
 
-/* r->ref = the module's outputs with original weights: what its last linear makes of its
- * inputs in the sample, which came from original weights. */
-static dr_status fill_ref(awq_run *r, hf_slot s)
+/* The race's part of r->ref = the module's outputs with original weights: what its last
+ * linear makes of its inputs in the sample, which came from original weights. */
+static dr_status fill_ref(awq_run *r, hf_slot s, const awq_race *race)
 {
     const hf_slot last = s == HF_SLOT_QKV       ? HF_SLOT_O
                          : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN
@@ -361,33 +364,32 @@ static dr_status fill_ref(awq_run *r, hf_slot s)
     size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < r->sample_count; i += r->s.step)
+    for (size_t i = race->from; i < race->to; i += r->s.step)
         DR_TRY(module_output(r, last, r->ref + i * t * d, &r->layer, i,
-                             awq_sample_chunk(r, i) * t));
+                             awq_sample_chunk(r, i, race->to) * t));
 done:
     return st;
 }
 
-/* Mean squared difference from r->ref of the module with weights w. */
-static dr_status judge(awq_run *r, hf_slot s, const nn_layer *w, double *loss)
+/* Squared differences of the race's part from r->ref, of the module with weights w. */
+static dr_status judge(awq_run *r, hf_slot s, const nn_layer *w, double *sums,
+                       const awq_race *race)
 {
     size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
 
-    *loss = 0;
-    DR_TRY(dr_cancelled_check());
-    for (size_t i = 0; i < r->sample_count; i += r->s.step) {
-        size_t m = awq_sample_chunk(r, i) * t;
-        DR_TRY(module_output(r, s, r->out, w, i, m));
-        DR_TRY(add_loss(loss, r->s.site->dev, r->out, r->ref + i * t * d, m, d));
+    for (size_t i = race->from; i < race->to; i += r->s.step) {
+        size_t count = awq_sample_chunk(r, i, race->to);
+        DR_TRY(module_output(r, s, r->out, w, i, count * t));
+        DR_TRY(
+            add_losses(sums + i, r->s.site->dev, r->out, r->ref + i * t * d, count, t, d));
     }
-    DR_TRY(dr_ranks_sum_doubles(quant_ranks(r->s.site), loss, 1, "losses"));
-    *loss /= (double)(r->sample_all * t * d);
 done:
     return st;
 }
 
-static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *loss)
+static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *sums,
+                             const awq_race *race)
 {
     const awq_slot *slot = &r->slot[s];
     nn_device *dev = r->s.site->dev;
@@ -401,7 +403,7 @@ static dr_status judge_scale(awq_run *r, hf_slot s, const float *scale, double *
         DR_TRY(nn_rough_pack(dev, r->fake_packed, r->fake, slot->n, slot->k));
         with.rough[s] = r->fake_packed;
     }
-    DR_TRY(judge(r, s, &with, loss));
+    DR_TRY(judge(r, s, &with, sums, race));
 done:
     return st;
 }
@@ -487,24 +489,54 @@ static nn_rounding judge_rounding(const awq_run *r)
     return awq_judges_rounded(r) ? NN_ROUND_BF16 : NN_ROUND_TWO_TERMS;
 }
 
+/* The race's part, by each candidate that is still in it. */
+static dr_status judge_part(awq_run *r, hf_slot s, awq_race *race, const float *scales)
+{
+    const bool there = awq_judges_there(r);
+    dr_status st = DR_OK;
+
+    if (!there)
+        DR_TRY(fill_ref(r, s, race));
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
+        if (!race->alive[i])
+            continue;
+        DR_TRY(dr_cancelled_check());
+        DR_TRY(there ? awq_exact_part(r, s, i, race->from, race->to)
+                     : judge_scale(r, s, scales + i * r->slot[s].k, awq_race_sums(race, i),
+                                   race));
+    }
+    for (size_t i = 0; there && i < AWQ_CANDIDATES; i++) {
+        if (race->alive[i])
+            DR_TRY(awq_exact_sums(r, awq_race_sums(race, i), i));
+    }
+done:
+    return st;
+}
+
 dr_status awq_judge(awq_run *r, hf_slot s, double *loss, const float *scales,
                     const bool *wanted)
 {
-    size_t k = r->slot[s].k;
+    size_t values = r->s.calib.seq_len * (size_t)r->s.cfg->hidden;
+    awq_race race = {0};
     dr_status st = DR_OK;
 
     awq_use_rule(r, s);
     nn_round_products(r->s.site->dev, judge_rounding(r));
-    if (awq_judges_there(r)) {
-        DR_TRY(awq_exact_judge(r, s, loss, scales));
+    if (awq_judges_there(r) && awq_exact_by_gram(r, s)) {
+        DR_TRY(awq_exact_gram(r, s, loss, scales));
         goto done;
     }
-    DR_TRY(fill_ref(r, s));
-    for (size_t i = 0; i < AWQ_CANDIDATES; i++) {
-        if (wanted[i])
-            DR_TRY(judge_scale(r, s, scales + i * k, &loss[i]));
+    if (awq_judges_there(r))
+        DR_TRY(awq_exact_begin(r, s, scales));
+    awq_race_open(&race, r, wanted);
+    while (awq_race_next(&race)) {
+        DR_TRY(judge_part(r, s, &race, scales));
+        DR_TRY(awq_race_meet(&race, quant_ranks(r->s.site)));
     }
+    for (size_t i = 0; i < AWQ_CANDIDATES; i++)
+        loss[i] = wanted[i] ? awq_race_loss(&race, i, values) : loss[i];
 done:
+    awq_race_close(&race);
     nn_round_products(r->s.site->dev, NN_ROUND_NONE);
     return st;
 }

@@ -46,8 +46,8 @@ static dr_status relative(double *out, errors *e, const float *a, const float *b
     if (e->mem != NULL) {
         if (scale != NULL)
             DR_TRY(nn_scale_matrix(e->dev, e->turned, b, e->m, n, scale, NULL, false));
-        DR_TRY(nn_difference(e->dev, &off, a, scale != NULL ? e->turned : b, e->m * n));
-        DR_TRY(nn_squares(e->dev, &all, a, e->m * n));
+        DR_TRY(nn_difference(e->dev, &off, a, scale != NULL ? e->turned : b, 1, e->m * n));
+        DR_TRY(nn_squares(e->dev, &all, a, 1, e->m * n));
     }
     for (size_t r = 0; r < e->m && e->mem == NULL; r++) {
         for (size_t i = 0; i < n; i++) {

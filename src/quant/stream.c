@@ -275,7 +275,7 @@ static dr_status load_linear(const quant_site *site, const hf_linear *l, float *
         goto done;
     }
     DR_TRY(nn_copy_bf16(site->dev, w, as_is, count));
-    DR_TRY(nn_squares(site->dev, &sum, w, count));
+    DR_TRY(nn_squares(site->dev, &sum, w, 1, count));
     if (!isfinite(sum))
         DR_FAIL(DR_EFORMAT, "reading %s: it holds a weight that is not finite", l->path);
 done:

@@ -27,7 +27,7 @@ dr_status train_grad_norm(double *norm, nn_device *dev, const train_state *s)
 {
     dr_status st = DR_OK;
 
-    DR_TRY(nn_squares(dev, norm, arrays_of(s).grad, s->count));
+    DR_TRY(nn_squares(dev, norm, arrays_of(s).grad, 1, s->count));
     *norm = sqrt(*norm);
 done:
     return st;

@@ -12,8 +12,8 @@ enum { CHUNK = 1 << 16 };
 
 typedef struct {
     const float *x;
-    double *sums; /* [chunks] */
-    size_t count;
+    double *sums;         /* [parts][chunks] */
+    size_t count, chunks; /* of a part */
 } squares_job;
 
 static size_t chunk_end(size_t task, size_t count)
@@ -24,29 +24,34 @@ static size_t chunk_end(size_t task, size_t count)
 static dr_status squares_task(void *ctx, size_t task, int worker)
 {
     const squares_job *j = ctx;
+    const float *x = j->x + task / j->chunks * j->count;
+    size_t chunk = task % j->chunks;
     double sum = 0;
 
     (void)worker;
-    for (size_t i = task * CHUNK; i < chunk_end(task, j->count); i++)
-        sum += (double)j->x[i] * (double)j->x[i];
+    for (size_t i = chunk * CHUNK; i < chunk_end(chunk, j->count); i++)
+        sum += (double)x[i] * (double)x[i];
     j->sums[task] = sum;
     return DR_OK;
 }
 
-dr_status cpu_squares(nn_device *dev, double *sum, const float *x, size_t count)
+dr_status cpu_squares(nn_device *dev, double *sums, const float *x, size_t parts,
+                      size_t count)
 {
     size_t chunks = cpu_ceil(count, CHUNK);
-    void *sums = NULL;
+    void *room = NULL;
     dr_status st = DR_OK;
 
-    *sum = 0;
-    DR_TRY(dr_big_alloc(&sums, chunks, sizeof(double), "gradient sums"));
-    squares_job j = {x, sums, count};
-    DR_TRY(cpu_tasks(dev, chunks, count, squares_task, &j));
-    for (size_t i = 0; i < chunks; i++)
-        *sum += j.sums[i];
+    DR_TRY(dr_big_alloc(&room, parts * chunks, sizeof(double), "gradient sums"));
+    squares_job j = {x, room, count, chunks};
+    DR_TRY(cpu_tasks(dev, parts * chunks, parts * count, squares_task, &j));
+    for (size_t k = 0; k < parts; k++) {
+        sums[k] = 0;
+        for (size_t i = 0; i < chunks; i++)
+            sums[k] += j.sums[k * chunks + i];
+    }
 done:
-    dr_big_free(sums);
+    dr_big_free(room);
     return st;
 }
 

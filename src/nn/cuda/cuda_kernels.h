@@ -43,11 +43,12 @@ int cu_activate(cu_stream s, float *y, const float *x, size_t m, size_t i, int a
                 bool gated);
 int cu_activate_back(cu_stream s, float *dx, const float *dy, const float *x, size_t m,
                      size_t i, int act, bool gated);
-/* sum[1]; room[CU_SQUARES] */
+/* sums[parts] of x[parts][count]; room[parts][CU_SQUARES] */
 enum { CU_SQUARES = 1024 };
-int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count);
-/* sum[1] of room[CU_SQUARES] */
-int cu_total(cu_stream s, double *sum, const double *room);
+int cu_squares(cu_stream s, double *sums, double *room, const float *x, size_t parts,
+               size_t count);
+/* sums[parts] of room[parts][CU_SQUARES] */
+int cu_totals(cu_stream s, double *sums, const double *room, size_t parts);
 /* numbers: those of an nn_adam, in its order. */
 int cu_adamw(cu_stream s, float *param, float *grad, float *m, float *v, size_t count,
              const float numbers[8]);
@@ -95,7 +96,8 @@ int cu_subtract_halves(cu_stream s, void *out, const void *a, const void *b, siz
 int cu_differences(cu_stream s, void *out, cu_values a, cu_values b, const float *scale,
                    size_t m, size_t n);
 /* As cu_squares. */
-int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count);
+int cu_squares_halves(cu_stream s, double *sums, double *room, const void *x, size_t parts,
+                      size_t count);
 int cu_add_bias_halves(cu_stream s, void *y, const float *bias, size_t m, size_t n,
                        size_t ldy);
 /* dst[rows][ldd] = src[rows][lds], of any shape. */
@@ -229,9 +231,9 @@ int cu_choose_grids(cu_stream s, float *scales, float *zeros, float *limits, con
 int cu_clamp_groups(cu_stream s, float *w, const nn_groups *g, const float *limits);
 int cu_pack_codes(cu_stream s, uint8_t *codes, const float *w, const nn_groups *g,
                   const float *scales, const float *zeros, int bits, int stored);
-/* parts[CU_SQUARES] */
-int cu_difference(cu_stream s, double *sum, double *parts, const float *a, const float *b,
-                  size_t count);
+/* As cu_squares. */
+int cu_difference(cu_stream s, double *sums, double *room, const float *a, const float *b,
+                  size_t parts, size_t count);
 int cu_scale_matrix(cu_stream s, float *out, const float *a, size_t rows, size_t cols,
                     const float *col, const float *row, bool divide);
 int cu_copy_matrix(cu_stream s, float *dst, size_t ldd, const float *src, size_t lds,

@@ -582,20 +582,22 @@ dr_status cu_masked_factor(nn_device *dev, bool *taken, float *u, const float *x
 
 /* ---- the optimizer and the loss ---- */
 
-dr_status cuda_squares(nn_device *dev, double *sum, const float *x, size_t count)
+dr_status cuda_squares(nn_device *dev, double *sums, const float *x, size_t parts,
+                       size_t count)
 {
-    size_t ld = 1;
+    size_t ld = parts;
     cu_call k;
 
     cu_begin(&k, dev);
-    double *room = cu_temp(&k, CU_SQUARES * sizeof(*room));
-    double *sum_ = cu_rows(&k, sum, 1, 1, &ld, sizeof(*sum), false);
+    double *room = cu_temp(&k, parts * CU_SQUARES * sizeof(*room));
+    double *sums_ = cu_rows(&k, sums, 1, parts, &ld, sizeof(*sums), false);
     if (cu_halves(&k, count, x, NULL, NULL)) {
-        CU_LAUNCH(&k, cu_squares_halves(k.c->stream, sum_, room, cu_at(&k, x).p, count));
+        CU_LAUNCH(
+            &k, cu_squares_halves(k.c->stream, sums_, room, cu_at(&k, x).p, parts, count));
         return cu_end(&k);
     }
-    const float *x_ = cu_in(&k, x, count);
-    CU_LAUNCH(&k, cu_squares(k.c->stream, sum_, room, x_, count));
+    const float *x_ = cu_in(&k, x, parts * count);
+    CU_LAUNCH(&k, cu_squares(k.c->stream, sums_, room, x_, parts, count));
     return cu_end(&k);
 }
 

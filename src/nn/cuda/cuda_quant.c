@@ -203,17 +203,17 @@ dr_status cuda_pack_codes(nn_device *dev, uint8_t *codes, const float *w,
     return cu_end(&k);
 }
 
-dr_status cuda_difference(nn_device *dev, double *sum, const float *a, const float *b,
-                          size_t count)
+dr_status cuda_difference(nn_device *dev, double *sums, const float *a, const float *b,
+                          size_t parts, size_t count)
 {
-    size_t ld = 1;
+    size_t ld = parts;
     cu_call k;
 
     cu_begin(&k, dev);
-    const float *a_ = cu_in(&k, a, count), *b_ = cu_in(&k, b, count);
-    double *parts = cu_temp(&k, CU_SQUARES * sizeof(*parts));
-    double *sum_ = cu_rows(&k, sum, 1, 1, &ld, sizeof(*sum), false);
-    CU_LAUNCH(&k, cu_difference(k.c->stream, sum_, parts, a_, b_, count));
+    const float *a_ = cu_in(&k, a, parts * count), *b_ = cu_in(&k, b, parts * count);
+    double *room = cu_temp(&k, parts * CU_SQUARES * sizeof(*room));
+    double *sums_ = cu_rows(&k, sums, 1, parts, &ld, sizeof(*sums), false);
+    CU_LAUNCH(&k, cu_difference(k.c->stream, sums_, room, a_, b_, parts, count));
     return cu_end(&k);
 }
 

@@ -427,8 +427,8 @@ int cu_differences(cu_stream s, void *out, cu_values a, cu_values b, const float
                    size_t m, size_t n)
 {
 #define LAUNCH(a_, b_)                                                                     \
-    differences<<<blocks_of(m * n, THREADS *EACH), THREADS, 0, s>>>((half16 *)out, a_, b_, \
-                                                                    scale, m *n, n)
+    differences<<<blocks_of(m *n, THREADS *EACH), THREADS, 0, s>>>((half16 *)out, a_, b_,  \
+                                                                   scale, m * n, n)
     BY_KIND(a, b, LAUNCH);
 #undef LAUNCH
     return cudaGetLastError();
@@ -441,6 +441,7 @@ __global__ static void squares(double *room, const half16 *x, size_t count)
     size_t step = (size_t)gridDim.x * blockDim.x * EACH;
     double sum = 0;
 
+    x += blockIdx.y * count;
     for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * EACH; i < count;
          i += step) {
         float v[EACH], own = 0;
@@ -451,13 +452,15 @@ __global__ static void squares(double *room, const half16 *x, size_t count)
     }
     sum = block_sum(sum, sums);
     if (threadIdx.x == 0)
-        room[blockIdx.x] = sum;
+        room[blockIdx.y * CU_SQUARES + blockIdx.x] = sum;
 }
 
-int cu_squares_halves(cu_stream s, double *sum, double *room, const void *x, size_t count)
+int cu_squares_halves(cu_stream s, double *sums, double *room, const void *x, size_t parts,
+                      size_t count)
 {
-    squares<<<CU_SQUARES, THREADS, 0, s>>>(room, (const half16 *)x, count);
-    return cu_total(s, sum, room);
+    squares<<<dim3(CU_SQUARES, (unsigned)parts), THREADS, 0, s>>>(room, (const half16 *)x,
+                                                                  count);
+    return cu_totals(s, sums, room, parts);
 }
 
 __global__ static void add_bias(half16 *y, const float *bias, size_t n, size_t ldy)

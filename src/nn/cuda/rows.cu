@@ -467,41 +467,44 @@ int cu_kl(cu_stream s, double *out, float *student, const float *teacher, size_t
 
 /* ---- the optimizer ---- */
 
+/* Block x of part y. */
 __global__ static void squares(double *room, const float *x, size_t count)
 {
     __shared__ double sums[WARP];
     double sum = 0;
 
+    x += blockIdx.y * count;
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
          i += (size_t)gridDim.x * blockDim.x)
         sum += (double)x[i] * (double)x[i];
     sum = block_sum(sum, sums);
     if (threadIdx.x == 0)
-        room[blockIdx.x] = sum;
+        room[blockIdx.y * CU_SQUARES + blockIdx.x] = sum;
 }
 
-__global__ static void total(double *sum, const double *room)
+__global__ static void totals(double *out, const double *room)
 {
     __shared__ double sums[WARP];
     double own = 0;
 
     for (unsigned i = threadIdx.x; i < CU_SQUARES; i += blockDim.x)
-        own += room[i];
+        own += room[blockIdx.x * CU_SQUARES + i];
     own = block_sum(own, sums);
     if (threadIdx.x == 0)
-        *sum = own;
+        out[blockIdx.x] = own;
 }
 
-int cu_total(cu_stream s, double *sum, const double *room)
+int cu_totals(cu_stream s, double *sums, const double *room, size_t parts)
 {
-    total<<<1, THREADS, 0, s>>>(sum, room);
+    totals<<<(unsigned)parts, THREADS, 0, s>>>(sums, room);
     return cudaGetLastError();
 }
 
-int cu_squares(cu_stream s, double *sum, double *room, const float *x, size_t count)
+int cu_squares(cu_stream s, double *sums, double *room, const float *x, size_t parts,
+               size_t count)
 {
-    squares<<<CU_SQUARES, THREADS, 0, s>>>(room, x, count);
-    return cu_total(s, sum, room);
+    squares<<<dim3(CU_SQUARES, (unsigned)parts), THREADS, 0, s>>>(room, x, count);
+    return cu_totals(s, sums, room, parts);
 }
 
 struct adam_step {

@@ -507,23 +507,25 @@ __global__ static void element_parts(double *parts, const float *a, const float 
     size_t from = blockIdx.x * each, to = from + each < count ? from + each : count;
     double sum = 0;
 
+    a += blockIdx.y * count;
+    b += blockIdx.y * count;
     for (size_t i = from + threadIdx.x; i < to; i += THREADS) {
         double x = (double)a[i], y = (double)b[i];
         sum += HOW == SQUARED ? (x - y) * (x - y) : x * y;
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
-        parts[blockIdx.x] = sum;
+        parts[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-int cu_difference(cu_stream s, double *sum, double *parts, const float *a, const float *b,
-                  size_t count)
+int cu_difference(cu_stream s, double *sums, double *room, const float *a, const float *b,
+                  size_t parts, size_t count)
 {
     size_t each = (count + CU_SQUARES - 1) / CU_SQUARES;
 
-    element_parts<SQUARED><<<CU_SQUARES, THREADS, 0, s>>>(parts, a, b, count, each);
-    add_parts<<<1, THREADS, 0, s>>>(sum, parts, 1, CU_SQUARES, 1);
-    return cudaGetLastError();
+    element_parts<SQUARED>
+        <<<dim3(CU_SQUARES, (unsigned)parts), THREADS, 0, s>>>(room, a, b, count, each);
+    return cu_totals(s, sums, room, parts);
 }
 
 int cu_row_dots(cu_stream s, double *out, const float *a, const float *b, size_t rows,

@@ -435,12 +435,15 @@ dr_status ref_transpose(nn_device *dev, float *y, const float *x, size_t m, size
     return DR_OK;
 }
 
-dr_status ref_squares(nn_device *dev, double *sum, const float *x, size_t count)
+dr_status ref_squares(nn_device *dev, double *sums, const float *x, size_t parts,
+                      size_t count)
 {
     (void)dev;
-    *sum = 0;
-    for (size_t i = 0; i < count; i++)
-        *sum += (double)x[i] * (double)x[i];
+    for (size_t p = 0; p < parts; p++, x += count) {
+        sums[p] = 0;
+        for (size_t i = 0; i < count; i++)
+            sums[p] += (double)x[i] * (double)x[i];
+    }
     return DR_OK;
 }
 

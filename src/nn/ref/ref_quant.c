@@ -251,13 +251,15 @@ dr_status ref_pack_codes(nn_device *dev, uint8_t *codes, const float *w, const n
     return DR_OK;
 }
 
-dr_status ref_difference(nn_device *dev, double *sum, const float *a, const float *b,
-                         size_t count)
+dr_status ref_difference(nn_device *dev, double *sums, const float *a, const float *b,
+                         size_t parts, size_t count)
 {
     (void)dev;
-    *sum = 0;
-    for (size_t i = 0; i < count; i++)
-        *sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    for (size_t p = 0; p < parts; p++, a += count, b += count) {
+        sums[p] = 0;
+        for (size_t i = 0; i < count; i++)
+            sums[p] += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    }
     return DR_OK;
 }
 

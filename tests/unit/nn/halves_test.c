@@ -416,8 +416,18 @@ static void test_copies(nn_device *dev)
         double sum = 0, want = 0;
         for (size_t i = 0; i < n; i++)
             want += (double)x[i] * (double)x[i];
-        CHECK_OK(nn_squares(dev, &sum, p, n));
+        CHECK_OK(nn_squares(dev, &sum, p, 1, n));
         CHECK_NEAR(sum / want, 1, 1e-6);
+    }
+    for (size_t n = 12; n <= 16; n += 4) { /* odd ones are not read as eight halves */
+        double sums[3];
+        CHECK_OK(nn_squares(dev, sums, p, 3, n));
+        for (size_t k = 0; k < 3; k++) {
+            double want = 0;
+            for (size_t i = 0; i < n; i++)
+                want += (double)x[k * n + i] * (double)x[k * n + i];
+            CHECK_NEAR(sums[k] / want, 1, 1e-6);
+        }
     }
     nn_mem_free(dev, p);
     nn_mem_free(dev, q);

@@ -94,16 +94,19 @@ static void check_optimizer(const nn_devices *d, const char *what, const op_case
                             size_t n)
 {
     float *init = nn_random(4 * n, 9, 1.0f);
-    double want = 0, got = 0;
+    double want[2], got[2];
 
     for (size_t i = 3 * n; i < 4 * n; i++)
         init[i] = fabsf(init[i]);
     (void)nn_check_op(d, what, adamw, c, 4 * n, init, tol_adamw);
-    CHECK_OK(nn_squares(d->ref, &want, init, 4 * n));
-    for (int k = 0; k < NN_KINDS; k++) {
-        for (int t = 0; t < NN_THREADS && d->dev[k][t] != NULL; t++) {
-            CHECK_OK(nn_squares(d->dev[k][t], &got, init, 4 * n));
-            CHECK_NEAR(got / want, 1, tol_squares);
+    for (size_t parts = 1; parts <= 2; parts++) {
+        CHECK_OK(nn_squares(d->ref, want, init, parts, 4 * n / parts));
+        for (int k = 0; k < NN_KINDS; k++) {
+            for (int t = 0; t < NN_THREADS && d->dev[k][t] != NULL; t++) {
+                CHECK_OK(nn_squares(d->dev[k][t], got, init, parts, 4 * n / parts));
+                for (size_t i = 0; i < parts; i++)
+                    CHECK_NEAR(got[i] / want[i], 1, tol_squares);
+            }
         }
     }
     free(init);

@@ -1,7 +1,9 @@
 /*
  * awq_exact_test.c - the losses of AutoAWQ's candidates on devices with memory of their own
  * against the cpu's, which adds squares by tokens, in floats: by Gram matrices and by
- * tokens, with operands in bf16 and in floats.  The cpu's scales are judged by all.
+ * tokens, with operands in bf16 and in floats.  The cpu's scales are judged by all.  With a
+ * text long enough for candidates to be dropped the choice is that of judging all to the
+ * end, on every device.
  */
 #include "quant/awq_impl.h"
 #include "quant_fixture.h"
@@ -13,7 +15,32 @@ typedef struct {
     quant_calib calib;
     float *scales[HF_SLOT_COUNT]; /* owned: the cpu's candidates */
     double loss[HF_SLOT_COUNT][AWQ_CANDIDATES];
+    size_t dropped; /* candidates */
 } judged;
+
+static size_t best_of(const double *loss)
+{
+    size_t best = 1;
+
+    for (size_t i = 1; i < AWQ_CANDIDATES; i++)
+        best = loss[i] < loss[best] ? i : best;
+    return best;
+}
+
+/* Those that are not dropped have been judged by no other text. */
+static void judge_racing(awq_run *r, judged *j, hf_slot s, const bool *wanted)
+{
+    double raced[AWQ_CANDIDATES] = {0};
+    const size_t best = best_of(j->loss[s]);
+
+    r->judge_to_end = false;
+    CHECK_OK(awq_judge(r, s, raced, j->scales[s], wanted));
+    r->judge_to_end = true;
+    CHECK_EQ_INT(best_of(raced), best);
+    for (size_t i = 1; i < AWQ_CANDIDATES; i++)
+        j->dropped += isinf(raced[i]);
+    CHECK(raced[0] == 0.0);
+}
 
 static void judge_slot(awq_run *r, judged *j, hf_slot s)
 {
@@ -29,6 +56,7 @@ static void judge_slot(awq_run *r, judged *j, hf_slot s)
     CHECK_OK(awq_judge(r, s, j->loss[s], j->scales[s], wanted));
     CHECK_OK(awq_judge(r, s, again, j->scales[s], wanted));
     CHECK_MEM(again + 1, j->loss[s] + 1, (AWQ_CANDIDATES - 1) * sizeof(*again));
+    judge_racing(r, j, s, wanted);
 }
 
 static void judge_all(judged *j, nn_device *dev, nn_device *mem)
@@ -41,20 +69,12 @@ static void judge_all(judged *j, nn_device *dev, nn_device *mem)
         CHECK_OK(awq_run_open(&r, &(quant_site){.dev = dev, .in = m}, &j->grid, &j->calib,
                               &o, mem)) &&
         CHECK_OK(awq_run_layer(&r, 0))) {
+        r.judge_to_end = true;
         for (int s = 0; s < HF_SLOT_COUNT; s++)
             judge_slot(&r, j, (hf_slot)s);
     }
     awq_run_close(&r);
     hf_model_close(m);
-}
-
-static size_t best_of(const double *loss)
-{
-    size_t best = 1;
-
-    for (size_t i = 1; i < AWQ_CANDIDATES; i++)
-        best = loss[i] < loss[best] ? i : best;
-    return best;
 }
 
 /* How far losses are from the cpu's at most, and how much dearer the choice is, by slot. */
@@ -91,6 +111,8 @@ static void test_kind(dr_arena *a, const char *kind, const char *name,
         judge_all(&there, dev, dev);
         (void)printf("%s, %d bits, %zu sequences\n", name, grid->bits, count);
         compare(kind, &here, &there, tol);
+        CHECK((here.dropped > 0) == (count > 16));
+        CHECK((there.dropped > 0) == (count > 16));
     }
     for (int s = 0; s < HF_SLOT_COUNT; s++)
         free(here.scales[s]);
