@@ -228,7 +228,7 @@ done:
 
 dr_status pass_evaluate_estimate(const pass_evaluation *e, pass_need *need)
 {
-    const pass_job job = {.threads = e->threads};
+    const pass_job job = {.threads = e->threads, .device = e->device};
     dr_status st = DR_OK;
 
     *need = (pass_need){.memory = MEMORY_BASE};

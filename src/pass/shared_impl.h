@@ -17,7 +17,7 @@
 uint64_t pass_layer_elements(const hf_config *c);
 uint64_t pass_embed_elements(const hf_config *c);
 
-/* Seconds for so many floating-point operations on the job's threads.  Rough: a few times
+/* Seconds for so many floating-point operations where the job computes.  Rough: a few times
  * off either way, which is enough to tell minutes from hours. */
 double pass_seconds(const pass_job *job, double flops);
 
