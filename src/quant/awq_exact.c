@@ -35,11 +35,13 @@ static bool is_last(hf_slot s)
     return last_of(s) == s;
 }
 
-/* Multiply-adds by tokens and by G, of 20 candidates, a factor of K apart. */
+/* Multiply-adds by tokens and by G, of 20 candidates, a factor of K apart; the same answer
+ * on all ranks. */
 bool awq_exact_by_gram(const awq_run *r, hf_slot s)
 {
-    double t = (double)(r->sample_count * r->s.calib.seq_len), n = (double)r->slot[s].n;
-    double k = (double)r->slot[s].k;
+    size_t ranks = dr_ranks_count(quant_ranks(r->s.site));
+    double t = (double)(r->sample_all * r->s.calib.seq_len) / (double)ranks;
+    double n = (double)r->slot[s].n, k = (double)r->slot[s].k;
 
     return is_last(s) && k * (t + AWQ_RATIOS * n) < AWQ_RATIOS * t * n;
 }
