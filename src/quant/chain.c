@@ -6,6 +6,7 @@
  * nearest, by its loss e H e^T without damping.  Rows are independent, so choosing row by
  * row is choosing the best weight, and slices of a large one are worked on in turn.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ typedef struct {
     /* of a slice of rows: */
     dr_qtensor q[WAYS];  /* owned; [CHAIN] is a part of what is given away */
     float *values[WAYS]; /* [CHAIN] borrowed, else owned: [slice][cols] */
-    double *loss[WAYS];  /* owned: [slice] */
+    double *loss[WAYS];  /* owned: [slice]; [GPTQ]: [rows] */
     /* of all so far: */
     size_t count[WAYS]; /* rows that each way gave */
     double total[WAYS];
@@ -43,18 +44,19 @@ static void chain_close(chain *c)
 }
 
 /* Moves each row's best way to [CHAIN]; their losses are added to *sum. */
-static void keep_best(chain *c, size_t rows, double *sum)
+static void keep_best(chain *c, size_t row0, size_t rows, double *sum)
 {
+    const double *loss[WAYS] = {c->loss[CHAIN], c->loss[GPTQ] + row0, c->loss[RTN]};
     const size_t cols = c->cols;
 
     for (size_t r = 0; r < rows; r++) {
         int best = CHAIN;
         for (int i = 1; i < WAYS; i++)
-            best = c->loss[i][r] < c->loss[best][r] ? i : best;
+            best = loss[i][r] < loss[best][r] ? i : best;
         for (int i = 0; i < WAYS; i++)
-            c->total[i] += c->loss[i][r];
+            c->total[i] += loss[i][r];
         c->count[best]++;
-        *sum += c->loss[best][r];
+        *sum += loss[best][r];
         if (best == CHAIN)
             continue;
         dr_qtensor_copy_rows(&c->q[CHAIN], r, &c->q[best], r, 1);
@@ -81,12 +83,33 @@ static dr_status best_rows(chain *c, const dr_qtensor *q, float *w, size_t row0,
     memcpy(c->values[GPTQ], w, rows * cols * sizeof(*w));
     DR_TRY(
         quant_descend(&c->q[CHAIN], w, c->dev, orig, c->h, &c->grid, c->damp, c->sweeps));
-    for (int i = 0; i < WAYS; i++)
-        DR_TRY(quant_row_losses(c->loss[i], c->dev, c->values[i], orig, c->h, rows, cols));
-    keep_best(c, rows, loss);
+    DR_TRY(quant_row_losses(c->loss[CHAIN], c->dev, w, orig, c->h, rows, cols));
+    DR_TRY(quant_row_losses(c->loss[RTN], c->dev, c->values[RTN], orig, c->h, rows, cols));
+    keep_best(c, row0, rows, loss);
 done:
     for (int i = 0; i < WAYS; i++)
         dr_qtensor_release(&c->q[i]); /* [CHAIN] borrows */
+    return st;
+}
+
+/* What GPTQ made of it, w, loses by row; *lost: the other way is nearer. */
+static dr_status judge_gptq(chain *c, const float *w, size_t rows, size_t slice,
+                            quant_contest *contest, bool *lost)
+{
+    double own = 0, *loss = c->loss[GPTQ];
+    dr_status st = DR_OK;
+
+    for (size_t r = 0; r < rows; r += slice) {
+        size_t n = rows - r < slice ? rows - r : slice;
+        DR_TRY(quant_row_losses(loss + r, c->dev, w + r * c->cols, c->orig + r * c->cols,
+                                c->h, n, c->cols));
+    }
+    for (size_t r = 0; r < rows; r++)
+        own += loss[r];
+    if (contest != NULL)
+        DR_TRY(quant_contest_meet(contest, own));
+    *lost = quant_contest_lost(contest);
+done:
     return st;
 }
 
@@ -102,20 +125,21 @@ static double damping(const float *h, size_t n, double percent)
     return live > 0 ? percent * sum / (double)live : percent;
 }
 
-dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *w,
-                            const float *h, size_t rows, size_t cols,
-                            const quant_grid *grid, const quant_gptq_options *o,
-                            const char *name)
+dr_status quant_chain_solve(dr_qtensor *q, double *loss, quant_contest *contest,
+                            nn_device *dev, float *w, const float *h, size_t rows,
+                            size_t cols, const quant_grid *grid,
+                            const quant_gptq_options *o, const char *name)
 {
     const size_t slice = quant_slice_rows(rows, cols);
     chain c = {.dev = dev, .h = h, .grid = *grid, .whole = *grid, .cols = cols};
     size_t block = 0;
+    bool lost = false;
     dr_status st = DR_OK;
 
     *q = (dr_qtensor){0};
     DR_TRY(quant_grid_block(&block, grid, cols, name));
     if (quant_there(dev) != NULL && block <= NN_FACTOR_MAX)
-        return quant_chain_there(q, loss, dev, w, h, rows, cols, grid, o, name);
+        return quant_chain_there(q, loss, contest, dev, w, h, rows, cols, grid, o, name);
     c.whole.group_size = (int)block;
     c.damp = damping(h, cols, o->damp_percent);
     c.sweeps = o->sweeps;
@@ -123,7 +147,13 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev, float *
     memcpy(c.orig, w, rows * cols * sizeof(*w));
     DR_TRY(quant_gptq_solve(q, NULL, dev, w, h, rows, cols, grid, o, name));
     for (int i = 0; i < WAYS; i++)
-        c.loss[i] = dr_calloc(slice, sizeof(*c.loss[i]));
+        c.loss[i] = dr_calloc(i == GPTQ ? rows : slice, sizeof(*c.loss[i]));
+    DR_TRY(judge_gptq(&c, w, rows, slice, contest, &lost));
+    if (lost) {
+        *loss = HUGE_VAL;
+        dr_qtensor_release(q);
+        goto done;
+    }
     for (int i = 1; i < WAYS; i++)
         DR_TRY(quant_floats(&c.values[i], slice, cols, "rounded weight"));
     *loss = 0;

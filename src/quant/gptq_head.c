@@ -71,8 +71,8 @@ static dr_status solve_slice(const rows_job *j, dr_qtensor *q, size_t row0, size
     if (j->mem != NULL)
         DR_TRY(nn_copy(j->mem, w, j->w, rows * d * sizeof(*w)));
     if (j->best)
-        DR_TRY(quant_chain_solve(&part, &loss, j->site->dev, w, j->h, rows, d, j->grid,
-                                 j->o, j->l->path));
+        DR_TRY(quant_chain_solve(&part, &loss, NULL, j->site->dev, w, j->h, rows, d,
+                                 j->grid, j->o, j->l->path));
     else
         DR_TRY(quant_gptq_solve(&part, &loss, j->site->dev, w, j->h, rows, d, j->grid, j->o,
                                 j->l->path));

@@ -58,17 +58,30 @@ DR_MUST_USE dr_status quant_share_packed(const quant_site *site, dr_qtensor *q);
 
 /*
  * A weight that is solved in two ways, by half of the ranks each (quant_ways is 2), or by
- * all ranks in one way after the other (1).  solve_own: quant_gptq_solve, or with best
- * quant_chain_solve, of this rank's rows among those of its way; losses: of all rows, by
- * way.  share_solved: q and w of that way go where share_packed and share_rows send them.
+ * all ranks in one way after the other (1).  The way that GPTQ alone brings nearer is
+ * taken: the descent behind it changes that order by a tenth of a percent (gptq.c), so the
+ * other way is left before it, where it comes second.  solve_own: quant_gptq_solve, or with
+ * best quant_chain_solve, of this rank's rows among those of its way.  share_solved: q and
+ * w of that way go where share_packed and share_rows send them.
  */
 enum { QUANT_WAYS = 2 };
 typedef struct {
     size_t way, ways;
 } quant_way;
+typedef struct {
+    const quant_site *site;
+    size_t way;              /* that is solved; the others' figures are kept */
+    bool met[QUANT_WAYS];    /* is this known: */
+    double gptq[QUANT_WAYS]; /* what GPTQ alone loses, of all rows */
+    double loss[QUANT_WAYS]; /* and in the end; infinite: it was left */
+} quant_contest;
 size_t quant_ways(const quant_site *site);
 quant_way quant_own_way(const quant_site *site);
-DR_MUST_USE dr_status quant_solve_own(dr_qtensor *q, double losses[QUANT_WAYS],
+/* own: GPTQ's loss of this rank's rows.  Every rank calls it. */
+DR_MUST_USE dr_status quant_contest_meet(quant_contest *c, double own);
+/* Has the way that is solved lost to the other?  NULL: there is none. */
+bool quant_contest_lost(const quant_contest *c);
+DR_MUST_USE dr_status quant_solve_own(dr_qtensor *q, quant_contest *c,
                                       const quant_site *site, quant_way by, bool best,
                                       float *w, const float *h, size_t rows, size_t cols,
                                       const quant_grid *grid, const quant_gptq_options *o,
@@ -279,10 +292,10 @@ DR_MUST_USE dr_status quant_gptq_there(dr_qtensor *q, double *loss, nn_device *d
                                        float *w, const float *h, size_t rows, size_t cols,
                                        const quant_grid *grid, const quant_gptq_options *o,
                                        const char *name);
-DR_MUST_USE dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *dev,
-                                        float *w, const float *h, size_t rows, size_t cols,
-                                        const quant_grid *grid, const quant_gptq_options *o,
-                                        const char *name);
+DR_MUST_USE dr_status quant_chain_there(dr_qtensor *q, double *loss, quant_contest *c,
+                                        nn_device *dev, float *w, const float *h,
+                                        size_t rows, size_t cols, const quant_grid *grid,
+                                        const quant_gptq_options *o, const char *name);
 
 /* Rows of a weight that are worked on at once, so that no search has copies of all. */
 size_t quant_slice_rows(size_t rows, size_t cols);
@@ -324,11 +337,12 @@ DR_MUST_USE dr_status quant_descend(dr_qtensor *q, float *values, nn_device *dev
                                     const float *orig, const float *h,
                                     const quant_grid *grid, double damp, int sweeps);
 /* As quant_gptq_solve, then o->sweeps of descent; rows never worse than GPTQ's and rounding
- * to nearest.  *loss: the sum over rows of e H e^T, without damping. */
-DR_MUST_USE dr_status quant_chain_solve(dr_qtensor *q, double *loss, nn_device *dev,
-                                        float *w, const float *h, size_t rows, size_t cols,
-                                        const quant_grid *grid, const quant_gptq_options *o,
-                                        const char *name);
+ * to nearest.  *loss: the sum over rows of e H e^T, without damping.  c may be NULL; where
+ * it is lost behind GPTQ *loss is infinite, q empty and w of no use. */
+DR_MUST_USE dr_status quant_chain_solve(dr_qtensor *q, double *loss, quant_contest *c,
+                                        nn_device *dev, float *w, const float *h,
+                                        size_t rows, size_t cols, const quant_grid *grid,
+                                        const quant_gptq_options *o, const char *name);
 
 /* One block of columns p0 .. p0+n of the sweep, in processing order; what is set once for
  * the whole weight first. */

@@ -164,14 +164,40 @@ dr_status quant_share_packed(const quant_site *site, dr_qtensor *q)
 
 /* ---- solving ---- */
 
-static dr_status solve(dr_qtensor *q, double *loss, const quant_site *site, bool best,
-                       float *w, const float *h, size_t rows, size_t cols,
-                       const quant_grid *grid, const quant_gptq_options *o,
-                       const char *name)
+dr_status quant_contest_meet(quant_contest *c, double own)
 {
+    double sums[QUANT_WAYS] = {0};
+    dr_status st = DR_OK;
+
+    sums[c->way] = own;
+    DR_TRY(dr_ranks_sum_doubles(quant_ranks(c->site), sums, QUANT_WAYS, "losses"));
+    for (size_t i = 0; i < QUANT_WAYS; i++) {
+        if (i != c->way && quant_ways(c->site) == 1)
+            continue;
+        c->met[i] = true;
+        c->gptq[i] = sums[i];
+    }
+done:
+    return st;
+}
+
+bool quant_contest_lost(const quant_contest *c)
+{
+    if (c == NULL || !c->met[0] || !c->met[1])
+        return false;
+    return (c->gptq[1] < c->gptq[0]) != (c->way == 1);
+}
+
+static dr_status solve(dr_qtensor *q, quant_contest *c, bool best, float *w, const float *h,
+                       size_t rows, size_t cols, const quant_grid *grid,
+                       const quant_gptq_options *o, const char *name)
+{
+    nn_device *dev = c->site->dev;
+    double *loss = &c->loss[c->way];
+
     if (best)
-        return quant_chain_solve(q, loss, site->dev, w, h, rows, cols, grid, o, name);
-    return quant_gptq_solve(q, loss, site->dev, w, h, rows, cols, grid, o, name);
+        return quant_chain_solve(q, loss, c, dev, w, h, rows, cols, grid, o, name);
+    return quant_gptq_solve(q, loss, dev, w, h, rows, cols, grid, o, name);
 }
 
 quant_way quant_own_way(const quant_site *site)
@@ -182,30 +208,37 @@ quant_way quant_own_way(const quant_site *site)
     return (quant_way){dr_ranks_id(r) / (dr_ranks_count(r) / ways), ways};
 }
 
-dr_status quant_solve_own(dr_qtensor *q, double losses[QUANT_WAYS], const quant_site *site,
+dr_status quant_solve_own(dr_qtensor *q, quant_contest *c, const quant_site *site,
                           quant_way by, bool best, float *w, const float *h, size_t rows,
                           size_t cols, const quant_grid *grid, const quant_gptq_options *o,
                           const char *name)
 {
     dr_ranks *r = quant_ranks(site);
     const quant_rows own = rows_by(site, rows, by.ways);
+    double losses[QUANT_WAYS] = {0};
     dr_qtensor part = {0};
     size_t block = 0;
     dr_status st = DR_OK;
 
     *q = (dr_qtensor){0};
-    memset(losses, 0, QUANT_WAYS * sizeof(*losses));
+    c->site = site;
+    c->loss[c->way] = 0;
     if (dr_ranks_count(r) == 1)
-        return solve(q, losses, site, best, w, h, rows, cols, grid, o, name);
+        return solve(q, c, best, w, h, rows, cols, grid, o, name);
     DR_TRY(quant_grid_block(&block, grid, cols, name));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)block, rows, cols,
                           grid->symmetric));
-    if (own.count > 0) {
-        DR_TRY(solve(&part, &losses[by.way], site, best, w + own.from * cols, h, own.count,
-                     cols, grid, o, name));
+    if (own.count > 0)
+        DR_TRY(
+            solve(&part, c, best, w + own.from * cols, h, own.count, cols, grid, o, name));
+    else if (best)
+        DR_TRY(quant_contest_meet(c, 0));
+    if (part.rows > 0)
         dr_qtensor_copy_rows(q, own.from, &part, 0, own.count);
-    }
+    losses[c->way] = c->loss[c->way];
     DR_TRY(dr_ranks_sum_doubles(r, losses, QUANT_WAYS, "losses"));
+    for (size_t i = 0; i < QUANT_WAYS; i++)
+        c->loss[i] = i == c->way || by.ways > 1 ? losses[i] : c->loss[i];
 done:
     dr_qtensor_release(&part);
     if (st != DR_OK)

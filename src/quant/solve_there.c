@@ -9,6 +9,7 @@
  *
  * Memory: five copies of the weight for GPTQ, eight for the chain, and one of the Hessian.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -454,15 +455,13 @@ done:
     return st;
 }
 
-/* What GPTQ gave, descended; both losses.  err and grad are room. */
+/* What GPTQ gave, descended, and its loss; grad is that of to->values, err room. */
 static dr_status descend_all(const work *w, const rounded *to, const float *orig,
                              float *err, float *grad, double *const losses[WAYS])
 {
     float damp = (float)(w->o->damp_percent * w->mean);
     dr_status st = DR_OK;
 
-    DR_TRY(gradient(w, err, grad, to->values, orig));
-    DR_TRY(nn_row_dots(w->dev, losses[GPTQ], err, grad, w->rows, w->n));
     for (int i = 0; i < w->o->sweeps; i++)
         DR_TRY(descend(w, to, orig, grad, damp));
     DR_TRY(nn_subtract(w->dev, err, to->values, orig, w->rows * w->n, 1.0f));
@@ -471,35 +470,52 @@ done:
     return st;
 }
 
-/* The three ways, their values there and their losses here; q is made. */
+/* GPTQ's loss of all rows meets the other way's. */
+static dr_status meet(const work *w, const double *losses, quant_contest *c)
+{
+    double own = 0;
+
+    for (size_t r = 0; r < w->rows; r++)
+        own += losses[r];
+    return c != NULL ? quant_contest_meet(c, own) : DR_OK;
+}
+
+/* The three ways, their values there and their losses here; q is made, unless the contest
+ * is lost. */
 static dr_status all_ways(work *w, dr_qtensor *q, rounded ways[WAYS], double *losses[WAYS],
-                          const char *name)
+                          quant_contest *c, const char *name)
 {
     size_t grid_bytes = w->rows * w->blocks * sizeof(float);
     float *orig = NULL, *err = NULL, *grad = NULL;
     dr_status st = DR_OK;
 
-    for (int i = 0; i < WAYS; i++)
-        DR_TRY(grids_room(w, &ways[i]));
+    DR_TRY(grids_room(w, &ways[CHAIN]));
     DR_TRY(copy_of(w, &orig, ways[CHAIN].values));
-    DR_TRY(room(w, &ways[RTN].values, w->rows, w->n, "rounded weight"));
-    DR_TRY(nearest(w, &ways[RTN], orig));
     DR_TRY(gptq(w, &ways[CHAIN], name));
-    DR_TRY(new_packed(q, w));
+    err = w->adj; /* the sweep is over */
+    grad = w->orig;
+    DR_TRY(gradient(w, err, grad, ways[CHAIN].values, orig));
+    DR_TRY(nn_row_dots(w->dev, losses[GPTQ], err, grad, w->rows, w->n));
+    DR_TRY(meet(w, losses[GPTQ], c));
+    if (quant_contest_lost(c))
+        goto done;
+    for (int i = GPTQ; i < WAYS; i++)
+        DR_TRY(grids_room(w, &ways[i]));
     DR_TRY(copy_of(w, &ways[GPTQ].values, ways[CHAIN].values));
     DR_TRY(nn_copy(w->dev, ways[GPTQ].scales, ways[CHAIN].scales, grid_bytes));
     DR_TRY(nn_copy(w->dev, ways[GPTQ].zeros, ways[CHAIN].zeros, grid_bytes));
-    err = w->adj; /* the sweep is over */
-    grad = w->orig;
     DR_TRY(descend_all(w, &ways[CHAIN], orig, err, grad, losses));
+    DR_TRY(room(w, &ways[RTN].values, w->rows, w->n, "rounded weight"));
+    DR_TRY(nearest(w, &ways[RTN], orig));
+    DR_TRY(new_packed(q, w));
     DR_TRY(gradient(w, err, grad, ways[RTN].values, orig));
     DR_TRY(nn_row_dots(w->dev, losses[RTN], err, grad, w->rows, w->n));
 done:
     return st;
 }
 
-dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *dev, float *w,
-                            const float *h, size_t rows, size_t cols,
+dr_status quant_chain_there(dr_qtensor *q, double *loss, quant_contest *c, nn_device *dev,
+                            float *w, const float *h, size_t rows, size_t cols,
                             const quant_grid *grid, const quant_gptq_options *o,
                             const char *name)
 {
@@ -512,7 +528,11 @@ dr_status quant_chain_there(dr_qtensor *q, double *loss, nn_device *dev, float *
     for (int i = 0; i < WAYS; i++)
         losses[i] = dr_calloc(rows, sizeof(**losses));
     DR_TRY(work_open(&k, dev, h, rows, cols, grid, o, name));
-    DR_TRY(all_ways(&k, q, ways, losses, name));
+    DR_TRY(all_ways(&k, q, ways, losses, c, name));
+    if (quant_contest_lost(c)) {
+        *loss = HUGE_VAL;
+        goto done;
+    }
     DR_TRY(keep_best(&k, ways, losses, loss, name));
     DR_TRY(pack(q, &k, &ways[CHAIN]));
 done:

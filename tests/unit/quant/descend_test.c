@@ -100,7 +100,8 @@ static void chained(nn_device *dev, const float *w, const float *x, const float 
         values[i] = dr_calloc(ROWS * K, sizeof(*values[i]));
         memcpy(values[i], w, ROWS * K * sizeof(*w));
     }
-    CHECK_OK(quant_chain_solve(&q[0], &loss, dev, values[0], h, ROWS, K, &four, &o, "w"));
+    CHECK_OK(
+        quant_chain_solve(&q[0], &loss, NULL, dev, values[0], h, ROWS, K, &four, &o, "w"));
     CHECK_OK(quant_gptq_solve(&q[1], NULL, dev, values[1], h, ROWS, K, &four, &o, "w"));
     CHECK_OK(quant_pack_rtn(&q[2], nn_device_pool(dev), w, ROWS, K, &four, true));
     dr_qtensor_to_f32(values[2], &q[2], 0, ROWS);

@@ -283,8 +283,9 @@ static void slices(nn_device *dev, bool chain)
     CHECK(slice < 1 << 20);
     memcpy(alone, w + slice * N, MORE * N * sizeof(*alone));
     if (chain) {
-        CHECK_OK(quant_chain_solve(&q, &loss, dev, w, h, rows, N, &grid, &o, "w"));
-        CHECK_OK(quant_chain_solve(&part, &rest, dev, alone, h, MORE, N, &grid, &o, "w"));
+        CHECK_OK(quant_chain_solve(&q, &loss, NULL, dev, w, h, rows, N, &grid, &o, "w"));
+        CHECK_OK(
+            quant_chain_solve(&part, &rest, NULL, dev, alone, h, MORE, N, &grid, &o, "w"));
     } else {
         CHECK_OK(quant_gptq_solve(&q, &loss, dev, w, h, rows, N, &grid, &o, "w"));
         CHECK_OK(quant_gptq_solve(&part, &rest, dev, alone, h, MORE, N, &grid, &o, "w"));

@@ -42,12 +42,12 @@ static void check_packed(const dr_qtensor *q, const dr_qtensor *want)
     CHECK_MEM(q->zeros, want->zeros, want->rows * dr_qtensor_zero_bytes(want));
 }
 
-/* Those of the other way solve something else, which must not come through. */
+/* Those of the other way solve something else, which loses and must not come through. */
 static void solve_shared(dr_ranks *r, void *ctx)
 {
     const weight_task *k = ctx;
     float *w = NULL, *h = NULL, *values = dr_calloc(ROWS * COLS, sizeof(*values));
-    double losses[QUANT_WAYS];
+    quant_contest contest = {0};
     dr_qtensor q = {0};
     nn_device *dev = NULL;
 
@@ -58,13 +58,15 @@ static void solve_shared(dr_ranks *r, void *ctx)
     on_device(dev, &h, k->h, COLS * COLS);
     size_t way = by.ways == 1 ? 0 : k->way;
     if (by.way != way)
-        CHECK_OK(nn_zero(dev, w, ROWS * COLS * sizeof(*w)));
-    CHECK_OK(quant_solve_own(&q, losses, &site, by, k->best, w, h, ROWS, COLS, &four,
+        CHECK_OK(nn_add(dev, w, w, ROWS * COLS));
+    contest.way = by.way;
+    CHECK_OK(quant_solve_own(&q, &contest, &site, by, k->best, w, h, ROWS, COLS, &four,
                              &options, "w"));
     by.way = way;
     CHECK_OK(quant_share_solved(&site, by, &q, w));
-    CHECK_NEAR(losses[way], k->loss, 1e-9 * k->loss);
-    CHECK(by.ways == 1 || losses[1 - way] == 0);
+    CHECK_NEAR(contest.loss[way], k->loss, 1e-9 * k->loss);
+    CHECK(by.ways == 1 || isinf(contest.loss[1 - way]));
+    CHECK(quant_contest_lost(&contest) == (by.way != way || contest.way != way));
     CHECK_OK(nn_copy(dev, values, w, ROWS * COLS * sizeof(*w)));
     CHECK_MEM(values, k->values, ROWS * COLS * sizeof(*values));
     if (dr_ranks_first(r))
@@ -88,7 +90,7 @@ static void test_weight(const char *device, bool best)
     CHECK_OK(nn_device_open(&dev, device, 1));
     on_device(dev, &w, orig, ROWS * COLS);
     on_device(dev, &there, h, COLS * COLS);
-    CHECK_OK(best ? quant_chain_solve(&q, &k.loss, dev, w, there, ROWS, COLS, &four,
+    CHECK_OK(best ? quant_chain_solve(&q, &k.loss, NULL, dev, w, there, ROWS, COLS, &four,
                                       &options, "w")
                   : quant_gptq_solve(&q, &k.loss, dev, w, there, ROWS, COLS, &four,
                                      &options, "w"));

@@ -8,6 +8,8 @@
  * codes and then many (there_test.c).  The cpu against itself, when the damping changes by
  * one part in a million, differs here by as much as from another device.
  */
+#include <math.h>
+
 #include "quant_fixture.h"
 
 enum { ROWS = 64, COLS = 896, TOKENS = 2048 };
@@ -51,8 +53,8 @@ static void solve(dr_qtensor *q, double *loss, nn_device *dev, const float *w,
     float *h_ = put(mem, dev, h, (size_t)COLS * COLS);
 
     if (how->chain)
-        CHECK_OK(quant_chain_solve(q, loss, dev, w_, h_, ROWS, COLS, &how->grid, &how->o,
-                                   how->name));
+        CHECK_OK(quant_chain_solve(q, loss, NULL, dev, w_, h_, ROWS, COLS, &how->grid,
+                                   &how->o, how->name));
     else
         CHECK_OK(quant_gptq_solve(q, loss, dev, w_, h_, ROWS, COLS, &how->grid, &how->o,
                                   how->name));
@@ -109,6 +111,53 @@ static void test_scale(nn_device *cpu, nn_device *dev, const float *w, const flo
     nn_mem_free(mem, h_);
 }
 
+/* Solves w times `times` as the way of that number. */
+static void enter(quant_contest *c, dr_qtensor *q, nn_device *dev, const float *w,
+                  const float *h, size_t number, float times)
+{
+    const quant_site site = {.dev = dev};
+    const quant_way all = {0, 1};
+    nn_device *mem = quant_there(dev);
+    float *own = dr_calloc((size_t)ROWS * COLS, sizeof(*own));
+    float *h_ = put(mem, dev, h, (size_t)COLS * COLS), *w_ = NULL;
+
+    for (size_t i = 0; i < (size_t)ROWS * COLS; i++)
+        own[i] = times * w[i];
+    w_ = put(mem, dev, own, (size_t)ROWS * COLS);
+    c->way = number;
+    CHECK_OK(quant_solve_own(q, c, &site, all, true, w_, h_, ROWS, COLS, &ways[3].grid,
+                             &ways[3].o, "w"));
+    nn_mem_free(mem, w_);
+    nn_mem_free(mem, h_);
+    free(own);
+}
+
+/* A way that comes second behind GPTQ is left; one that does not gives what it gives
+ * alone. */
+static void test_contest(nn_device *dev, const float *w, const float *h)
+{
+    dr_qtensor first = {0}, second = {0}, alone = {0};
+    double loss = 0, share[2] = {0};
+
+    for (int better = 0; better < 2; better++) {
+        quant_contest c = {0};
+        enter(&c, &first, dev, w, h, 0, 1.0f);
+        CHECK(!quant_contest_lost(&c) && isfinite(c.loss[0]) && c.loss[0] < c.gptq[0]);
+        enter(&c, &second, dev, w, h, 1, better ? 0.5f : 2.0f);
+        CHECK(quant_contest_lost(&c) == !better);
+        CHECK_NEAR(c.gptq[1] / c.gptq[0], better ? 0.25 : 4.0, 0.02);
+        CHECK(better ? second.rows == ROWS : isinf(c.loss[1]) && second.rows == 0);
+        if (!better) {
+            solve(&alone, &loss, dev, w, h, &ways[3]);
+            differ(share, &first, &alone);
+            CHECK(share[0] == 0 && loss == c.loss[0]);
+        }
+        dr_qtensor_release(&first);
+        dr_qtensor_release(&second);
+        dr_qtensor_release(&alone);
+    }
+}
+
 /* A share of 1e-6 more damping is 1e-8 more of the Hessian's diagonal: less than a float
  * of it can hold, but not less than a sum of many.  Printed, not checked. */
 static void tell_chaos(nn_device *cpu, const float *w, const float *h)
@@ -138,6 +187,7 @@ int main(void)
     CHECK_OK(nn_device_open(&cpu, "cpu", 2));
     CHECK_OK(nn_matmul_tn(cpu, h, x, x, COLS, COLS, TOKENS, COLS, COLS, false));
     tell_chaos(cpu, w, h);
+    test_contest(cpu, w, h);
     for (size_t i = 0; i < DR_COUNT(kinds); i++) {
         nn_device *dev = NULL;
         if (nn_device_open(&dev, kinds[i], 2) != DR_OK) {
@@ -146,6 +196,7 @@ int main(void)
         }
         test_device(cpu, dev, w, h);
         test_scale(cpu, dev, w, h);
+        test_contest(dev, w, h);
         nn_device_close(dev);
     }
     nn_device_close(cpu);
