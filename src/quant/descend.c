@@ -24,7 +24,9 @@
 #include "quant/quant_impl.h"
 #include "quant/tile_impl.h"
 
-enum { L = QUANT_LANES, NB = QUANT_SWEEP, ROWS = 32 };
+enum { L = QUANT_LANES, NB = QUANT_SWEEP, ROWS = 32, EACH = 8 };
+
+typedef float lanes __attribute__((vector_size(L * sizeof(float)), aligned(4)));
 
 typedef struct {
     nn_device *dev;
@@ -52,13 +54,14 @@ typedef struct {
     float damp, top;
 } group;
 
-/* r += d H_j */
-QUANT_INLINE void spread_move(const group *g, const float *restrict d, size_t j)
+/* r += d H_j of columns k .. to - 1, j among them. */
+QUANT_INLINE void spread_move(const group *g, const float *restrict d, size_t j, size_t k,
+                              size_t to)
 {
     const float *restrict h = g->h + j * g->ld;
     float *restrict r = g->r;
 
-    for (size_t k = 0; k < g->rest; k++) {
+    for (; k < to; k++) {
         for (int l = 0; l < L; l++)
             r[k * L + l] += d[l] * h[k];
     }
@@ -66,31 +69,105 @@ QUANT_INLINE void spread_move(const group *g, const float *restrict d, size_t j)
         r[j * L + l] += d[l] * g->damp;
 }
 
+/* r of EACH columns from k on += d H_j for moves j = from .. to - 1. */
+QUANT_INLINE void gather_moves(lanes *restrict r, const group *g, size_t k, size_t from,
+                               size_t to)
+{
+    for (size_t j = from; j < to; j++) {
+        const float *restrict h = g->h + j * g->ld + k;
+        const lanes d = *(const lanes *)(g->move + j * L);
+#pragma GCC unroll 8
+        for (int i = 0; i < EACH; i++)
+            r[i] += d * h[i];
+    }
+}
+
+/* The same for moves of those columns themselves, which are damped. */
+QUANT_INLINE void gather_own(lanes *restrict r, const group *g, size_t k, size_t from,
+                             size_t to)
+{
+    for (size_t j = from; j < to; j++) {
+        const lanes d = *(const lanes *)(g->move + j * L);
+        gather_moves(r, g, k, j, j + 1);
+#pragma GCC unroll 8
+        for (size_t i = 0; i < EACH; i++) {
+            if (k + i == j)
+                r[i] += d * g->damp;
+        }
+    }
+}
+
+static inline size_t within(size_t k, size_t from, size_t to)
+{
+    return k < from ? from : k < to ? k : to;
+}
+
+/* spread_move of g->move from .. to - 1, to the bit: EACH columns of r stay in registers
+ * for all of them.  Columns from `done` on, EACH of them, have it; SIZE_MAX: none has. */
+QUANT_INLINE void spread(const group *g, size_t from, size_t to, size_t done)
+{
+    size_t whole = g->rest / EACH * EACH;
+
+    for (size_t k = 0; k < whole; k += EACH) {
+        const size_t own = within(k, from, to), behind = within(k + EACH, from, to);
+        lanes r[EACH];
+        if (k == done)
+            continue;
+#pragma GCC unroll 8
+        for (size_t i = 0; i < EACH; i++)
+            r[i] = *(const lanes *)(g->r + (k + i) * L);
+        gather_moves(r, g, k, from, own);
+        gather_own(r, g, k, own, behind);
+        gather_moves(r, g, k, behind, to);
+#pragma GCC unroll 8
+        for (size_t i = 0; i < EACH; i++)
+            *(lanes *)(g->r + (k + i) * L) = r[i];
+    }
+    for (size_t k = whole; whole != done && k < g->rest; k++) {
+        lanes r = *(const lanes *)(g->r + k * L);
+        for (size_t j = from; j < to; j++) {
+            const lanes d = *(const lanes *)(g->move + j * L);
+            r += d * g->h[j * g->ld + k];
+            if (j == k)
+                r += d * g->damp;
+        }
+        *(lanes *)(g->r + k * L) = r;
+    }
+}
+
+/* A code's step moves the EACH columns that it lies in at once, the others with those. */
 QUANT_CLONES
 static void move_codes(const group *g, const quant_lanes *grid)
 {
-    for (size_t j = 0; j < g->block; j++) {
-        const float pivot = g->h[j * g->ld + j] + g->damp;
-        float d[L], any = 0.0f;
-        for (int l = 0; l < L; l++) {
-            float s = grid->scale[l], code = g->code[j * L + l];
-            float c = code - nn_grid_round(g->r[j * L + l] / (pivot * s));
-            c = c > 0.0f ? c : 0.0f;
-            c = c < g->top ? c : g->top;
-            d[l] = (c - code) * s;
-            g->code[j * L + l] = c;
-            any += fabsf(d[l]);
+    for (size_t first = 0; first < g->block; first += EACH) {
+        const size_t end = first + EACH < g->block ? first + EACH : g->block;
+        const size_t to = first + EACH < g->rest ? first + EACH : g->rest;
+        bool moved = false;
+        for (size_t j = first; j < end; j++) {
+            const float pivot = g->h[j * g->ld + j] + g->damp;
+            float *d = g->move + j * L, any = 0.0f;
+            for (int l = 0; l < L; l++) {
+                float s = grid->scale[l], code = g->code[j * L + l];
+                float c = code - nn_grid_round(g->r[j * L + l] / (pivot * s));
+                c = c > 0.0f ? c : 0.0f;
+                c = c < g->top ? c : g->top;
+                d[l] = (c - code) * s;
+                g->code[j * L + l] = c;
+                any += fabsf(d[l]);
+            }
+            if (any > 0.0f)
+                spread_move(g, d, j, first, to);
+            moved = moved || any > 0.0f;
         }
-        if (any > 0.0f)
-            spread_move(g, d, j);
+        if (moved)
+            spread(g, first, end, first);
     }
 }
 
 QUANT_CLONES
 static void spread_moves(const group *g)
 {
-    for (size_t j = 0; j < g->block; j++)
-        spread_move(g, g->move + j * L, j);
+    spread(g, 0, g->block, SIZE_MAX);
 }
 
 /* slope = r v, curve = v (H + damp) v for v in g->move. */
