@@ -130,6 +130,7 @@ struct nn_device {
     const nn_backend *backend; /* borrowed */
     const nn_rough_ops *rough; /* borrowed; NULL: nn_i8.h and nn_attention */
     const nn_rough_ops *rough_own; /* borrowed: the device's own, whatever it takes now */
+    const nn_rough_ops *rough_close; /* borrowed: where that is of integers; NULL: floats */
     dr_pool *pool;             /* owned */
     float *slice;              /* owned: rough.c's room */
     size_t slice_floats;

@@ -37,11 +37,12 @@ enum { NN_ROUGH_BLOCK = 512 };
  *
  * NN_ROUGH_COMMON: what all can, nn_i8.h in its blocks and nn_attention, so that devices of
  * all kinds agree but for the rounding of sums.
- * NN_ROUGH_FLOATS: a device whose own form is of integers multiplies floats by weights
- * that are rounded to bf16, which takes it two to four times as long: for what lives on
- * small differences between two passes of the text.
+ * NN_ROUGH_CLOSE: a device whose own form is of integers multiplies operands that are
+ * rounded to bf16, where its tile registers do, and otherwise floats by weights that are,
+ * which takes it two to four times as long: for what lives on small differences between two
+ * passes of the text.
  */
-typedef enum { NN_ROUGH_OWN, NN_ROUGH_COMMON, NN_ROUGH_FLOATS } nn_rough_form;
+typedef enum { NN_ROUGH_OWN, NN_ROUGH_COMMON, NN_ROUGH_CLOSE } nn_rough_form;
 void nn_rough_take(nn_device *dev, nn_rough_form form);
 /* For comparisons between devices: the device's own form becomes the common one. */
 void nn_rough_common(nn_device *dev);

@@ -673,7 +673,7 @@ done:
 /* A target that takes back differences between two passes wants them exact. */
 static void choose_form(const quant_site *site, const quant_gptq_options *o)
 {
-    nn_rough_take(site->dev, o->upstream > 0 ? NN_ROUGH_FLOATS : NN_ROUGH_OWN);
+    nn_rough_take(site->dev, o->upstream > 0 ? NN_ROUGH_CLOSE : NN_ROUGH_OWN);
 }
 
 static dr_status run_model(const quant_site *site, const quant_grid *grid,

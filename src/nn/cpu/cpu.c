@@ -108,6 +108,7 @@ static dr_status open_cpu(nn_device *dev)
     state->i8 = all[i].i8;
     state->bf16 = all[i].bf16;
     dev->rough = &cpu_rough_ops;
+    dev->rough_close = state->bf16 != NULL ? &cpu_bf16_ops : NULL;
     dev->state = state;
     size_t len = strlen(dev->text);
     if (colon == NULL)

@@ -142,6 +142,20 @@ typedef struct {
     void (*turn)(uint32_t *to, const uint32_t *from, size_t steps);
 } cpu_bf16_kernels;
 
+/* What products in parts of C share (i8.c).  A piece of a Gram matrix's strips: `wide`
+ * columns of one, rows row .. end - 1 of the matrix, `before` floats behind the first
+ * strip's start. */
+typedef struct {
+    size_t row, end, col, col_end, before;
+} cpu_gram_piece;
+size_t cpu_gram_pieces(size_t n, size_t wide);
+cpu_gram_piece cpu_gram_find(size_t n, size_t wide, size_t piece);
+void cpu_copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                   size_t cols);
+/* Rows row .. row_end - 1, columns col .. col_end - 1 of c; bias may be NULL. */
+void cpu_add_bias(float *c, size_t ldc, const float *bias, size_t row, size_t row_end,
+                  size_t col, size_t col_end);
+
 /* A block's values at most, and what adds 128 to each of a word's four codes. */
 enum { CPU_I8_BLOCK_MAX = NN_ROUGH_BLOCK };
 enum { CPU_I8_SHIFT = -0x7f7f7f80 };
@@ -149,7 +163,7 @@ enum { CPU_I8_SHIFT = -0x7f7f7f80 };
 extern const cpu_i8_kernels cpu_i8_plain, cpu_i8_avx2, cpu_i8_vnni, cpu_i8_amx,
     cpu_i8_tiles;
 extern const cpu_bf16_kernels cpu_bf16_amx, cpu_bf16_tiles;
-extern const nn_rough_ops cpu_rough_ops;
+extern const nn_rough_ops cpu_rough_ops, cpu_bf16_ops;
 dr_status cpu_bf16_attention(nn_device *dev, float *out, float *lse, const float *qkv,
                              const nn_attn_shape *s);
 extern const cpu_gemm_kernels cpu_gemm_plain, cpu_gemm_avx2, cpu_gemm_avx512;

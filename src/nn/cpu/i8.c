@@ -75,11 +75,46 @@ typedef struct {
     bool acc;
 } product;
 
-static void copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
-                      size_t cols)
+void cpu_copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                   size_t cols)
 {
     for (size_t i = 0; i < rows; i++)
         memcpy(to + i * ldt, from + i * ldf, cols * sizeof(*to));
+}
+
+void cpu_add_bias(float *c, size_t ldc, const float *bias, size_t row, size_t row_end,
+                  size_t col, size_t col_end)
+{
+    for (size_t i = row; bias != NULL && i < row_end; i++) {
+        for (size_t j = col; j < col_end; j++)
+            c[i * ldc + j] += bias[j];
+    }
+}
+
+size_t cpu_gram_pieces(size_t n, size_t wide)
+{
+    size_t count = 0;
+
+    for (size_t r = 0; r < n; r += NN_GRAM_STRIP)
+        count += cpu_ceil(cpu_min(r + NN_GRAM_STRIP, n), wide);
+    return count;
+}
+
+cpu_gram_piece cpu_gram_find(size_t n, size_t wide, size_t piece)
+{
+    cpu_gram_piece at = {0};
+
+    for (;; at.row += NN_GRAM_STRIP) { /* which strip, and what lies before it */
+        at.end = cpu_min(at.row + NN_GRAM_STRIP, n);
+        size_t pieces = cpu_ceil(at.end, wide);
+        if (piece < pieces)
+            break;
+        piece -= pieces;
+        at.before += (at.end - at.row) * at.end;
+    }
+    at.col = piece * wide;
+    at.col_end = cpu_min(at.col + wide, at.end);
+    return at;
 }
 
 /* A tile that hangs over C's edge goes through a whole one. */
@@ -90,9 +125,9 @@ static void edge(const product *p, const cpu_i8_tile *t, float *to, size_t rows,
     size_t nr = p->kern->nr;
 
     if (acc)
-        copy_rows(whole, nr, to, p->ldc, rows, cols);
+        cpu_copy_rows(whole, nr, to, p->ldc, rows, cols);
     p->kern->tile(whole, nr, t, acc);
-    copy_rows(to, p->ldc, whole, nr, rows, cols);
+    cpu_copy_rows(to, p->ldc, whole, nr, rows, cols);
 }
 
 /* Rows row .. row_end - 1 by columns col .. col_end - 1; row and col begin tiles. */
@@ -259,10 +294,7 @@ static dr_status matmul_tile(void *ctx, size_t task, int worker)
 
     (void)worker;
     tiles(&j->p, row, row_end, col, col_end);
-    for (size_t i = row; j->bias != NULL && i < row_end; i++) {
-        for (size_t c = col; c < col_end; c++)
-            j->p.c[i * j->p.ldc + c] += j->bias[c];
-    }
+    cpu_add_bias(j->p.c, j->p.ldc, j->bias, row, row_end, col, col_end);
     return DR_OK;
 }
 
@@ -334,21 +366,13 @@ static dr_status gram_panel(void *ctx, size_t task, int worker)
 static dr_status gram_tile(void *ctx, size_t task, int worker)
 {
     const gram_job *j = ctx;
+    const cpu_gram_piece at = cpu_gram_find(j->n, TILE_N, task);
     product p = j->p;
-    size_t row = 0, before = 0;
 
     (void)worker;
-    for (;; row += NN_GRAM_STRIP) { /* which strip, and what lies before it */
-        size_t cols = cpu_min(row + NN_GRAM_STRIP, j->n), pieces = cpu_ceil(cols, TILE_N);
-        if (task < pieces)
-            break;
-        task -= pieces;
-        before += (cols - row) * cols;
-    }
-    size_t end = cpu_min(row + NN_GRAM_STRIP, j->n), col = task * TILE_N;
-    p.ldc = end;
-    p.c = j->strips + before - row * end; /* as if all rows had been so wide */
-    tiles(&p, row, end, col, cpu_min(col + TILE_N, end));
+    p.ldc = at.end;
+    p.c = j->strips + at.before - at.row * at.end; /* as if all rows had been so wide */
+    tiles(&p, at.row, at.end, at.col, at.col_end);
     return DR_OK;
 }
 
@@ -357,7 +381,6 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
 {
     const cpu_i8_kernels *kern = cpu_of(dev)->i8;
     size_t wide = cpu_round(n, ROUND_N), words = words_of(m), blocks = cpu_ceil(m, block);
-    size_t count = 0;
     gram_job j = {.x = x, .strips = strips, .m = m, .n = n, .wide = wide};
     dr_status st = DR_OK;
 
@@ -378,10 +401,8 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
                     .words = words,
                     .a_panel = blocks * (block / 4) * kern->nr,
                     .acc = !first};
-    for (size_t r = 0; r < n; r += NN_GRAM_STRIP)
-        count += cpu_ceil(cpu_min(r + NN_GRAM_STRIP, n), TILE_N);
     DR_TRY(cpu_tasks(dev, wide / kern->nr, m * n, gram_panel, &j));
-    DR_TRY(cpu_tasks(dev, count, m * n * n, gram_tile, &j));
+    DR_TRY(cpu_tasks(dev, cpu_gram_pieces(n, TILE_N), m * n * n, gram_tile, &j));
 done:
     return st;
 }

@@ -1,8 +1,9 @@
 /*
  * rough_test.c - what calibration computes: products against their definition in plain
  * loops, the same bytes on every processor and for any number of threads, a GPU's within
- * the rounding of its sums; the product with an activation behind it; attention within
- * bf16's rounding of the reference's.
+ * the rounding of its sums; the closer form, in bf16 by tile registers or in floats; the
+ * product with an activation behind it; attention within bf16's rounding of the
+ * reference's.
  */
 #include "nn_check.h"
 
@@ -189,54 +190,98 @@ static void crosses(const nn_devices *d, size_t m, size_t n, size_t k, bool scal
     free(got);
 }
 
-/* Floats until they are off; then the bytes of before. */
-static void in_floats(const nn_devices *d, size_t m, size_t n, size_t k)
+/* Does the device multiply bf16 where integers are too coarse? */
+static bool by_tiles(const nn_devices *d, int kind)
 {
-    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
-    float *want = dr_calloc(m * n, sizeof(float)), *was = dr_calloc(m * n, sizeof(float));
-    float *y = dr_calloc(m * n, sizeof(float));
-    size_t count = nn_gram_floats(k), at = 0;
-    float *square = dr_calloc(count, sizeof(float)), *g = dr_calloc(count, sizeof(float));
+    return kind == TWIN ||
+           (kind == 0 && strstr(nn_device_describe(d->dev[0][0]), "amx") != NULL);
+}
 
-    for (size_t i = 0; i < m * n; i++)
+/* The closer form's product and Gram matrix, added to what was there, for one device: near
+ * those of `want`, floats or operands of bf16, and the same bytes by all that have them. */
+static void check_close(const nn_devices *d, int kind, int t, const float *x,
+                        const float *w, const float *bias, size_t m, size_t n, size_t k,
+                        const float *const want[2], float *const first[2])
+{
+    nn_device *dev = d->dev[kind][t];
+    const size_t count[2] = {m * n, nn_gram_floats(k)};
+    float *y[2] = {dr_calloc(count[0], sizeof(float)), dr_calloc(count[1], sizeof(float))};
+    float *was = dr_calloc(count[0], sizeof(float));
+    void *p = packed_of(dev, w, n, k);
+
+    CHECK_OK(nn_rough_matmul(dev, was, x, p, NULL, m, n, k, n, false));
+    dr_big_free(p);
+    CHECK(nn_far(was, want[0], count[0]) > SUMS);
+    nn_rough_take(dev, NN_ROUGH_CLOSE);
+    p = packed_of(dev, w, n, k);
+    memset(y[0], 0xff, count[0] * sizeof(float)); /* NaN: not to be read */
+    memset(y[1], 0xff, count[1] * sizeof(float));
+    for (int again = 0; again < 2; again++) {
+        CHECK_OK(nn_rough_matmul(dev, y[0], x, p, again ? bias : NULL, m, n, k, n, again));
+        CHECK_OK(nn_rough_gram(dev, y[1], x, m, k, !again));
+    }
+    dr_big_free(p);
+    for (int i = 0; i < 2; i++) {
+        CHECK_NEAR(nn_far(y[i], want[i], count[i]), 0.0, SUMS);
+        if (by_tiles(d, kind) && isfinite(first[i][0]))
+            CHECK_MEM(y[i], first[i], count[i] * sizeof(float));
+        if (by_tiles(d, kind))
+            memcpy(first[i], y[i], count[i] * sizeof(float));
+        free(y[i]);
+    }
+    nn_rough_take(dev, NN_ROUGH_OWN);
+    p = packed_of(dev, w, n, k);
+    y[0] = dr_calloc(count[0], sizeof(float));
+    CHECK_OK(nn_rough_matmul(dev, y[0], x, p, NULL, m, n, k, n, false));
+    CHECK_MEM(y[0], was, count[0] * sizeof(float));
+    dr_big_free(p);
+    free(y[0]);
+    free(was);
+}
+
+static void closer(const nn_devices *d, size_t m, size_t n, size_t k)
+{
+    size_t count[2] = {m * n, nn_gram_floats(k)}, at = 0;
+    float *x = nn_random(m * k, 1, 1.0f), *w = nn_random(n * k, 2, 0.1f);
+    float *bias = nn_random(n, 3, 1.0f), *floats[2], *halves[2], *first[2];
+
+    for (int i = 0; i < 2; i++) {
+        floats[i] = dr_calloc(count[i], sizeof(float));
+        halves[i] = dr_calloc(count[i], sizeof(float));
+        first[i] = dr_calloc(count[i], sizeof(float));
+        first[i][0] = NAN;
+    }
+    for (size_t i = 0; i < m * n; i++) {
+        const float *row = x + i / n * k, *column = w + i % n * k;
+        double sum = 0;
         for (size_t j = 0; j < k; j++)
-            want[i] += x[i / n * k + j] * nn_rounded(w[i % n * k + j]);
+            sum += (double)row[j] * (double)nn_rounded(column[j]);
+        floats[0][i] = (float)(2 * sum) + bias[i % n];
+        halves[0][i] = 2 * rounded(0.0f, row, 1, column, 1, k) + bias[i % n];
+    }
     for (size_t i = 0; i < k; i++) {
         size_t end = i / NN_GRAM_STRIP * NN_GRAM_STRIP + NN_GRAM_STRIP;
-        for (size_t j = 0; j < (end < k ? end : k); j++, at++)
+        for (size_t j = 0; j < (end < k ? end : k); j++, at++) {
+            double sum = 0;
             for (size_t r = 0; r < m; r++)
-                square[at] += 2 * x[r * k + i] * x[r * k + j];
+                sum += (double)x[r * k + i] * (double)x[r * k + j];
+            floats[1][at] = (float)(2 * sum);
+            halves[1][at] = 2 * rounded(0.0f, x + i, k, x + j, k, m);
+        }
     }
     for (int kind = 0; kind < NN_CUDA; kind++) {
-        nn_device *dev = d->dev[kind][0];
-        if (dev == NULL)
-            continue;
-        for (int round = 0; round < 3; round++) {
-            nn_rough_take(dev, round == 1 ? NN_ROUGH_FLOATS : NN_ROUGH_OWN);
-            void *p = packed_of(dev, w, n, k);
-            CHECK_OK(nn_rough_matmul(dev, y, x, p, NULL, m, n, k, n, false));
-            dr_big_free(p);
-            if (round == 0)
-                memcpy(was, y, m * n * sizeof(*y));
-            else if (round == 2)
-                CHECK_MEM(y, was, m * n * sizeof(*y));
-            else
-                CHECK_NEAR(nn_far(y, want, m * n), 0.0, SUMS);
-            CHECK((nn_far(y, want, m * n) < SUMS) == (round == 1));
-            if (round != 1)
-                continue;
-            CHECK_OK(nn_rough_gram(dev, g, x, m, k, true));
-            CHECK_OK(nn_rough_gram(dev, g, x, m, k, false));
-            CHECK_NEAR(nn_far(g, square, count), 0.0, SUMS);
-        }
+        for (int t = 0; t < NN_THREADS && d->dev[kind][t] != NULL; t++)
+            check_close(d, kind, t, x, w, bias, m, n, k,
+                        (const float *const *)(by_tiles(d, kind) ? halves : floats), first);
+    }
+    for (int i = 0; i < 2; i++) {
+        free(floats[i]);
+        free(halves[i]);
+        free(first[i]);
     }
     free(x);
     free(w);
-    free(want);
-    free(was);
-    free(y);
-    free(square);
-    free(g);
+    free(bias);
 }
 
 /* A product into bf16, with a bias and added: rounded at the end. */
@@ -358,7 +403,9 @@ int main(void)
     grams(&d, 20, 2 * 16 * NN_GRAM_STRIP + 30); /* more than one panel of a GPU's */
     crosses(&d, 300, 40, 136, false);
     crosses(&d, 77, 64, 8, true);
-    in_floats(&d, 60, 550, 150); /* more rows than are floats at once */
+    closer(&d, 60, 550, 150); /* more rows than are floats at once */
+    closer(&d, 3, 5, 7);
+    closer(&d, 97, 33, 1030); /* sums in two parts */
     rounded_outputs(&d, 33, 48, 200);
     activations(&d, 100, 192, 576, (nn_act){HF_ACT_SILU, true});
     activations(&d, 33, 480, 64, (nn_act){HF_ACT_GELU_TANH, true});
