@@ -74,7 +74,7 @@ static pass_quant_plan quant_plan(const void *config)
 extern const pass_def pass_awq; /* PASS(awq) in pass/passes.def */
 const pass_def pass_awq = {
     .name = "AutoAWQQuantizer",
-    .version = 3,
+    .version = 4,
     .summary = "activation-aware weight quantization",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

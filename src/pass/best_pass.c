@@ -57,7 +57,7 @@ static pass_quant_plan quant_plan(const void *config)
 extern const pass_def pass_best; /* PASS(best) in pass/passes.def */
 const pass_def pass_best = {
     .name = "Best",
-    .version = 3,
+    .version = 4,
     .summary = "scales, error feedback and descent over codes, scales and zero points",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

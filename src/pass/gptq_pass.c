@@ -64,7 +64,7 @@ static pass_quant_plan quant_plan(const void *config)
 extern const pass_def pass_gptq; /* PASS(gptq) in pass/passes.def */
 const pass_def pass_gptq = {
     .name = "Gptq",
-    .version = 5,
+    .version = 6,
     .summary = "rounding with error feedback through the inverse Hessian",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

@@ -276,7 +276,7 @@ done:
 extern const pass_def pass_recover; /* PASS(recover) in pass/passes.def */
 const pass_def pass_recover = {
     .name = "Recover",
-    .version = 2,
+    .version = 3,
     .summary = "an adapter from what quantizing did, towards the original",
     .takes = PASS_MODEL_HF,
     .gives = PASS_MODEL_HF,

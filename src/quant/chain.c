@@ -81,9 +81,8 @@ static dr_status best_rows(chain *c, const dr_qtensor *q, float *w, size_t row0,
     DR_TRY(dr_qtensor_new(&c->q[GPTQ], q->bits, q->block, rows, cols, q->zeros == NULL));
     dr_qtensor_copy_rows(&c->q[GPTQ], 0, q, 0, rows);
     memcpy(c->values[GPTQ], w, rows * cols * sizeof(*w));
-    DR_TRY(
-        quant_descend(&c->q[CHAIN], w, c->dev, orig, c->h, &c->grid, c->damp, c->sweeps));
-    DR_TRY(quant_row_losses(c->loss[CHAIN], c->dev, w, orig, c->h, rows, cols));
+    DR_TRY(quant_descend(&c->q[CHAIN], c->loss[CHAIN], w, c->dev, orig, c->h, &c->grid,
+                         c->damp, c->sweeps));
     DR_TRY(quant_row_losses(c->loss[RTN], c->dev, c->values[RTN], orig, c->h, rows, cols));
     keep_best(c, row0, rows, loss);
 done:

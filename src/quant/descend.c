@@ -10,12 +10,12 @@
  *     zero      moves by  (r 1) / (1 H 1 s), rounded; all its group's weights move along
  *
  * A sweep takes the columns in blocks of 128 (or a group, when that is wider): within one
- * the gradient is kept up for sixteen rows at once, the other columns get the block's
+ * the gradient is kept up for sixteen rows at once, then all columns get the block's
  * changes by one matrix product.  A move is made only when it lowers the loss, so sweeps
  * never make it worse; H is damped as GPTQ's, since codes fitted to few tokens fit
  * nothing else.
  *
- * Cost of a sweep: 2 rows n^2 multiply-adds, half of them to compute the gradient anew.
+ * Cost: rows n^2 multiply-adds for the first gradient and as many for each sweep.
  */
 #include <math.h>
 #include <string.h>
@@ -36,6 +36,7 @@ typedef struct {
     const float *orig; /* borrowed: [rows][n] */
     float *values;     /* borrowed: [rows][n] */
     float damp;
+    double *loss;   /* borrowed: [rows] */
     float *err;     /* owned: [rows][n] */
     float *grad;    /* owned: [rows][n] */
     float *delta;   /* owned: [rows][nb] */
@@ -278,6 +279,8 @@ static dr_status descend_tile(void *ctx, size_t task, int worker)
     for (size_t i = 0; i < nb * L; i++)
         code[i] -= was[i];
     quant_tile_unload(s->delta + row0 * nb, nb, rows, code, nb);
+    for (size_t i = 0; i < rows * nb; i++)
+        s->grad[at + i / nb * n + i % nb] += s->damp * s->delta[row0 * nb + i];
     return DR_OK;
 }
 
@@ -312,19 +315,14 @@ static dr_status sweep(descent *s)
     size_t rows = s->q->rows, n = s->q->cols;
     dr_status st = DR_OK;
 
-    DR_TRY(gradient(s));
     for (s->p0 = 0; s->p0 < n; s->p0 += s->width) {
         s->nb = n - s->p0 < s->width ? n - s->p0 : s->width;
         DR_TRY(dr_cancelled_check());
         DR_TRY(dr_pool_run(nn_device_pool(s->dev), (rows + L - 1) / L, descend_tile, s));
-        size_t rest = n - s->p0 - s->nb;
-        float *later = s->grad + s->p0 + s->nb;
-        for (size_t i = 0; i < rest; i++)
-            memcpy(s->panel + i * s->nb, s->h + (n - rest + i) * n + s->p0,
-                   s->nb * sizeof(float));
-        if (rest > 0)
-            DR_TRY(nn_matmul_nt(s->dev, later, s->delta, s->panel, NULL, rows, rest, s->nb,
-                                n, true));
+        for (size_t i = 0; i < n; i++)
+            memcpy(s->panel + i * s->nb, s->h + i * n + s->p0, s->nb * sizeof(float));
+        DR_TRY(nn_matmul_nt(s->dev, s->grad, s->delta, s->panel, NULL, rows, n, s->nb, n,
+                            true));
     }
 done:
     return st;
@@ -354,6 +352,31 @@ static void descent_close(descent *s)
         dr_big_free(all[i]);
 }
 
+/* e H e^T of some rows: grad is e (H + damp). */
+static dr_status losses_task(void *ctx, size_t task, int worker)
+{
+    const descent *s = ctx;
+    size_t n = s->q->cols,
+           end = (task + 1) * ROWS < s->q->rows ? (task + 1) * ROWS : s->q->rows;
+
+    (void)worker;
+    for (size_t r = task * ROWS; r < end; r++) {
+        s->loss[r] = 0;
+        for (size_t i = r * n; i < (r + 1) * n; i++) {
+            double e = (double)(s->values[i] - s->orig[i]);
+            s->loss[r] += e * ((double)s->grad[i] - (double)s->damp * e);
+        }
+    }
+    return DR_OK;
+}
+
+static dr_status row_losses(double *loss, descent *s)
+{
+    s->loss = loss;
+    return dr_pool_run(nn_device_pool(s->dev), (s->q->rows + ROWS - 1) / ROWS, losses_task,
+                       s);
+}
+
 dr_status quant_row_losses(double *loss, nn_device *dev, const float *values,
                            const float *orig, const float *h, size_t rows, size_t cols)
 {
@@ -366,19 +389,17 @@ dr_status quant_row_losses(double *loss, nn_device *dev, const float *values,
     descent s = {.dev = dev, .q = &shape, .h = h, .orig = orig, .values = copy};
     if ((st = descent_open(&s)) == DR_OK)
         st = gradient(&s);
-    for (size_t r = 0; st == DR_OK && r < rows; r++) {
-        loss[r] = 0;
-        for (size_t i = r * cols; i < (r + 1) * cols; i++)
-            loss[r] += (double)s.err[i] * (double)s.grad[i];
-    }
+    if (st == DR_OK)
+        st = row_losses(loss, &s);
     descent_close(&s);
 done:
     dr_big_free(copy);
     return st;
 }
 
-dr_status quant_descend(dr_qtensor *q, float *values, nn_device *dev, const float *orig,
-                        const float *h, const quant_grid *grid, double damp, int sweeps)
+dr_status quant_descend(dr_qtensor *q, double *loss, float *values, nn_device *dev,
+                        const float *orig, const float *h, const quant_grid *grid,
+                        double damp, int sweeps)
 {
     descent s = {.dev = dev,
                  .q = q,
@@ -390,8 +411,10 @@ dr_status quant_descend(dr_qtensor *q, float *values, nn_device *dev, const floa
     dr_status st = DR_OK;
 
     DR_TRY(descent_open(&s));
+    DR_TRY(gradient(&s));
     for (int i = 0; i < sweeps; i++)
         DR_TRY(sweep(&s));
+    DR_TRY(row_losses(loss, &s));
 done:
     descent_close(&s);
     return st;

@@ -332,9 +332,10 @@ DR_MUST_USE dr_status quant_gptq_unapply(nn_device *dev, float *w, size_t n, siz
 DR_MUST_USE dr_status quant_row_losses(double *loss, nn_device *dev, const float *values,
                                        const float *orig, const float *h, size_t rows,
                                        size_t cols);
-/* Lowers each row's e (H + damp I) e^T: q and values, which it holds, change. */
-DR_MUST_USE dr_status quant_descend(dr_qtensor *q, float *values, nn_device *dev,
-                                    const float *orig, const float *h,
+/* Lowers each row's e (H + damp I) e^T: q and values, which it holds, change.  loss[rows]:
+ * e H e^T in the end. */
+DR_MUST_USE dr_status quant_descend(dr_qtensor *q, double *loss, float *values,
+                                    nn_device *dev, const float *orig, const float *h,
                                     const quant_grid *grid, double damp, int sweeps);
 /* As quant_gptq_solve, then o->sweeps of descent; rows never worse than GPTQ's and rounding
  * to nearest.  *loss: the sum over rows of e H e^T, without damping.  c may be NULL; where

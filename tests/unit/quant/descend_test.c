@@ -54,18 +54,19 @@ static void descending(nn_device *dev, const float *w, const float *x, const flo
                        const quant_grid *grid)
 {
     float *values = dr_calloc(ROWS * K, sizeof(*values));
-    double before[ROWS] = {0}, sum[2] = {0};
+    double before[ROWS] = {0}, told[ROWS] = {0}, sum[2] = {0};
     dr_qtensor q = {0};
 
     CHECK_OK(quant_pack_rtn(&q, nn_device_pool(dev), w, ROWS, K, grid, true));
     dr_qtensor_to_f32(values, &q, 0, ROWS);
     for (size_t r = 0; r < ROWS; r++)
         before[r] = output_loss(values, w, x, r);
-    CHECK_OK(quant_descend(&q, values, dev, w, h, grid, 0, 100));
+    CHECK_OK(quant_descend(&q, told, values, dev, w, h, grid, 0, 100));
     holds(&q, values);
     for (size_t r = 0; r < ROWS; r++) {
         double after = output_loss(values, w, x, r);
         CHECK(after <= before[r] * 1.0001);
+        CHECK_NEAR(told[r] / after, 1, 1e-3);
         sum[0] += before[r];
         sum[1] += after;
         for (size_t i = 0; i < K; i++) {
@@ -81,6 +82,11 @@ static void descending(nn_device *dev, const float *w, const float *x, const flo
             values[r * K + i] = was;
         }
     }
+    /* the loss that is told is without damping, which here is a tenth of H */
+    CHECK_OK(quant_descend(&q, told, values, dev, w, h, grid, 0.1 * (double)h[0], 2));
+    holds(&q, values);
+    for (size_t r = 0; r < ROWS; r++)
+        CHECK_NEAR(told[r] / output_loss(values, w, x, r), 1, 1e-3);
     (void)printf("group %d: loss %.4g before, %.4g after\n", grid->group_size, sum[0],
                  sum[1]);
     CHECK(sum[1] < 0.6 * sum[0]);
