@@ -74,10 +74,10 @@ static bool sampled(const awq_run *r, size_t k, size_t *at)
 static void place_samples(awq_run *r)
 {
     r->place = dr_calloc(r->sample_count, sizeof(*r->place));
+    for (size_t i = 0; i < r->sample_count; i++)
+        r->place[i] = i;
     if (r->o->exact)
         awq_race_order(r->place, r->sample_count);
-    for (size_t i = 0; !r->o->exact && i < r->sample_count; i++)
-        r->place[i] = i;
 }
 
 static dr_status slot_init(awq_run *r, hf_slot s)

@@ -24,15 +24,9 @@
 #include "core/mem.h"
 #include "quant/awq_impl.h"
 
-/* The linear whose output is the module's: that of O and DOWN itself. */
-static hf_slot last_of(hf_slot s)
-{
-    return s == HF_SLOT_QKV ? HF_SLOT_O : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN : s;
-}
-
 static bool is_last(hf_slot s)
 {
-    return last_of(s) == s;
+    return awq_last_of(s) == s;
 }
 
 /* Multiply-adds by tokens and by G, of 20 candidates, a factor of K apart; the same answer
@@ -215,7 +209,7 @@ done:
  * sequence on. */
 static dr_status change_inner(awq_run *r, hf_slot s, const nn_layer *w, size_t i, size_t m)
 {
-    const awq_slot *slot = &r->slot[s], *behind = &r->slot[last_of(s)];
+    const awq_slot *slot = &r->slot[s], *behind = &r->slot[awq_last_of(s)];
     nn_device *dev = r->s.site->dev;
     awq_exact *e = &r->exact;
     size_t t = r->s.calib.seq_len;
@@ -238,7 +232,7 @@ done:
 
 dr_status awq_exact_begin(awq_run *r, hf_slot s, const float *scales)
 {
-    const awq_slot *behind = &r->slot[last_of(s)];
+    const awq_slot *behind = &r->slot[awq_last_of(s)];
     nn_device *dev = r->s.site->dev;
     awq_exact *e = &r->exact;
     dr_status st = DR_OK;
@@ -246,7 +240,7 @@ dr_status awq_exact_begin(awq_run *r, hf_slot s, const float *scales)
     DR_TRY(put_scales(r, s, scales));
     DR_TRY(nn_zero(dev, e->sums, AWQ_RATIOS * r->sample_count * sizeof(*e->sums)));
     if (!is_last(s))
-        DR_TRY(nn_copy(dev, e->last, r->layer.w[last_of(s)],
+        DR_TRY(nn_copy(dev, e->last, r->layer.w[awq_last_of(s)],
                        behind->n * behind->k * sizeof(float)));
 done:
     return st;
@@ -254,7 +248,7 @@ done:
 
 dr_status awq_exact_part(awq_run *r, hf_slot s, size_t candidate, size_t from, size_t to)
 {
-    const awq_slot *behind = &r->slot[last_of(s)];
+    const awq_slot *behind = &r->slot[awq_last_of(s)];
     nn_device *dev = r->s.site->dev;
     awq_exact *e = &r->exact;
     size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;

@@ -133,6 +133,11 @@ DR_MUST_USE dr_status awq_race_meet(awq_race *race, dr_ranks *ranks);
 void awq_race_drop(bool alive[AWQ_CANDIDATES], const double *sums, size_t all, size_t done);
 /* Mean square of a sequence's values; infinite for who was dropped. */
 double awq_race_loss(const awq_race *race, size_t candidate, size_t values);
+/* The linear whose output is that of the slot's module: for O and DOWN itself. */
+static inline hf_slot awq_last_of(hf_slot s)
+{
+    return s == HF_SLOT_QKV ? HF_SLOT_O : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN : s;
+}
 /* Are candidates of every slot judged with operands in bf16 (where the device can)?  Its
  * rounding changes an output by a hundredth of what 4 bits do, but by as much as 8 bits. */
 static inline bool awq_judges_rounded(const awq_run *r)

@@ -358,14 +358,11 @@ size_t awq_sample_chunk(const awq_run *r, size_t i, size_t to)
  * linear makes of its inputs in the sample, which came from original weights. */
 static dr_status fill_ref(awq_run *r, hf_slot s, const awq_race *race)
 {
-    const hf_slot last = s == HF_SLOT_QKV       ? HF_SLOT_O
-                         : s == HF_SLOT_GATE_UP ? HF_SLOT_DOWN
-                                                : s;
     size_t t = r->s.calib.seq_len, d = (size_t)r->s.cfg->hidden;
     dr_status st = DR_OK;
 
     for (size_t i = race->from; i < race->to; i += r->s.step)
-        DR_TRY(module_output(r, last, r->ref + i * t * d, &r->layer, i,
+        DR_TRY(module_output(r, awq_last_of(s), r->ref + i * t * d, &r->layer, i,
                              awq_sample_chunk(r, i, race->to) * t));
 done:
     return st;

@@ -91,23 +91,16 @@ done:
     return st;
 }
 
-/* What GPTQ made of it, w, loses by row; *lost: the other way is nearer. */
-static dr_status judge_gptq(chain *c, const float *w, size_t rows, size_t slice,
-                            quant_contest *contest, bool *lost)
+/* What GPTQ made of it, w, loses by row. */
+static dr_status judge_gptq(chain *c, const float *w, size_t rows, size_t slice)
 {
-    double own = 0, *loss = c->loss[GPTQ];
     dr_status st = DR_OK;
 
     for (size_t r = 0; r < rows; r += slice) {
         size_t n = rows - r < slice ? rows - r : slice;
-        DR_TRY(quant_row_losses(loss + r, c->dev, w + r * c->cols, c->orig + r * c->cols,
-                                c->h, n, c->cols));
+        DR_TRY(quant_row_losses(c->loss[GPTQ] + r, c->dev, w + r * c->cols,
+                                c->orig + r * c->cols, c->h, n, c->cols));
     }
-    for (size_t r = 0; r < rows; r++)
-        own += loss[r];
-    if (contest != NULL)
-        DR_TRY(quant_contest_meet(contest, own));
-    *lost = quant_contest_lost(contest);
 done:
     return st;
 }
@@ -132,7 +125,6 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, quant_contest *contest,
     const size_t slice = quant_slice_rows(rows, cols);
     chain c = {.dev = dev, .h = h, .grid = *grid, .whole = *grid, .cols = cols};
     size_t block = 0;
-    bool lost = false;
     dr_status st = DR_OK;
 
     *q = (dr_qtensor){0};
@@ -147,8 +139,9 @@ dr_status quant_chain_solve(dr_qtensor *q, double *loss, quant_contest *contest,
     DR_TRY(quant_gptq_solve(q, NULL, dev, w, h, rows, cols, grid, o, name));
     for (int i = 0; i < WAYS; i++)
         c.loss[i] = dr_calloc(i == GPTQ ? rows : slice, sizeof(*c.loss[i]));
-    DR_TRY(judge_gptq(&c, w, rows, slice, contest, &lost));
-    if (lost) {
+    DR_TRY(judge_gptq(&c, w, rows, slice));
+    DR_TRY(quant_contest_meet(contest, c.loss[GPTQ], rows));
+    if (quant_contest_lost(contest)) {
         *loss = HUGE_VAL;
         dr_qtensor_release(q);
         goto done;

@@ -77,8 +77,9 @@ typedef struct {
 } quant_contest;
 size_t quant_ways(const quant_site *site);
 quant_way quant_own_way(const quant_site *site);
-/* own: GPTQ's loss of this rank's rows.  Every rank calls it. */
-DR_MUST_USE dr_status quant_contest_meet(quant_contest *c, double own);
+/* own[rows]: GPTQ's losses of this rank's rows.  Every rank calls it; NULL: there is no
+ * other way, and nothing is done. */
+DR_MUST_USE dr_status quant_contest_meet(quant_contest *c, const double *own, size_t rows);
 /* Has the way that is solved lost to the other?  NULL: there is none. */
 bool quant_contest_lost(const quant_contest *c);
 DR_MUST_USE dr_status quant_solve_own(dr_qtensor *q, quant_contest *c,

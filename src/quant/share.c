@@ -164,12 +164,15 @@ dr_status quant_share_packed(const quant_site *site, dr_qtensor *q)
 
 /* ---- solving ---- */
 
-dr_status quant_contest_meet(quant_contest *c, double own)
+dr_status quant_contest_meet(quant_contest *c, const double *own, size_t rows)
 {
     double sums[QUANT_WAYS] = {0};
     dr_status st = DR_OK;
 
-    sums[c->way] = own;
+    if (c == NULL)
+        return DR_OK;
+    for (size_t r = 0; r < rows; r++)
+        sums[c->way] += own[r];
     DR_TRY(dr_ranks_sum_doubles(quant_ranks(c->site), sums, QUANT_WAYS, "losses"));
     for (size_t i = 0; i < QUANT_WAYS; i++) {
         if (i != c->way && quant_ways(c->site) == 1)
@@ -232,7 +235,7 @@ dr_status quant_solve_own(dr_qtensor *q, quant_contest *c, const quant_site *sit
         DR_TRY(
             solve(&part, c, best, w + own.from * cols, h, own.count, cols, grid, o, name));
     else if (best)
-        DR_TRY(quant_contest_meet(c, 0));
+        DR_TRY(quant_contest_meet(c, NULL, 0));
     if (part.rows > 0)
         dr_qtensor_copy_rows(q, own.from, &part, 0, own.count);
     losses[c->way] = c->loss[c->way];

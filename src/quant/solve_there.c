@@ -470,16 +470,6 @@ done:
     return st;
 }
 
-/* GPTQ's loss of all rows meets the other way's. */
-static dr_status meet(const work *w, const double *losses, quant_contest *c)
-{
-    double own = 0;
-
-    for (size_t r = 0; r < w->rows; r++)
-        own += losses[r];
-    return c != NULL ? quant_contest_meet(c, own) : DR_OK;
-}
-
 /* The three ways, their values there and their losses here; q is made, unless the contest
  * is lost. */
 static dr_status all_ways(work *w, dr_qtensor *q, rounded ways[WAYS], double *losses[WAYS],
@@ -496,7 +486,7 @@ static dr_status all_ways(work *w, dr_qtensor *q, rounded ways[WAYS], double *lo
     grad = w->orig;
     DR_TRY(gradient(w, err, grad, ways[CHAIN].values, orig));
     DR_TRY(nn_row_dots(w->dev, losses[GPTQ], err, grad, w->rows, w->n));
-    DR_TRY(meet(w, losses[GPTQ], c));
+    DR_TRY(quant_contest_meet(c, losses[GPTQ], w->rows));
     if (quant_contest_lost(c))
         goto done;
     for (int i = GPTQ; i < WAYS; i++)
