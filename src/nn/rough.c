@@ -101,7 +101,6 @@ void nn_rough_take(nn_device *dev, nn_rough_form form)
 {
     const nn_rough_ops *own = dev->rough_own;
     bool integers = own != NULL && own->kind == NN_MEM_FLOAT;
-
     const nn_rough_ops *close = dev->rough_close != NULL ? dev->rough_close : &floats;
 
     dev->rough = form == NN_ROUGH_COMMON              ? NULL

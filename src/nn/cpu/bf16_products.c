@@ -4,20 +4,13 @@
  * floats.
  *
  *   panels   32 rows of either operand, [panel][step of 32 of k][CPU_BF16_STEP words]
- *   tiles    96 x 192 of C: for each 1,024 of k, a panel of A times panels of B
+ *   tiles    96 x 192 of C (parts.c): for each 1,024 of k, a panel of A times panels of B
  *
  * A weight is packed once as right operands; a Gram matrix packs its columns in both forms.
  */
 #include "nn/cpu/cpu_impl.h"
 
-enum {
-    SIDE = CPU_BF16_SIDE,
-    STEP = CPU_BF16_STEP,
-    TILE_M = NN_GRAM_STRIP,
-    TILE_N = 192, /* both multiples of SIDE */
-    GROUP_STEPS = 32,
-    TURN_STEPS = 8
-};
+enum { SIDE = CPU_BF16_SIDE, STEP = CPU_BF16_STEP, GROUP_STEPS = 32, TURN_STEPS = 8 };
 
 static size_t steps_of(size_t k)
 {
@@ -39,28 +32,29 @@ static size_t bytes_of(size_t n, size_t k)
 
 typedef struct {
     const cpu_bf16_kernels *kern;
-    float *c;
-    size_t ldc;
     const uint32_t *a, *b;
     size_t steps;
     bool acc;
 } product;
 
 /* rows x cols of a tile that hangs over C's edge. */
-static void edge(const product *p, float *c, const uint32_t *a, const uint32_t *b,
-                 size_t steps, bool acc, size_t rows, size_t cols)
+static void edge(const product *p, float *c, size_t ldc, const uint32_t *a,
+                 const uint32_t *b, size_t steps, bool acc, size_t rows, size_t cols)
 {
     float whole[SIDE * SIDE] = {0};
 
     if (acc)
-        cpu_copy_rows(whole, SIDE, c, p->ldc, rows, cols);
+        cpu_copy_rows(whole, SIDE, c, ldc, rows, cols);
     p->kern->tile(whole, SIDE, a, b, steps, acc);
-    cpu_copy_rows(c, p->ldc, whole, SIDE, rows, cols);
+    cpu_copy_rows(c, ldc, whole, SIDE, rows, cols);
 }
 
-/* Rows row .. row_end - 1 by columns col .. col_end - 1; row and col begin panels. */
-static void tiles(const product *p, size_t row, size_t row_end, size_t col, size_t col_end)
+/* A part of C. */
+static void tiles(const void *ctx, float *c, size_t ldc, size_t row, size_t row_end,
+                  size_t col, size_t col_end)
 {
+    const product *p = ctx;
+
     p->kern->enter();
     for (size_t at = 0; at < p->steps; at += GROUP_STEPS) {
         size_t steps = cpu_min(GROUP_STEPS, p->steps - at);
@@ -70,18 +64,18 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
             for (size_t j = col; j < col_end; j += SIDE) {
                 const uint32_t *b = p->b + (j / SIDE * p->steps + at) * STEP;
                 size_t rows = cpu_min(SIDE, row_end - i), cols = cpu_min(SIDE, col_end - j);
-                float *c = p->c + i * p->ldc + j;
+                float *to = c + i * ldc + j;
                 if (rows == SIDE && cols == SIDE)
-                    p->kern->tile(c, p->ldc, a, b, steps, acc);
+                    p->kern->tile(to, ldc, a, b, steps, acc);
                 else
-                    edge(p, c, a, b, steps, acc, rows, cols);
+                    edge(p, to, ldc, a, b, steps, acc, rows, cols);
             }
         }
     }
     p->kern->leave();
 }
 
-/* ---- weights ---- */
+/* ---- operands ---- */
 
 typedef struct {
     const cpu_bf16_kernels *kern;
@@ -90,6 +84,19 @@ typedef struct {
     size_t n, k;
 } pack_job;
 
+/* Rows as a left operand. */
+static dr_status left_panel(void *ctx, size_t task, int worker)
+{
+    const pack_job *j = ctx;
+    size_t row = task * SIDE;
+
+    (void)worker;
+    j->kern->pack_rows(j->to + task * steps_of(j->k) * STEP, j->x + row * j->k, j->k,
+                       cpu_min(SIDE, j->n - row), j->k);
+    return DR_OK;
+}
+
+/* And as a right one. */
 static dr_status pack_panel(void *ctx, size_t task, int worker)
 {
     const pack_job *j = ctx;
@@ -115,56 +122,19 @@ static dr_status pack(nn_device *dev, void *packed, const float *w, size_t n, si
 
 /* ---- products ---- */
 
-typedef struct {
-    product p;
-    const float *x, *bias;
-    uint32_t *left;
-    size_t m, n, k;
-} matmul_job;
-
-static dr_status left_panel(void *ctx, size_t task, int worker)
-{
-    const matmul_job *j = ctx;
-    size_t row = task * SIDE;
-
-    (void)worker;
-    j->p.kern->pack_rows(j->left + task * j->p.steps * STEP, j->x + row * j->k, j->k,
-                         cpu_min(SIDE, j->m - row), j->k);
-    return DR_OK;
-}
-
-static dr_status matmul_tile(void *ctx, size_t task, int worker)
-{
-    const matmul_job *j = ctx;
-    size_t across = cpu_ceil(j->n, TILE_N);
-    size_t row = task / across * TILE_M, col = task % across * TILE_N;
-    size_t row_end = cpu_min(row + TILE_M, j->m), col_end = cpu_min(col + TILE_N, j->n);
-
-    (void)worker;
-    tiles(&j->p, row, row_end, col, col_end);
-    cpu_add_bias(j->p.c, j->p.ldc, j->bias, row, row_end, col, col_end);
-    return DR_OK;
-}
-
 static dr_status matmul(nn_device *dev, float *y, const float *x, const void *packed,
                         const float *bias, size_t m, size_t n, size_t k, size_t ldy,
                         bool acc)
 {
-    matmul_job j = {.p = {cpu_of(dev)->bf16, y, ldy, NULL, packed, steps_of(k), acc},
-                    .x = x,
-                    .bias = bias,
-                    .m = m,
-                    .n = n,
-                    .k = k};
+    const cpu_bf16_kernels *kern = cpu_of(dev)->bf16;
     float *work = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(cpu_work(dev, &work, words_of(m, k)));
-    j.left = (uint32_t *)work;
-    j.p.a = j.left;
-    DR_TRY(cpu_tasks(dev, cpu_ceil(m, SIDE), m * k, left_panel, &j));
-    DR_TRY(cpu_tasks(dev, cpu_ceil(m, TILE_M) * cpu_ceil(n, TILE_N), m * n * k, matmul_tile,
-                     &j));
+    pack_job left = {kern, (uint32_t *)work, x, m, k};
+    const product p = {kern, left.to, packed, steps_of(k), acc};
+    DR_TRY(cpu_tasks(dev, cpu_ceil(m, SIDE), m * k, left_panel, &left));
+    DR_TRY(cpu_matmul_parts(dev, tiles, &p, y, ldy, bias, m, n, k));
 done:
     return st;
 }
@@ -172,11 +142,10 @@ done:
 /* ---- Gram matrices ---- */
 
 typedef struct {
-    product p;
+    const cpu_bf16_kernels *kern;
     const float *x;
-    float *strips;
     uint32_t *a, *b;
-    size_t m, n;
+    size_t steps, m, n;
 } gram_job;
 
 /* A panel of columns. */
@@ -184,28 +153,14 @@ static dr_status gram_panel(void *ctx, size_t task, int worker)
 {
     const gram_job *j = ctx;
     size_t col = task * SIDE, cols = cpu_min(SIDE, j->n - col);
-    size_t first = task * j->p.steps * STEP;
+    size_t first = task * j->steps * STEP;
 
     (void)worker;
-    for (size_t i = 0; i < j->p.steps; i++) {
+    for (size_t i = 0; i < j->steps; i++) {
         size_t to = first + i * STEP, t = i * SIDE;
-        j->p.kern->pack_columns(j->a + to, j->b + to, j->x + t * j->n + col, j->n,
-                                cpu_min(SIDE, j->m - t), cols);
+        j->kern->pack_columns(j->a + to, j->b + to, j->x + t * j->n + col, j->n,
+                              cpu_min(SIDE, j->m - t), cols);
     }
-    return DR_OK;
-}
-
-/* A piece of a strip: TILE_N of its columns. */
-static dr_status gram_tile(void *ctx, size_t task, int worker)
-{
-    const gram_job *j = ctx;
-    const cpu_gram_piece at = cpu_gram_find(j->n, TILE_N, task);
-    product p = j->p;
-
-    (void)worker;
-    p.ldc = at.end;
-    p.c = j->strips + at.before - at.row * at.end; /* as if all rows had been so wide */
-    tiles(&p, at.row, at.end, at.col, at.col_end);
     return DR_OK;
 }
 
@@ -213,21 +168,15 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
                       bool first)
 {
     size_t words = words_of(n, m);
-    gram_job j = {.p = {cpu_of(dev)->bf16, NULL, 0, NULL, NULL, steps_of(m), !first},
-                  .x = x,
-                  .strips = strips,
-                  .m = m,
-                  .n = n};
     float *work = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(cpu_work(dev, &work, 2 * words));
-    j.a = (uint32_t *)work;
-    j.b = j.a + words;
-    j.p.a = j.a;
-    j.p.b = j.b;
+    uint32_t *a = (uint32_t *)work, *b = a + words;
+    gram_job j = {cpu_of(dev)->bf16, x, a, b, steps_of(m), m, n};
+    const product p = {j.kern, a, b, j.steps, !first};
     DR_TRY(cpu_tasks(dev, cpu_ceil(n, SIDE), m * n, gram_panel, &j));
-    DR_TRY(cpu_tasks(dev, cpu_gram_pieces(n, TILE_N), m * n * n, gram_tile, &j));
+    DR_TRY(cpu_gram_parts(dev, tiles, &p, strips, m, n));
 done:
     return st;
 }

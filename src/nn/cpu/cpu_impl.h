@@ -142,19 +142,22 @@ typedef struct {
     void (*turn)(uint32_t *to, const uint32_t *from, size_t steps);
 } cpu_bf16_kernels;
 
-/* What products in parts of C share (i8.c).  A piece of a Gram matrix's strips: `wide`
- * columns of one, rows row .. end - 1 of the matrix, `before` floats behind the first
- * strip's start. */
-typedef struct {
-    size_t row, end, col, col_end, before;
-} cpu_gram_piece;
-size_t cpu_gram_pieces(size_t n, size_t wide);
-cpu_gram_piece cpu_gram_find(size_t n, size_t wide, size_t piece);
+/*
+ * Products in parts of C, a task each (parts.c): CPU_PART_M rows by CPU_PART_N columns, of
+ * a matrix or of a Gram matrix's strips (nn_i8.h).  A part: rows row .. row_end - 1 by
+ * columns col .. col_end - 1 of c, rows ldc apart; row and col begin parts.
+ */
+enum { CPU_PART_M = NN_GRAM_STRIP, CPU_PART_N = 192 };
+typedef void (*cpu_part_fn)(const void *product, float *c, size_t ldc, size_t row,
+                            size_t row_end, size_t col, size_t col_end);
+/* C[M][N] of depth k; bias[N], which is added, may be NULL. */
+dr_status cpu_matmul_parts(nn_device *dev, cpu_part_fn part, const void *product, float *c,
+                           size_t ldc, const float *bias, size_t m, size_t n, size_t k);
+/* The strips of X[M][N]^T X. */
+dr_status cpu_gram_parts(nn_device *dev, cpu_part_fn part, const void *product,
+                         float *strips, size_t m, size_t n);
 void cpu_copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
                    size_t cols);
-/* Rows row .. row_end - 1, columns col .. col_end - 1 of c; bias may be NULL. */
-void cpu_add_bias(float *c, size_t ldc, const float *bias, size_t row, size_t row_end,
-                  size_t col, size_t col_end);
 
 /* A block's values at most, and what adds 128 to each of a word's four codes. */
 enum { CPU_I8_BLOCK_MAX = NN_ROUGH_BLOCK };

@@ -7,7 +7,7 @@
  * which a scale for each 128 values of 8, or for each 512, costs nothing that KL shows.
  *
  *   quantize   A: [block][row][words], scales [block][rows]; B: [panel of nr][words][nr]
- *   tiles      96 x 192 of C: for each 1,024 of k, mr rows of A times panels of B
+ *   tiles      96 x 192 of C (parts.c): for each 1,024 of k, mr rows of A times panels of B
  *
  * B's codes are stored plus 128, where the instructions multiply signed bytes by unsigned
  * ones; with A goes -128 times the sum of each block's codes, where its sums begin.
@@ -27,10 +27,8 @@
 
 enum {
     GROUP_WORDS = 256, /* of k in one pass over a tile: whole blocks of either kind */
-    TILE_M = NN_GRAM_STRIP,
-    TILE_N = 192, /* a multiple of every nr */
     MAX_TILE = 32 * 32,
-    ROUND_N = 96, /* likewise */
+    ROUND_N = 96, /* a multiple of every nr, as CPU_PART_N is */
     PAD_WORDS = 16
 };
 
@@ -67,72 +65,30 @@ static columns parts(const float *packed, size_t n, size_t k, size_t block)
 
 typedef struct {
     const cpu_i8_kernels *kern;
-    float *c;
-    size_t ldc;
     cpu_i8_tile a; /* A's part: row 0, word 0 */
     columns b;
     size_t words, a_panel; /* words of A's panels; 0: it has none */
     bool acc;
 } product;
 
-void cpu_copy_rows(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
-                   size_t cols)
-{
-    for (size_t i = 0; i < rows; i++)
-        memcpy(to + i * ldt, from + i * ldf, cols * sizeof(*to));
-}
-
-void cpu_add_bias(float *c, size_t ldc, const float *bias, size_t row, size_t row_end,
-                  size_t col, size_t col_end)
-{
-    for (size_t i = row; bias != NULL && i < row_end; i++) {
-        for (size_t j = col; j < col_end; j++)
-            c[i * ldc + j] += bias[j];
-    }
-}
-
-size_t cpu_gram_pieces(size_t n, size_t wide)
-{
-    size_t count = 0;
-
-    for (size_t r = 0; r < n; r += NN_GRAM_STRIP)
-        count += cpu_ceil(cpu_min(r + NN_GRAM_STRIP, n), wide);
-    return count;
-}
-
-cpu_gram_piece cpu_gram_find(size_t n, size_t wide, size_t piece)
-{
-    cpu_gram_piece at = {0};
-
-    for (;; at.row += NN_GRAM_STRIP) { /* which strip, and what lies before it */
-        at.end = cpu_min(at.row + NN_GRAM_STRIP, n);
-        size_t pieces = cpu_ceil(at.end, wide);
-        if (piece < pieces)
-            break;
-        piece -= pieces;
-        at.before += (at.end - at.row) * at.end;
-    }
-    at.col = piece * wide;
-    at.col_end = cpu_min(at.col + wide, at.end);
-    return at;
-}
-
 /* A tile that hangs over C's edge goes through a whole one. */
-static void edge(const product *p, const cpu_i8_tile *t, float *to, size_t rows,
+static void edge(const product *p, const cpu_i8_tile *t, float *to, size_t ldc, size_t rows,
                  size_t cols, bool acc)
 {
     float whole[MAX_TILE] = {0};
     size_t nr = p->kern->nr;
 
     if (acc)
-        cpu_copy_rows(whole, nr, to, p->ldc, rows, cols);
+        cpu_copy_rows(whole, nr, to, ldc, rows, cols);
     p->kern->tile(whole, nr, t, acc);
-    cpu_copy_rows(to, p->ldc, whole, nr, rows, cols);
+    cpu_copy_rows(to, ldc, whole, nr, rows, cols);
 }
 
-/* Rows row .. row_end - 1 by columns col .. col_end - 1; row and col begin tiles. */
-static void tiles(const product *p, size_t row, size_t row_end, size_t col, size_t col_end)
+/* A part of C, or of what is as wide; row and col begin tiles. */
+static void tiles(const void *ctx, float *c, size_t ldc, size_t row, size_t row_end,
+                  size_t col, size_t col_end)
 {
+    const product *p = ctx;
     size_t mr = p->kern->mr, nr = p->kern->nr;
 
     if (p->kern->enter != NULL)
@@ -143,7 +99,7 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
             for (size_t j = col; j < col_end; j += nr) {
                 size_t rows = cpu_min(mr, row_end - i), cols = cpu_min(nr, col_end - j);
                 cpu_i8_tile t = p->a;
-                float *to = p->c + i * p->ldc + j;
+                float *to = c + i * ldc + j;
                 t.a +=
                     block * t.a_block +
                     (p->a_panel > 0 ? i / nr * p->a_panel + i % nr * t.a_row : i * t.a_row);
@@ -154,9 +110,9 @@ static void tiles(const product *p, size_t row, size_t row_end, size_t col, size
                 t.sb_block = p->b.wide;
                 t.words = cpu_min(GROUP_WORDS, p->words - at);
                 if (rows == mr && cols == nr)
-                    p->kern->tile(to, p->ldc, &t, p->acc || at > 0);
+                    p->kern->tile(to, ldc, &t, p->acc || at > 0);
                 else
-                    edge(p, &t, to, rows, cols, p->acc || at > 0);
+                    edge(p, &t, to, ldc, rows, cols, p->acc || at > 0);
             }
         }
     }
@@ -279,25 +235,6 @@ static dr_status quantize_left(nn_device *dev, product *p, float *work, const fl
     return cpu_tasks(dev, cpu_ceil(high, ROWS), m * k, quantize_rows, &j);
 }
 
-typedef struct {
-    product p;
-    const float *bias;
-    size_t m, n;
-} matmul_job;
-
-static dr_status matmul_tile(void *ctx, size_t task, int worker)
-{
-    const matmul_job *j = ctx;
-    size_t across = cpu_ceil(j->n, TILE_N);
-    size_t row = task / across * TILE_M, col = task % across * TILE_N;
-    size_t row_end = cpu_min(row + TILE_M, j->m), col_end = cpu_min(col + TILE_N, j->n);
-
-    (void)worker;
-    tiles(&j->p, row, row_end, col, col_end);
-    cpu_add_bias(j->p.c, j->p.ldc, j->bias, row, row_end, col, col_end);
-    return DR_OK;
-}
-
 /* What all blocks of a product, of one length, share. */
 typedef struct {
     float *y;
@@ -309,16 +246,13 @@ typedef struct {
 
 static dr_status matmul(nn_device *dev, const operands *o, size_t block)
 {
-    matmul_job j = {.bias = o->bias, .m = o->m, .n = o->n};
+    product p = {.b = parts(o->packed, o->n, o->k, block), .acc = o->acc};
     float *work = NULL;
     dr_status st = DR_OK;
 
     DR_TRY(cpu_work(dev, &work, left_floats(dev, o->m, o->k, block)));
-    j.p = (product){
-        .c = o->y, .ldc = o->ldy, .b = parts(o->packed, o->n, o->k, block), .acc = o->acc};
-    DR_TRY(quantize_left(dev, &j.p, work, o->x, o->m, o->k, block));
-    DR_TRY(cpu_tasks(dev, cpu_ceil(o->m, TILE_M) * cpu_ceil(o->n, TILE_N),
-                     o->m * o->n * o->k, matmul_tile, &j));
+    DR_TRY(quantize_left(dev, &p, work, o->x, o->m, o->k, block));
+    DR_TRY(cpu_matmul_parts(dev, tiles, &p, o->y, o->ldy, o->bias, o->m, o->n, o->k));
 done:
     return st;
 }
@@ -337,7 +271,7 @@ dr_status cpu_i8_matmul(nn_device *dev, float *y, const float *x, const void *pa
 typedef struct {
     product p;
     const float *x;
-    float *strips, *scales;
+    float *scales;
     int32_t *less, *a, *b; /* panels as rows of A are read, and as B is */
     size_t m, n, wide;
 } gram_job;
@@ -362,26 +296,12 @@ static dr_status gram_panel(void *ctx, size_t task, int worker)
     return DR_OK;
 }
 
-/* A piece of a strip: TILE_N of its columns. */
-static dr_status gram_tile(void *ctx, size_t task, int worker)
-{
-    const gram_job *j = ctx;
-    const cpu_gram_piece at = cpu_gram_find(j->n, TILE_N, task);
-    product p = j->p;
-
-    (void)worker;
-    p.ldc = at.end;
-    p.c = j->strips + at.before - at.row * at.end; /* as if all rows had been so wide */
-    tiles(&p, at.row, at.end, at.col, at.col_end);
-    return DR_OK;
-}
-
 static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, size_t n,
                       bool first, size_t block)
 {
     const cpu_i8_kernels *kern = cpu_of(dev)->i8;
     size_t wide = cpu_round(n, ROUND_N), words = words_of(m), blocks = cpu_ceil(m, block);
-    gram_job j = {.x = x, .strips = strips, .m = m, .n = n, .wide = wide};
+    gram_job j = {.x = x, .m = m, .n = n, .wide = wide};
     dr_status st = DR_OK;
 
     DR_TRY(cpu_work(dev, &j.scales, wide * (blocks * (block / 4 + 2) + words)));
@@ -402,7 +322,7 @@ static dr_status gram(nn_device *dev, float *strips, const float *x, size_t m, s
                     .a_panel = blocks * (block / 4) * kern->nr,
                     .acc = !first};
     DR_TRY(cpu_tasks(dev, wide / kern->nr, m * n, gram_panel, &j));
-    DR_TRY(cpu_tasks(dev, cpu_gram_pieces(n, TILE_N), m * n * n, gram_tile, &j));
+    DR_TRY(cpu_gram_parts(dev, tiles, &j.p, strips, m, n));
 done:
     return st;
 }
@@ -444,7 +364,7 @@ static dr_status rough_gram(nn_device *dev, float *strips, const float *x, size_
 enum { GATED_M = 96, GATED_N = 96, WIDE_FLOATS = GATED_M * 2 * GATED_N };
 
 typedef struct {
-    product p; /* without C */
+    product p;
     const cpu_row_kernels *rows;
     float *y, *wide; /* wide: [GATED_M][2 GATED_N] a worker */
     const float *bias;
@@ -465,14 +385,13 @@ static dr_status gated_tile(void *ctx, size_t task, int worker)
     for (size_t half = 0; half < 2; half++) {
         product p = j->p;
         size_t first = half * j->inner + col;
+        float *to = c + half * cols - row * wide;
         p.b.words += first * p.words;
         p.b.scales += first;
-        p.ldc = wide;
-        p.c = c + half * cols - row * wide;
-        tiles(&p, row, end, 0, cols);
+        tiles(&p, to, wide, row, end, 0, cols);
         for (size_t i = row; j->bias != NULL && i < end; i++)
             for (size_t k = 0; k < cols; k++)
-                p.c[i * wide + k] += j->bias[first + k];
+                to[i * wide + k] += j->bias[first + k];
     }
     for (size_t i = row; i < end; i++, c += wide)
         j->rows->activate(j->y + i * j->inner + col, c, 1, cols, j->act);

@@ -427,8 +427,8 @@ int cu_differences(cu_stream s, void *out, cu_values a, cu_values b, const float
                    size_t m, size_t n)
 {
 #define LAUNCH(a_, b_)                                                                     \
-    differences<<<blocks_of(m *n, THREADS *EACH), THREADS, 0, s>>>((half16 *)out, a_, b_,  \
-                                                                   scale, m * n, n)
+    differences<<<blocks_of(m * n, THREADS *EACH), THREADS, 0, s>>>((half16 *)out, a_, b_, \
+                                                                    scale, m *n, n)
     BY_KIND(a, b, LAUNCH);
 #undef LAUNCH
     return cudaGetLastError();
