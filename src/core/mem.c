@@ -110,24 +110,41 @@ static void zero_pages(void *p, size_t bytes)
     memset(p, 0, bytes);
 }
 
-dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
+/* *bytes becomes what the block has. */
+static dr_status big_block(void **out, size_t *bytes, size_t count, size_t size,
+                           const char *what)
 {
-    size_t bytes = 0;
     void *p = NULL;
 
     *out = NULL;
-    if (!dr_mul(&bytes, count, size) || bytes > SIZE_MAX - 64)
+    if (!dr_mul(bytes, count, size) || *bytes > SIZE_MAX - 64)
         return dr_fail(DR_ENOMEM, "%s: %zu x %zu bytes do not fit the address space", what,
                        count, size);
-    size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
-    bytes = bytes ? (bytes + 63) / 64 * 64 : 64;
+    size_t align = *bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
+    *bytes = *bytes ? (*bytes + 63) / 64 * 64 : 64;
     if (!dr_fault_hit(DR_FAULT_BIG))
-        p = aligned(align, bytes);
+        p = aligned(align, *bytes);
     if (p == NULL)
-        return dr_fail(DR_ENOMEM, "%s: cannot allocate %zu bytes", what, bytes);
-    zero_pages(p, bytes);
+        return dr_fail(DR_ENOMEM, "%s: cannot allocate %zu bytes", what, *bytes);
     *out = p;
     return DR_OK;
+}
+
+dr_status dr_big_room(void **out, size_t count, size_t size, const char *what)
+{
+    size_t bytes = 0;
+
+    return big_block(out, &bytes, count, size, what);
+}
+
+dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what)
+{
+    size_t bytes = 0;
+    dr_status st = big_block(out, &bytes, count, size, what);
+
+    if (st == DR_OK)
+        zero_pages(*out, bytes);
+    return st;
 }
 
 void dr_big_free(void *p)

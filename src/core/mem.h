@@ -26,6 +26,8 @@ char *dr_asprintf(const char *fmt, ...) DR_PRINTF(1, 2);
  * DR_ENOMEM names `what` and the bytes wanted.  count or size 0 gives a valid block.
  */
 DR_MUST_USE dr_status dr_big_alloc(void **out, size_t count, size_t size, const char *what);
+/* The same, not zeroed: for what is written before it is read. */
+DR_MUST_USE dr_status dr_big_room(void **out, size_t count, size_t size, const char *what);
 void dr_big_free(void *p);
 /* The block's memory, where it is much, may go back to the system until it is written
  * again: what it holds is lost. */

@@ -23,7 +23,7 @@ static const quant_shrink both_shrink = {NN_SHRINK_BOTH, 17, 36};
 typedef struct {
     awq_rounding job;
     size_t row0, rows;
-    float *scratch; /* owned: per worker two tiles of a group */
+    float *scratch; /* owned: per worker three tiles of a group */
 } clip_work;
 
 /* tile[n][lane] *= scale[n], then / row_scale[lane]: the order in which AutoAWQ scales. */
@@ -67,7 +67,7 @@ static dr_status round_tile(void *ctx, size_t task, int worker)
     const dr_qtensor *q = job->q;
     size_t at = task * L, row0 = work->row0 + at, cols = q->cols, block = (size_t)q->block;
     size_t rows = work->rows - at < L ? work->rows - at : L, gram = quant_gram_cols(block);
-    float *tile = work->scratch + (size_t)worker * 2 * block * L, *codes = tile + block * L;
+    float *tile = work->scratch + (size_t)worker * 3 * block * L, *codes = tile + block * L;
     float limit[L] = {0};
     quant_lanes g = {{0}, {0}};
 
@@ -173,7 +173,7 @@ dr_status awq_round_rows(nn_device *dev, const awq_rounding *job, size_t row0, s
     if (quant_there(dev) != NULL)
         return round_there(dev, job, row0, rows);
     DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool),
-                        2 * (size_t)job->q->block * L * sizeof(float), "rounding scratch"));
+                        3 * (size_t)job->q->block * L * sizeof(float), "rounding scratch"));
     work.scratch = p;
     DR_TRY(dr_pool_run(pool, (rows + L - 1) / L, round_tile, &work));
 done:

@@ -20,6 +20,7 @@
 
 enum { NB = 128, STRIP = 256, DAMPINGS = 4 };
 enum { AT_ONCE = 4 }; /* columns whose terms a row takes in turn while it is loaded */
+enum { TASK_COLS = 16, TASK_ROWS = 128 };
 
 /* d[NB][NB], lower: its Cholesky factor in place, by columns so that the inner loop runs
  * along rows; col [AT_ONCE][NB] is scratch.  false: not positive definite. */
@@ -57,18 +58,21 @@ static bool factor_block(double *restrict d, double *restrict col, size_t n)
     return true;
 }
 
-/* inv = L^-1, lower, for the lower triangular l[n][NB]. */
+/* TASK_COLS columns, from c0 on, of inv = L^-1, lower, for the lower triangular l[n][NB]:
+ * of no other column of inv.  Those from n on are zeros. */
 QUANT_CLONES
-static void invert_block(double *restrict inv, const double *restrict l, size_t n)
+static void invert_columns(double *restrict inv, const double *restrict l, size_t n,
+                           size_t c0)
 {
-    memset(inv, 0, n * NB * sizeof(*inv));
+    inv += c0;
     for (size_t i = 0; i < n; i++) {
         const double *f = l + i * NB;
         double *row = inv + i * NB;
-        size_t k = 0;
-        for (; k + AT_ONCE <= i; k += AT_ONCE) { /* beyond a row's end are zeros */
+        size_t k = c0; /* rows above are zeros here */
+        memset(row, 0, TASK_COLS * sizeof(*row));
+        for (; k + AT_ONCE <= i; k += AT_ONCE) {
             const double *a = inv + k * NB, *b = a + NB, *c = b + NB, *e = c + NB;
-            for (size_t j = 0; j < k + AT_ONCE; j++) {
+            for (size_t j = 0; j < TASK_COLS; j++) {
                 double v = row[j] - f[k] * a[j];
                 v -= f[k + 1] * b[j];
                 v -= f[k + 2] * c[j];
@@ -77,13 +81,11 @@ static void invert_block(double *restrict inv, const double *restrict l, size_t 
         }
         for (; k < i; k++) {
             const double *from = inv + k * NB;
-            for (size_t j = 0; j <= k; j++)
+            for (size_t j = 0; j < TASK_COLS; j++)
                 row[j] -= f[k] * from[j];
         }
-        double pivot = l[i * NB + i];
-        for (size_t j = 0; j < i; j++)
-            row[j] /= pivot;
-        row[i] = 1.0 / pivot;
+        for (size_t j = 0; j < TASK_COLS; j++)
+            row[j] = (c0 + j == i ? 1.0 : row[j]) / f[i];
     }
 }
 
@@ -122,51 +124,110 @@ static void load_block(chol_work *w, const float *a, size_t nb)
     }
 }
 
-/* inv32[nb][nb] = the inverse of the factor in diag, as floats; turned: its transpose. */
-static void invert_diagonal(chol_work *w, size_t nb, bool turned)
+typedef struct {
+    double *inv;
+    const double *l;
+    size_t n;
+} invert_job;
+
+static dr_status invert_task(void *ctx, size_t task, int worker)
 {
-    invert_block(w->inv, w->diag, nb);
+    const invert_job *j = ctx;
+
+    (void)worker;
+    invert_columns(j->inv, j->l, j->n, task * TASK_COLS);
+    return DR_OK;
+}
+
+/* inv32[nb][nb] = the inverse of the factor in diag, as floats; turned: its transpose. */
+static dr_status invert_diagonal(chol_work *w, size_t nb, bool turned)
+{
+    invert_job job = {w->inv, w->diag, nb};
+    dr_status st = DR_OK;
+
+    DR_TRY(dr_pool_run(nn_device_pool(w->dev), (nb + TASK_COLS - 1) / TASK_COLS,
+                       invert_task, &job));
     for (size_t i = 0; i < nb; i++) {
         for (size_t j = 0; j < nb; j++) {
             size_t r = turned ? j : i, c = turned ? i : j;
             w->inv32[i * nb + j] = c <= r ? (float)w->inv[r * NB + c] : 0.0f;
         }
     }
+done:
+    return st;
 }
 
 /* Factors the diagonal block at k; its inverse is left in inv32. */
-static bool diagonal(chol_work *w, size_t k, size_t nb)
+static dr_status diagonal(chol_work *w, size_t k, size_t nb, bool *definite)
 {
     float *a = w->a + k * w->n + k;
+    dr_status st = DR_OK;
 
     load_block(w, a, nb);
-    if (!factor_block(w->diag, w->col, nb))
-        return false;
+    *definite = factor_block(w->diag, w->col, nb);
+    if (!*definite)
+        goto done;
     for (size_t i = 0; i < nb; i++) {
         for (size_t j = 0; j <= i; j++)
             a[i * w->n + j] = (float)w->diag[i * NB + j];
     }
-    invert_diagonal(w, nb, false);
-    return true;
+    DR_TRY(invert_diagonal(w, nb, false));
+done:
+    return st;
+}
+
+/* Rows of `wide` floats from one place to another; neg (may be NULL) gets them with the
+ * other sign, without gaps. */
+typedef struct {
+    float *to, *neg;
+    const float *from;
+    size_t ldt, ldf, rows, wide;
+} row_move;
+
+static dr_status move_task(void *ctx, size_t task, int worker)
+{
+    const row_move *m = ctx;
+    size_t end = (task + 1) * TASK_ROWS < m->rows ? (task + 1) * TASK_ROWS : m->rows;
+
+    (void)worker;
+    for (size_t i = task * TASK_ROWS; i < end; i++) {
+        const float *from = m->from + i * m->ldf;
+        memcpy(m->to + i * m->ldt, from, m->wide * sizeof(*from));
+        for (size_t j = 0; m->neg != NULL && j < m->wide; j++)
+            m->neg[i * m->wide + j] = -from[j];
+    }
+    return DR_OK;
+}
+
+static dr_status move_rows(nn_device *dev, row_move m)
+{
+    return dr_pool_run(nn_device_pool(dev), (m.rows + TASK_ROWS - 1) / TASK_ROWS, move_task,
+                       &m);
+}
+
+/* nb columns of b[rows][n] become those times inv32 turned; w->neg has them with the other
+ * sign. */
+static dr_status times_inverse(chol_work *w, float *b, size_t rows, size_t nb)
+{
+    dr_status st = DR_OK;
+
+    DR_TRY(move_rows(w->dev, (row_move){w->neg, NULL, b, nb, w->n, rows, nb}));
+    DR_TRY(nn_matmul_nt(w->dev, w->below, w->neg, w->inv32, NULL, rows, nb, nb, nb, false));
+    DR_TRY(move_rows(w->dev, (row_move){b, w->neg, w->below, w->n, nb, rows, nb}));
+done:
+    return st;
 }
 
 /* The rows below the block at k: L21 = A21 L11^-T, then A22 -= L21 L21^T (lower strips). */
 static dr_status trailing(chol_work *w, size_t k, size_t nb)
 {
     size_t n = w->n, from = k + nb, m = n - from;
-    float *panel = w->neg; /* A21 first, then -L21 */
     dr_status st = DR_OK;
 
-    for (size_t i = 0; i < m; i++)
-        memcpy(panel + i * nb, w->a + (from + i) * n + k, nb * sizeof(float));
-    DR_TRY(nn_matmul_nt(w->dev, w->below, panel, w->inv32, NULL, m, nb, nb, nb, false));
-    for (size_t i = 0; i < m; i++)
-        memcpy(w->a + (from + i) * n + k, w->below + i * nb, nb * sizeof(float));
-    for (size_t i = 0; i < m * nb; i++)
-        panel[i] = -w->below[i];
+    DR_TRY(times_inverse(w, w->a + from * n + k, m, nb));
     for (size_t j = 0; j < m; j += STRIP) {
         size_t width = m - j < STRIP ? m - j : STRIP;
-        DR_TRY(nn_matmul_nt(w->dev, w->a + (from + j) * n + from + j, panel + j * nb,
+        DR_TRY(nn_matmul_nt(w->dev, w->a + (from + j) * n + from + j, w->neg + j * nb,
                             w->below + j * nb, NULL, m - j, width, nb, n, true));
     }
 done:
@@ -373,12 +434,12 @@ dr_status quant_cholesky(nn_device *dev, float *a, size_t n, bool *definite)
     DR_TRY(work_init(&w, dev, a, n));
     for (size_t k = 0; k < n; k += NB) {
         size_t nb = n - k < NB ? n - k : NB;
-        if (!diagonal(&w, k, nb))
+        DR_TRY(diagonal(&w, k, nb, definite));
+        if (!*definite)
             goto done;
         if (k + nb < n)
             DR_TRY(trailing(&w, k, nb));
     }
-    *definite = true;
 done:
     dr_big_free(w.block);
     return st;
@@ -395,14 +456,8 @@ static dr_status solve_block(chol_work *w, float *b, size_t rows, size_t k, size
     dr_status st = DR_OK;
 
     load_block(w, l + k * n + k, nb);
-    invert_diagonal(w, nb, turned);
-    for (size_t r = 0; r < rows; r++)
-        memcpy(w->neg + r * nb, b + r * n + k, nb * sizeof(*b));
-    DR_TRY(nn_matmul_nt(w->dev, w->below, w->neg, w->inv32, NULL, rows, nb, nb, nb, false));
-    for (size_t r = 0; r < rows; r++)
-        memcpy(b + r * n + k, w->below + r * nb, nb * sizeof(*b));
-    for (size_t i = 0; i < rows * nb; i++)
-        w->neg[i] = -w->below[i];
+    DR_TRY(invert_diagonal(w, nb, turned));
+    DR_TRY(times_inverse(w, b + k, rows, nb));
 done:
     return st;
 }

@@ -77,16 +77,16 @@ static dr_status solver_init(solver *s, size_t workers)
         s->live[i] = s->h[i * n + i] > 0.0f;
     s->loss = dr_calloc(tiles, sizeof(*s->loss));
     s->grids = dr_calloc(tiles, sizeof(*s->grids));
-    DR_TRY(quant_floats(&s->factor, n, n, "factor of the Hessian"));
-    DR_TRY(quant_floats(&s->adj, s->rows, n, "weight to round"));
+    DR_TRY(quant_room(&s->factor, n, n, "factor of the Hessian"));
+    DR_TRY(quant_room(&s->adj, s->rows, n, "weight to round"));
     if (s->o->desc_act)
-        DR_TRY(quant_floats(&s->orig, s->rows, n, "weight in order"));
+        DR_TRY(quant_room(&s->orig, s->rows, n, "weight in order"));
     if (!s->o->minmax)
-        DR_TRY(quant_floats(&s->grams, n, gram, "diagonal blocks"));
-    DR_TRY(quant_floats(&s->delta, s->rows, NB, "errors of a block"));
-    DR_TRY(quant_floats(&s->spread, n + NB + 1, NB, "columns of the factor"));
+        DR_TRY(quant_room(&s->grams, n, gram, "diagonal blocks"));
+    DR_TRY(quant_room(&s->delta, s->rows, NB, "errors of a block"));
+    DR_TRY(quant_room(&s->spread, n + NB + 1, NB, "columns of the factor"));
     DR_TRY(
-        quant_floats(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
+        quant_room(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
 done:
     return st;
 }
@@ -155,7 +155,7 @@ typedef struct {
     float *w;
 } rows_job;
 
-/* factor = the damped Hessian in processing order, backwards. */
+/* factor = the damped Hessian in processing order, backwards; zeros above its diagonal. */
 static dr_status fill_factor(void *ctx, size_t task, int worker)
 {
     const rows_job *job = ctx;
@@ -170,6 +170,7 @@ static dr_status fill_factor(void *ctx, size_t task, int worker)
             to[j] = row[s->order[n - 1 - j]];
         double d = (double)row[s->order[n - 1 - i]];
         to[i] = (float)((d > 0 ? d : job->mean) + job->damp * job->mean);
+        memset(to + i + 1, 0, (n - 1 - i) * sizeof(*to));
     }
     return DR_OK;
 }
@@ -265,22 +266,45 @@ static void load_grams(solver *s)
 
 /* ---- the sweep ---- */
 
-void quant_gptq_cut(float *within, float *pivot, float *spread, const float *factor,
-                    size_t n, size_t p0, size_t nb)
+typedef struct {
+    float *spread;
+    const float *factor;
+    size_t n, last, nb; /* last: the factor is read backwards from there */
+} cut_job;
+
+/* TASK_ROWS of the columns after the block: a row of them at a time lies in the first cache
+ * with where it goes. */
+static dr_status cut_task(void *ctx, size_t task, int worker)
 {
-    size_t last = n - 1 - p0; /* the factor is read backwards */
+    const cut_job *j = ctx;
+    size_t from = j->nb + task * TASK_ROWS, end = from + TASK_ROWS;
+    float diagonal[TASK_ROWS];
+
+    (void)worker;
+    end = end < j->last + 1 ? end : j->last + 1;
+    for (size_t k = from; k < end; k++)
+        diagonal[k - from] = j->factor[(j->last - k) * (j->n + 1)];
+    for (size_t i = 0; i < j->nb; i++) {
+        const float *row = j->factor + (j->last - i) * j->n + j->last;
+        for (size_t k = from; k < end; k++)
+            j->spread[(k - j->nb) * j->nb + i] = *(row - k) / diagonal[k - from];
+    }
+    return DR_OK;
+}
+
+dr_status quant_gptq_cut(dr_pool *pool, float *within, float *pivot, float *spread,
+                         const float *factor, size_t n, size_t p0, size_t nb)
+{
+    cut_job job = {spread, factor, n, n - 1 - p0, nb};
 
     for (size_t k = 0; k < nb; k++)
-        pivot[k] = factor[(last - k) * n + last - k];
+        pivot[k] = factor[(job.last - k) * (n + 1)];
     for (size_t i = 0; i < nb; i++) {
-        const float *row = factor + (last - i) * n;
+        const float *row = factor + (job.last - i) * n + job.last;
         for (size_t k = 0; k < nb; k++)
-            within[i * nb + k] = k > i ? row[last - k] / pivot[k] : 0.0f;
-        for (size_t k = nb; k <= last; k++) {
-            size_t c = last - k;
-            spread[(k - nb) * nb + i] = row[c] / factor[c * n + c];
-        }
+            within[i * nb + k] = k > i ? *(row - k) / pivot[k] : 0.0f;
     }
+    return dr_pool_run(pool, (n - p0 - nb + TASK_ROWS - 1) / TASK_ROWS, cut_task, &job);
 }
 
 /* A_ik / A_kk within the group at p0, when it is wider than a block. */
@@ -322,7 +346,8 @@ static dr_status sweep(solver *s, dr_qtensor *q, float *values, const quant_rule
     for (size_t p = 0; p < n; p += NB) {
         size_t nb = n - p < NB ? n - p : NB, rest = n - p - nb;
         DR_TRY(dr_cancelled_check());
-        quant_gptq_cut(within, pivot, s->spread, s->factor, n, p, nb);
+        DR_TRY(quant_gptq_cut(nn_device_pool(s->dev), within, pivot, s->spread, s->factor,
+                              n, p, nb));
         cut_group(s, p);
         job.p0 = p;
         job.n = nb;

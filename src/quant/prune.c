@@ -137,7 +137,7 @@ static dr_status prune_blocks(pruning *s, nn_device *dev, float *spread, const f
         s->nb = s->n - s->p0 < block ? s->n - s->p0 : block;
         size_t rest = s->n - s->p0 - s->nb;
         DR_TRY(dr_cancelled_check());
-        quant_gptq_cut(s->within, s->pivot, spread, f, s->n, s->p0, s->nb);
+        DR_TRY(quant_gptq_cut(pool, s->within, s->pivot, spread, f, s->n, s->p0, s->nb));
         if (s->o->m == 0) {
             DR_TRY(dr_pool_run(pool, tasks, score_rows, s));
             find_limit(s);

@@ -16,6 +16,8 @@ enum { QUANT_LANES = 16 };
 
 /* a * b zeroed floats (dr_big_alloc). */
 DR_MUST_USE dr_status quant_floats(float **out, size_t a, size_t b, const char *what);
+/* The same, not zeroed: for what is written before it is read. */
+DR_MUST_USE dr_status quant_room(float **out, size_t a, size_t b, const char *what);
 
 /*
  * Where a quantizer's values lie: mem is the device when it has the operations of
@@ -128,6 +130,9 @@ void quant_tile_error(float *err, const quant_rule *rule, const quant_lanes *g,
 /* loss[lane] += e^T G e for a symmetric G[n][n] with row stride ld, of which the lower
  * triangle is read. */
 void quant_tile_quad(float *loss, const float *e, const float *gram, size_t ld, size_t n);
+/* The same for two errors: loss[2][lane] += e^T G e, f^T G f. */
+void quant_tile_quad_pair(float *loss, const float *e, const float *f, const float *gram,
+                          size_t ld, size_t n);
 /* Codes and grid of block b into rows row0.. of a packed weight; a short block is
  * padded. */
 void quant_tile_pack(dr_qtensor *q, size_t row0, size_t rows, size_t b, const float *codes,
@@ -175,7 +180,7 @@ typedef nn_shrink quant_shrink;
 
 /* gram[n][m]: the diagonal blocks m x m of the group's Gram matrix, one below the other; m
  * divides n.  limit (may be NULL) receives max|w| that the best candidate left.
- * scratch: n lanes. */
+ * scratch: 2 n lanes. */
 void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule,
                          const quant_shrink *shrink, const float *tile, size_t n,
                          const float *gram, size_t m, float *scratch);
@@ -309,8 +314,9 @@ DR_MUST_USE dr_status quant_gptq_factor(float *factor, nn_device *dev, const flo
  * k > i, else 0; pivot[nb] A_kk; spread[n - p0 - nb][nb] A_ik / A_kk of the columns after
  * the block, turned as a matrix product wants it.
  */
-void quant_gptq_cut(float *within, float *pivot, float *spread, const float *factor,
-                    size_t n, size_t p0, size_t nb);
+DR_MUST_USE dr_status quant_gptq_cut(dr_pool *pool, float *within, float *pivot,
+                                     float *spread, const float *factor, size_t n,
+                                     size_t p0, size_t nb);
 /* w[rows][n] made sparse for h, by SparseGPT (prune.c). */
 DR_MUST_USE dr_status quant_prune_solve(nn_device *dev, float *w, const float *h,
                                         size_t rows, size_t n, const quant_prune_options *o,

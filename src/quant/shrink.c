@@ -16,12 +16,21 @@
 
 enum { L = QUANT_LANES };
 
-/* The sum of e^T G e over the diagonal blocks of m columns. */
-static void block_quad(float *loss, const float *e, const float *gram, size_t m, size_t n)
+enum { PAIR = 2 }; /* candidates at once */
+
+/* loss[count][L] = the sum of e^T G e over the diagonal blocks of m columns, of each of
+ * e[count][n][L]. */
+static void block_quads(float *loss, const float *e, size_t count, const float *gram,
+                        size_t m, size_t n)
 {
-    memset(loss, 0, L * sizeof(*loss));
-    for (size_t c = 0; c < n; c += m)
-        quant_tile_quad(loss, e + c * L, gram + c * m, m, m);
+    memset(loss, 0, PAIR * L * sizeof(*loss));
+    for (size_t c = 0; c < n; c += m) {
+        const float *at = e + c * L, *g = gram + c * m;
+        if (count == PAIR)
+            quant_tile_quad_pair(loss, at, at + n * L, g, m, m);
+        else
+            quant_tile_quad(loss, at, g, m, m);
+    }
 }
 
 QUANT_CLONES
@@ -45,29 +54,35 @@ void quant_shrink_search(quant_lanes *best, float *limit, const quant_rule *rule
                          const quant_shrink *shrink, const float *tile, size_t n,
                          const float *gram, size_t m, float *scratch)
 {
-    float lo[L], hi[L], lo_i[L], hi_i[L], limit_i[L], loss[L], least[L];
-    quant_lanes g = {{0}, {0}};
+    float lo[L], hi[L], lo_i[L], hi_i[L], limits[PAIR * L], loss[PAIR * L], least[L];
+    quant_lanes g[PAIR] = {{{0}, {0}}};
 
     (void)quant_tile_range(lo, hi, tile, n);
     for (int l = 0; l < L; l++)
         least[l] = FLT_MAX;
-    for (int i = 0; i < shrink->count; i++) {
-        for (int l = 0; l < L; l++)
-            limit_i[l] = nn_grid_shrunken(&lo_i[l], &hi_i[l], shrink, i, lo[l], hi[l]);
-        quant_rule_fit(&g, rule, lo_i, hi_i);
-        if (shrink->kind == NN_SHRINK_CLIP)
-            clamped_error(scratch, limit_i, rule, &g, tile, n);
-        else
-            quant_tile_error(scratch, rule, &g, tile, n);
-        block_quad(loss, scratch, gram, m, n);
-        for (int l = 0; l < L; l++) {
-            if (i > 0 && !(loss[l] < least[l]))
+    for (int i = 0; i < shrink->count; i += PAIR) {
+        int count = shrink->count - i < PAIR ? shrink->count - i : PAIR;
+        for (int k = 0; k < count; k++) {
+            float *limit_k = limits + k * L, *err = scratch + (size_t)k * n * L;
+            for (int l = 0; l < L; l++)
+                limit_k[l] =
+                    nn_grid_shrunken(&lo_i[l], &hi_i[l], shrink, i + k, lo[l], hi[l]);
+            quant_rule_fit(&g[k], rule, lo_i, hi_i);
+            if (shrink->kind == NN_SHRINK_CLIP)
+                clamped_error(err, limit_k, rule, &g[k], tile, n);
+            else
+                quant_tile_error(err, rule, &g[k], tile, n);
+        }
+        block_quads(loss, scratch, (size_t)count, gram, m, n);
+        for (int at = 0; at < count * L; at++) {
+            const int k = at / L, l = at % L;
+            if (i + k > 0 && !(loss[at] < least[l]))
                 continue;
-            least[l] = loss[l];
-            best->scale[l] = g.scale[l];
-            best->zero[l] = g.zero[l];
+            least[l] = loss[at];
+            best->scale[l] = g[k].scale[l];
+            best->zero[l] = g[k].zero[l];
             if (limit != NULL)
-                limit[l] = limit_i[l];
+                limit[l] = limits[at];
         }
     }
 }

@@ -21,6 +21,15 @@ dr_status quant_floats(float **out, size_t a, size_t b, const char *what)
     return st;
 }
 
+dr_status quant_room(float **out, size_t a, size_t b, const char *what)
+{
+    void *p = NULL;
+    dr_status st = dr_big_room(&p, a, b * sizeof(float), what);
+
+    *out = p;
+    return st;
+}
+
 nn_device *quant_there(nn_device *dev)
 {
     return nn_quant_ops(dev) ? dev : NULL;

@@ -16,8 +16,11 @@ static void quads(void)
     for (size_t k = 0; k < DR_COUNT(sizes); k++) {
         size_t n = sizes[k];
         float *x = fix_inputs(3 * n, n, 5), *g = fix_gram(x, 3 * n, n);
-        float *e = fix_normal(n * L, 6, 1.0f), loss[L] = {0};
+        float *e = fix_normal(2 * n * L, 6, 1.0f), loss[2 * L] = {0}, pair[2 * L] = {0};
         quant_tile_quad(loss, e, g, n, n);
+        quant_tile_quad(loss + L, e + n * L, g, n, n);
+        quant_tile_quad_pair(pair, e, e + n * L, g, n, n);
+        CHECK(memcmp(pair, loss, sizeof(pair)) == 0);
         for (int l = 0; l < L; l++) {
             double sum = 0;
             for (size_t i = 0; i < n; i++) {
