@@ -144,6 +144,11 @@ size_t dr_ranks_local_count(const dr_ranks *r)
     return r != NULL ? r->local_count : 1;
 }
 
+dr_status dr_ranks_check(const dr_ranks *r, const char *what)
+{
+    return r != NULL && r->backend->check != NULL ? r->backend->check(r, what) : DR_OK;
+}
+
 double dr_ranks_timeout(const dr_ranks *r)
 {
     return r != NULL ? r->timeout : 0;

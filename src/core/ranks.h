@@ -59,6 +59,9 @@ DR_MUST_USE dr_status dr_ranks_sum_doubles(dr_ranks *r, double *v, size_t count,
  * have all.  edges[ranks + 1] grow from 0, the same on all. */
 DR_MUST_USE dr_status dr_ranks_share(dr_ranks *r, void *v, size_t size, const size_t *edges,
                                      const char *what);
+/* Does not wait.  DR_EDEVICE: a rank is known to be gone: for who waits for the others by
+ * other means. */
+DR_MUST_USE dr_status dr_ranks_check(const dr_ranks *r, const char *what);
 /* Seconds that a call waits for the others. */
 double dr_ranks_timeout(const dr_ranks *r);
 /* Waits for all. */

@@ -11,6 +11,8 @@ typedef struct {
     dr_status (*open)(dr_ranks *r);
     dr_status (*gather)(dr_ranks *r, void *all, const void *mine, size_t bytes,
                         const char *what);
+    /* NULL: a rank that is gone ends this one (mpirun). */
+    dr_status (*check)(const dr_ranks *r, const char *what);
     void (*abort)(dr_ranks *r, int status);
     void (*close)(dr_ranks *r); /* after open, even one that failed */
 } ranks_backend;

@@ -241,4 +241,4 @@ static void close_mpi(dr_ranks *r)
     free(m);
 }
 
-const ranks_backend ranks_mpi = {open_mpi, gather, abort_all, close_mpi};
+const ranks_backend ranks_mpi = {open_mpi, gather, NULL, abort_all, close_mpi};

@@ -164,6 +164,18 @@ done:
     return st;
 }
 
+static dr_status check(const dr_ranks *r, const char *what)
+{
+    const sockets *s = r->state;
+
+    for (size_t k = 0; k < r->count; k++) {
+        struct pollfd p = {.fd = s->peers[k]};
+        if (p.fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
+            return gone(r, k, what);
+    }
+    return DR_OK;
+}
+
 /* The process ends: that is what the others see. */
 static void abort_all(dr_ranks *r, int status)
 {
@@ -185,4 +197,4 @@ static void close_sockets(dr_ranks *r)
     free(s);
 }
 
-const ranks_backend ranks_socket = {open_sockets, gather, abort_all, close_sockets};
+const ranks_backend ranks_socket = {open_sockets, gather, check, abort_all, close_sockets};

@@ -236,7 +236,7 @@ dr_status nn_decoder_open(nn_decoder **out, nn_device *dev, const hf_model *m,
 dr_status nn_decoder_open_there(nn_decoder **out, nn_device *dev, const hf_model *m,
                                 size_t keep_bytes)
 {
-    return open_in(out, dev, nn_mem_room(dev) > 0 ? dev : NULL, m, keep_bytes);
+    return open_in(out, dev, nn_mem_apart(dev) ? dev : NULL, m, keep_bytes);
 }
 
 void nn_decoder_merge(nn_decoder *d, const hf_adapter *a)
@@ -285,7 +285,7 @@ void nn_decoder_unpacked(nn_decoder *d, size_t layers)
 void nn_decoder_integers(nn_decoder *d)
 {
     DR_BUG_IF(d->streamed != -1);
-    d->integers = d->mem == NULL && nn_mem_room(d->dev) == 0;
+    d->integers = d->mem == NULL && !nn_mem_apart(d->dev);
     plan_memory(d);
 }
 

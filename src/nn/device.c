@@ -134,6 +134,11 @@ bool nn_device_rounds(const nn_device *dev)
     return dev != NULL && dev->backend->rounds;
 }
 
+bool nn_mem_apart(const nn_device *dev)
+{
+    return dev != NULL && dev->backend->mem_new != NULL;
+}
+
 size_t nn_mem_room(nn_device *dev)
 {
     return dev != NULL && dev->backend->mem_room != NULL ? dev->backend->mem_room(dev) : 0;

@@ -78,10 +78,14 @@ static dr_status ask(const nn_module **out, void *lib)
                                         .fail_at = dr_fail_at,
                                         .hint = dr_hint,
                                         .note_at = dr_note_at,
+                                        .trail_get = dr_trail_get,
+                                        .trail_set = dr_trail_set,
+                                        .log = dr_log,
                                         .bug_at = dr_bug_at,
                                         .calloc_ = dr_calloc,
                                         .cancelled_check = dr_cancelled_check,
                                         .pool_run = dr_pool_run,
+                                        .ranks_check = dr_ranks_check,
                                         .pool_threads = dr_pool_threads};
     union {
         void *object;

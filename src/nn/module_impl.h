@@ -8,11 +8,12 @@
 #ifndef DRUPE_NN_MODULE_IMPL_H
 #define DRUPE_NN_MODULE_IMPL_H
 
+#include "core/log.h"
 #include "nn/nn_impl.h"
 
 #define NN_MODULE_SYMBOL "drupe_cuda_module"
 
-enum { NN_MODULE_ABI = 11 }; /* raise it when this file, nn_impl.h or a list changes */
+enum { NN_MODULE_ABI = 12 }; /* raise it when this file, nn_impl.h or a list changes */
 
 /* Functions of core, as core's headers have them. */
 typedef struct {
@@ -22,10 +23,14 @@ typedef struct {
         DR_PRINTF(4, 5);
     void (*hint)(const char *fmt, ...) DR_PRINTF(1, 2);
     void (*note_at)(const char *file, int line, const char *fmt, ...) DR_PRINTF(3, 4);
+    const dr_trail *(*trail_get)(void);
+    void (*trail_set)(const dr_trail *trail);
+    void (*log)(dr_level level, const char *fmt, ...) DR_PRINTF(2, 3);
     void (*bug_at)(const char *file, int line, const char *condition) DR_NORETURN;
     void *(*calloc_)(size_t count, size_t size);
     dr_status (*cancelled_check)(void);
     dr_status (*pool_run)(dr_pool *pool, size_t tasks, dr_task_fn fn, void *ctx);
+    dr_status (*ranks_check)(const dr_ranks *r, const char *what);
     int (*pool_threads)(const dr_pool *pool);
 } nn_module_host;
 

@@ -26,7 +26,9 @@ typedef enum { NN_MEM_FLOAT, NN_MEM_BF16 } nn_mem_kind;
 /* Do the device's products round their operands to bf16? */
 bool nn_device_rounds(const nn_device *dev);
 
-/* Bytes that are free on a device with memory of its own; 0: it has none. */
+/* Has the device memory of its own? */
+bool nn_mem_apart(const nn_device *dev);
+/* Bytes of it that are free; 0: it has none. */
 size_t nn_mem_room(nn_device *dev);
 
 /* floats of them, zeroed, 64-byte aligned; dev NULL: the host's.  DR_ENOMEM names `what`

@@ -217,7 +217,7 @@ static dr_status quantize_into(const pass_job *job, const char *dir, nn_device *
         hf_writer_mute(writer);
     if (job->killed != NULL)
         hf_writer_keep(writer, dr_resume_dir(job->killed));
-    if (nn_mem_room(dev) > 0) /* the host has little else to do */
+    if (nn_mem_apart(dev)) /* the host has little else to do */
         DR_TRY(hf_writer_behind(writer, WRITERS));
     const quant_site site = {.dev = dev,
                              .in = m,

@@ -121,7 +121,7 @@ static dr_status train(work *w, const pass_job *job, const char *dir, const char
     o.schedule = TRAIN_COSINE;
     o.warmup_ratio = 0;
     o.keep_bytes = (size_t)job->memory_bytes / 2;
-    o.integers = nn_mem_room(w->dev) == 0; /* noise beside what 4 bits lose */
+    o.integers = !nn_mem_apart(w->dev); /* noise beside what 4 bits lose */
     DR_TRYF(train_lora(&report, w->dev, w->m,
                        dr_path_join(job->arena, job->final_dir, "model"), &text, &o, dir),
             "training the adapter");

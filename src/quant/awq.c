@@ -419,7 +419,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
                         r->slot[s == HF_SLOT_QKV ? HF_SLOT_O : HF_SLOT_DOWN].scale);
         DR_TRY(quant_fold_bias(r->s.site, layer, s, row_scale, NULL));
     }
-    const quant_rows own = quant_own_rows(r->s.site, slot->n);
+    const quant_rows own = quant_packing_rows(r->s.site, slot->n);
     size_t end = own.from + own.count, plain = from < end ? from : end;
     if (own.from < plain)
         DR_TRY(awq_round_rows(dev, &job, own.from, plain - own.from));
@@ -432,7 +432,7 @@ static dr_status round_slot(awq_run *r, int layer, hf_slot s)
         job.grams = slot->grams;
         DR_TRY(awq_round_rows(dev, &job, plain, end - plain));
     }
-    DR_TRY(quant_share_packed(r->s.site, &q));
+    DR_TRY(quant_share_packing(r->s.site, &q));
     DR_TRY(quant_slot_write(r->s.site, layer, s, &q));
 done:
     dr_qtensor_release(&q);

@@ -208,7 +208,7 @@ static dr_status round_scaled(gptq_run *r, int layer, hf_slot slot, dr_qtensor *
     nn_device *dev = r->s.site->dev;
     size_t n_out = hf_slot_out(r->s.cfg, slot), n_in = hf_slot_in(r->s.cfg, slot);
     const quant_site *site = r->s.site;
-    const quant_way all = {0, 1};
+    const quant_way all = quant_gptq_way(site);
     quant_contest c = {0};
     dr_status st = DR_OK;
 

@@ -85,8 +85,7 @@ static dr_status solver_init(solver *s, size_t workers)
         DR_TRY(quant_room(&s->grams, n, gram, "diagonal blocks"));
     DR_TRY(quant_room(&s->delta, s->rows, NB, "errors of a block"));
     DR_TRY(quant_room(&s->spread, n + NB + 1, NB, "columns of the factor"));
-    DR_TRY(
-        quant_room(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
+    DR_TRY(quant_room(&s->scratch, workers, quant_sweep_floats(s->block), "sweep scratch"));
 done:
     return st;
 }

@@ -184,7 +184,7 @@ static dr_status errors_open(errors *e, nn_decoder *const dec[2], size_t t)
     const size_t d = (size_t)c->hidden, inner = (size_t)c->intermediate;
     const size_t heads = hf_slot_in(c, HF_SLOT_O), widest = inner > heads ? inner : heads;
     const size_t columns = widest > d ? widest : d;
-    nn_device *mem = nn_mem_room(dev) > 0 ? dev : NULL;
+    nn_device *mem = nn_mem_apart(dev) ? dev : NULL;
     size_t rows = 0, turned = 0;
     dr_status st = DR_OK;
 

@@ -48,7 +48,7 @@ static dr_status keep(keeper *k, uint64_t done)
         k->spent_s + k->last_s > free_s + KEEP_SHARE * (now - k->start_s))
         goto done;
     DR_TRY(hf_writer_save(k->site->out, &writer));
-    if (k->x != NULL && nn_mem_room(dev) > 0) {
+    if (k->x != NULL && nn_mem_apart(dev)) {
         DR_TRY(dr_big_alloc(&here, k->floats, sizeof(*k->x), "hidden states"));
         DR_TRY(nn_copy(dev, here, k->x, k->floats * sizeof(*k->x)));
     }

@@ -132,7 +132,7 @@ static dr_status open_linears(quant_learner *s)
         t->live.owned = false;
         t->live.scales = s->scales + t->at;
     }
-    if (nn_mem_room(s->dev) > 0)
+    if (nn_mem_apart(s->dev))
         DR_TRY(place_codes(s));
 done:
     return st;

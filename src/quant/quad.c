@@ -146,12 +146,12 @@ AVX512 static void quad_avx512(float *restrict sum, const float *restrict e,
 
 #    define PAIR_STEP(r)                                                                   \
         do {                                                                               \
-            const __m512 w = _mm512_set1_ps(g[(r) * ld + j]);                              \
+            const __m512 w = _mm512_set1_ps(g[(r)*ld + j]);                                \
             a##r = _mm512_fmadd_ps(w, x, a##r);                                            \
             b##r = _mm512_fmadd_ps(w, y, b##r);                                            \
         } while (0)
 
-/* The rest of a row for either: its own triangle and the diagonal; acc: what lies before. */
+/* The rest of a row for both: its own triangle and the diagonal; acc: what lies before. */
 AVX512 INLINE void pair_row(__m512 *all, __m512 *all2, __m512 acc, __m512 acc2,
                             const float *e, const float *f, const float *row, size_t from,
                             size_t i)

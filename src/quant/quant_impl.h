@@ -47,6 +47,8 @@ typedef struct {
     size_t from, count;
 } quant_rows;
 quant_rows quant_own_rows(const quant_site *site, size_t rows);
+/* The same where nothing but packing is left to do: on GPUs the first rank has all. */
+quant_rows quant_packing_rows(const quant_site *site, size_t rows);
 /* Sums over all ranks; v: p[count] doubles of dev's memory. */
 DR_MUST_USE dr_status quant_sum(const quant_site *site, float *p, size_t count,
                                 const char *what);
@@ -57,6 +59,8 @@ DR_MUST_USE dr_status quant_sum_doubles(const quant_site *site, double *p, size_
 DR_MUST_USE dr_status quant_share_rows(const quant_site *site, float *w, size_t rows,
                                        size_t cols);
 DR_MUST_USE dr_status quant_share_packed(const quant_site *site, dr_qtensor *q);
+/* The same of packing_rows. */
+DR_MUST_USE dr_status quant_share_packing(const quant_site *site, dr_qtensor *q);
 
 /*
  * A weight that is solved in two ways, by half of the ranks each (quant_ways is 2), or by
@@ -79,6 +83,8 @@ typedef struct {
 } quant_contest;
 size_t quant_ways(const quant_site *site);
 quant_way quant_own_way(const quant_site *site);
+/* Of GPTQ by itself; ways 0: every rank solves all rows, and nothing is shared. */
+quant_way quant_gptq_way(const quant_site *site);
 /* own[rows]: GPTQ's losses of this rank's rows.  Every rank calls it; NULL: there is no
  * other way, and nothing is done. */
 DR_MUST_USE dr_status quant_contest_meet(quant_contest *c, const double *own, size_t rows);

@@ -9,6 +9,11 @@
  * even, half of them take one each: a factor is then made once for each way.  What is left
  * to do on each rank is what does not grow with text or rows: reading weights, factors, and
  * the small searches.  Packed rows are the first rank's, which writes.
+ *
+ * On GPUs two things are left out, which take less time than moving what they make.  GPTQ
+ * by itself, whose columns wait for each other, so that half the rows take most of the time
+ * of all: each rank solves all, to the same bytes.  And packing what has been searched,
+ * which is the first rank's.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +58,13 @@ static quant_rows rows_by(const quant_site *site, size_t rows, size_t ways)
 quant_rows quant_own_rows(const quant_site *site, size_t rows)
 {
     return rows_by(site, rows, 1);
+}
+
+quant_rows quant_packing_rows(const quant_site *site, size_t rows)
+{
+    if (quant_there(site->dev) == NULL)
+        return quant_own_rows(site, rows);
+    return (quant_rows){0, dr_ranks_first(quant_ranks(site)) ? rows : 0};
 }
 
 /* Of `ways` that each have their own ranks, those of one: the edges of their rows, in
@@ -162,6 +174,11 @@ dr_status quant_share_packed(const quant_site *site, dr_qtensor *q)
     return share_packed(site, (quant_way){0, 1}, q);
 }
 
+dr_status quant_share_packing(const quant_site *site, dr_qtensor *q)
+{
+    return quant_there(site->dev) == NULL ? quant_share_packed(site, q) : DR_OK;
+}
+
 /* ---- solving ---- */
 
 dr_status quant_contest_meet(quant_contest *c, const double *own, size_t rows)
@@ -203,6 +220,11 @@ static dr_status solve(dr_qtensor *q, quant_contest *c, bool best, float *w, con
     return quant_gptq_solve(q, loss, dev, w, h, rows, cols, grid, o, name);
 }
 
+quant_way quant_gptq_way(const quant_site *site)
+{
+    return (quant_way){0, quant_there(site->dev) != NULL ? 0 : 1};
+}
+
 quant_way quant_own_way(const quant_site *site)
 {
     const dr_ranks *r = quant_ranks(site);
@@ -217,7 +239,7 @@ dr_status quant_solve_own(dr_qtensor *q, quant_contest *c, const quant_site *sit
                           const char *name)
 {
     dr_ranks *r = quant_ranks(site);
-    const quant_rows own = rows_by(site, rows, by.ways);
+    quant_rows own = {0};
     double losses[QUANT_WAYS] = {0};
     dr_qtensor part = {0};
     size_t block = 0;
@@ -226,8 +248,9 @@ dr_status quant_solve_own(dr_qtensor *q, quant_contest *c, const quant_site *sit
     *q = (dr_qtensor){0};
     c->site = site;
     c->loss[c->way] = 0;
-    if (dr_ranks_count(r) == 1)
+    if (dr_ranks_count(r) == 1 || by.ways == 0)
         return solve(q, c, best, w, h, rows, cols, grid, o, name);
+    own = rows_by(site, rows, by.ways);
     DR_TRY(quant_grid_block(&block, grid, cols, name));
     DR_TRY(dr_qtensor_new(q, quant_stored_bits(grid), (int)block, rows, cols,
                           grid->symmetric));
@@ -253,7 +276,7 @@ dr_status quant_share_solved(const quant_site *site, quant_way by, dr_qtensor *q
 {
     dr_status st = DR_OK;
 
-    if (dr_ranks_count(quant_ranks(site)) == 1)
+    if (dr_ranks_count(quant_ranks(site)) == 1 || by.ways == 0)
         return DR_OK;
     DR_TRY(share_rows(site, by, w, q->rows, q->cols));
     DR_TRY(share_packed(site, by, q));

@@ -29,7 +29,7 @@ dr_status train_original(double *losses, nn_device *dev, const hf_model *m,
 {
     const hf_config *c = hf_model_config(m);
     dr_ranks *ranks = nn_device_ranks(dev);
-    nn_device *mem = nn_mem_room(dev) > 0 ? dev : NULL;
+    nn_device *mem = nn_mem_apart(dev) ? dev : NULL;
     size_t keep = mem != NULL ? nn_mem_room(dev) / 2 : keep_bytes;
     int32_t *targets = dr_calloc(b->seq_len, sizeof(*targets));
     nn_decoder *d = NULL;

@@ -108,7 +108,7 @@ static dr_status check_integers(const hf_adapter *a, bool there)
 /* May all of it be in dev's own memory?  DoRA, LoHa and LoKr have steps of the host's. */
 static bool trains_there(const trainer *t, nn_device *dev)
 {
-    return nn_mem_room(dev) > 0 && t->o->teacher == NULL && !t->state.adapter.dora &&
+    return nn_mem_apart(dev) && t->o->teacher == NULL && !t->state.adapter.dora &&
            t->state.adapter.kind == HF_ADAPTER_LORA;
 }
 
@@ -186,7 +186,7 @@ static dr_status trainer_open(trainer *t, nn_device *dev, const hf_model *base,
                    .ranks = nn_device_ranks(dev)};
     DR_TRY(train_state_open(&t->state, base, o, nn_device_pool(dev)));
     if (o->integers)
-        DR_TRY(check_integers(&t->state.adapter, nn_mem_room(dev) > 0));
+        DR_TRY(check_integers(&t->state.adapter, nn_mem_apart(dev)));
     if (trains_there(t, dev)) {
         t->mem = dev;
         DR_TRY(plan_there(t, &plan, dev, base));

@@ -216,6 +216,27 @@ void dr_note_at(const char *file, int line, const char *fmt, ...)
     core.note_at(file, line, "%s", text);
 }
 
+const dr_trail *dr_trail_get(void)
+{
+    return core.trail_get();
+}
+
+void dr_trail_set(const dr_trail *trail)
+{
+    core.trail_set(trail);
+}
+
+void dr_log(dr_level level, const char *fmt, ...)
+{
+    char text[DR_TRAIL_TEXT];
+    va_list va;
+
+    va_start(va, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, va);
+    va_end(va);
+    core.log(level, "%s", text);
+}
+
 DR_NORETURN void dr_bug_at(const char *file, int line, const char *condition)
 {
     core.bug_at(file, line, condition);
@@ -229,6 +250,11 @@ dr_status dr_cancelled_check(void)
 dr_status dr_pool_run(dr_pool *pool, size_t tasks, dr_task_fn fn, void *ctx)
 {
     return core.pool_run(pool, tasks, fn, ctx);
+}
+
+dr_status dr_ranks_check(const dr_ranks *r, const char *what)
+{
+    return core.ranks_check(r, what);
 }
 
 int dr_pool_threads(const dr_pool *pool)

@@ -111,6 +111,8 @@ DR_MUST_USE dr_status cu_rank_join(nn_device *dev, const unsigned char id[NN_RAN
 DR_MUST_USE dr_status cu_rank_sum(nn_device *dev, bool *taken, float *p, size_t count);
 DR_MUST_USE dr_status cu_rank_share(nn_device *dev, bool *taken, float *p,
                                     const size_t *edges);
+/* Waits until they have met or failed to: what NCCL takes of the GPU's memory is taken. */
+void cu_ranks_settle(cu_state *c);
 void cu_ranks_close(cu_ranks *r);
 
 /* ---- a call ---- */

@@ -65,6 +65,7 @@ size_t cu_mem_room(nn_device *dev)
     size_t room = 0, all = 0;
     uint64_t held = 0, used = 0;
 
+    cu_ranks_settle(c);
     if (cudaMemGetInfo(&room, &all) != cudaSuccess)
         return 0;
     (void)cudaMemPoolGetAttribute(c->pool, cudaMemPoolAttrReservedMemCurrent, &held);

@@ -95,6 +95,28 @@ static void leave(dr_ranks *r, void *ctx)
     CHECK_TRAIL("has ended");
 }
 
+/* The same, seen without an exchange by who is connected with it. */
+static void leave_unasked(dr_ranks *r, void *ctx)
+{
+    const size_t *gone = ctx;
+    dr_status st = DR_OK;
+
+    CHECK_OK(dr_ranks_check(r, "the beginning"));
+    CHECK_OK(dr_ranks_meet(r, "the beginning"));
+    if (dr_ranks_id(r) == *gone)
+        _exit(7);
+    if (dr_ranks_id(r) != 0 && *gone != 0) {
+        CHECK_STATUS(dr_ranks_meet(r, "until all are through"), DR_EDEVICE);
+        return;
+    }
+    for (int i = 0; i < 5000 && st == DR_OK; i++) {
+        st = dr_ranks_check(r, "the GPUs' meeting");
+        (void)usleep(1000);
+    }
+    CHECK_STATUS(st, DR_EDEVICE);
+    CHECK_TRAIL("the GPUs' meeting: rank");
+}
+
 /* Rank 1 is there and does not come. */
 static void dawdle(dr_ranks *r, void *ctx)
 {
@@ -126,6 +148,7 @@ static void test_alone(void)
     CHECK_NEAR(v[1] + (float)d, 4.5, 0);
     CHECK_OK(dr_ranks_same(r, "a", "text"));
     CHECK_OK(dr_ranks_meet(r, "nobody"));
+    CHECK_OK(dr_ranks_check(r, "nobody"));
     setenv("OMPI_COMM_WORLD_SIZE", "1", 1);
     CHECK(!dr_ranks_asked());
     unsetenv("OMPI_COMM_WORLD_SIZE");
@@ -167,6 +190,7 @@ int main(void)
         ranks_run(COUNT, leave, &gone, ended);
         for (size_t i = 0; i < COUNT; i++)
             CHECK_EQ_INT(ended[i], i == gone ? 7 : 0);
+        ranks_run(COUNT, leave_unasked, &gone, ended);
     }
     setenv("DRUPE_RANKS_TIMEOUT", "2", 1);
     ranks_run(COUNT, dawdle, NULL, NULL);

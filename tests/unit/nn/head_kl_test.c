@@ -95,7 +95,7 @@ static void head(nn_device *dev, const hf_model *m)
     CHECK_OK(nn_head_kl(p.d, p.x, p.teacher, p.tx, ROWS, &near, rough, scale));
     CHECK_NEAR(near / kl, 1.0, 3e-2);
     CHECK(nn_far(rough, dx, ROWS * p.row) < 4e-2);
-    CHECK((near == kl) == (nn_mem_room(dev) > 0));
+    CHECK((near == kl) == nn_mem_apart(dev));
     CHECK_OK(nn_head_kl(p.d, p.x, p.teacher, p.tx, ROWS, &again, NULL, 0.0f));
     CHECK(again == kl);
     free(rough);

@@ -61,7 +61,7 @@ static dr_status quantize(const char *kind, const char *out, const char *in, met
     DR_TRY(hf_model_open(&m, in));
     DR_TRY(dr_make_dirs(out));
     DR_TRY(hf_writer_open(&w, out, m, &format));
-    if (nn_mem_room(dev) > 0)
+    if (nn_mem_apart(dev))
         DR_TRY(hf_writer_behind(w, 3));
     if (table != NULL)
         DR_TRY(hf_writer_format(w, hf_embed_linear(m), &format));
