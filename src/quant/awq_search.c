@@ -170,35 +170,71 @@ typedef struct {
     const float *scales; /* [count][K] */
     const float *grams;
     double *loss;   /* owned: [tiles][count] */
-    float *scratch; /* owned: per worker three tiles of a group */
+    float *scratch; /* owned: per worker four tiles of a group */
 } rank_job;
+
+/* err = what rounding a group at column c with candidate i's scales costs its weights. */
+static void rank_error(const rank_job *job, float *err, float *scaled, const float *tile,
+                       size_t i, size_t c)
+{
+    const float *scale = job->scales + i * job->k + c;
+    size_t b = job->block;
+    float lo[L], hi[L];
+    quant_lanes g = {{0}, {0}};
+
+    scale_columns(scaled, tile, scale, b);
+    (void)quant_tile_range(lo, hi, scaled, b);
+    quant_rule_fit(&g, &job->rule, lo, hi);
+    quant_tile_error(err, &job->rule, &g, scaled, b);
+    unscale_columns(err, scale, b);
+}
+
+/* Adds what the tile's rows lose with the candidates i and, unless it is count, k. */
+static void rank_pair(const rank_job *job, size_t task, size_t c, float *tile, size_t i,
+                      size_t k)
+{
+    size_t b = job->block, m = job->gram, left = job->n - task * L;
+    double *sums = job->loss + task * job->count;
+    float *scaled = tile + b * L, *err = scaled + b * L, loss[2 * L] = {0};
+    bool both = k < job->count;
+
+    rank_error(job, err, scaled, tile, i, c);
+    if (both)
+        rank_error(job, err + b * L, scaled, tile, k, c);
+    for (size_t j = 0; j < b; j += m) {
+        const float *at = err + j * L, *gram = job->grams + (c + j) * m;
+        if (both)
+            quant_tile_quad_pair(loss, at, at + b * L, gram, m, m);
+        else
+            quant_tile_quad(loss, at, gram, m, m);
+    }
+    for (size_t l = 0; l < L && l < left; l++) {
+        sums[i] += (double)loss[l];
+        if (both)
+            sums[k] += (double)loss[L + l];
+    }
+}
+
+/* The first wanted candidate from i on; count: there is none. */
+static size_t next_wanted(const rank_job *job, size_t i)
+{
+    while (i < job->count && !job->wanted[i])
+        i++;
+    return i;
+}
 
 static dr_status rank_tile(void *ctx, size_t task, int worker)
 {
     const rank_job *job = ctx;
     size_t row0 = task * L, rows = job->n - row0 < L ? job->n - row0 : L, b = job->block;
-    float *tile = job->scratch + (size_t)worker * 3 * b * L;
-    float *scaled = tile + b * L, *err = scaled + b * L;
-    float lo[L], hi[L];
-    quant_lanes g = {{0}, {0}};
+    float *tile = job->scratch + (size_t)worker * 4 * b * L;
 
     for (size_t c = 0; c < job->k; c += b) {
         quant_tile_load(tile, job->w + row0 * job->k + c, job->k, rows, b);
-        for (size_t i = 0; i < job->count; i++) {
-            const float *scale = job->scales + i * job->k + c;
-            float loss[L] = {0};
-            if (!job->wanted[i])
-                continue;
-            scale_columns(scaled, tile, scale, b);
-            (void)quant_tile_range(lo, hi, scaled, b);
-            quant_rule_fit(&g, &job->rule, lo, hi);
-            quant_tile_error(err, &job->rule, &g, scaled, b);
-            unscale_columns(err, scale, b);
-            for (size_t j = 0; j < b; j += job->gram)
-                quant_tile_quad(loss, err + j * L, job->grams + (c + j) * job->gram,
-                                job->gram, job->gram);
-            for (size_t l = 0; l < rows; l++)
-                job->loss[task * job->count + i] += (double)loss[l];
+        for (size_t i = next_wanted(job, 0); i < job->count;) {
+            size_t k = next_wanted(job, i + 1);
+            rank_pair(job, task, c, tile, i, k);
+            i = k < job->count ? next_wanted(job, k + 1) : k;
         }
     }
     return DR_OK;
@@ -231,7 +267,7 @@ dr_status awq_rank(nn_device *dev, double *loss, const float *w, size_t n, size_
         return nn_rank_scales(dev, loss, w, &g, rule, scales, count, bits, grams);
     }
     job.loss = dr_calloc(tiles * count, sizeof(*job.loss));
-    DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 3 * block * L * sizeof(float),
+    DR_TRY(dr_big_alloc(&p, (size_t)dr_pool_threads(pool), 4 * block * L * sizeof(float),
                         "ranking scratch"));
     job.scratch = p;
     DR_TRY(dr_pool_run(pool, tiles, rank_tile, &job));

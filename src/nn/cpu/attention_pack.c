@@ -55,12 +55,12 @@ void cpu_attn_mask(const cpu_attn *a, float *s, size_t k0, size_t keys, size_t b
         return; /* all queries see all of them */
     for (size_t lane = 0; lane < nr; lane++)
         first[lane] = first_seen(a, b, q0 + lane);
-    for (size_t k = 0; k < keys; k++) {
-        size_t key = k0 + k;
-        bool all = key <= q0 && key >= first[nr - 1];
-        for (size_t lane = 0; lane < nr && !all; lane++)
-            if (key > q0 + lane || key < first[lane])
-                s[k * nr + lane] = CPU_MASKED;
+    for (size_t k = 0; k < keys; k++, s += nr) { /* no later query sees an earlier key */
+        size_t key = k0 + k, before = key > q0 ? cpu_min(key - q0, nr) : 0, lane = nr;
+        for (size_t i = 0; i < before; i++)
+            s[i] = CPU_MASKED;
+        for (; lane > 0 && key < first[lane - 1]; lane--)
+            s[lane - 1] = CPU_MASKED;
     }
 }
 

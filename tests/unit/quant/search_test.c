@@ -36,6 +36,75 @@ static void quads(void)
     }
 }
 
+/* ---- errors of a grid ---- */
+
+/* Weights in the middle of two codes and beside it, far out, infinite, and what is no
+ * number, on scales of any size: the bytes of the definition (nn_grid.h). */
+static void errors(void)
+{
+    enum { N = 640 };
+    static const float scales[] = {1.0f,   0.1f,     3.3f,  1e-3f, 0.017f,   5e-39f,
+                                   1e-33f, 0x1p100f, 2e37f, 0.0f,  0.33333f, INFINITY};
+    float *w = fix_normal(N * L, 9, 3.0f), err[N * L];
+    size_t wrong = 0;
+
+    for (size_t k = 0; k < DR_COUNT(scales); k++) {
+        for (int bits = 2; bits <= 8; bits *= 2) {
+            const quant_rule rule = {.bits = bits};
+            quant_lanes g = {{0}, {0}};
+            for (size_t l = 0; l < L; l++) {
+                g.scale[l] = k == 0 && l % 2 ? 0.75f : scales[k];
+                g.zero[l] = (float)(l % (1u << bits));
+            }
+            for (size_t i = 0; i < N * L; i++) {
+                float middle = (float)(i % 41) - 20.5f, s = g.scale[i % L];
+                if (i % 3 == 0)
+                    w[i] = middle * s;
+                else if (i % 3 == 1)
+                    w[i] = nextafterf(middle * s, i % 2 ? INFINITY : -INFINITY);
+            }
+            w[2] = INFINITY;
+            w[5] = -INFINITY;
+            w[8] = NAN;
+            w[11] = 1e38f;
+            w[14] = 0.0f;
+            quant_tile_error(err, &rule, &g, w, N);
+            for (size_t i = 0; i < N * L; i++) {
+                float s = g.scale[i % L], z = g.zero[i % L];
+                float e = (nn_grid_code(w[i], s, z, nn_grid_top(bits)) - z) * s - w[i];
+                wrong +=
+                    memcmp(&e, &err[i], sizeof(e)) != 0 && !(isnan(e) && isnan(err[i]));
+            }
+        }
+    }
+    CHECK_EQ_INT(wrong, 0);
+    free(w);
+}
+
+/* Rows turned into lanes and back, of any length. */
+static void turned(void)
+{
+    enum { LD = 70 };
+    float *w = fix_normal(L * LD, 3, 1.0f), tile[LD * L], back[L * LD];
+
+    for (size_t rows = 1; rows <= L; rows += 5) {
+        for (size_t n = 1; n <= LD; n += 3) {
+            memset(tile, 0xff, sizeof(tile));
+            memset(back, 0, sizeof(back));
+            quant_tile_load(tile, w, LD, rows, n);
+            for (size_t c = 0; c < n; c++)
+                for (size_t l = 0; l < L; l++)
+                    CHECK_NEAR(tile[c * L + l], l < rows ? w[l * LD + c] : 0.0f, 0);
+            quant_tile_unload(back, LD, rows, tile, n);
+            for (size_t l = 0; l < L; l++)
+                for (size_t c = 0; c < LD; c++)
+                    CHECK_NEAR(back[l * LD + c], l < rows && c < n ? w[l * LD + c] : 0.0f,
+                               0);
+        }
+    }
+    free(w);
+}
+
 /* ---- rounding one group, scalar and in double but for what must be float ---- */
 
 typedef struct {
@@ -323,6 +392,8 @@ int main(void)
 
     CHECK_OK(nn_device_open(&dev, "cpu", 2));
     quads();
+    errors();
+    turned();
     for (size_t peak = 1; peak < AWQ_CANDIDATES; peak++)
         best_ratio(dev, peak);
     grams(dev);
