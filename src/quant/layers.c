@@ -17,7 +17,7 @@
 #include "core/mem.h"
 #include "quant/quant_impl.h"
 
-#define KEEP_SHARE   0.02
+#define KEEP_SHARE   0.01
 #define FREE_S       0.1  /* with text; without, a model takes a second */
 #define FREE_SHORT_S 0.05
 #define BYTES_A_S    1.5e9 /* a disk's */
