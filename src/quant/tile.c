@@ -102,8 +102,8 @@ void quant_tile_values(float *values, const quant_lanes *g, const float *codes, 
 /* Rounded, and how far that is: a half at the most. */
 AVX512 QUANT_INLINE __m512 round16(__m512 *off, __m512 q)
 {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    const __m512 r = _mm512_roundscale_ps(q, nearest);
+    enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+    const __m512 r = _mm512_roundscale_ps(q, NEAREST);
 
     *off = _mm512_abs_ps(_mm512_sub_ps(q, r));
     return r;
